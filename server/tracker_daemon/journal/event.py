@@ -1,0 +1,103 @@
+"""Events: the journal's ordered log, one value object each, and their checksum."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+from tracker_daemon.errors import JournalError
+
+SEQUENCE_MAX = 2**62
+"""Sequences stay below this, so that what a client sends always fits SQLite's signed integers."""
+
+_GAP = struct.Struct("<QQ")
+_HEADER = struct.Struct("<qqqqqq")
+
+
+class EventKind(IntEnum):
+    """What happened. The journal itself reads only BATCH, REJECTED and GAP: they use up sequences."""
+
+    BATCH = 1
+    HELLO = 2
+    FLUSHED = 3
+    DEADLINE = 4
+    LOST = 5
+    ABSENT = 6
+    GAP = 7
+    REJECTED = 8
+    STARTED = 9
+    OVERFLOW = 10
+    ENDED = 11
+    NOTICE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event to append. ``payload`` is opaque to the journal, save that of a GAP."""
+
+    run: int
+    """The run's row id."""
+    kind: EventKind
+    stream: bytes
+    """The stream's 16 bytes, or b"" where no stream is concerned."""
+    sequence: int
+    """Where the stream stood; 0 where none."""
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent(Event):
+    """An event with its place in the global order, and the tick and time that it was committed in."""
+
+    position: int
+    tick: int
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What a GAP event's payload says: sequences up to ``to_sequence`` will never come."""
+
+    to_sequence: int
+    points: int
+
+    def to_bytes(self) -> bytes:
+        """Encode as two little-endian unsigned 64-bit integers."""
+        return _GAP.pack(self.to_sequence, self.points)
+
+    @staticmethod
+    def from_bytes(payload: bytes) -> Gap:
+        """Decode what :meth:`to_bytes` made. Raises JournalError for anything else."""
+        if len(payload) != _GAP.size:
+            raise JournalError(f"a GAP's payload has {_GAP.size} bytes, not {len(payload)}")
+        return Gap(*_GAP.unpack(payload))
+
+
+def sequence_after(event: Event) -> int | None:
+    """Return the sequence that its stream sends next after ``event``; None when it uses none up.
+
+    Raises:
+        JournalError: a gap that ends before it begins, or a sequence beyond SEQUENCE_MAX.
+    """
+    if event.kind is EventKind.BATCH or event.kind is EventKind.REJECTED:
+        last = event.sequence
+    elif event.kind is EventKind.GAP:
+        last = Gap.from_bytes(event.payload).to_sequence
+    else:
+        return None
+    if not event.sequence <= last < SEQUENCE_MAX:
+        raise JournalError(f"a {event.kind.name} from sequence {event.sequence} to {last} is impossible")
+    return last + 1
+
+
+def event_checksum(event: Event, position: int, tick: int, time_ns: int) -> int:
+    """Return the CRC-32 over every field of a stored event, so that no part of it can rot unseen."""
+    header = _HEADER.pack(position, event.run, tick, time_ns, event.kind, event.sequence)
+    return zlib.crc32(event.payload, zlib.crc32(event.stream, zlib.crc32(header)))
+
+
+def record_checksum(numbers: tuple[int, ...], payload: bytes) -> int:
+    """Return the CRC-32 of a record that is some integers and a payload."""
+    return zlib.crc32(payload, zlib.crc32(struct.pack(f"<{len(numbers)}q", *numbers)))

@@ -1,0 +1,221 @@
+"""Who owns a state directory: a lock for processes of one host, an owner file for the others.
+
+``<state>/lock`` is flock'ed for as long as the daemon lives; the kernel lets go of it when the process
+ends, however it ends. On a network file system that lock may not reach other hosts, so
+``<state>/owner.json`` names the holder (host, boot id, pid, nonce), and its modification time is the
+holder's heartbeat. Every time is the file system's own: a touched file's mtime is compared with
+another's, never with this host's clock.
+
+Same boot id: one kernel, and the flock alone decides. Another boot id: the owner file must have stood still
+for the silence (60 s) before the directory is taken over. A holder that was stopped for that long
+looks at the owner file before it commits again (:meth:`StateLock.check`) and finds that it is another's.
+
+A forked child shares the flock: children are started by exec, which closes the descriptor.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tracker_daemon.errors import StateDirectoryError
+
+SILENCE_S = 60.0
+"""How long another host's owner file must stand still before the directory is taken over."""
+_POLL_S = 1.0
+_GONE_S = 0.0
+"""The modification time of an owner file that its holder removed: it released the directory."""
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds a state directory."""
+
+    host: str
+    boot_id: str
+    pid: int
+    nonce: str
+
+    @staticmethod
+    def this_process() -> Owner:
+        """Describe this process, with a nonce of its own."""
+        return Owner(platform.node(), _boot_id(), os.getpid(), secrets.token_hex(16))
+
+    @staticmethod
+    def read(path: Path) -> Owner | None:
+        """Return what the owner file says; None when there is none. Unreadable: an unknown owner."""
+        try:
+            found = json.loads(path.read_text())
+            return Owner(str(found["host"]), str(found["boot_id"]), int(found["pid"]), str(found["nonce"]))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            return Owner("an unknown host", "", 0, "")
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        # Not Linux: the host's name stands for it, which errs only after a restart, towards not waiting.
+        return f"host:{platform.node()}"
+
+
+class StateLock:
+    """The claim on one state directory, kept alive by a thread that touches the owner file."""
+
+    def __init__(self, directory: Path, *, silence_s: float = SILENCE_S) -> None:
+        """Claim ``directory``; waits up to ``silence_s`` for a holder on another host to be gone.
+
+        Raises:
+            StateDirectoryError: a live daemon holds it (named by host and pid), or locks do not work there.
+        """
+        self._owner_path = directory / "owner.json"
+        self._silence_s = silence_s
+        self._owner = Owner.this_process()
+        self._lost = False
+        self._last_beat_s = 0.0
+        self._stopping = threading.Event()
+        self._descriptor = _open_lock(directory / "lock")
+        try:
+            self._claim(directory)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self._heart = threading.Thread(target=self._keep_alive, name="state-lock", daemon=True)
+        self._heart.start()
+
+    def check(self) -> None:
+        """Raise StateDirectoryError unless the directory is certainly still ours; nearly always free."""
+        if self._lost:
+            raise StateDirectoryError(f"{self._owner_path} names another daemon: this one was taken over")
+        if time.monotonic() - self._last_beat_s > self._silence_s / 2:
+            try:
+                self.beat()
+            except OSError as error:
+                raise StateDirectoryError(
+                    f"cannot tell whether {self._owner_path} is ours: {error}"
+                ) from error
+
+    def beat(self) -> None:
+        """Touch the owner file, having made sure that it is ours."""
+        begun_s = time.monotonic()
+        found = Owner.read(self._owner_path)
+        if found is None or found.nonce != self._owner.nonce:
+            self._lost = True
+            raise StateDirectoryError(f"{self._owner_path} names another daemon: this one was taken over")
+        os.utime(self._owner_path)
+        self._last_beat_s = begun_s
+
+    def release(self) -> None:
+        """Give the directory back, so that another host need not wait. Twice is once."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self._heart.join()
+        with suppress(OSError):
+            found = Owner.read(self._owner_path)
+            if found is not None and found.nonce == self._owner.nonce:
+                self._owner_path.unlink()
+        os.close(self._descriptor)
+
+    def _claim(self, directory: Path) -> None:
+        _lock_or_refuse(self._descriptor, directory, self._owner_path)
+        _demand_working_locks(directory)
+        try:
+            previous = Owner.read(self._owner_path)
+            if previous is not None and previous.boot_id != self._owner.boot_id:
+                self._await_silence(directory, previous)
+            self._write_owner()
+        except OSError as error:
+            raise StateDirectoryError(f"cannot use {self._owner_path}: {error}") from error
+
+    def _await_silence(self, directory: Path, previous: Owner) -> None:
+        """Return once the owner file has stood still for the silence, or is gone."""
+        heartbeat_s = _modified_s(self._owner_path)
+        watched_until_s = time.monotonic() + self._silence_s
+        while heartbeat_s != _GONE_S:
+            os.utime(self._descriptor)
+            silent_s = os.fstat(self._descriptor).st_mtime - heartbeat_s
+            # Watching alone is enough as well: the file's time may lie in the future.
+            if silent_s >= self._silence_s or time.monotonic() >= watched_until_s:
+                return
+            time.sleep(min(_POLL_S, self._silence_s / 10))
+            before_s, heartbeat_s = heartbeat_s, _modified_s(self._owner_path)
+            if heartbeat_s not in {before_s, _GONE_S}:
+                raise _held(directory, previous)
+
+    def _write_owner(self) -> None:
+        temporary = self._owner_path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(asdict(self._owner)))
+        temporary.replace(self._owner_path)
+        self._last_beat_s = time.monotonic()
+
+    def _keep_alive(self) -> None:
+        while not self._stopping.wait(self._silence_s / 6):
+            # Lost: check() tells the thread that writes. An OSError: a network file system hiccups, and
+            # check() decides when that lasts.
+            with suppress(StateDirectoryError, OSError):
+                self.beat()
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateDirectoryError(f"cannot open {path}: {error}") from error
+
+
+def _lock_or_refuse(descriptor: int, directory: Path, owner_path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise _held(directory, Owner.read(owner_path)) from error
+    except OSError as error:
+        raise _unlockable(directory, str(error)) from error
+
+
+def _demand_working_locks(directory: Path) -> None:
+    """Ask for the lock a second time: a file system that grants it locks nothing."""
+    second = _open_lock(directory / "lock")
+    try:
+        fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    except OSError as error:
+        raise _unlockable(directory, str(error)) from error
+    finally:
+        os.close(second)
+    raise _unlockable(directory, "a lock that is held was granted again")
+
+
+def _modified_s(path: Path) -> float:
+    """Return a file's mtime, opened first: on NFS that is what fetches it anew."""
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        return _GONE_S
+
+
+def _held(directory: Path, owner: Owner | None) -> StateDirectoryError:
+    holder = f"pid {owner.pid} on {owner.host}" if owner else "another process"
+    return StateDirectoryError(
+        f"the state directory {directory} is in use by the tracker-daemon with {holder}; "
+        "stop that one, or choose another --state-dir"
+    )
+
+
+def _unlockable(directory: Path, why: str) -> StateDirectoryError:
+    return StateDirectoryError(
+        f"file locks do not work in {directory} ({why}); choose a --state-dir on a file system that has them"
+    )

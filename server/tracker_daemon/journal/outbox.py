@@ -1,0 +1,124 @@
+"""The outbox: what the backends are to receive, and how far each of them has come."""
+
+from __future__ import annotations
+
+from tracker_daemon.backends.base import EntryKind, OutboxEntry
+from tracker_daemon.errors import JournalCorrupt, JournalError
+from tracker_daemon.journal.database import Database
+from tracker_daemon.journal.event import record_checksum
+from tracker_daemon.journal.retention import FOREVER, Retention, weight
+from tracker_daemon.journal.rows import Backlog, CursorRow
+
+_INSERT = (
+    "INSERT INTO outbox (position, run, number, kind, records, size, crc, payload)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_AFTER = "SELECT number, kind, records, crc, payload FROM outbox WHERE run = ? AND number > ? ORDER BY number"
+_PUT_CURSOR = (
+    "INSERT INTO cursor (run, backend, position, delivered_records, set_aside, crc, state)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run, backend) DO UPDATE SET position = excluded.position,"
+    " delivered_records = excluded.delivered_records, set_aside = excluded.set_aside,"
+    " crc = excluded.crc, state = excluded.state"
+)
+_CURSORS = "SELECT run, backend, position, state, delivered_records, set_aside, crc FROM cursor"
+
+
+class Outbox:
+    """The tables ``outbox`` and ``cursor``."""
+
+    def __init__(self, database: Database, share_bytes: int) -> None:
+        self._database = database
+        self.retention = Retention(database, "outbox", "number", share_bytes, records="records")
+        self.load()
+
+    def load(self) -> None:
+        """Take the counts of entries and records, and the cursors' positions, from the database."""
+        (last,) = self._database.one("SELECT max(position) FROM outbox")
+        self._next_position: int = (last or 0) + 1
+        self._last_number: dict[int, int] = {}
+        self._records: dict[int, int] = {}
+        for run, number, records in self._database.all("SELECT run, last_number, records FROM reclaimed"):
+            self._last_number[run], self._records[run] = number, records
+        counted = self._database.all("SELECT run, max(number), sum(records) FROM outbox GROUP BY run")
+        for run, number, records in counted:
+            self._last_number[run] = number
+            self._records[run] = self._records.get(run, 0) + records
+        self._positions: dict[int, dict[str, int]] = {}
+        for run, backend, position in self._database.all("SELECT run, backend, position FROM cursor"):
+            self._positions.setdefault(run, {})[backend] = position
+
+    # ---- entries ----
+
+    def put(self, run: int, kind: int, payload: bytes, records: int) -> int:
+        """Store an entry and return its number."""
+        number = self._last_number.get(run, 0) + 1
+        crc = record_checksum((run, number, kind, records), payload)
+        row = (self._next_position, run, number, int(kind), records, weight(payload), crc, payload)
+        self._database.execute(_INSERT, row)
+        self._next_position += 1
+        self._last_number[run] = number
+        self._records[run] = self._records.get(run, 0) + records
+        self.retention.added(run, number, weight(payload))
+        return number
+
+    def after(self, run: int, number: int, limit_bytes: int) -> list[OutboxEntry]:
+        """Return a run's entries after a number; stops before a corrupt one unless it is the first."""
+        entries: list[OutboxEntry] = []
+        for found, kind, records, crc, payload in self._database.slice(_AFTER, (run, number), limit_bytes):
+            if record_checksum((run, found, kind, records), payload) == crc:
+                entries.append(OutboxEntry(found, EntryKind(kind), payload))
+            elif entries:
+                break
+            else:
+                raise JournalCorrupt(f"entry {found} of run {run}'s outbox does not match its checksum")
+        return entries
+
+    # ---- cursors ----
+
+    def put_cursor(self, row: CursorRow) -> None:
+        """Store how far a backend has come. A cursor never goes back, nor beyond the last entry."""
+        before = self._positions.get(row.run, {}).get(row.backend, 0)
+        last = self._last_number.get(row.run, 0)
+        if not before <= row.position <= last:
+            raise JournalError(
+                f"run {row.run}: the cursor of {row.backend} cannot go from {before} to {row.position}"
+                f" of {last} entries"
+            )
+        if row.delivered_records + row.set_aside > self._records.get(row.run, 0):
+            raise JournalError(
+                f"run {row.run}: {row.backend} cannot have had {row.delivered_records} records and "
+                f"{row.set_aside} set aside of {self._records.get(row.run, 0)}"
+            )
+        numbers = (row.run, row.backend, row.position, row.delivered_records, row.set_aside)
+        self._database.execute(_PUT_CURSOR, (*numbers, _cursor_checksum(row), row.state))
+        self._positions.setdefault(row.run, {})[row.backend] = row.position
+
+    def cursor(self, run: int, backend: str) -> CursorRow | None:
+        """Return one backend's cursor."""
+        found = self._cursors(f"{_CURSORS} WHERE run = ? AND backend = ?", (run, backend))
+        return found[0] if found else None
+
+    def backlog(self, run: int) -> Backlog:
+        """Return the run's outbox against all its cursors."""
+        cursors = self._cursors(f"{_CURSORS} WHERE run = ? ORDER BY backend", (run,))
+        return Backlog(self._last_number.get(run, 0), self._records.get(run, 0), tuple(cursors))
+
+    def boundary(self, run: int) -> int:
+        """Return the number up to which every cursor of the run has come; FOREVER when it has none."""
+        return min(self._positions.get(run, {}).values(), default=FOREVER)
+
+    def _cursors(self, sql: str, parameters: tuple[object, ...]) -> list[CursorRow]:
+        cursors = []
+        for *values, crc in self._database.all(sql, parameters):
+            row = CursorRow(*values)
+            if _cursor_checksum(row) != crc:
+                raise JournalCorrupt(
+                    f"the cursor of {row.backend} in run {row.run} does not match its checksum"
+                )
+            cursors.append(row)
+        return cursors
+
+
+def _cursor_checksum(row: CursorRow) -> int:
+    numbers = (row.run, row.position, row.delivered_records, row.set_aside)
+    return record_checksum(numbers, row.backend.encode() + row.state)

@@ -1,0 +1,130 @@
+"""Retention: which rows of one table may go, and in which order, once they exceed a budget.
+
+Each run has a *boundary*: its rows up to it are reclaimable, kept only as history. The bytes of all
+reclaimable rows are a running total, so asking whether there is anything to do costs nothing.
+Eviction goes through the table from its oldest row and passes over what is still needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tracker_daemon.journal.database import Database
+
+FOREVER = 2**63 - 1
+"""The boundary of a run of which nothing is needed any more."""
+
+EVICTED_ROWS_MAX = 4096
+EVICTED_BYTES_MAX = 32 * 1024 * 1024
+"""One call deletes at most about this much, so that it delays the commit that it rides in little."""
+_SCANNED_ROWS_MAX = 16_384
+_CHUNK_ROWS = 256
+_ROW_BYTES = 80
+"""What a row and its index entry take beside the payload, about."""
+
+
+def weight(payload: bytes) -> int:
+    """Return the bytes that a row counts for. Empty payloads weigh too, or nothing would bound them."""
+    return len(payload) + _ROW_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One row, as eviction looks at it."""
+
+    position: int
+    run: int
+    key: int
+    size: int
+    records: int
+
+
+class Retention:
+    """The reclaimable rows of ``table``, where ``key`` is the column that boundaries are compared with."""
+
+    def __init__(
+        self, database: Database, table: str, key: str, budget_bytes: int, records: str = "0"
+    ) -> None:
+        self._database = database
+        self._budget_bytes = budget_bytes
+        self._sum = f"SELECT coalesce(sum(size), 0) FROM {table}"  # noqa: S608 - our own names, here and below
+        self._between = f"{self._sum} WHERE run = ? AND {key} > ? AND {key} <= ?"
+        self._first_after = f"SELECT position FROM {table} WHERE run = ? AND {key} > ? ORDER BY {key} LIMIT 1"  # noqa: S608
+        self._scan = (
+            f"SELECT position, run, {key}, size, {records} FROM {table}"  # noqa: S608
+            f" WHERE position > ? ORDER BY position LIMIT {_CHUNK_ROWS}"
+        )
+        self._delete = f"DELETE FROM {table} WHERE position = ?"  # noqa: S608
+        self.held_bytes = 0
+        self.reclaimable_bytes = 0
+        self.load({})
+
+    def load(self, boundaries: dict[int, int]) -> None:
+        """Take the running totals from the database."""
+        self._boundaries = dict(boundaries)
+        self._scanned_to = 0
+        (self.held_bytes,) = self._database.one(self._sum)
+        self.reclaimable_bytes = sum(
+            self._weigh(run, 0, boundary) for run, boundary in boundaries.items() if boundary > 0
+        )
+
+    def added(self, run: int, key: int, size: int) -> None:
+        """Count a row that was inserted."""
+        self.held_bytes += size
+        if key <= self._boundaries.get(run, 0):
+            self.reclaimable_bytes += size
+
+    def move_boundary(self, run: int, boundary: int) -> None:
+        """Set how far the run's rows are reclaimable. It may go back: what has not gone is needed again."""
+        before = self._boundaries.get(run, 0)
+        self._boundaries[run] = boundary
+        if boundary < before:
+            self.reclaimable_bytes -= self._weigh(run, boundary, before)
+        elif boundary > before:
+            self.reclaimable_bytes += self._weigh(run, before, boundary)
+            first = self._database.first(self._first_after, (run, before))
+            if first is not None:
+                self._scanned_to = min(self._scanned_to, first[0] - 1)
+
+    @property
+    def excess_bytes(self) -> int:
+        """How far the reclaimable rows exceed the budget."""
+        return max(0, self.reclaimable_bytes - self._budget_bytes)
+
+    def evict(self) -> list[Candidate]:
+        """Delete the oldest reclaimable rows until the budget is met or the call's bound is reached."""
+        gone: list[Candidate] = []
+        if not self.excess_bytes:
+            return gone
+        evicted_bytes = 0
+        for row in self._oldest():
+            evicted_bytes += self._pass(row, gone)
+            enough = len(gone) >= EVICTED_ROWS_MAX or evicted_bytes >= EVICTED_BYTES_MAX
+            if enough or not self.excess_bytes:
+                break
+        self._database.execute_many(self._delete, [(row.position,) for row in gone])
+        return gone
+
+    def _oldest(self) -> Iterator[Candidate]:
+        """Yield rows on from where the last scan ended, at most a call's bound of them."""
+        for _ in range(_SCANNED_ROWS_MAX // _CHUNK_ROWS):
+            rows = self._database.all(self._scan, (self._scanned_to,))
+            for row in rows:
+                yield Candidate(*row)
+            if len(rows) < _CHUNK_ROWS:
+                return
+
+    def _pass(self, row: Candidate, gone: list[Candidate]) -> int:
+        """Take ``row`` if it may go; return how many bytes were taken."""
+        self._scanned_to = row.position
+        if row.key > self._boundaries.get(row.run, 0):
+            return 0
+        gone.append(row)
+        self.held_bytes -= row.size
+        self.reclaimable_bytes -= row.size
+        return row.size
+
+    def _weigh(self, run: int, after: int, up_to: int) -> int:
+        (size,) = self._database.one(self._between, (run, after, up_to))
+        return int(size)

@@ -1,0 +1,91 @@
+"""The rows of the journal's tables, as frozen value objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RUNNING = "RUNNING"
+"""A run with any other status has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One run. ``id`` is given by ``insert_run``; pass 0 there."""
+
+    id: int
+    run_id: str
+    launch_key: str
+    project: str
+    name: str
+    ordinal: int
+    """Which set-up call of its launch made it, from 0."""
+    outdir: str
+    options: str
+    """A JSON object."""
+    attempt: int = 1
+    status: str = RUNNING
+    reason: str = ""
+    created_ns: int = 0
+    ended_ns: int = 0
+    next_ordinal: int = 1
+    """The ordinal of the next record."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """One process's stream into one run."""
+
+    stream_id: bytes
+    run: int
+    rank: int
+    attempt: int
+    next_sequence: int = 1
+    """The only sequence that is taken next; everything below it is durable."""
+    host: str = ""
+    pid: int = 0
+    finished: bool = False
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CursorRow:
+    """How far one backend of one run has come. The counts are totals since the run began."""
+
+    run: int
+    backend: str
+    position: int
+    """The number of the last outbox entry that is delivered or set aside; 0: none."""
+    state: bytes
+    delivered_records: int
+    set_aside: int
+    """Records that this backend will never have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """One run's outbox against its cursors: ``emitted = delivered + pending + set aside``."""
+
+    entries: int
+    """Entries put so far; also the number of the last one."""
+    records: int
+    """Records in them, reclaimed ones included."""
+    cursors: tuple[CursorRow, ...]
+
+    def pending(self, cursor: CursorRow) -> int:
+        """Return the number of records that ``cursor`` has still to deliver."""
+        return self.records - cursor.delivered_records - cursor.set_aside
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """What was deleted: by one ``reclaim()``, or for one run since it began. A row's own bytes count."""
+
+    events: int = 0
+    event_bytes: int = 0
+    entries: int = 0
+    entry_bytes: int = 0
+    more: bool = False
+    """The call's bound was reached before the budgets were met; call again."""
+
+    def __bool__(self) -> bool:
+        return self.events > 0 or self.entries > 0
