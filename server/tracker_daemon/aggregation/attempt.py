@@ -1,0 +1,341 @@
+"""One attempt's cells: taking in what the ranks report, and from whom cells wait for more.
+
+Everything that arrives in one tick is taken in before anything is decided (see :mod:`closing`), and
+ticks are journalled, so a replay decides the same. Time is the tick's journalled time.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker_daemon.aggregation.batch import Rows
+from tracker_daemon.aggregation.books import Books
+from tracker_daemon.aggregation.marks import ClosedMarks, Key
+from tracker_daemon.aggregation.membership import Membership
+from tracker_daemon.aggregation.naming import aggregate_base, rank_base, rank_column
+from tracker_daemon.aggregation.panel import NEVER, NO_OWNER, OPEN, UNLEARNED, Index, Panel
+from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.selection import Reporters
+from tracker_protocol import limits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanPart:
+    """Which columns of a block go to which columns of a panel; ``block_columns`` None: all of them."""
+
+    panel: int
+    columns: Index
+    block_columns: Index | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Piece:
+    """A rank's report of some ``columns`` of a panel at one occurrence: n rows, ``values`` (n, columns)."""
+
+    rank: int
+    occurrence: int
+    columns: Index
+    steps: NDArray[np.int64]
+    times_ns: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+@dataclass(slots=True, eq=False)
+class Extras:
+    """Own values that join a record outside the panels: texts, and numbers that came late."""
+
+    texts: dict[str, str]
+    numbers: dict[str, float]
+    time_ns: int
+
+
+class Attempt:
+    """One attempt of a run. *Fenced*, it is over: all that still comes is late."""
+
+    def __init__(self, number: int, rules: Rules, books: Books, notices: list[str]) -> None:
+        self.number = number
+        self.rules = rules
+        self.books = books
+        self.notices = notices
+        self.fenced = False
+        self.membership = Membership(0)
+        self.panels: list[Panel] = []
+        self.place_of: dict[str, tuple[int, int]] = {}
+        self.parts_at: dict[Key, list[tuple[int, int]]] = {}  # (panel, row), in order
+        self.extras: dict[Key, Extras] = {}
+        self.serial = 0
+        # Per rank: the newest row in time, misses in a row, the last step.
+        self.newest: dict[int, int] = {}
+        self.missed: dict[int, int] = {}
+        self.last_step: dict[int, int] = {}
+        self.recent: deque[Key] = deque(maxlen=rules.lagging_after_cells + 1)
+        self.touched: dict[int, list[Index]] = {}
+        self.next_timeout_ns = 0
+        self.settled_ns = 0
+
+    # ---- metrics ---------------------------------------------------------------------------------
+
+    def plan(self, names: tuple[str, ...]) -> tuple[PlanPart, ...]:
+        """Where a block with these metrics goes; those not seen before form a new panel."""
+        fresh = tuple(name for name in names if name not in self.place_of)
+        if fresh:
+            self._add_panel(fresh)
+        places = [self.place_of[name] for name in names]
+        parts = []
+        for panel in dict.fromkeys(panel for panel, _ in places):
+            block = [i for i, place in enumerate(places) if place[0] == panel]
+            columns = np.array([places[i][1] for i in block], np.int64)
+            whole = len(block) == len(names)
+            parts.append(PlanPart(panel, columns, None if whole else np.array(block, np.int64)))
+        return tuple(parts)
+
+    def _add_panel(self, names: tuple[str, ...]) -> None:
+        panel = Panel(names)
+        index = len(self.panels)
+        self.panels.append(panel)
+        for column, name in enumerate(names):
+            self.place_of[name] = (index, column)
+            who = self.rules.reporters_of(name)
+            if who is not None:
+                self._preset_reporters(panel, column, who)
+
+    def _preset_reporters(self, panel: Panel, column: int, who: Reporters) -> None:
+        members = self.membership
+        ranks = sorted(members.expected()) if who is Reporters.ALL else [self.rules.primary_rank]
+        slots = np.array([panel.slot(rank) for rank in ranks], np.int64)
+        panel.learn(column, slots, np.array([members.is_awaited(rank) for rank in ranks], np.bool_))
+        self.fix_layout(panel, column)
+
+    def fix_layout(self, panel: Panel, column: int) -> None:
+        """Settle a metric's names at its first closing: whose own value is plain, and aggregates."""
+        members = np.flatnonzero(panel.ever_member[:, column])
+        sole = len(members) == 1
+        panel.owner[column] = panel.ranks[members[0]] if sole else self.rules.primary_rank
+        panel.note_several(np.array([column]))
+
+    # ---- names -----------------------------------------------------------------------------------
+
+    def own_column(self, panel: Panel, column: int, rank: int) -> str | None:
+        """Where the own value of a rank is recorded, None if it is not."""
+        name, owner = panel.names[column], int(panel.owner[column])
+        if rank == (self.rules.primary_rank if owner == NO_OWNER else owner):
+            return None if self.is_computed(name) else name
+        return rank_column(name, rank) if self.records(panel, rank) else None
+
+    def records(self, panel: Panel, rank: int) -> bool:
+        """Whether this rank's values of some metric of ``panel`` are recorded under the rank's name."""
+        if rank != self.rules.primary_rank:
+            return self.rules.records(rank)
+        # The sole reporter took the plain name before the primary reported.
+        return bool(((panel.owner != rank) & (panel.owner != NO_OWNER)).any())
+
+    def is_computed(self, name: str) -> bool:
+        """Whether the daemon itself records something under ``name``; then a script's own value is not."""
+        base, rank = rank_base(name) or (aggregate_base(name), None)
+        if base is None or base not in self.place_of:
+            return False
+        index, column = self.place_of[base]
+        panel = self.panels[index]
+        if rank is None:
+            computed = bool(panel.aggregated[column])
+        else:
+            computed = rank in panel.slot_of and panel.owner[column] != rank and self.records(panel, rank)
+        if computed:
+            self.books.warn_once(
+                self.notices,
+                ("computed", name),
+                f"{name!r} is logged by the script and recorded by the daemon across ranks; "
+                "the daemon's value is the one recorded",
+            )
+        return computed
+
+    # ---- contributions ---------------------------------------------------------------------------
+
+    def contribute(self, rank: int, plan: tuple[PlanPart, ...], block: Rows, now_ns: int) -> None:
+        """Take in a rank's rows."""
+        self.last_step[rank] = int(block.steps[-1])
+        steps, times_ns = block.steps, block.times_ns
+        for part in plan:
+            panel = self.panels[part.panel]
+            slot = panel.slot(rank)
+            values = block.values if part.block_columns is None else block.values[:, part.block_columns]
+            if panel.occurrences.advance(slot, part.columns, steps):
+                self._put(part.panel, Piece(rank, 0, part.columns, steps, times_ns, values), now_ns)
+                continue
+            for occurrence, i, j in panel.occurrences.assign(slot, part.columns, steps):
+                columns = part.columns[j]
+                if occurrence >= limits.OCCURRENCES_PER_STEP_MAX:
+                    self.reject_repeats(rank, panel.names[columns[0]], int(steps[i[0]]), len(columns))
+                    continue
+                piece = Piece(rank, occurrence, columns, steps[i], times_ns[i], values[np.ix_(i, j)])
+                self._put(part.panel, piece, now_ns)
+
+    def reject_repeats(self, rank: int, name: str, step: int, points: int) -> None:
+        """A rank has logged a metric too often at one step: these values are one time too many."""
+        self.books.rejected += points
+        self.books.warn_once(
+            self.notices,
+            ("occurrences", name),
+            f"rank {rank} logged {name!r} more than {limits.OCCURRENCES_PER_STEP_MAX} times at step {step}; "
+            "the further values are not recorded. Give each a step of its own, or another name.",
+        )
+
+    def _put(self, index: int, piece: Piece, now_ns: int) -> None:
+        panel, rank = self.panels[index], piece.rank
+        if self.fenced:
+            self._keep_late(panel, piece, np.ones(piece.values.shape, np.bool_))
+            return
+        slot = panel.slot_of[rank]
+        rows = self._rows(index, piece)
+        late = panel.contribute(slot, rows, piece.columns, piece.values, now_ns)
+        in_time = rows if late is None else rows[~late.all(axis=1)]
+        if len(in_time):
+            self.missed[rank] = 0
+            self.newest[rank] = max(self.newest.get(rank, -1), int(panel.serial[in_time].max()))
+        if late is not None:
+            self._keep_late(panel, piece, late)
+        if rank == self.rules.primary_rank:
+            panel.time_ns[rows] = piece.times_ns
+        self._join(panel, slot, piece, rows, late)
+        self.touched.setdefault(index, []).append(rows)
+
+    def _rows(self, index: int, piece: Piece) -> Index:
+        panel, occurrence, steps = self.panels[index], piece.occurrence, piece.steps.tolist()
+        rows = [panel.row_of.get((step, occurrence), -1) for step in steps]
+        for i, row in enumerate(rows):
+            if row >= 0:
+                continue
+            key = (steps[i], occurrence)
+            self._note_recent(panel, key, piece.rank)
+            rows[i] = panel.take_row(key, self.serial, int(piece.times_ns[i]))
+            self.serial += 1
+            insort(self.parts_at.setdefault(key, []), (index, rows[i]))
+        return np.array(rows, np.int64)
+
+    def _keep_late(self, panel: Panel, piece: Piece, late: NDArray[np.bool_]) -> None:
+        """Count what is late for its aggregates; a recorded rank's own values are emitted all the same."""
+        i, j = (int(first) for first in np.argwhere(late)[0])
+        self.books.count_late(piece.rank, int(late.sum()))
+        self.books.warn_once(
+            self.notices,
+            ("late", piece.rank),
+            f"rank {piece.rank}: values came after their cells had closed; they are not in the aggregates "
+            f"(first: {panel.names[piece.columns[j]]!r} at step {piece.steps[i]})",
+        )
+        for j, column in enumerate(piece.columns.tolist()):
+            name = self.own_column(panel, column, piece.rank)
+            if name is None:
+                continue
+            for i in np.flatnonzero(late[:, j]).tolist():
+                key = (int(piece.steps[i]), piece.occurrence)
+                self.extras_at(key, int(piece.times_ns[i])).numbers[name] = float(piece.values[i, j])
+
+    def extras_at(self, key: Key, time_ns: int) -> Extras:
+        """What joins the record at ``key`` from outside the panels."""
+        return self.extras.setdefault(key, Extras({}, {}, time_ns))
+
+    # ---- who is waited for -----------------------------------------------------------------------
+
+    def _join(
+        self, panel: Panel, slot: int, piece: Piece, rows: Index, late: NDArray[np.bool_] | None
+    ) -> None:
+        """A rank that reports a learned metric that it was no reporter of is one from this cell on."""
+        new = panel.learned[piece.columns] & (panel.member_from[slot, piece.columns] == NEVER)
+        if not new.any():
+            return
+        joining = piece.columns[new]
+        panel.note_reporter(slot, joining)
+        if piece.rank in self.membership.lagging:
+            self._catch_up(piece)
+        if not self.membership.is_awaited(piece.rank):
+            return
+        in_time = rows if late is None else rows[~late[:, new].all(axis=1)]
+        serial = int(panel.serial[in_time].min()) if len(in_time) else self.serial
+        panel.join(slot, joining, serial)
+
+    def _note_recent(self, panel: Panel, key: Key, rank: int) -> None:
+        """Remember the newest keys, as those see them who are not behind: by them a rank has caught up."""
+        if key in self.recent or panel.marks.any_at(key):
+            return
+        members = self.membership
+        if rank not in members.lagging or not any(map(members.is_awaited, panel.ranks)):
+            self.recent.append(key)
+
+    def _catch_up(self, piece: Piece) -> None:
+        """A lagging rank that has reached the newest rows again is waited for again."""
+        if any((step, piece.occurrence) in self.recent for step in piece.steps.tolist()):
+            self.membership.lagging.discard(piece.rank)
+            self.missed[piece.rank] = 0
+            self.notices.append(f"rank {piece.rank} has caught up and is waited for again")
+
+    def depart(self, rank: int, how: str) -> None:
+        """A rank is "finished", "lost" or "absent": nothing waits for it any more."""
+        self.membership.left(rank, how)
+        self.wait_no_more(rank)
+
+    def wait_no_more(self, rank: int) -> None:
+        """No cell waits for this rank, until it reports again."""
+        for index, panel in enumerate(self.panels):
+            slot = panel.slot_of.get(rank)
+            if slot is not None:
+                panel.leave(slot, np.arange(panel.width))
+                self.touch_all(index)
+
+    def touch_all(self, index: int) -> None:
+        """Have every row of a panel looked at when the tick settles."""
+        self.touched.setdefault(index, []).append(self.panels[index].live_rows())
+
+    def restart_timers(self, now_ns: int) -> None:
+        """The daemon was away until now: nobody could be in time, so every wait begins anew."""
+        for panel in self.panels:
+            panel.opened_ns[panel.live_rows()] = now_ns
+        self.membership.flushed_ns.clear()
+        self.next_timeout_ns = 0
+
+    def fence(self) -> None:
+        """The next attempt has begun, and every cell has been emitted; the marks are needed no more."""
+        self.fenced = True
+        for panel in self.panels:
+            panel.marks = ClosedMarks(panel.width)
+
+    # ---- how it stands ---------------------------------------------------------------------------
+
+    @property
+    def lagging(self) -> set[int]:
+        """The ranks that nothing waits for until they have caught up."""
+        return self.membership.lagging
+
+    def next_deadline_ns(self) -> int | None:
+        """When something would change though nothing arrives; None while nothing waits."""
+        deadlines = []
+        for panel in self.panels:
+            rows = panel.live_rows()
+            waiting = panel.state[rows] == OPEN
+            if waiting.any():
+                deadlines.append(int(panel.opened_ns[rows][waiting].min()) + self.rules.partial_after_ns)
+            pending = np.flatnonzero(panel.first_row != UNLEARNED)
+            patient = panel.opened_ns[panel.first_row[pending], pending] + self.rules.learn_wait_ns
+            # A wait that is over goes on until the ranks have flushed, and that is an event itself.
+            deadlines.extend(patient[patient > self.settled_ns].tolist())
+        return min(deadlines, default=None)
+
+    def is_learning(self) -> bool:
+        """Whether a metric's reporters are still to be learned, so that flushes matter."""
+        return any((panel.first_row != UNLEARNED).any() for panel in self.panels)
+
+    def open_rows(self) -> int:
+        """Rows in use, over all panels."""
+        return sum(len(panel.row_of) for panel in self.panels)
+
+    def open_points(self) -> int:
+        """Values in cells that are not emitted yet."""
+        return sum(panel.open_points() for panel in self.panels)
+
+    def open_bytes(self) -> int:
+        """Memory held by open rows."""
+        return sum(panel.live_bytes() for panel in self.panels)

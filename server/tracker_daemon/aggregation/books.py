@@ -1,0 +1,40 @@
+"""The books of one run: what was received and what became of it.
+
+At all times ``received = folded + open + late + rejected``; what never entered the fold
+(duplicates, gaps, evicted history, the client's own drops) is counted apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Books:
+    """Counts of values ("points")."""
+
+    received: int = 0
+    folded: int = 0
+    late: int = 0
+    rejected: int = 0
+    rejected_batches: int = 0
+    gap_points: int = 0
+    dropped_points: int = 0
+    records: int = 0
+    late_by_rank: dict[int, int] = field(default_factory=dict)
+    warned: set[Hashable] = field(default_factory=set)
+
+    def count_late(self, rank: int, points: int) -> None:
+        """Values that came after their cell had closed."""
+        self.late += points
+        self.late_by_rank[rank] = self.late_by_rank.get(rank, 0) + points
+
+    def warn_once(self, notices: list[str], about: Hashable, text: str) -> None:
+        """Add ``text`` to ``notices`` unless that was done for the same thing before."""
+        if about not in self.warned and len(self.warned) < _WARNINGS_MAX:
+            self.warned.add(about)
+            notices.append(text)
+
+
+_WARNINGS_MAX = 1_000

@@ -1,0 +1,183 @@
+"""When cells close, and what is learned from it about who reports a metric.
+
+A cell closes when nobody is waited for any more, or when it has been open for ``partial_after``. The
+first cell of a metric waits for all ranks (or until the patience of ``learn_wait`` is over and
+each has flushed since); those that have reported the metric by then are its reporters.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker_daemon.aggregation.attempt import Attempt
+from tracker_daemon.aggregation.marks import Key
+from tracker_daemon.aggregation.panel import CLOSED, OPEN, UNLEARNED, Index, Panel
+
+
+def settle(attempt: Attempt, now_ns: int) -> list[Key]:
+    """Close what can close; return, in order, the keys whose records can be emitted."""
+    attempt.settled_ns = now_ns
+    for index in range(len(attempt.panels)):
+        _close_first_cells(attempt, index, now_ns)
+    if now_ns >= attempt.next_timeout_ns:
+        _time_out(attempt, now_ns)
+    return _ready(attempt)
+
+
+def _ready(attempt: Attempt) -> list[Key]:
+    ready: set[Key] = set()
+    for index, arrays in attempt.touched.items():
+        panel = attempt.panels[index]
+        rows = np.unique(np.concatenate(arrays))
+        panel.complete_rows(rows)
+        done = rows[~(panel.state[rows] == OPEN).any(axis=1)]
+        ready.update(zip(panel.step[done].tolist(), panel.occurrence[done].tolist(), strict=True))
+    attempt.touched.clear()
+    ready.update(attempt.extras)
+    return sorted(key for key in ready if not _waits(attempt, key))
+
+
+def _waits(attempt: Attempt, key: Key) -> bool:
+    return any(attempt.panels[panel].is_open(row) for panel, row in attempt.parts_at.get(key, ()))
+
+
+# ---- learning ------------------------------------------------------------------------------------
+
+
+def _close_first_cells(attempt: Attempt, index: int, now_ns: int) -> None:
+    panel, members, rules = attempt.panels[index], attempt.membership, attempt.rules
+    pending = np.flatnonzero(panel.first_row != UNLEARNED)
+    if not len(pending):
+        return
+    awaited = _awaited(attempt, panel)
+    reported = _first_cells(panel, pending) & awaited
+    opened = panel.opened_ns[panel.first_row[pending], pending]
+    closing = reported.sum(axis=1) >= members.awaited_count()
+    closing |= now_ns >= opened + rules.partial_after_ns
+    patient = opened + rules.learn_wait_ns
+    if (now_ns >= patient).any():
+        closing |= (now_ns >= patient) & (members.oldest_flush_ns() >= patient)
+    if closing.any():
+        _learn(attempt, index, pending[closing], awaited)
+
+
+def _awaited(attempt: Attempt, panel: Panel) -> NDArray[np.bool_]:
+    return np.array([attempt.membership.is_awaited(rank) for rank in panel.ranks], np.bool_)
+
+
+def _first_cells(panel: Panel, columns: Index) -> NDArray[np.bool_]:
+    """Which slots have reported the first cell of each metric: (columns, slots)."""
+    seen: NDArray[np.bool_] = panel.seen[panel.first_row[columns], : len(panel.ranks), columns]
+    return seen
+
+
+def _learn(attempt: Attempt, index: int, columns: Index, awaited: NDArray[np.bool_]) -> None:
+    """Close the first cells of ``columns`` and fix their reporters, and with them the metrics' layout.
+
+    A rank that has not reported the first cell but one after it has joined from that one on.
+    """
+    panel = attempt.panels[index]
+    rows = panel.live_rows()
+    first = _first_cells(panel, columns)
+    ever: NDArray[np.bool_] = np.logical_or.reduce(panel.seen[rows, : len(panel.ranks)], axis=0)
+    others = ever[:, columns].T & ~first
+    panel.state[panel.first_row[columns], columns] = CLOSED
+    for column, reported, joined in zip(columns.tolist(), first, others, strict=True):
+        slots = np.flatnonzero(reported)
+        panel.learn(column, slots, awaited[slots])
+        for slot in np.flatnonzero(joined).tolist():
+            panel.note_reporter(slot, np.array([column]))
+            if awaited[slot]:
+                serial = panel.serial[rows[panel.seen[rows, slot, column]]].min()
+                panel.join(slot, np.array([column]), int(serial))
+        attempt.fix_layout(panel, column)
+    panel.recount(rows, columns)
+    attempt.touch_all(index)
+
+
+# ---- closing without all -------------------------------------------------------------------------
+
+
+def _time_out(attempt: Attempt, now_ns: int) -> None:
+    limit = attempt.rules.partial_after_ns
+    oldest = now_ns
+    missed: dict[int, set[Key]] = {}
+    for index, panel in enumerate(attempt.panels):
+        rows = panel.live_rows()
+        waiting = panel.state[rows] == OPEN
+        due = waiting & panel.learned & (now_ns - panel.opened_ns[rows] >= limit)
+        if due.any():
+            some = due.any(axis=1)
+            _close_partial(attempt, index, rows[some], due[some], missed)
+        still = panel.opened_ns[rows][waiting & ~due]
+        oldest = min(oldest, int(still.min(initial=oldest)))
+    attempt.next_timeout_ns = oldest + limit
+    for rank, keys in sorted(missed.items()):
+        _count_missed(attempt, rank, len(keys))
+
+
+def _close_partial(
+    attempt: Attempt, index: int, rows: Index, due: NDArray[np.bool_], missed: dict[int, set[Key]]
+) -> None:
+    """Close the cells that are ``due``; note in ``missed`` which ranks have not come to which keys yet."""
+    panel = attempt.panels[index]
+    attempt.touch_all(index)
+    _close(panel, rows, due)
+    serial = panel.serial[rows]
+    absent = (panel.member_from[None] <= serial[:, None, None]) & ~panel.seen[rows] & due[:, None, :]
+    for slot in np.flatnonzero(absent.any(axis=(0, 2))).tolist():
+        rank = panel.ranks[slot]
+        passed = serial < attempt.newest.get(rank, -1)
+        # Where its stream has gone on without a metric, the rank no longer reports that; it does not lag.
+        skipped = np.flatnonzero(absent[passed, slot].any(axis=0))
+        if len(skipped):
+            panel.leave(slot, skipped)
+        behind = rows[~passed & absent[:, slot].any(axis=1)]
+        keys = zip(panel.step[behind].tolist(), panel.occurrence[behind].tolist(), strict=True)
+        missed.setdefault(rank, set()).update(keys)
+
+
+def _close(panel: Panel, rows: Index, due: NDArray[np.bool_]) -> None:
+    state = panel.state[rows]
+    state[due] = CLOSED
+    panel.state[rows] = state
+
+
+def _count_missed(attempt: Attempt, rank: int, cells: int) -> None:
+    attempt.missed[rank] = attempt.missed.get(rank, 0) + cells
+    if attempt.missed[rank] >= attempt.rules.lagging_after_cells and rank not in attempt.lagging:
+        attempt.lagging.add(rank)
+        attempt.notices.append(
+            f"rank {rank} is lagging: it missed {attempt.missed[rank]} steps in a row (last reported: "
+            f"{attempt.last_step.get(rank, 'none')}); aggregates go on without waiting for it"
+        )
+        attempt.wait_no_more(rank)
+
+
+def close_all(attempt: Attempt) -> None:
+    """Close every open cell as it stands: the attempt is over."""
+    for index, panel in enumerate(attempt.panels):
+        unlearned = np.flatnonzero(panel.first_row != UNLEARNED)
+        if len(unlearned):
+            _learn(attempt, index, unlearned, _awaited(attempt, panel))
+        rows = panel.live_rows()
+        _close(panel, rows, panel.state[rows] == OPEN)
+        attempt.touch_all(index)
+
+
+def close_oldest(attempt: Attempt, rows_to_close: int) -> None:
+    """Close the oldest rows as partial, to bound the memory that open cells hold."""
+    live = [panel.serial[panel.live_rows()] for panel in attempt.panels]
+    serials = np.sort(np.concatenate(live)) if live else np.zeros(0, np.int64)
+    oldest = serials[: max(0, rows_to_close)]
+    if not len(oldest):
+        return
+    for index, panel in enumerate(attempt.panels):
+        rows = panel.live_rows()
+        due = (panel.state[rows] == OPEN) & (panel.serial[rows] <= oldest[-1])[:, None]
+        unlearned = np.flatnonzero(due.any(axis=0) & ~panel.learned)
+        if len(unlearned):
+            _learn(attempt, index, unlearned, _awaited(attempt, panel))
+        _close(panel, rows, due)
+        attempt.touch_all(index)

@@ -1,0 +1,69 @@
+"""Who is expected: the ranks of an attempt, less those that finished, were lost or never came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+NEVER_FLUSHED = -1
+
+
+class Membership:
+    """The ranks of one attempt. ``world_size`` 0 means unknown: the ranks seen are expected.
+
+    A *lagging* rank is expected still, but nothing waits for it until it has caught up.
+    """
+
+    def __init__(self, world_size: int) -> None:
+        self.world_size = world_size
+        self.seen: set[int] = set()
+        self.gone: dict[int, str] = {}
+        self.exit_codes: dict[int, int] = {}
+        self.flushed_ns: dict[int, int] = {}
+        self.lagging: set[int] = set()
+
+    def joined(self, rank: int, world_size: int) -> None:
+        """A rank has come; the largest world size that a rank states holds."""
+        self.world_size = max(self.world_size, world_size)
+        self.seen.add(rank)
+        if self.gone.get(rank) in ("lost", "absent"):
+            del self.gone[rank]
+
+    def left(self, rank: int, how: str) -> None:
+        """A rank is "finished", "lost" or "absent"."""
+        self.gone[rank] = how
+
+    def flushed(self, rank: int, now_ns: int) -> None:
+        """All that the rank had logged by now is here."""
+        self.flushed_ns[rank] = now_ns
+
+    def _all(self) -> Iterable[int]:
+        return range(self.world_size) if self.world_size else self.seen
+
+    def expected(self) -> set[int]:
+        """The ranks of which data may come."""
+        return set(self._all()) - self.gone.keys()
+
+    def expected_count(self) -> int:
+        """How many ranks may send data."""
+        if not self.world_size:
+            return len(self.seen - self.gone.keys())
+        return self.world_size - sum(rank < self.world_size for rank in self.gone)
+
+    def is_awaited(self, rank: int) -> bool:
+        """Whether cells may wait for this rank."""
+        return rank not in self.gone and rank not in self.lagging
+
+    def awaited_count(self) -> int:
+        """How many ranks the first cell of a metric waits for."""
+        return self.expected_count() - len(self.lagging - self.gone.keys())
+
+    def oldest_flush_ns(self) -> int:
+        """When the awaited rank that flushed longest ago did so; NEVER_FLUSHED if one never has."""
+        return min(
+            (self.flushed_ns.get(rank, NEVER_FLUSHED) for rank in self._all() if self.is_awaited(rank)),
+            default=NEVER_FLUSHED,
+        )
+
+    def over(self) -> bool:
+        """Whether every rank has ended (and there was one)."""
+        return bool(self.gone or self.seen) and self.expected_count() == 0

@@ -1,0 +1,34 @@
+"""What a run's fold goes by: its ranks, whose values are recorded, and how long cells wait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tracker_daemon.selection import RankSet, ReporterRules, Reporters
+from tracker_protocol import limits
+
+_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings of one run. Times are in nanoseconds; defaults are those of the limits.
+
+    ``recorded_ranks`` are recorded one by one beside the primary; ``reporters`` says of some
+    metrics who reports them, and spares those metrics the learning.
+    """
+
+    primary_rank: int = 0
+    recorded_ranks: RankSet = field(default_factory=RankSet)
+    reporters: ReporterRules = field(default_factory=ReporterRules)
+    learn_wait_ns: int = int(limits.LEARN_WAIT_S * _NS)
+    partial_after_ns: int = int(limits.PARTIAL_AFTER_S * _NS)
+    lagging_after_cells: int = limits.LAGGING_AFTER_CELLS
+
+    def records(self, rank: int) -> bool:
+        """Whether this rank's own values are emitted under its own name."""
+        return rank != self.primary_rank and rank in self.recorded_ranks
+
+    def reporters_of(self, metric: str) -> Reporters | None:
+        """Who reports a metric; None when that is to be learned."""
+        return self.reporters.reporters_of(metric)

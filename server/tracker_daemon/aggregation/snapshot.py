@@ -1,0 +1,212 @@
+"""A fold's state as bytes, so that the events before it need not be replayed.
+
+Only what the rules need goes in: open rows, closed marks, reporters, occurrence counters, books.
+Plans are a cache and are made anew. The format belongs to one version of the product: a snapshot
+with another ``FORMAT`` is refused, and the journal that holds it must be finished by its own.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker_daemon.aggregation.attempt import Attempt, Extras
+from tracker_daemon.aggregation.books import Books
+from tracker_daemon.aggregation.fold import RunFold, StreamFold
+from tracker_daemon.aggregation.panel import Panel
+from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.errors import JournalError
+
+FORMAT = 1
+_PER_SLOT = ("member_from", "ever_member")
+_PER_METRIC = ("learned", "aggregated", "owner", "joined_at")
+_PER_ROW = ("values", "seen", "state", "missing", "opened_ns", "step", "occurrence", "serial", "time_ns")
+Plain = dict[str, Any]
+
+
+def dump(fold: RunFold) -> bytes:
+    """Encode the state of ``fold`` between two ticks."""
+    return msgspec.msgpack.encode(
+        {
+            "format": FORMAT,
+            "books": _dump_books(fold.books),
+            "next_ordinal": fold.emitter.next_ordinal,
+            "streams": [
+                [stream, s.rank, s.attempt, s.names, s.dropped_points, s.text_highs]
+                for stream, s in fold.streams.items()
+            ],
+            "next_step": fold.next_step,
+            "dropped_shown": fold.dropped_shown,
+            "automatic_keys": [[step, sorted(keys)] for step, keys in fold.automatic_keys.items()],
+            "attempt": _dump_attempt(fold.attempt),
+            "older": [_dump_attempt(attempt) for attempt in fold.older.values()],
+        }
+    )
+
+
+def load(payload: bytes, rules: Rules) -> RunFold:
+    """Decode what :func:`dump` made.
+
+    Raises:
+        JournalError: it was made by another version of the product.
+    """
+    plain = msgspec.msgpack.decode(payload, strict=False)
+    if plain["format"] != FORMAT:
+        raise JournalError(
+            f"the journal's snapshot has format {plain['format']}, and this version reads {FORMAT}; "
+            "finish the run with the version that began it"
+        )
+    fold = RunFold(rules)
+    fold.books = _load_books(plain["books"])
+    fold.emitter.next_ordinal = plain["next_ordinal"]
+    for stream, rank, attempt, names, dropped, highs in plain["streams"]:
+        fold.streams[stream] = StreamFold(rank, attempt, names, dropped, highs)
+    fold.next_step = {int(rank): step for rank, step in plain["next_step"].items()}
+    fold.dropped_shown = plain["dropped_shown"]
+    fold.automatic_keys = OrderedDict((step, frozenset(keys)) for step, keys in plain["automatic_keys"])
+    fold.attempt = _load_attempt(plain["attempt"], fold)
+    fold.older = {older["number"]: _load_attempt(older, fold) for older in plain["older"]}
+    return fold
+
+
+def _dump_books(books: Books) -> Plain:
+    plain = {name: getattr(books, name) for name in _BOOK_COUNTS}
+    return {**plain, "late_by_rank": books.late_by_rank, "warned": list(books.warned)}
+
+
+def _load_books(plain: Plain) -> Books:
+    warned = {tuple(about) if isinstance(about, list) else about for about in plain["warned"]}
+    late = {int(rank): points for rank, points in plain["late_by_rank"].items()}
+    return Books(**{name: plain[name] for name in _BOOK_COUNTS}, late_by_rank=late, warned=warned)
+
+
+_BOOK_COUNTS = (
+    "received", "folded", "late", "rejected", "rejected_batches", "gap_points", "dropped_points", "records",
+)  # fmt: skip
+
+
+def _dump_attempt(attempt: Attempt) -> Plain:
+    members = attempt.membership
+    return {
+        "number": attempt.number,
+        "fenced": attempt.fenced,
+        "world_size": members.world_size,
+        "seen": sorted(members.seen),
+        "gone": members.gone,
+        "exit_codes": members.exit_codes,
+        "flushed_ns": members.flushed_ns,
+        "panels": [_dump_panel(panel) for panel in attempt.panels],
+        "parts_at": [[*key, parts] for key, parts in attempt.parts_at.items()],
+        "extras": [[*key, e.texts, e.numbers, e.time_ns] for key, e in attempt.extras.items()],
+        "serial": attempt.serial,
+        "newest": attempt.newest,
+        "missed": attempt.missed,
+        "lagging": sorted(attempt.lagging),
+        "recent": list(attempt.recent),
+        "last_step": attempt.last_step,
+        "next_timeout_ns": attempt.next_timeout_ns,
+        "settled_ns": attempt.settled_ns,
+    }
+
+
+def _load_attempt(plain: Plain, fold: RunFold) -> Attempt:
+    attempt = Attempt(plain["number"], fold.rules, fold.books, fold.notices)
+    attempt.fenced = plain["fenced"]
+    members = attempt.membership
+    members.world_size = plain["world_size"]
+    members.seen = set(plain["seen"])
+    members.gone = _by_rank(plain["gone"])
+    members.exit_codes = _by_rank(plain["exit_codes"])
+    members.flushed_ns = _by_rank(plain["flushed_ns"])
+    attempt.panels = [_load_panel(panel) for panel in plain["panels"]]
+    attempt.place_of = {
+        name: (index, column)
+        for index, panel in enumerate(attempt.panels)
+        for column, name in enumerate(panel.names)
+    }
+    attempt.parts_at = {
+        (step, occurrence): [(panel, row) for panel, row in parts]
+        for step, occurrence, parts in plain["parts_at"]
+    }
+    attempt.extras = {
+        (step, occurrence): Extras(texts, numbers, time_ns)
+        for step, occurrence, texts, numbers, time_ns in plain["extras"]
+    }
+    attempt.serial = plain["serial"]
+    attempt.newest = _by_rank(plain["newest"])
+    attempt.missed = _by_rank(plain["missed"])
+    members.lagging = set(plain["lagging"])
+    attempt.recent = deque((tuple(key) for key in plain["recent"]), maxlen=attempt.recent.maxlen)
+    attempt.last_step = _by_rank(plain["last_step"])
+    attempt.next_timeout_ns = plain["next_timeout_ns"]
+    attempt.settled_ns = plain["settled_ns"]
+    return attempt
+
+
+def _by_rank(plain: Plain) -> dict[int, Any]:
+    return {int(rank): value for rank, value in plain.items()}
+
+
+def _dump_panel(panel: Panel) -> Plain:
+    slots, rows = len(panel.ranks), panel.live_rows()
+    counters = panel.occurrences
+    plain: Plain = {name: _dump_array(getattr(panel, name)[:slots]) for name in _PER_SLOT}
+    plain.update({name: _dump_array(getattr(panel, name)) for name in _PER_METRIC})
+    plain.update({name: _dump_array(getattr(panel, name)[rows]) for name in _PER_ROW if name not in _BY_SLOT})
+    plain.update({name: _dump_array(getattr(panel, name)[rows, :slots]) for name in _BY_SLOT})
+    return {
+        **plain,
+        "names": panel.names,
+        "ranks": panel.ranks,
+        "rows": _dump_array(rows),
+        "first_row": _dump_array(panel.first_row),
+        "highs": _dump_array(counters.first[:slots]),
+        "repeats": [[slot, _dump_array(highs)] for slot, highs in counters.repeats.items()],
+        "marks": [[*key, bits] for key, bits in panel.marks.bits.items()],
+        "watermarks": panel.marks.watermarks,
+    }
+
+
+_BY_SLOT = ("values", "seen")
+
+
+def _load_panel(plain: Plain) -> Panel:
+    panel = Panel(tuple(plain["names"]))
+    for rank in plain["ranks"]:
+        panel.slot(rank)
+    slots = len(panel.ranks)
+    rows = _load_array(plain["rows"])
+    # Rows keep their indices: attempts refer to them.
+    while len(panel.state) <= rows.max(initial=0):
+        panel.grow_rows()
+    panel.free = sorted(set(range(len(panel.state))) - set(rows.tolist()), reverse=True)
+    for name in _PER_SLOT:
+        getattr(panel, name)[:slots] = _load_array(plain[name])
+    for name in (*_PER_METRIC, "first_row"):
+        getattr(panel, name)[:] = _load_array(plain[name])
+    for name in _PER_ROW:
+        target = getattr(panel, name)
+        if name in _BY_SLOT:
+            target[rows, :slots] = _load_array(plain[name])
+        else:
+            target[rows] = _load_array(plain[name])
+    keys = zip(panel.step[rows].tolist(), panel.occurrence[rows].tolist(), strict=True)
+    panel.row_of = dict(zip(keys, rows.tolist(), strict=True))
+    panel.occurrences.first[:slots] = _load_array(plain["highs"])
+    panel.occurrences.repeats = {slot: _load_array(highs) for slot, highs in plain["repeats"]}
+    panel.marks.bits = {(step, occurrence): bits for step, occurrence, bits in plain["marks"]}
+    panel.marks.watermarks = _by_rank(plain["watermarks"])
+    return panel
+
+
+def _dump_array(array: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def _load_array(plain: list[Any]) -> NDArray[Any]:
+    dtype, shape, content = plain
+    return np.frombuffer(content, dtype).reshape(shape).copy()
