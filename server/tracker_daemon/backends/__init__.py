@@ -1,0 +1,1 @@
+"""Destinations of a run's records: the narrow interface, its registry and the built-in ones."""

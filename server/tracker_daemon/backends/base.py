@@ -1,0 +1,91 @@
+"""What delivery asks of a backend.
+
+A backend receives the entries of one run's outbox in order. After each delivery it hands back an
+opaque *state*, which delivery commits to the journal together with the position reached; at the
+next opening, after a crash perhaps, the backend gets the last committed state and must make its
+store agree with it before it takes more. That is the whole of exactly-once: a file backend
+truncates to the offset in its state, an SDK backend continues its own run by id.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from pathlib import Path
+from typing import ClassVar
+
+Commit = Callable[[bytes], None]
+"""Durably records a backend's new state at the position reached so far; returns once committed."""
+
+
+class EntryKind(IntEnum):
+    """What an outbox entry holds."""
+
+    RECORDS = 1
+    """A RecordBlock's bytes."""
+    CONFIG = 2
+    """A JSON object to merge into the run's configuration."""
+    END = 3
+    """The run's end: a JSON object ``{"status": "FINISHED" | "FAILED", "reason": str}``."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """One entry of a run's outbox; numbers are contiguous from 1 within the run."""
+
+    number: int
+    kind: EntryKind
+    payload: bytes
+
+
+class RunStatus(str, Enum):
+    """How a run stands."""
+
+    RUNNING = "RUNNING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDescription:
+    """The run that a backend is opened for. ``outdir`` is absolute, on this host."""
+
+    run_id: str
+    project: str
+    name: str
+    outdir: Path
+    epoch: int = 1
+    """The journal's epoch: above 1, the journal has lost something, and nothing may be truncated."""
+
+
+class Backend(ABC):
+    """One destination for one run. Called from one thread at a time, never from the event loop."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def open(self, run: RunDescription, state: bytes | None) -> None:
+        """Prepare the store and bring it to ``state`` (None: nothing was ever committed).
+
+        Raises:
+            BackendUnavailable: the store cannot be reached or written now; delivery retries.
+            BackendRefused: it needs the user's help (credentials, permissions); delivery pauses.
+        """
+
+    @abstractmethod
+    def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:
+        """Store ``entries`` durably and return the state that reflects them.
+
+        ``commit`` may be called on the way, for a step that must be on record before the next.
+        Raises as :meth:`open` does, and PoisonEntry for an entry that can never be stored.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is held. The run itself ended with its END entry, if it did."""
+
+    def location(self) -> str | None:
+        """Where a person finds the run: a path or a URL. None when there is nothing to show."""
+        return None

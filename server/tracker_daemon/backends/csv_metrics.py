@@ -1,0 +1,247 @@
+"""``metrics.csv`` as an append-only file that agrees with a committed position.
+
+A *position* is (generation, header, offset). Everything before the offset is committed; what lies
+beyond is not, and is cut off at the next opening, so that its redelivery writes each record once.
+
+A new column makes a new *generation* of the file:
+
+1. ``.metrics.csv.generation-<n>`` is written, the old lines widened by commas, and made durable
+   together with its directory entry;
+2. the new position is committed;
+3. the new file is renamed over ``metrics.csv``.
+
+A crash before 2 leaves a file of a generation that nobody committed: it is removed. A crash
+between 2 and 3 leaves a complete file of the committed generation: it is renamed at the opening.
+
+Rows are written only after a position has been committed for the file they go to. So a file found
+where no position was ever committed holds an earlier life's rows, which are kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from tracker_daemon.backends.atomic_file import sync_directory, write_all
+from tracker_daemon.backends.csv_format import Header, widened
+from tracker_daemon.backends.run_directory import METRICS_FILE
+
+_GENERATION_PREFIX = f".{METRICS_FILE}.generation-"
+_COPY_CHUNK_BYTES = 1024 * 1024
+_HEADER_MAX_BYTES = 128 * 1024 * 1024
+
+log = structlog.get_logger(__name__)
+
+
+class Position(msgspec.Struct, frozen=True):
+    """How far the file is committed. ``columns`` is its header, ``offset`` is in bytes."""
+
+    generation: int = 0
+    columns: tuple[str, ...] = ()
+    offset: int = 0
+
+
+class Opening(Enum):
+    """What an opening does with what it finds."""
+
+    CREATE = auto()
+    """No file: the next rows begin one."""
+    TRUNCATE = auto()
+    """The file is the committed one: what lies beyond the offset is cut off."""
+    APPEND = auto()
+    """The file is a run's, but not as committed: go on at its end and cut nothing."""
+    SET_ASIDE = auto()
+    """The file has no header of ours: it gets another name, and a new one is begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """What stands on disk: ``header`` is None where the first line is none of ours."""
+
+    header: Header | None
+    size: int
+    line_ends_at_offset: bool
+
+
+def choose_opening(found: FoundFile | None, committed: Position | None, *, may_truncate: bool) -> Opening:
+    """Decide how the file is opened; :class:`MetricsCsv` does it."""
+    if found is None:
+        return Opening.CREATE
+    if found.header is None:
+        return Opening.SET_ASIDE
+    if committed is None or not may_truncate:
+        return Opening.APPEND
+    as_committed = found.header.columns == committed.columns and found.line_ends_at_offset
+    return Opening.TRUNCATE if as_committed else Opening.APPEND
+
+
+class MetricsCsv:
+    """The open file. After an error of any method it must be closed and opened again."""
+
+    def __init__(self, directory: Path, committed: Position | None, *, may_truncate: bool) -> None:
+        """Open the file in ``directory`` and bring it to ``committed``.
+
+        Raises:
+            OSError: it cannot be read or written.
+        """
+        self.path = directory / METRICS_FILE
+        position = committed or Position()
+        self._generation = position.generation
+        self._header = Header(position.columns) if position.columns else Header()
+        self._offset = 0
+        self._descriptor = -1
+        self._anchored = False
+        self._finish_renames(committed)
+        found = _examine(self.path, position.offset)
+        opening = choose_opening(found, committed, may_truncate=may_truncate)
+        try:
+            self._open_as(opening, found, committed)
+        except OSError:
+            self.close()
+            raise
+
+    @property
+    def header(self) -> Header:
+        """The columns of the file, or of the one that the next rows begin."""
+        return self._header
+
+    @property
+    def position(self) -> Position:
+        """What to commit once all that was appended is to count."""
+        exists = self._descriptor >= 0
+        return Position(self._generation, self._header.columns if exists else (), self._offset)
+
+    def moved(self) -> bool:
+        """Whether the open file is no longer the one at its path: somebody removed or replaced it."""
+        if self._descriptor < 0:
+            return False
+        try:
+            return not os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return True
+
+    def prepare(self, header: Header, commit: Callable[[Position], None]) -> None:
+        """Get ready for lines of ``header``, which extends the file's own; commits where it must."""
+        if self._descriptor < 0 or header.columns != self._header.columns:
+            self._begin_generation(header, commit)
+        elif not self._anchored:
+            commit(self.position)
+        self._anchored = True
+
+    def append(self, lines: list[bytes]) -> None:
+        """Write ``lines`` after the last one and make them durable."""
+        offset = self._offset
+        for line in lines:
+            offset = write_all(self._descriptor, line, offset)
+        os.fsync(self._descriptor)
+        self._offset = offset
+
+    def close(self) -> None:
+        """Let go of the file; closing again does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _finish_renames(self, committed: Position | None) -> None:
+        for leftover in sorted(self.path.parent.glob(f"{_GENERATION_PREFIX}*")):
+            wanted = committed is not None and leftover == self._generation_path(committed.generation)
+            # Complete by construction; the size guards against a file that somebody else left there.
+            if committed is not None and wanted and leftover.stat().st_size == committed.offset:
+                leftover.replace(self.path)
+                sync_directory(self.path.parent)
+            else:
+                leftover.unlink()
+
+    def _open_as(self, opening: Opening, found: FoundFile | None, committed: Position | None) -> None:
+        if opening is Opening.SET_ASIDE:
+            self._set_aside()
+        if found is None or found.header is None:
+            if committed is not None and committed.offset:
+                log.warning("metrics file gone; a new one is begun", path=str(self.path))
+            return
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        if opening is Opening.TRUNCATE and committed is not None:
+            os.ftruncate(self._descriptor, committed.offset)
+            self._offset, self._anchored = committed.offset, True
+            return
+        self._header = found.header
+        self._offset = self._fresh_line(found.size)
+        log.warning(
+            "metrics file is not as committed; rows go on at its end",
+            path=str(self.path),
+            size_bytes=found.size,
+            committed_bytes=committed.offset if committed else None,
+        )
+
+    def _fresh_line(self, size: int) -> int:
+        """End the last line where a crash cut it short; returns where the next one begins."""
+        if os.pread(self._descriptor, 1, size - 1) == b"\n":
+            return size
+        return write_all(self._descriptor, b"\n", size)
+
+    def _set_aside(self) -> None:
+        number = 1
+        while (aside := self.path.with_name(f"metrics.found-{number}.csv")).exists():
+            number += 1
+        self.path.rename(aside)
+        sync_directory(self.path.parent)
+        log.warning("a file that is no metrics file was renamed", path=str(self.path), now=str(aside))
+
+    def _generation_path(self, generation: int) -> Path:
+        return self.path.with_name(f"{_GENERATION_PREFIX}{generation}")
+
+    def _begin_generation(self, header: Header, commit: Callable[[Position], None]) -> None:
+        generation = self._generation + 1
+        new_path = self._generation_path(generation)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(new_path, flags, 0o666)
+        with ExitStack() as undo:
+            # On an error only the descriptor goes: the file is the next opening's to judge.
+            undo.callback(os.close, descriptor)
+            offset = self._write_widened(descriptor, header)
+            os.fsync(descriptor)
+            sync_directory(self.path.parent)
+            commit(Position(generation, header.columns, offset))
+            new_path.replace(self.path)
+            sync_directory(self.path.parent)
+            undo.pop_all()
+        self.close()
+        self._descriptor = descriptor
+        self._generation, self._header, self._offset = generation, header, offset
+
+    def _write_widened(self, descriptor: int, header: Header) -> int:
+        """Write ``header`` and the old lines below it, in chunks; returns the size in bytes."""
+        offset = write_all(descriptor, header.line(), 0)
+        if self._descriptor < 0:
+            return offset
+        columns = len(header) - len(self._header)
+        read_from = len(self._header.line())
+        while read_from < self._offset:
+            size = min(_COPY_CHUNK_BYTES, self._offset - read_from)
+            chunk = os.pread(self._descriptor, size, read_from)
+            if not chunk:
+                raise OSError(f"{self.path} became shorter while it was read")
+            read_from += len(chunk)
+            offset = write_all(descriptor, widened(chunk, columns), offset)
+        return offset
+
+
+def _examine(path: Path, offset: int) -> FoundFile | None:
+    """Look at the file: None where there is none, or an empty one."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                return None
+            first_line = file.readline(_HEADER_MAX_BYTES)
+            ends_line = 0 < offset <= size and os.pread(file.fileno(), 1, offset - 1) == b"\n"
+            return FoundFile(Header.parse(first_line), size, ends_line)
+    except FileNotFoundError:
+        return None

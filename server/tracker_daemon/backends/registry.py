@@ -1,0 +1,68 @@
+"""Backends by name: the built-in ones, and those that installed packages register.
+
+A package adds one through the entry-point group ``tracker_daemon.backends``, naming a class that
+derives from :class:`tracker_daemon.backends.base.Backend`. Modules are imported only when their
+backend is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from tracker_daemon.backends.base import Backend
+from tracker_daemon.errors import SettingsError
+
+ENTRY_POINT_GROUP = "tracker_daemon.backends"
+
+_BUILT_IN = {
+    "csv": "tracker_daemon.backends.csv_file:CsvBackend",
+    "memory": "tracker_daemon.backends.memory:MemoryBackend",
+}
+_NOT_YET = ("wandb", "mlflow")
+
+
+def known() -> list[str]:
+    """The names that :func:`create` takes, sorted."""
+    return sorted({*_BUILT_IN, *_registered()})
+
+
+def create(name: str) -> Backend:
+    """A new backend of that name, not yet opened.
+
+    Raises:
+        SettingsError: there is no such backend, or its package cannot be imported.
+    """
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        return _instance(name, getattr(import_module(module), attribute))
+    registered = _registered()
+    if name not in registered:
+        raise SettingsError(_unknown(name))
+    try:
+        found = registered[name].load()
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(
+            f"backend {name!r} is registered as {registered[name].value}, which cannot be imported: {error}"
+        ) from error
+    return _instance(name, found)
+
+
+def _registered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _instance(name: str, found: object) -> Backend:
+    if not (isinstance(found, type) and issubclass(found, Backend)):
+        raise SettingsError(f"backend {name!r} is registered as {found!r}, which is no Backend class")
+    return found()
+
+
+def _unknown(name: str) -> str:
+    here = ", ".join(known())
+    if name in _NOT_YET:
+        return f"backend {name!r} is not part of this version yet; there are: {here}"
+    return (
+        f"there is no backend {name!r}; there are: {here}; "
+        f"an installed package can add one by the entry-point group {ENTRY_POINT_GROUP}"
+    )

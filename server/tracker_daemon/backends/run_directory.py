@@ -1,0 +1,78 @@
+"""Which directory a run's files go to: ``outdir``, or one of its own below it.
+
+A run claims a directory by creating ``.tracker-run`` in it with its id: creation with O_EXCL has
+one winner, in one daemon and between several, and after a crash the run finds its own id there
+again. ``outdir`` itself is taken when nobody has claimed it and no ``metrics.csv`` of unknown
+origin lies there; otherwise a subdirectory named after the run, claimed the same way.
+
+A marker found empty is another's: its owner may be between creating and writing it. If a crash
+left it so, the run simply goes to the subdirectory, since nothing was written yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tracker_daemon.backends.atomic_file import create_exclusively, sync_directory
+from tracker_daemon.errors import BackendRefused
+
+MARKER = ".tracker-run"
+METRICS_FILE = "metrics.csv"
+
+_NAME_MAX_CHARACTERS = 100
+_SUBDIRECTORIES_MAX = 1_000
+"""Subdirectories tried for one run; only a directory full of others' claims takes more than one."""
+
+
+def claim_directory(outdir: Path, run_id: str, remembered: str | None) -> str:
+    """Claim a directory for the run, and return its path relative to ``outdir``.
+
+    ``remembered`` is what an earlier call returned, "" for ``outdir`` itself; it is kept unless
+    another run has claimed that directory meanwhile.
+
+    Raises:
+        OSError: a directory cannot be made or written.
+        BackendRefused: every name tried is taken.
+    """
+    if remembered is not None and _claim(outdir / remembered, run_id, known=True):
+        return remembered
+    for subdirectory in _candidates(run_id):
+        if _claim(outdir / subdirectory, run_id, known=False):
+            return subdirectory
+    raise BackendRefused(f"{outdir} is full of other runs' files; choose another outdir for {run_id}")
+
+
+def _candidates(run_id: str) -> Iterator[str]:
+    name = directory_name(run_id)
+    yield ""
+    yield name
+    for number in range(2, _SUBDIRECTORIES_MAX):
+        yield f"{name}-{number}"
+
+
+def directory_name(run_id: str) -> str:
+    """A run id as the name of one directory: kept where it is safe, else made so and kept apart."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", run_id)[:_NAME_MAX_CHARACTERS].lstrip(".")
+    if name and name == run_id:
+        return name
+    return f"{name}-{hashlib.sha256(run_id.encode(errors='backslashreplace')).hexdigest()[:12]}"
+
+
+def _claim(directory: Path, run_id: str, *, known: bool) -> bool:
+    _make_directory(directory)
+    marker = directory / MARKER
+    owner = run_id.encode(errors="backslashreplace") + b"\n"
+    # Without a marker, a metrics.csv is some other program's, unless the run's state says it is ours.
+    if not known and not marker.exists() and (directory / METRICS_FILE).exists():
+        return False
+    return create_exclusively(marker, owner) or marker.read_bytes() == owner
+
+
+def _make_directory(directory: Path) -> None:
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        sync_directory(path.parent)

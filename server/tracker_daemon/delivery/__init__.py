@@ -1,0 +1,1 @@
+"""Delivery: for each run and backend a pump and a cursor. It alone retries, pauses and sets aside."""

@@ -1,0 +1,47 @@
+"""A cursor: how far one backend has got in one run's outbox. Pure values, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.backends.base import EntryKind, OutboxEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The position reached, the backend's state there, and the books up to there.
+
+    ``position`` is an entry's number, 0 before the first; ``state`` is b"" before the first commit.
+    Both counts are cumulative, in records.
+    """
+
+    position: int = 0
+    state: bytes = b""
+    delivered_records: int = 0
+    set_aside_records: int = 0
+
+    def past(self, entries: Sequence[OutboxEntry], state: bytes) -> Cursor:
+        """After ``entries`` were delivered and the backend returned ``state``."""
+        delivered = self.delivered_records + sum(map(records_in, entries))
+        return replace(self, position=entries[-1].number, state=state, delivered_records=delivered)
+
+    def past_poison(self, entry: OutboxEntry) -> Cursor:
+        """After ``entry`` was set aside; the backend's state stays."""
+        set_aside = self.set_aside_records + records_in(entry)
+        return replace(self, position=entry.number, set_aside_records=set_aside)
+
+    def with_state(self, state: bytes) -> Cursor:
+        """At the same position, with a state that the backend commits on the way."""
+        return replace(self, state=state)
+
+
+def records_in(entry: OutboxEntry) -> int:
+    """How many records an entry holds: none for other kinds, and for what cannot be read."""
+    if entry.kind is not EntryKind.RECORDS:
+        return 0
+    try:
+        return len(RecordBlock.from_bytes(entry.payload))
+    except ValueError:
+        return 0

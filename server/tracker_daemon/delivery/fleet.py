@@ -1,0 +1,101 @@
+"""The fleet: all pumps of a daemon, one per run and backend."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import structlog
+
+from tracker_daemon.backends import registry
+from tracker_daemon.backends.base import OutboxEntry, RunDescription
+from tracker_daemon.delivery.cursor import Cursor
+from tracker_daemon.delivery.health import BackendHealth
+from tracker_daemon.delivery.pump import Pump
+from tracker_daemon.errors import SettingsError
+from tracker_daemon.journal.rows import CursorRow
+from tracker_daemon.journal.store import Journal
+from tracker_protocol import limits
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class JournalAccess(Protocol):
+    """Runs work on the journal's thread, and returns once its transaction is committed."""
+
+    def __call__(self, work: Callable[[Journal], T], /) -> T:
+        """Run ``work``."""
+
+
+class Fleet:
+    """Starts, wakes and stops pumps. Used from one thread; ``journal`` is called on the pumps' threads."""
+
+    def __init__(self, journal: JournalAccess) -> None:
+        self._journal = journal
+        self._pumps: dict[tuple[int, str], Pump] = {}
+        self._unusable: dict[tuple[int, str], str] = {}
+
+    def open(self, row_id: int, run: RunDescription, cursor: CursorRow) -> None:
+        """Begin or resume delivering a run to the backend that ``cursor`` names; once is enough."""
+        key = row_id, cursor.backend
+        if key in self._unusable or (key in self._pumps and self._pumps[key].notify()):
+            return
+        try:
+            backend = registry.create(cursor.backend)
+        except SettingsError as error:
+            log.warning("a backend cannot be used; the others go on", run_id=run.run_id, reason=str(error))
+            self._unusable[key] = str(error)
+            return
+        start = Cursor(cursor.position, cursor.state, cursor.delivered_records, cursor.set_aside)
+        committer = self._committer(row_id, cursor.backend)
+        pump = Pump(backend, run, start, read=self._reader(row_id), commit=committer)
+        self._pumps[key] = pump
+        pump.start()
+        pump.notify()
+
+    def _reader(self, row_id: int) -> Callable[[int], list[OutboxEntry]]:
+        def read(after: int) -> list[OutboxEntry]:
+            return self._journal(
+                lambda journal: journal.outbox_after(row_id, after, limit_bytes=limits.DELIVERY_SLICE_BYTES)
+            )
+
+        return read
+
+    def _committer(self, row_id: int, backend: str) -> Callable[[int, bytes, int, int], None]:
+        def commit(position: int, state: bytes, delivered: int, set_aside: int) -> None:
+            self._journal(
+                lambda journal: journal.put_cursor(row_id, backend, position, state, delivered, set_aside)
+            )
+
+        return commit
+
+    def notify(self, row_id: int) -> bool:
+        """The run has new entries. False when a pump of it has ended, or there is none: open them."""
+        notified = [pump.notify() for (run, _), pump in self._pumps.items() if run == row_id]
+        return bool(notified) and all(notified)
+
+    def health(self, row_id: int) -> dict[str, BackendHealth]:
+        """How each backend of the run is doing; only those that were opened."""
+        return {backend: pump.health() for (run, backend), pump in self._pumps.items() if run == row_id}
+
+    def unusable(self, row_id: int) -> dict[str, str]:
+        """The run's backends that cannot be used, with the reason."""
+        return {backend: reason for (run, backend), reason in self._unusable.items() if run == row_id}
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until everything is delivered, ``timeout_s`` seconds at most; whether it is."""
+        deadline = time.monotonic() + timeout_s
+        for pump in self._pumps.values():
+            pump.resume()  # all at once: one that is stuck must not use up the others' time
+        drained = [pump.finished or pump.drain(deadline) for pump in self._pumps.values()]
+        return all(drained)
+
+    def stop(self, timeout_s: float) -> None:
+        """End all pumps after the delivery that each has in progress; leave those that hang."""
+        deadline = time.monotonic() + timeout_s
+        for pump in self._pumps.values():
+            pump.stop(0.0)
+        for pump in self._pumps.values():
+            pump.stop(max(0.0, deadline - time.monotonic()))

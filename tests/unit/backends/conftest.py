@@ -1,0 +1,81 @@
+"""What the backends' tests share: a ledger that plays the journal, and records to deliver."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tracker_daemon.aggregation.record import RecordBlock, TextCell
+from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.csv_file import CsvBackend
+
+
+def block_of(columns, rows, *, first_step=0, texts=()):
+    """A block with one row for each list of ``rows``; None is a cell that is not there."""
+    shape = (len(rows), len(columns))
+    values = np.array([[0.0 if v is None else v for v in row] for row in rows], np.float64).reshape(shape)
+    valid = np.array([[v is not None for v in row] for row in rows], np.bool_).reshape(shape)
+    steps = np.arange(first_step, first_step + len(rows), dtype=np.int64)
+    zeros = np.zeros(len(rows), np.int64)
+    mask = None if valid.all() else valid
+    cells = tuple(TextCell(*text) for text in texts)
+    return RecordBlock(1, 1, tuple(columns), steps, zeros, zeros, values, mask, cells)
+
+
+@dataclass
+class Ledger:
+    """Plays the journal for one CSV run: its outbox and its cursor."""
+
+    outdir: Path
+    run_id: str = "run-a"
+    epoch: int = 1
+    entries: list[OutboxEntry] = field(default_factory=list)
+    position: int = 0
+    state: bytes | None = None
+
+    def add(self, content):
+        if isinstance(content, RecordBlock):
+            kind, payload = EntryKind.RECORDS, content.to_bytes()
+        else:
+            kind, payload = EntryKind.CONFIG, json.dumps(content).encode()
+        self.entries.append(OutboxEntry(len(self.entries) + 1, kind, payload))
+
+    def opened(self):
+        backend = CsvBackend()
+        run = RunDescription(self.run_id, "project", "name", self.outdir, self.epoch)
+        backend.open(run, self.state)
+        return backend
+
+    def set_state(self, state):
+        self.state = state
+
+    def deliver(self, backend, count, *, commit=True):
+        """Deliver the next ``count`` entries; without ``commit`` the cursor does not hear of it."""
+        entries = self.entries[self.position : self.position + count]
+        state = backend.deliver(entries, self.set_state)
+        if commit:
+            self.state = state
+            self.position += len(entries)
+
+    def deliver_all(self):
+        backend = self.opened()
+        self.deliver(backend, len(self.entries))
+        backend.close()
+        return Path(self.outdir, "metrics.csv")
+
+
+@pytest.fixture(scope="session")
+def make_block():
+    return block_of
+
+
+@pytest.fixture(scope="session")
+def make_ledger():
+    return Ledger
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    return Ledger(tmp_path / "out")

@@ -1,0 +1,148 @@
+"""Which directory a CSV run writes to, and its config.json."""
+
+import json
+import threading
+
+import pytest
+
+from tracker_daemon.backends.base import EntryKind, OutboxEntry
+from tracker_daemon.backends.run_directory import directory_name
+from tracker_daemon.errors import BackendRefused, PoisonEntry
+
+
+@pytest.fixture
+def deliver_one(make_ledger, make_block):
+    def deliver(outdir, run_id, value):
+        ledger = make_ledger(outdir, run_id)
+        ledger.add(make_block(["loss"], [[value]]))
+        ledger.deliver_all()
+        return ledger
+
+    return deliver
+
+
+def test_two_runs_in_one_outdir_keep_apart(tmp_path, deliver_one):
+    deliver_one(tmp_path, "first", 1.0)
+    deliver_one(tmp_path, "second", 2.0)
+    assert (tmp_path / "metrics.csv").read_text() == "step,loss\n0,1.0\n"
+    assert (tmp_path / "second" / "metrics.csv").read_text() == "step,loss\n0,2.0\n"
+
+
+def test_runs_opened_at_the_same_moment_never_share_a_directory(tmp_path, make_ledger):
+    barrier = threading.Barrier(8)
+    places = []
+
+    def open_one(number):
+        barrier.wait()
+        backend = make_ledger(tmp_path / "out", f"run-{number}").opened()
+        places.append(backend.location())
+        backend.close()
+
+    threads = [threading.Thread(target=open_one, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(places)) == 8
+    assert str(tmp_path / "out" / "metrics.csv") in places
+
+
+def test_a_run_without_a_state_comes_back_to_the_directory_it_had_claimed(tmp_path, make_ledger):
+    first = make_ledger(tmp_path, "a").opened()
+    other = make_ledger(tmp_path, "b").opened()
+    assert make_ledger(tmp_path, "a").opened().location() == first.location()
+    assert make_ledger(tmp_path, "b").opened().location() == other.location()
+
+
+def test_a_metrics_file_of_unknown_origin_is_left_alone(tmp_path, deliver_one):
+    (tmp_path / "metrics.csv").write_text("step,loss\n0,9.0\n")
+    deliver_one(tmp_path, "mine", 1.0)
+    assert (tmp_path / "metrics.csv").read_text() == "step,loss\n0,9.0\n"
+    assert (tmp_path / "mine" / "metrics.csv").exists()
+
+
+def test_a_run_whose_marker_was_removed_goes_on_in_its_file(tmp_path, deliver_one, make_block):
+    ledger = deliver_one(tmp_path, "mine", 1.0)
+    (tmp_path / ".tracker-run").unlink()
+    ledger.add(make_block(["loss"], [[2.0]], first_step=1))
+    ledger.deliver_all()
+    assert (tmp_path / "metrics.csv").read_text() == "step,loss\n0,1.0\n1,2.0\n"
+
+
+def test_a_run_whose_directory_another_run_took_over_goes_elsewhere(tmp_path, deliver_one, make_block):
+    ledger = deliver_one(tmp_path, "mine", 1.0)
+    (tmp_path / ".tracker-run").unlink()
+    (tmp_path / "metrics.csv").unlink()
+    deliver_one(tmp_path, "other", 5.0)
+    ledger.add(make_block(["loss"], [[2.0]], first_step=1))
+    ledger.deliver_all()
+    assert (tmp_path / "metrics.csv").read_text() == "step,loss\n0,5.0\n"
+    assert (tmp_path / "mine" / "metrics.csv").read_text() == "step,loss\n1,2.0\n"
+
+
+@pytest.mark.parametrize("run_id", ["../escape", "a/b", ".hidden", "..", "", "x" * 300, "naïve"])
+def test_no_run_id_escapes_the_outdir_or_shares_a_name(run_id):
+    name = directory_name(run_id)
+    assert name not in {"", ".", ".."}
+    assert "/" not in name
+    assert not name.startswith(".")
+    assert len(name) < 200
+    assert name != directory_name(run_id + "_")
+
+
+def test_a_directory_in_place_of_the_file_pauses_rather_than_retries(tmp_path, make_ledger):
+    (tmp_path / "metrics.csv").mkdir()
+    ledger = make_ledger(tmp_path, "mine")
+    assert ledger.opened().location() == str(tmp_path / "mine" / "metrics.csv")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BackendRefused, match="file"):
+        make_ledger(tmp_path / "file", "mine").opened()
+
+
+# ---- config.json ----
+
+
+def test_config_is_merged_key_by_key_into_what_is_there(ledger):
+    ledger.outdir.mkdir()
+    (ledger.outdir / "config.json").write_text('{"seed": 1, "model": {"layers": 2}}')
+    ledger.add({"model": {"width": 3}})
+    ledger.add({"lr": "<object>"})
+    ledger.deliver_all()
+    text = (ledger.outdir / "config.json").read_text()
+    assert json.loads(text) == {"seed": 1, "model": {"width": 3}, "lr": "<object>"}
+    assert text.startswith('{\n  "seed"')
+
+
+def test_config_delivered_again_is_the_same(ledger):
+    ledger.add({"a": 1, "b": 1})
+    ledger.add({"b": 2})
+    ledger.deliver_all()
+    before = (ledger.outdir / "config.json").read_bytes()
+    backend = ledger.opened()
+    backend.deliver(ledger.entries, ledger.set_state)
+    backend.close()
+    assert (ledger.outdir / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("found", ["", "{", "[1]", "\xff", "[" * 100_000])
+def test_a_config_that_cannot_be_read_is_replaced(ledger, found):
+    ledger.outdir.mkdir()
+    (ledger.outdir / "config.json").write_text(found, encoding="latin-1")
+    ledger.add({"a": "\ud800"})
+    ledger.deliver_all()
+    assert json.loads((ledger.outdir / "config.json").read_text()) == {"a": "\ud800"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [(EntryKind.CONFIG, b"[1]"), (EntryKind.CONFIG, b"{"), (EntryKind.RECORDS, b"junk")],
+)
+def test_an_entry_that_cannot_be_read_is_poison_and_leaves_the_files_as_they_were(
+    ledger, make_block, kind, payload
+):
+    ledger.add(make_block(["a"], [[1.0]]))
+    backend = ledger.opened()
+    with pytest.raises(PoisonEntry, match="entry 9"):
+        backend.deliver([ledger.entries[0], OutboxEntry(9, kind, payload)], ledger.set_state)
+    backend.close()
+    assert not (ledger.outdir / "metrics.csv").exists()

@@ -1,0 +1,96 @@
+"""The text of metrics.csv."""
+
+import csv
+import io
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker_daemon.backends.csv_format import Header, block_columns, format_block, text_field, widened
+
+
+def written(block, header=None):
+    header = header or Header().extended(block_columns(block))
+    return header, header.line() + format_block(block, header)
+
+
+def read(text):
+    return list(csv.DictReader(io.StringIO(text.decode(), newline="")))
+
+
+@given(st.lists(st.floats(), min_size=1, max_size=8))
+def test_every_float_reads_back_as_itself(values):
+    from numpy import arange, array, zeros
+
+    from tracker_daemon.aggregation.record import RecordBlock
+
+    names = tuple(f"m{i}" for i in range(len(values)))
+    block = RecordBlock(1, 1, names, arange(1), zeros(1, int), zeros(1, int), array([values]))
+    [row] = read(written(block)[1])
+    for name, value in zip(names, values, strict=True):
+        back = float(row[name])
+        assert (math.isnan(back) and math.isnan(value)) or (back, math.copysign(1, back)) == (
+            value,
+            math.copysign(1, value),
+        )
+
+
+def test_steps_are_integers_up_to_the_largest(make_block):
+    _, text = written(make_block(["loss"], [[0.5]], first_step=2**62))
+    assert text == b"step,loss\n4611686018427387904,0.5\n"
+
+
+def test_cells_that_a_record_lacks_are_empty_whether_columns_adjoin_or_not(make_block):
+    header = Header(("step", "a", "b", "c", "d"))
+    adjoining = make_block(["b", "c"], [[1.0, None], [float("nan"), float("-inf")]])
+    scattered = make_block(["d", "a"], [[4.0, 1.0], [None, float("inf")]])
+    assert format_block(adjoining, header) == b"0,,1.0,,\n1,,nan,-inf,\n"
+    assert format_block(scattered, header) == b"0,1.0,,,4.0\n1,inf,,,\n"
+
+
+def test_a_record_of_texts_alone_is_a_line(make_block):
+    block = make_block([], [[], []], texts=[(1, "note", "x")])
+    assert written(block)[1] == b"step,note\n0,\n1,x\n"
+
+
+@given(st.text(), st.text(min_size=1))
+def test_any_text_stays_on_its_line_and_reads_back_but_for_line_breaks(make_block, value, name):
+    block = make_block(["loss"], [[1.0]], texts=[(0, name, value)])
+    header, text = written(block)
+    assert text.count(b"\n") == 2
+    assert b"\r" not in text
+    [row] = read(text)
+    expected = value.replace("\n", "\\n").replace("\r", "\\r").replace("\0", "\\0")
+    assert row[header.columns[-1]] == expected
+
+
+def test_quotes_and_commas_are_quoted_as_rfc_4180_says():
+    assert text_field('say "hi", now') == b'"say ""hi"", now"'
+
+
+@given(st.lists(st.text(max_size=8), max_size=6))
+def test_a_header_is_read_from_exactly_its_own_line(names):
+    header = Header().extended(name.replace("\n", "\\n").replace("\r", "\\r") for name in names)
+    if any("\0" in name for name in names):
+        return
+    assert Header.parse(header.line()) == header
+    assert Header.parse(header.line()[:-1] + b"\r\n") is None
+
+
+@pytest.mark.parametrize("line", [b"", b"\n", b"epoch,loss\n", b"\xff\xfe\n", b"\xef\xbb\xbfstep,loss\n"])
+def test_what_is_no_header_of_ours_is_not_taken_for_one(line):
+    assert Header.parse(line) is None
+
+
+def test_a_metric_called_step_keeps_its_own_column(make_block):
+    header, text = written(make_block(["step", "loss"], [[7.0, 0.5]], first_step=100))
+    assert header.columns == ("step", "step/local", "loss")
+    assert text == b"step,step/local,loss\n100,7.0,0.5\n"
+
+
+def test_widening_pads_each_line_wherever_the_chunk_is_cut():
+    text = b"1,2\n3,4\n"
+    for cut in range(len(text) + 1):
+        assert widened(text[:cut], 2) + widened(text[cut:], 2) == b"1,2,,\n3,4,,\n"

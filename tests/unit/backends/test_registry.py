@@ -1,0 +1,56 @@
+"""Backends by name."""
+
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from tracker_daemon.backends import registry
+from tracker_daemon.backends.memory import MemoryBackend
+from tracker_daemon.errors import SettingsError
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Play packages that register what the test names."""
+
+    def install(**values):
+        points = [EntryPoint(name, value, registry.ENTRY_POINT_GROUP) for name, value in values.items()]
+        monkeypatch.setattr(registry, "entry_points", lambda group: points)
+
+    return install
+
+
+@pytest.mark.parametrize("name", ["csv", "memory"])
+def test_built_in_backends_are_there(name):
+    assert name in registry.known()
+    assert registry.create(name).name == name
+
+
+def test_an_installed_package_adds_a_backend(installed):
+    installed(mine="tracker_daemon.backends.memory:MemoryBackend")
+    assert registry.known() == ["csv", "memory", "mine"]
+    assert isinstance(registry.create("mine"), MemoryBackend)
+
+
+def test_an_unknown_name_says_what_there_is():
+    with pytest.raises(SettingsError, match=r"no backend 'cvs'; there are: csv, memory"):
+        registry.create("cvs")
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_backend_of_a_later_version_is_named_as_such(name):
+    with pytest.raises(SettingsError, match="not part of this version yet"):
+        registry.create(name)
+
+
+@pytest.mark.parametrize("value", ["no_such_package:Thing", "tracker_daemon.backends.memory:Missing"])
+def test_a_package_that_cannot_be_imported_is_named(installed, value):
+    installed(broken=value)
+    with pytest.raises(SettingsError, match=r"'broken'.*cannot be imported"):
+        registry.create("broken")
+
+
+def test_what_is_no_backend_is_refused(installed):
+    installed(odd="pathlib:Path")
+    with pytest.raises(SettingsError, match="no Backend class"):
+        registry.create("odd")

@@ -1,0 +1,389 @@
+"""The pump: what it does with a backend that takes, fails, refuses or chokes."""
+
+import threading
+import time
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.memory import MemoryBackend
+from tracker_daemon.delivery.cursor import Cursor
+from tracker_daemon.delivery.health import DeliveryState
+from tracker_daemon.delivery.pump import Pump
+from tracker_daemon.delivery.retry import Backoff
+from tracker_daemon.errors import BackendRefused, BackendUnavailable, JournalError, PoisonEntry
+
+WITHIN_S = 20.0
+FAR_S = 3600.0
+
+
+def records(step, count=1):
+    steps = np.arange(step, step + count, dtype=np.int64)
+    zeros = np.zeros(count, np.int64)
+    return RecordBlock(step, 1, ("loss",), steps, zeros, zeros, steps[:, None] / 2).to_bytes()
+
+
+@dataclass
+class Outbox:
+    """Plays the journal for one run: entries, and the cursors committed."""
+
+    entries: list = field(default_factory=list)
+    cursors: list = field(default_factory=list)
+    slice_entries: int = 100
+
+    def add(self, kind, payload):
+        self.entries.append(OutboxEntry(len(self.entries) + 1, kind, payload))
+
+    def read(self, after):
+        return self.entries[after : after + self.slice_entries]
+
+    def commit(self, position, state, delivered, set_aside):
+        self.cursors.append(Cursor(position, state, delivered, set_aside))
+
+
+class Faulty(MemoryBackend):
+    """Raises what the test says, for as long as it says."""
+
+    def __init__(self):
+        super().__init__()
+        self.failure = None
+        self.poison = set()
+        self.attempts = 0
+        self.tried = threading.Semaphore(0)
+        self.slices = []
+
+    def deliver(self, entries, commit):
+        self.attempts += 1
+        self.tried.release()
+        self.slices.append([entry.number for entry in entries])
+        if self.failure is not None:
+            super().deliver(entries[:1], commit)  # It breaks half-way.
+            raise self.failure
+        for entry in entries:
+            if entry.number in self.poison:
+                raise PoisonEntry(f"entry {entry.number} is too odd")
+            super().deliver([entry], commit)
+        return super().deliver([], commit)
+
+
+@pytest.fixture
+def outbox():
+    return Outbox()
+
+
+@pytest.fixture
+def pump_of(outbox):
+    """Starts pumps and stops them at the test's end."""
+    started = []
+
+    def start(backend, cursor=None, **options):
+        run = RunDescription(uuid.uuid4().hex, "project", "name", Path("/nowhere"))
+        options = {"linger_s": 0.0, "backoff": Backoff(0.001, 0.002), "paused_retry_s": FAR_S} | options
+        options.setdefault("read", outbox.read)
+        options.setdefault("commit", outbox.commit)
+        pump = Pump(backend, run, cursor, **options)
+        pump.start()
+        started.append(pump)
+        return pump
+
+    yield start
+    for pump in started:
+        assert pump.stop(WITHIN_S)
+
+
+def drained(pump):
+    return pump.drain(time.monotonic() + WITHIN_S)
+
+
+def steps_of(pump):
+    return [row["step"] for row in MemoryBackend.runs[pump.run.run_id].rows()]
+
+
+def wait_for_state(pump, state):
+    """Wait on the pump's own condition, which it notifies of every change."""
+    with pump._changed:
+        assert pump._changed.wait_for(lambda: pump._state is state, WITHIN_S)
+
+
+def test_all_is_delivered_in_order_and_counted(outbox, pump_of):
+    for step in range(0, 30, 3):
+        outbox.add(EntryKind.RECORDS, records(step, 3))
+    outbox.slice_entries = 4
+    pump = pump_of(MemoryBackend())
+    assert drained(pump)
+    assert steps_of(pump) == list(range(30))
+    health = pump.health()
+    assert (health.state, health.delivered_entry, health.delivered_records) == ("healthy", 10, 30)
+    assert health.location == f"memory:{pump.run.run_id}"
+    assert [cursor.position for cursor in outbox.cursors] == [4, 8, 10]
+
+
+def test_a_notification_brings_what_was_added(outbox, pump_of):
+    pump = pump_of(MemoryBackend())
+    assert drained(pump)
+    outbox.add(EntryKind.RECORDS, records(0))
+    assert pump.notify()
+    assert drained(pump)
+    assert steps_of(pump) == [0]
+
+
+def test_records_gather_unless_somebody_waits_for_them(outbox, pump_of):
+    pump = pump_of(MemoryBackend(), linger_s=FAR_S)
+    assert drained(pump)
+    outbox.add(EntryKind.RECORDS, records(0))
+    pump.notify()
+    assert drained(pump)
+    assert steps_of(pump) == [0]
+
+
+def test_a_pump_ends_after_the_end_entry_and_says_so(outbox, pump_of):
+    outbox.add(EntryKind.RECORDS, records(0))
+    outbox.add(EntryKind.END, b'{"status": "FINISHED"}')
+    outbox.add(EntryKind.RECORDS, records(1))
+    outbox.slice_entries = 2
+    pump = pump_of(MemoryBackend())
+    pump._thread.join(WITHIN_S)
+    assert pump.finished
+    assert steps_of(pump) == [0, 1]
+    assert pump.notify() is False
+    assert pump.finished
+    assert pump.drain(time.monotonic())
+
+
+def test_a_pump_goes_on_from_its_cursor(outbox, pump_of):
+    for step in range(4):
+        outbox.add(EntryKind.RECORDS, records(step))
+    outbox.slice_entries = 2
+    first = pump_of(MemoryBackend())
+    assert drained(first)
+    first.stop()
+    second = pump_of(MemoryBackend(), outbox.cursors[0])
+    assert drained(second)
+    assert steps_of(second) == [2, 3]
+    assert second.health().delivered_records == 4
+
+
+def test_an_unavailable_backend_is_tried_until_it_takes_everything_once(outbox, pump_of):
+    for step in range(5):
+        outbox.add(EntryKind.RECORDS, records(step))
+    backend = Faulty()
+    backend.failure = BackendUnavailable("the disk is full")
+    pump = pump_of(backend)
+    for _ in range(5):
+        assert backend.tried.acquire(timeout=WITHIN_S)
+    wait_for_state(pump, DeliveryState.RETRYING)
+    assert pump.health().reason == "the disk is full"
+    assert not outbox.cursors
+    backend.failure = None
+    assert drained(pump)
+    assert steps_of(pump) == [0, 1, 2, 3, 4]
+    assert (pump.health().state, pump.health().reason) == ("healthy", "")
+
+
+def test_a_bug_in_a_backend_is_retried_under_its_type_s_name(outbox, pump_of):
+    outbox.add(EntryKind.RECORDS, records(0))
+    backend = Faulty()
+    backend.failure = KeyError("oops")
+    pump = pump_of(backend)
+    wait_for_state(pump, DeliveryState.RETRYING)
+    assert pump.health().reason == "KeyError: 'oops'"
+    backend.failure = None
+    assert drained(pump)
+    assert steps_of(pump) == [0]
+
+
+def test_a_refusing_backend_is_paused_until_resumed(outbox, pump_of):
+    outbox.add(EntryKind.RECORDS, records(0))
+    backend = Faulty()
+    backend.failure = BackendRefused("no key")
+    pump = pump_of(backend)
+    wait_for_state(pump, DeliveryState.PAUSED)
+    assert pump.health().reason == "no key"
+    assert backend.attempts == 1
+    backend.failure = None
+    pump.resume()
+    wait_for_state(pump, DeliveryState.HEALTHY)
+    assert drained(pump)
+    assert steps_of(pump) == [0]
+
+
+def test_a_paused_backend_is_tried_again_by_itself(outbox, pump_of):
+    outbox.add(EntryKind.RECORDS, records(0))
+    backend = Faulty()
+    backend.failure = BackendRefused("no key")
+    pump_of(backend, paused_retry_s=0.001)
+    for _ in range(3):
+        assert backend.tried.acquire(timeout=WITHIN_S)
+
+
+def test_a_drain_does_not_wait_for_a_backend_that_refuses_again(outbox, pump_of):
+    outbox.add(EntryKind.RECORDS, records(0))
+    backend = Faulty()
+    backend.failure = BackendRefused("no key")
+    pump = pump_of(backend)
+    assert pump.drain(time.monotonic() + FAR_S) is False
+
+
+def test_a_drain_cuts_a_long_back_off_short(outbox, pump_of):
+    outbox.add(EntryKind.RECORDS, records(0))
+    backend = Faulty()
+    backend.failure = BackendUnavailable("down")
+    pump = pump_of(backend, backoff=Backoff(FAR_S, FAR_S))
+    wait_for_state(pump, DeliveryState.RETRYING)
+    backend.failure = None
+    assert drained(pump)
+
+
+def test_a_drain_gives_up_at_its_deadline(outbox, pump_of):
+    outbox.add(EntryKind.RECORDS, records(0))
+    backend = Faulty()
+    backend.failure = BackendUnavailable("down")
+    assert pump_of(backend).drain(time.monotonic() + 0.01) is False
+
+
+@pytest.mark.parametrize("poison", [{1}, {7}, {10}, {3, 4}, set(range(1, 11))])
+def test_poison_alone_is_set_aside_and_counted(outbox, pump_of, poison):
+    for step in range(10):
+        outbox.add(EntryKind.RECORDS, records(10 * step, 2))
+    outbox.add(EntryKind.END, b'{"status": "FINISHED"}')
+    backend = Faulty()
+    backend.poison = poison
+    pump = pump_of(backend)
+    pump._thread.join(WITHIN_S)
+    assert pump.finished
+    good = [n for n in range(10) if n + 1 not in poison]
+    assert steps_of(pump) == [step for n in good for step in (10 * n, 10 * n + 1)]
+    health = pump.health()
+    assert (health.delivered_records, health.set_aside_records) == (2 * len(good), 2 * len(poison))
+    assert health.delivered_entry == 11
+
+
+def test_poison_in_a_long_slice_is_found_in_few_deliveries(outbox, pump_of):
+    for step in range(1024):
+        outbox.add(EntryKind.RECORDS, records(step))
+    outbox.slice_entries = 1024
+    backend = Faulty()
+    backend.poison = {777}
+    pump = pump_of(backend)
+    assert drained(pump)
+    assert len(backend.slices) < 30
+
+
+def test_a_poisonous_end_still_ends_the_pump(outbox, pump_of):
+    outbox.add(EntryKind.END, b"{}")
+    backend = Faulty()
+    backend.poison = {1}
+    pump = pump_of(backend)
+    pump._thread.join(WITHIN_S)
+    assert pump.finished
+    assert outbox.cursors[-1] == Cursor(1, b"", 0, 0)
+
+
+def test_a_state_committed_on_the_way_stands_at_the_position_before_the_slice(outbox, pump_of):
+    class Midway(MemoryBackend):
+        def deliver(self, entries, commit):
+            commit(b"midway")
+            return b"after"
+
+    outbox.add(EntryKind.RECORDS, records(0))
+    pump = pump_of(Midway())
+    assert drained(pump)
+    assert outbox.cursors == [Cursor(0, b"midway", 0, 0), Cursor(1, b"after", 1, 0)]
+
+
+def test_after_an_error_the_backend_is_opened_with_the_state_committed_on_the_way(outbox, pump_of):
+    opened = []
+
+    class Midway(MemoryBackend):
+        def open(self, run, state):
+            opened.append(state)
+
+        def deliver(self, entries, commit):
+            if len(opened) == 1:
+                commit(b"midway")
+                raise BackendUnavailable("down")
+            return b"after"
+
+    outbox.add(EntryKind.RECORDS, records(0))
+    assert drained(pump_of(Midway()))
+    assert opened == [None, b"midway"]
+
+
+def test_a_backend_that_hangs_or_fails_delays_no_other(outbox, pump_of):
+    release = threading.Event()
+
+    class Hanging(MemoryBackend):
+        def deliver(self, entries, commit):
+            release.wait(WITHIN_S)
+            return super().deliver(entries, commit)
+
+    for step in range(5):
+        outbox.add(EntryKind.RECORDS, records(step))
+    hanging = pump_of(Hanging())
+    down = Faulty()
+    down.failure = BackendUnavailable("down")
+    failing = pump_of(down)
+    healthy = pump_of(MemoryBackend())
+    assert drained(healthy)
+    assert steps_of(healthy) == [0, 1, 2, 3, 4]
+    assert hanging.health().delivered_entry == failing.health().delivered_entry == 0
+    release.set()
+
+
+def test_a_backend_that_does_not_catch_up_is_shown_as_behind(outbox, pump_of):
+    now = [0.0]
+    inside, release = threading.Event(), threading.Event()
+
+    class Slow(MemoryBackend):
+        def deliver(self, entries, commit):
+            inside.set()
+            release.wait(WITHIN_S)
+            return super().deliver(entries, commit)
+
+    outbox.add(EntryKind.RECORDS, records(0))
+    pump = pump_of(Slow(), behind_after_s=10.0, clock=lambda: now[0])
+    assert inside.wait(WITHIN_S)
+    assert pump.health().state is DeliveryState.HEALTHY
+    now[0] = 11.0
+    assert pump.health().state is DeliveryState.BEHIND
+    release.set()
+    assert pump.drain(now[0] + WITHIN_S)
+    assert pump.health().state is DeliveryState.HEALTHY
+
+
+def test_a_journal_that_fails_ends_the_pump_and_nothing_is_tried_on(outbox, pump_of):
+    def refuse(*_):
+        raise JournalError("commit failed")
+
+    outbox.add(EntryKind.RECORDS, records(0))
+    backend = Faulty()
+    pump = pump_of(backend, commit=refuse)
+    pump._thread.join(WITHIN_S)
+    assert backend.attempts == 1
+    assert not pump.finished
+    assert "commit failed" in pump.health().reason
+
+
+def test_stop_wakes_a_pump_from_any_wait(outbox, pump_of):
+    outbox.add(EntryKind.RECORDS, records(0))
+    refusing, down = Faulty(), Faulty()
+    refusing.failure, down.failure = BackendRefused("no key"), BackendUnavailable("down")
+    paused = pump_of(refusing)
+    retrying = pump_of(down, backoff=Backoff(FAR_S, FAR_S))
+    lingering = pump_of(MemoryBackend(), linger_s=FAR_S)
+    wait_for_state(paused, DeliveryState.PAUSED)
+    wait_for_state(retrying, DeliveryState.RETRYING)
+    assert drained(lingering)
+    lingering.notify()
+    for pump in (paused, retrying, lingering):
+        assert pump.stop(WITHIN_S)
+
+
+def test_a_pump_that_was_never_started_stops(outbox):
+    run = RunDescription("never", "project", "name", Path("/nowhere"))
+    assert Pump(MemoryBackend(), run, read=outbox.read, commit=outbox.commit).stop()
