@@ -1,0 +1,96 @@
+"""The endpoint file: how clients, and the command line, find a daemon.
+
+JSON, mode 0600 because it holds the token, and replaced as a whole: a reader sees the old file or
+the new one, never a part. It usually lies on a filesystem that all of the job's nodes share.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tracker_daemon.errors import DaemonNotRunning, EndpointError
+
+ENDPOINT_FILE_NAME = "endpoint.json"
+"""In the state directory: the endpoint file that every daemon writes, whatever its settings."""
+
+
+class EndpointInfo(msgspec.Struct, frozen=True):
+    """Where a daemon is and what it takes to be let in.
+
+    ``endpoint`` is the first of ``endpoints``; each is ``host:port`` or ``unix:/path``. ``pid`` is the
+    daemon's process on ``host``. Fields that a newer daemon adds are ignored.
+    """
+
+    endpoint: str
+    endpoints: tuple[str, ...]
+    token: str
+    tls_root_pem: str | None
+    pid: int
+    host: str
+    protocol_version: int
+
+    def __repr__(self) -> str:
+        # The token must not reach a log or a traceback.
+        return f"EndpointInfo(endpoint={self.endpoint!r}, pid={self.pid}, host={self.host!r})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document as a dictionary, token included."""
+        document = msgspec.to_builtins(self)
+        assert isinstance(document, dict)
+        return document
+
+    def write_atomically(self, path: Path) -> None:
+        """Write the file at ``path``, mode 0600, so that readers see it whole or not at all.
+
+        Raises:
+            EndpointError: the directory cannot be made or written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n")
+        except OSError as error:
+            msg = f"the endpoint file {path} cannot be written: {error.strerror}; set another --endpoint-file"
+            raise EndpointError(msg) from error
+
+    @staticmethod
+    def read(path: Path) -> EndpointInfo:
+        """Read the file at ``path``.
+
+        Raises:
+            DaemonNotRunning: it is missing.
+            EndpointError: it is unreadable or no endpoint file. Both say what to do.
+        """
+        try:
+            return _decoder.decode(path.read_bytes())
+        except FileNotFoundError:
+            msg = f"there is no endpoint file {path}; a daemon writes it once it is ready: is one started?"
+            raise DaemonNotRunning(msg) from None
+        except OSError as error:
+            msg = f"the endpoint file {path} cannot be read: {error.strerror}; only the daemon's own user may"
+            raise EndpointError(msg) from error
+        except msgspec.DecodeError as error:
+            msg = f"{path} is not an endpoint file ({error}); give the path that the daemon was given"
+            raise EndpointError(msg) from error
+
+
+_decoder = msgspec.json.Decoder(EndpointInfo)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    # In the same directory, since a rename is atomic within one filesystem only. mkstemp makes it 0600.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

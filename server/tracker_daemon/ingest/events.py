@@ -1,0 +1,92 @@
+"""Events: what their payloads hold, and what each does to a fold.
+
+Live ingestion and replay both go through :func:`apply`, so that a restart folds what was folded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from tracker_daemon.aggregation.batch import DecodedBatch, decode_batch
+from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.journal.event import EventKind, Gap
+
+_ORDINAL_JUMP = 1 << 32
+"""Between journal epochs: far beyond what any backend can have received in the lost part."""
+
+
+class HelloEvent(msgspec.Struct, frozen=True, array_like=True):
+    """A stream joined its run, or came back."""
+
+    rank: int
+    world_size: int
+    attempt: int
+    names: tuple[str, ...]
+
+
+class NoticeEvent(msgspec.Struct, frozen=True, array_like=True):
+    """Something that people should know; ``journal_lost`` says that acknowledged data is gone."""
+
+    text: str
+    journal_lost: bool = False
+
+
+def encode(payload: msgspec.Struct | list[int] | int) -> bytes:
+    """The bytes of an event's payload."""
+    return msgspec.msgpack.encode(payload)
+
+
+_hello = msgspec.msgpack.Decoder(HelloEvent).decode
+_notice = msgspec.msgpack.Decoder(NoticeEvent).decode
+_ranks = msgspec.msgpack.Decoder(list[int]).decode
+_count = msgspec.msgpack.Decoder(int).decode
+
+
+def apply(
+    fold: RunFold,
+    kind: EventKind,
+    stream: bytes,
+    payload: bytes,
+    now_ns: int,
+    decoded: DecodedBatch | None = None,
+) -> None:
+    """Apply one event to ``fold``; ``decoded`` spares decoding a batch that ingest has decoded."""
+    if kind is EventKind.BATCH:
+        batch = decoded or decode_batch(payload, len(fold.streams[stream].names))
+        fold.batch(stream, batch, now_ns)
+    else:
+        _EFFECTS[kind](fold, stream, payload, now_ns)
+
+
+def _hear(fold: RunFold, stream: bytes, payload: bytes, _now_ns: int) -> None:
+    hello = _hello(payload)
+    fold.hello(stream, hello.rank, hello.world_size, hello.attempt, hello.names)
+
+
+def _depart(fold: RunFold, payload: bytes, how: str) -> None:
+    for rank in _ranks(payload):
+        fold.depart(rank, how)
+
+
+def _give_notice(fold: RunFold, notice: NoticeEvent) -> None:
+    fold.notices.append(notice.text)
+    if notice.journal_lost:
+        fold.emitter.next_ordinal += _ORDINAL_JUMP
+
+
+_EFFECTS: dict[EventKind, Callable[[RunFold, bytes, bytes, int], None]] = {
+    EventKind.HELLO: _hear,
+    EventKind.FLUSHED: lambda fold, stream, _, now_ns: fold.flushed(stream, now_ns),
+    # A deadline only makes a tick: settling looks at the time.
+    EventKind.DEADLINE: lambda *_: None,
+    EventKind.LOST: lambda fold, _, payload, __: _depart(fold, payload, "lost"),
+    EventKind.ABSENT: lambda fold, _, payload, __: _depart(fold, payload, "absent"),
+    EventKind.GAP: lambda fold, _, payload, __: fold.gap(Gap.from_bytes(payload).points),
+    EventKind.REJECTED: lambda fold, *_: fold.rejected(),
+    EventKind.STARTED: lambda fold, _, __, now_ns: fold.restart_timers(now_ns),
+    EventKind.OVERFLOW: lambda fold, _, payload, __: fold.close_oldest(_count(payload)),
+    EventKind.ENDED: lambda fold, _, payload, __: fold.end(_count(payload)),
+    EventKind.NOTICE: lambda fold, _, payload, __: _give_notice(fold, _notice(payload)),
+}

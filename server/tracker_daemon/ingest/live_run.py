@@ -1,0 +1,45 @@
+"""A run that is in memory: its journal row, its fold, and what the event loop may read of them.
+
+The recorder thread owns ``fold`` and the snapshot's marks. ``view`` is a frozen picture that it
+replaces after each tick; the event loop reads only that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.ingest.summary import FoldSummary
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """What a tick left: whether it learns (and so needs to know of flushes), and how it stands."""
+
+    learning: bool = False
+    status: str = "RUNNING"
+    reason: str = ""
+    ended_ns: int = 0
+    last_entry: int = 0
+    open_rows: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class LiveRun:
+    """One run. ``row_id`` is 0 until the recorder has inserted it."""
+
+    run_id: str
+    rules: Rules
+    created_ns: int
+    row_id: int = 0
+    fold: RunFold | None = None
+    view: RunView = field(default_factory=RunView)
+    uncovered_bytes: int = 0
+    """Journalled since the last snapshot."""
+    snapshot_ns: int = 0
+    deadline_ns: int | None = None
+    events: list[tuple[int, str]] = field(default_factory=list)
+    """The latest notices: (time in ns, text)."""
+    at_end: FoldSummary | None = None
+    """What the fold said when the run had ended; it is not kept in memory beyond that."""

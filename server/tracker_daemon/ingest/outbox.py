@@ -1,0 +1,17 @@
+"""What a tick brought forth, as entries of the run's outbox."""
+
+from __future__ import annotations
+
+from tracker_daemon.aggregation.fold import Settled
+from tracker_daemon.backends.base import EntryKind
+from tracker_daemon.journal.store import Journal
+
+
+def write_outbox(journal: Journal, run: int, settled: Settled) -> int:
+    """Append the entries in order of emission; return the last one's number, 0 if there was none."""
+    number = 0
+    for document in settled.configs:
+        number = journal.put_outbox(run, EntryKind.CONFIG, document.encode(), 0)
+    for block in settled.blocks:
+        number = journal.put_outbox(run, EntryKind.RECORDS, block.to_bytes(), len(block))
+    return number

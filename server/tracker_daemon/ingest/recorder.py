@@ -1,0 +1,333 @@
+"""The recorder: the one thread that folds, journals and commits.
+
+    submissions ──▶ fold ──▶ events + records ──▶ COMMIT ──▶ acknowledgements
+
+Everything that is pending when a cycle begins makes one *tick*: it is applied to the folds, the
+folds settle, and the events and what they brought forth are committed together. Only then
+is anything acknowledged. Since this thread alone touches the journal and the folds, neither needs
+a lock; others hand it work by :meth:`Recorder.submit` and :meth:`Recorder.call`.
+
+A commit that fails ends the thread: nothing after it is acknowledged, nothing is tried again on
+that connection, and the daemon exits. What was acknowledged is in the journal, and the next start
+replays it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from tracker_daemon.aggregation import snapshot
+from tracker_daemon.aggregation.batch import DecodedBatch
+from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.backends.base import RunStatus
+from tracker_daemon.errors import JournalError
+from tracker_daemon.ingest import events, run_end
+from tracker_daemon.ingest.live_run import LiveRun, RunView
+from tracker_daemon.ingest.outbox import write_outbox
+from tracker_daemon.ingest.summary import run_summary
+from tracker_daemon.journal.event import Event, EventKind
+from tracker_daemon.journal.store import Journal
+
+T = TypeVar("T")
+_NS = 1_000_000_000
+_IDLE_WAKE_S = 0.25
+_NOTICES_KEPT = 200
+_REPLAY_SLICE_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """One event for the journal.
+
+    ``prepare`` runs in its transaction, before the fold sees it; ``committed`` is called with
+    ``sequence``, on the recorder's thread, after the commit.
+    """
+
+    run: LiveRun
+    kind: EventKind
+    stream: bytes = b""
+    sequence: int = 0
+    payload: bytes = b""
+    decoded: DecodedBatch | None = None
+    prepare: Callable[[Journal], None] | None = None
+    committed: Callable[[int], None] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Call(Generic[T]):
+    work: Callable[[Journal], T]
+    future: Future[T]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome(Generic[T]):
+    """What a call came to; told once its transaction is committed."""
+
+    call: _Call[T]
+    result: T | None
+    error: JournalError | None
+
+    @staticmethod
+    def of(call: _Call[T], journal: Journal) -> _Outcome[T]:
+        try:
+            return _Outcome(call, call.work(journal), None)
+        except JournalError as error:
+            # A mistake of this caller has changed nothing. If the journal itself broke, the commit says so.
+            return _Outcome(call, None, error)
+
+    def report(self) -> None:
+        if self.error is not None:
+            self.call.future.set_exception(self.error)
+        else:
+            self.call.future.set_result(self.result)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderSettings:
+    """How the recorder groups and saves; times in seconds."""
+
+    commit_window_s: float
+    commit_bytes_max: int
+    snapshot_every_s: float
+    snapshot_every_bytes: int
+    open_cells_bytes: int
+
+
+class Recorder:
+    """The thread that the module describes.
+
+    ``on_tick`` is called on it after each commit, with the runs that have news and what was
+    committed; ``on_failure`` once, if the thread ends by an error.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        settings: RecorderSettings,
+        on_tick: Callable[[list[LiveRun], list[Submission]], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._journal = journal
+        self._settings = settings
+        self._on_tick = on_tick
+        self._on_failure = on_failure
+        self._changed = threading.Condition()
+        self._pending: list[Submission] = []
+        self._calls: list[_Call[object]] = []
+        self._stopping = False
+        self._runs: dict[int, LiveRun] = {}
+        self._clock = _Clock()
+        self.pending_bytes = 0
+        """Bytes of payload that are submitted and not committed; read by the event loop."""
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+
+    # ---- for other threads -----------------------------------------------------------------------
+
+    def start(self, runs: Iterable[LiveRun]) -> None:
+        """Take up the runs of the journal, then begin."""
+        for run in runs:
+            self._runs[run.row_id] = run
+            self._pending.append(Submission(run, EventKind.STARTED))
+        self._thread.start()
+
+    def submit(self, submission: Submission) -> None:
+        """Hand over an event; it is durable when ``committed`` is called."""
+        with self._changed:
+            if self._stopping:
+                raise JournalError("the daemon is closing its journal; nothing more is taken")
+            self._pending.append(submission)
+            self.pending_bytes += len(submission.payload)
+            if len(self._pending) == 1 or self.pending_bytes > self._settings.commit_bytes_max:
+                self._changed.notify()
+
+    def call(self, work: Callable[[Journal], T]) -> Future[T]:
+        """Run ``work`` inside the next transaction; the future resolves once that is committed."""
+        future: Future[T] = Future()
+        with self._changed:
+            if self._stopping:
+                future.set_exception(JournalError("the daemon has closed its journal"))
+                return future
+            self._calls.append(_Call(work, future))  # type: ignore[arg-type]
+            self._changed.notify()
+        return future
+
+    def stop(self) -> None:
+        """Commit what is pending, and end."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # ---- the loop --------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            for run in list(self._runs.values()):
+                self.fold_of(run)
+            while self._cycle():
+                pass
+        # The thread's outermost frame: whatever ended it, the daemon must know and stop.
+        except BaseException as error:  # noqa: BLE001
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._stopping = True
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call.future.set_exception(JournalError(f"the journal has failed: {error}"))
+        self._on_failure(error)
+
+    def _cycle(self) -> bool:
+        submissions, calls, stopping = self._take()
+        due = [run for run in self._runs.values() if self._is_due(run)]
+        submissions.extend(Submission(run, EventKind.DEADLINE) for run in due)
+        if submissions or calls:
+            self._commit(submissions, calls)
+        return not stopping
+
+    def _take(self) -> tuple[list[Submission], list[_Call[object]], bool]:
+        """Wait for work, then a commit window for more of it; take all of it."""
+        with self._changed:
+            if not (self._pending or self._calls or self._stopping):
+                self._changed.wait(self._idle_s())
+            if self._pending and not self._stopping:
+                full = self._settings.commit_bytes_max
+                self._changed.wait_for(
+                    lambda: self._stopping or self.pending_bytes > full, self._settings.commit_window_s
+                )
+            submissions, self._pending = self._pending, []
+            calls, self._calls = self._calls, []
+            self.pending_bytes = 0
+            return submissions, calls, self._stopping
+
+    def _idle_s(self) -> float:
+        deadlines = [run.deadline_ns for run in self._runs.values() if run.deadline_ns is not None]
+        if not deadlines:
+            return _IDLE_WAKE_S
+        return min(_IDLE_WAKE_S, max(0.0, (min(deadlines) - self._clock.now_ns()) / _NS))
+
+    def _is_due(self, run: LiveRun) -> bool:
+        return run.deadline_ns is not None and run.deadline_ns <= self._clock.now_ns()
+
+    # ---- a tick ----------------------------------------------------------------------------------
+
+    def _commit(self, submissions: list[Submission], calls: list[_Call[object]]) -> None:
+        journal, now_ns = self._journal, self._clock.now_ns()
+        tick = journal.next_tick
+        journal.begin()
+        touched: dict[int, LiveRun] = {}
+        for submission in submissions:
+            self._apply(submission, now_ns)
+            touched[submission.run.row_id] = submission.run
+        events_ = [Event(s.run.row_id, s.kind, s.stream, s.sequence, s.payload) for s in submissions]
+        positions = journal.append(events_, tick=tick, time_ns=now_ns) if events_ else []
+        ended = [run for run in touched.values() if self._settle(run, now_ns)]
+        for run in touched.values():
+            if run in ended or self._wants_snapshot(run, now_ns):
+                self._put_snapshot(run, positions[-1], now_ns)
+        outcomes = [_Outcome.of(call, journal) for call in calls]
+        journal.reclaim()
+        journal.commit()
+        for submission in submissions:
+            if submission.committed is not None:
+                submission.committed(submission.sequence)
+        for outcome in outcomes:
+            outcome.report()
+        self._on_tick(list(touched.values()), submissions)
+        for run in touched.values():
+            self._bound_memory(run)
+
+    def _apply(self, submission: Submission, now_ns: int) -> None:
+        run = submission.run
+        if submission.prepare is not None:
+            submission.prepare(self._journal)
+            self._runs[run.row_id] = run
+        run.uncovered_bytes += len(submission.payload)
+        fold = self.fold_of(run)
+        events.apply(fold, submission.kind, submission.stream, submission.payload, now_ns, submission.decoded)
+
+    def _settle(self, run: LiveRun, now_ns: int) -> bool:
+        """Settle the run's tick and journal what it brought forth; whether the run has just ended."""
+        fold = self.fold_of(run)
+        settled = fold.settle(now_ns)
+        last_entry = write_outbox(self._journal, run.row_id, settled) or run.view.last_entry
+        run.events.extend((now_ns, text) for text in settled.notices)
+        del run.events[:-_NOTICES_KEPT]
+        run.deadline_ns = fold.attempt.next_deadline_ns()
+        status, reason, ended_ns = run.view.status, run.view.reason, run.view.ended_ns
+        newly_ended = status == RunStatus.RUNNING.value and fold.over()
+        if newly_ended:
+            status, reason = run_end.verdict(fold)
+            ended_ns = now_ns
+            last_entry = run_end.record(self._journal, run.row_id, status, reason, ended_ns)
+        attempt = fold.attempt
+        run.view = RunView(attempt.is_learning(), status, reason, ended_ns, last_entry, attempt.open_rows())
+        return newly_ended
+
+    def _bound_memory(self, run: LiveRun) -> None:
+        fold = self.fold_of(run)
+        if fold.attempt.open_bytes() > self._settings.open_cells_bytes:
+            rows = max(1, fold.attempt.open_rows() // 4)
+            with self._changed:
+                self._pending.insert(0, Submission(run, EventKind.OVERFLOW, payload=events.encode(rows)))
+        if run.view.status != RunStatus.RUNNING.value:
+            # The snapshot of its end brings it back, should a straggler still send something.
+            run.at_end = run_summary(fold)
+            run.fold = None
+            run.deadline_ns = None
+            self._runs.pop(run.row_id, None)
+
+    # ---- snapshots and replay --------------------------------------------------------------------
+
+    def _wants_snapshot(self, run: LiveRun, now_ns: int) -> bool:
+        if run.uncovered_bytes >= self._settings.snapshot_every_bytes:
+            return True
+        waited_ns = now_ns - run.snapshot_ns
+        return bool(run.uncovered_bytes) and waited_ns >= self._settings.snapshot_every_s * _NS
+
+    def _put_snapshot(self, run: LiveRun, position: int, now_ns: int) -> None:
+        self._journal.put_snapshot(run.row_id, position, snapshot.dump(self.fold_of(run)))
+        run.uncovered_bytes, run.snapshot_ns = 0, now_ns
+
+    def fold_of(self, run: LiveRun) -> RunFold:
+        """The run's fold; after a restart, replayed from the journal when first needed."""
+        if run.fold is None:
+            run.fold = self._replay(run)
+        return run.fold
+
+    def _replay(self, run: LiveRun) -> RunFold:
+        saved = self._journal.snapshot(run.row_id)
+        fold = RunFold(run.rules) if saved is None else snapshot.load(saved[1], run.rules)
+        position = 0 if saved is None else saved[0]
+        tick, time_ns = 0, 0
+        while stored := self._journal.events_after(run.row_id, position, limit_bytes=_REPLAY_SLICE_BYTES):
+            for event in stored:
+                if event.tick != tick and tick:
+                    fold.settle(time_ns)
+                tick, time_ns = event.tick, event.time_ns
+                events.apply(fold, event.kind, event.stream, event.payload, time_ns)
+            position = stored[-1].position
+        if tick:
+            fold.settle(time_ns)
+        self._clock.not_before(time_ns)
+        return fold
+
+
+class _Clock:
+    """Wall-clock time in nanoseconds that never goes back, not over a restart either."""
+
+    def __init__(self) -> None:
+        self._offset_ns = time.time_ns() - time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        return time.monotonic_ns() + self._offset_ns
+
+    def not_before(self, time_ns: int) -> None:
+        self._offset_ns += max(0, time_ns - self.now_ns())

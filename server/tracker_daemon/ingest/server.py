@@ -1,0 +1,190 @@
+"""The gRPC server: the token, the stream of each rank, and the calls of the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import grpc
+import grpc.aio
+import structlog
+
+from tracker_daemon.errors import (
+    ClientRefused,
+    JournalError,
+    ProtocolError,
+    SettingsError,
+    TrackerDaemonError,
+)
+from tracker_daemon.ingest.session import BrokenStream, Session
+from tracker_protocol import PROTOCOL_VERSION, SERVICE, TOKEN_METADATA_KEY, limits
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+log = structlog.get_logger(__name__)
+if TYPE_CHECKING:  # generic in their stubs only
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+SERVER_OPTIONS = (
+    # Two daemons on one port must not both succeed.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", limits.RECEIVE_MAX_BYTES),
+    ("grpc.keepalive_time_ms", int(limits.KEEPALIVE_TIME_S * 1000)),
+    ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_TIMEOUT_S * 1000)),
+    # Without this the server answers the clients' keepalive with GOAWAY too_many_pings.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", int(limits.KEEPALIVE_TIME_S * 500)),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+# One table from the daemon's errors to what gRPC calls them; most special first.
+_STATUS_OF = (
+    (BrokenStream, grpc.StatusCode.DATA_LOSS),
+    (ClientRefused, grpc.StatusCode.ALREADY_EXISTS),
+    (SettingsError, grpc.StatusCode.INVALID_ARGUMENT),
+    (ProtocolError, grpc.StatusCode.INVALID_ARGUMENT),
+    (JournalError, grpc.StatusCode.UNAVAILABLE),
+)
+
+
+class Calls(Protocol):
+    """What the server asks of the daemon."""
+
+    async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
+        """Let a client in: its session, and the Welcome."""
+
+    async def room(self) -> None:
+        """Wait while too much is uncommitted."""
+
+    def left(self, session: Session) -> None:
+        """A connection has ended."""
+
+    async def status(self) -> str:
+        """The status document, as JSON."""
+
+    def stop(self, timeout_s: float | None) -> int:
+        """Begin to drain; the daemon's pid."""
+
+
+class TokenCheck(grpc.aio.ServerInterceptor):
+    """Refuses every call that does not carry the daemon's token."""
+
+    def __init__(self, token: str) -> None:
+        self._expected = f"Bearer {token}".encode()
+        self._refusals = {streaming: _refusal(streaming=streaming) for streaming in (False, True)}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Pass the call on if its token is right."""
+        given = dict(handler_call_details.invocation_metadata or ()).get(TOKEN_METADATA_KEY, "")
+        given_bytes = given if isinstance(given, bytes) else given.encode()
+        if hmac.compare_digest(given_bytes, self._expected):
+            return await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
+        return None if handler is None else self._refusals[bool(handler.request_streaming)]
+
+
+def _refusal(*, streaming: bool) -> Handler:
+    async def refuse(_: object, context: Context) -> None:
+        await context.abort(
+            grpc.StatusCode.UNAUTHENTICATED,
+            "the token is missing or wrong; it is in the daemon's endpoint file, or set TRACKER_TOKEN",
+        )
+
+    if streaming:
+        return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+class TrackerService:
+    """The three methods of the protocol, over ``calls``."""
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """For ``add_generic_rpc_handlers``."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "Stream": grpc.stream_stream_rpc_method_handler(
+                    self.stream, pb.ClientMessage.FromString, pb.DaemonMessage.SerializeToString
+                ),
+                "Status": grpc.unary_unary_rpc_method_handler(
+                    self.status, pb.StatusRequest.FromString, pb.StatusReply.SerializeToString
+                ),
+                "Stop": grpc.unary_unary_rpc_method_handler(
+                    self.stop, pb.StopRequest.FromString, pb.StopReply.SerializeToString
+                ),
+            },
+        )
+
+    async def stream(self, requests: AsyncIterator[pb.ClientMessage], context: Context) -> None:
+        """One rank's connection."""
+        try:
+            session, welcome = await self._first(requests)
+        except TrackerDaemonError as error:
+            await _abort(context, error)
+            return
+        try:
+            await context.write(welcome)
+            await self._serve(session, requests, context)
+        except TrackerDaemonError as error:
+            log.warning("a stream was ended", rank=session.stream.rank, reason=str(error))
+            await _abort(context, error)
+        finally:
+            self._calls.left(session)
+
+    async def _first(self, requests: AsyncIterator[pb.ClientMessage]) -> tuple[Session, pb.DaemonMessage]:
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("message") != "hello":
+            raise ProtocolError("a stream begins with a Hello")
+        hello = first.hello
+        if not 1 <= hello.protocol_version <= PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"the client speaks protocol {hello.protocol_version} and this daemon {PROTOCOL_VERSION}; "
+                "install the same version of tracker-daemon for both"
+            )
+        return await self._calls.admit(hello)
+
+    async def _serve(
+        self, session: Session, requests: AsyncIterator[pb.ClientMessage], context: Context
+    ) -> None:
+        reader = asyncio.create_task(self._read(session, requests))
+        try:
+            async for reply in session.replies():
+                await context.write(reply)
+            if reader.done():
+                reader.result()  # raises what ended it
+        finally:
+            reader.cancel()
+
+    async def _read(self, session: Session, requests: AsyncIterator[pb.ClientMessage]) -> None:
+        try:
+            async for message in requests:
+                await self._calls.room()
+                session.take(message)
+        finally:
+            session.close()
+
+    async def status(self, _: pb.StatusRequest, context: Context) -> pb.StatusReply:
+        """The status document."""
+        try:
+            return pb.StatusReply(json=await self._calls.status())
+        except TrackerDaemonError as error:
+            await _abort(context, error)
+            raise
+
+    async def stop(self, request: pb.StopRequest, _: Context) -> pb.StopReply:
+        """Begin to drain."""
+        timeout_s = request.timeout_s if request.HasField("timeout_s") else None
+        return pb.StopReply(pid=self._calls.stop(timeout_s))
+
+
+async def _abort(context: Context, error: TrackerDaemonError) -> None:
+    kinds = (status for kind, status in _STATUS_OF if isinstance(error, kind))
+    await context.abort(next(kinds, grpc.StatusCode.INTERNAL), str(error))

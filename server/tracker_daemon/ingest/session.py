@@ -1,0 +1,280 @@
+"""One connection of one stream: from Hello to the last acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable
+
+from tracker_daemon.aggregation.batch import check_names, decode_batch
+from tracker_daemon.errors import MalformedBatch, ProtocolError
+from tracker_daemon.ingest import events
+from tracker_daemon.ingest.recorder import Recorder, Submission
+from tracker_daemon.ingest.registry import Stream
+from tracker_daemon.journal.event import EventKind, Gap
+from tracker_daemon.journal.rows import StreamRow
+from tracker_daemon.journal.store import Journal
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+
+class BrokenStream(ProtocolError):
+    """What arrived is damaged or out of order; the client should connect again and resend."""
+
+
+class Session:
+    """Turns a connection's messages into submissions, and commits into acknowledgements.
+
+    ``flush_interval_ms`` tells how often the client should send; ``delivered`` resolves once every
+    backend has what the run has emitted; ``uncommitted`` waits while too much is not committed.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        recorder: Recorder,
+        loop: asyncio.AbstractEventLoop,
+        flush_interval_ms: Callable[[], int],
+    ) -> None:
+        self.stream = stream
+        self._recorder = recorder
+        self._loop = loop
+        self._flush_interval_ms = flush_interval_ms
+        self._changed = asyncio.Event()
+        self._committed = stream.next_sequence - 1
+        self._acknowledged = self._committed
+        self._outgoing: list[pb.DaemonMessage] = []
+        self.wants_delivery = False
+        self._closing = False
+        self._superseded = False
+
+    # ---- admission -------------------------------------------------------------------------------
+
+    async def welcome(
+        self, hello: pb.Hello, *, new_run: bool, new_stream: bool, backends: list[str], version: str
+    ) -> pb.DaemonMessage:
+        """Journal the stream's coming and answer it; durable when this returns.
+
+        A new run begins with a cursor for each of ``backends``, so that nothing is reclaimed before them.
+        """
+        stream, run = self.stream, self.stream.run
+        names = tuple(hello.names)
+        check_names(names)
+        lost = self._lost_range(hello)
+        event = events.HelloEvent(stream.rank, hello.process.world_size, stream.attempt, names)
+        next_step = 0
+
+        def prepare(journal: Journal) -> None:
+            nonlocal next_step
+            if new_run:
+                run.live.row_id = journal.insert_run(run.row)
+                for backend in backends:
+                    journal.put_cursor(run.live.row_id, backend, 0, b"", 0)
+            if new_stream:
+                journal.insert_stream(
+                    StreamRow(
+                        stream.stream_id,
+                        run.live.row_id,
+                        stream.rank,
+                        stream.attempt,
+                        1,
+                        stream.host,
+                        stream.pid,
+                    )
+                )
+                journal.update_run(run.live.row_id, attempt=run.attempt, status="RUNNING")
+            if lost:
+                journal.begin_epoch()
+            fold = self._recorder.fold_of(run.live)
+            next_step = fold.next_step.get(stream.rank, 0)
+            if stream.stream_id in fold.streams:
+                stream.names_known = len(fold.streams[stream.stream_id].names)
+
+        submissions = [
+            Submission(run.live, EventKind.HELLO, stream.stream_id, 0, events.encode(event), prepare=prepare)
+        ]
+        if lost:
+            submissions.extend(self._loss(lost))
+        await self._commit(submissions)
+        stream.names_known = max(stream.names_known, len(names))
+        self._committed = self._acknowledged = stream.next_sequence - 1
+        welcome = pb.Welcome(
+            run_id=run.run_id,
+            attempt=stream.attempt,
+            next_sequence=stream.next_sequence,
+            next_step=next_step,
+            flush_interval_ms=self._flush_interval_ms(),
+            daemon_version=version,
+            run_name=run.row.name,
+            outdir=run.options.outdir,
+        )
+        return pb.DaemonMessage(welcome=welcome)
+
+    def _lost_range(self, hello: pb.Hello) -> tuple[int, int] | None:
+        """What this client was told is safe and the journal does not hold, as (from, to)."""
+        expected = self.stream.next_sequence
+        return (expected, hello.last_acknowledged) if hello.last_acknowledged >= expected else None
+
+    def _loss(self, lost: tuple[int, int]) -> list[Submission]:
+        stream, run = self.stream, self.stream.run.live
+        first, last = lost
+        stream.next_sequence = last + 1
+        notice = events.NoticeEvent(
+            f"the journal has lost batches {first} to {last} of rank {stream.rank}, "
+            "which had been acknowledged",
+            journal_lost=True,
+        )
+        return [
+            Submission(run, EventKind.NOTICE, payload=events.encode(notice)),
+            Submission(run, EventKind.GAP, stream.stream_id, first, Gap(last, 0).to_bytes()),
+        ]
+
+    async def _commit(self, submissions: list[Submission]) -> None:
+        """Submit, and wait until the last of them is durable."""
+        done: asyncio.Future[None] = self._loop.create_future()
+
+        def committed(_: int) -> None:
+            self._loop.call_soon_threadsafe(_resolve, done)
+
+        submissions[-1].committed = committed
+        for submission in submissions:
+            self._recorder.submit(submission)
+        await done
+
+    # ---- incoming --------------------------------------------------------------------------------
+
+    def take(self, message: pb.ClientMessage) -> None:
+        """Take one message after the Hello.
+
+        Raises:
+            BrokenStream: it is damaged or out of order.
+            ProtocolError: it is not allowed here.
+        """
+        self.stream.last_seen_s = time.monotonic()
+        kind = message.WhichOneof("message")
+        if kind == "batch":
+            self._take_batch(message.batch)
+        elif kind == "heartbeat":
+            self._take_heartbeat(message.heartbeat)
+        elif kind == "gap":
+            self._take_gap(message.gap)
+        elif kind == "await_delivery":
+            self.wants_delivery = True
+        else:
+            raise ProtocolError(f"a {kind or 'nameless'} message has no place after the Hello")
+
+    def _take_batch(self, batch: pb.Batch) -> None:
+        stream = self.stream
+        if batch.sequence < stream.next_sequence:
+            stream.duplicates += 1
+            self._changed.set()
+            return
+        if batch.sequence > stream.next_sequence:
+            raise BrokenStream(f"batch {batch.sequence} came where {stream.next_sequence} was due")
+        if zlib.crc32(batch.body) != batch.crc32:
+            raise BrokenStream(f"batch {batch.sequence} does not match its checksum")
+        try:
+            decoded = decode_batch(batch.body, stream.names_known)
+        except MalformedBatch as error:
+            self._submit(EventKind.REJECTED, batch.sequence, batch.sequence, str(error).encode())
+            # Names that it introduced are unknown now; the next Hello brings the whole dictionary.
+            raise BrokenStream(f"batch {batch.sequence} is rejected: {error}") from error
+        stream.names_known += len(decoded.names)
+        stream.finished = stream.finished or decoded.finish is not None
+        submission = Submission(
+            stream.run.live, EventKind.BATCH, stream.stream_id, batch.sequence, batch.body, decoded,
+            committed=self._on_committed,
+        )  # fmt: skip
+        if decoded.finish is not None:
+            exit_code = decoded.finish
+            submission.prepare = lambda journal: journal.update_stream(
+                stream.stream_id, finished=True, exit_code=exit_code
+            )
+        self._recorder.submit(submission)
+        stream.next_sequence += 1
+
+    def _take_gap(self, gap: pb.Gap) -> None:
+        stream = self.stream
+        if gap.from_sequence != stream.next_sequence or gap.to_sequence < gap.from_sequence:
+            raise BrokenStream(
+                f"a gap from {gap.from_sequence} to {gap.to_sequence} came "
+                f"where {stream.next_sequence} was due"
+            )
+        payload = Gap(gap.to_sequence, gap.points).to_bytes()
+        self._submit(EventKind.GAP, gap.from_sequence, gap.to_sequence, payload)
+
+    def _submit(self, kind: EventKind, sequence: int, through: int, payload: bytes) -> None:
+        """Submit an event that uses up the sequences from ``sequence`` to ``through``."""
+        stream = self.stream
+        self._recorder.submit(
+            Submission(
+                stream.run.live,
+                kind,
+                stream.stream_id,
+                sequence,
+                payload,
+                committed=lambda _: self._on_committed(through),
+            )
+        )
+        stream.next_sequence = through + 1
+
+    def _take_heartbeat(self, heartbeat: pb.Heartbeat) -> None:
+        stream = self.stream
+        # Only learning looks at flushes; at other times they need not burden the journal.
+        if stream.run.live.view.learning and heartbeat.flushed_through < stream.next_sequence:
+            self._recorder.submit(Submission(stream.run.live, EventKind.FLUSHED, stream.stream_id))
+
+    # ---- outgoing --------------------------------------------------------------------------------
+
+    def _on_committed(self, sequence: int) -> None:
+        # On the recorder's thread: only note it. The loop is woken once per tick, for all sessions.
+        self._committed = max(self._committed, sequence)
+
+    def wake(self) -> None:
+        """Something was committed, or the connection ends."""
+        self._changed.set()
+
+    @property
+    def has_news(self) -> bool:
+        """Whether a commit has not been acknowledged."""
+        return self._committed > self._acknowledged
+
+    async def replies(self) -> AsyncIterator[pb.DaemonMessage]:
+        """Acknowledgements, each for all that has been committed since the one before."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            self._acknowledged = max(self._committed, self._acknowledged)
+            yield pb.DaemonMessage(
+                acknowledgement=pb.Acknowledgement(
+                    sequence=self._acknowledged, flush_interval_ms=self._flush_interval_ms()
+                )
+            )
+            outgoing, self._outgoing = self._outgoing, []
+            for message in outgoing:
+                yield message
+            if self._superseded or (self._closing and not self._uncommitted()):
+                return
+
+    def _uncommitted(self) -> bool:
+        return self._committed < self.stream.next_sequence - 1
+
+    def send(self, message: pb.DaemonMessage) -> None:
+        """Send something beside the acknowledgements."""
+        self._outgoing.append(message)
+        self._changed.set()
+
+    def close(self) -> None:
+        """The client sends no more: end once all is acknowledged."""
+        self._closing = True
+        self._changed.set()
+
+    def supersede(self) -> None:
+        """The same process has connected again."""
+        self._superseded = True
+        self._changed.set()
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,374 @@
+"""The daemon's settings: one class, and where each value came from.
+
+Every setting has one name in three forms: the flag ``--learn-wait-s``, the variable
+``TRACKER_LEARN_WAIT_S`` and the key ``learn_wait_s`` of the TOML file that ``--config`` or
+``TRACKER_CONFIG`` names. A flag goes before the environment, the environment before the file, the
+file before the default. :func:`load` puts the three layers on one another; constructing
+:class:`Settings` itself reads neither environment nor file.
+
+``TRACKER_*`` variables that name no setting belong to the clients and are left alone. A key of the
+file that names none is an error, since nothing else would ever read it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from tracker_daemon.errors import SettingsError
+from tracker_daemon.listening import normalised
+from tracker_daemon.selection import RankSet, ReporterRules
+from tracker_protocol import limits
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ENVIRONMENT_PREFIX = "TRACKER_"
+DEFAULT_ORIGIN = "default"
+URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+# ---- how values are read -------------------------------------------------------------------------
+
+
+def _absolute(path: Path) -> Path:
+    """Against the working directory of now: the daemon may outlive it, and reports full paths."""
+    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow links
+
+
+def _comma_separated(value: object) -> object:
+    """A list of the file, or a list of repeated flags, as the one text that a variable would hold."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={item}" for key, item in value.items())
+    return value
+
+
+def _split(value: object) -> object:
+    """The items of a text with commas, or of a list each of whose items may be one."""
+    text = _comma_separated(value)
+    return [item.strip() for item in text.split(",") if item.strip()] if isinstance(text, str) else value
+
+
+def _listen(addresses: list[str]) -> list[str]:
+    if not addresses:
+        msg = "a daemon listens at one address at least, such as '127.0.0.1:0'"
+        raise ValueError(msg)
+    return [normalised(address) for address in addresses]
+
+
+def _rank_set(text: str) -> str:
+    return str(RankSet.parse(text))
+
+
+def _reporters(text: str) -> str:
+    return str(ReporterRules.parse(text))
+
+
+def _lower(value: object) -> object:
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ByteCount = Annotated[int, Field(gt=0)]
+
+
+# ---- the settings --------------------------------------------------------------------------------
+
+
+class Settings(BaseSettings):
+    """What a daemon is told. Paths are absolute; names end in their unit (``_s`` seconds, ``_bytes``)."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    config: AbsolutePath | None = Field(None, description="TOML file with settings.")
+    listen: Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_listen)] = Field(
+        ["127.0.0.1:0"],
+        description="Addresses to listen at: host:port (port 0 chooses one) or unix:/path; comma-separated.",
+    )
+    endpoint_file: AbsolutePath | None = Field(
+        None, description="File that tells clients where the daemon is; written once it is ready."
+    )
+    state_dir: AbsolutePath | None = Field(
+        None,
+        description="Directory of the journal. Unset: OUTDIR/.tracker for run, the platform's for serve.",
+    )
+    outdir: AbsolutePath | None = Field(
+        None, description="Where file backends write. Unset: the working directory."
+    )
+    backends: Annotated[str, BeforeValidator(_comma_separated)] = Field(
+        "csv", description="Backends of runs that name none, with commas; 'none' records nowhere."
+    )
+    primary_rank: int = Field(
+        0, ge=0, lt=limits.WORLD_SIZE_MAX, description="The rank whose own value is the plain metric."
+    )
+    record_ranks: Annotated[str, BeforeValidator(_comma_separated), AfterValidator(_rank_set)] = Field(
+        "", description="Ranks whose own values are recorded too: '0,8-15', 'all' or nothing."
+    )
+    reporters: Annotated[str, BeforeValidator(_comma_separated), AfterValidator(_reporters)] = Field(
+        "", description="Who reports a metric, by glob: 'lr=primary,eval/*=primary'. Others are learned."
+    )
+    learn_wait_s: float = Field(
+        limits.LEARN_WAIT_S,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a metric's first value waits for ranks that may report it too.",
+    )
+    partial_after_s: Seconds = Field(
+        limits.PARTIAL_AFTER_S, description="When an aggregate is recorded without the ranks still missing."
+    )
+    lagging_after_cells: int = Field(
+        limits.LAGGING_AFTER_CELLS,
+        ge=1,
+        description="How many values in a row a rank misses before it is waited for no longer.",
+    )
+    lost_timeout_s: Seconds = Field(
+        limits.LOST_TIMEOUT_S, description="Silence after which a rank counts as lost."
+    )
+    start_timeout_s: Seconds = Field(
+        limits.START_TIMEOUT_S, description="Wait for ranks that never connected; then they are absent."
+    )
+    commit_window_s: float = Field(
+        limits.COMMIT_WINDOW_S,
+        ge=0,
+        le=1,
+        description="How long the journal gathers batches for one commit.",
+    )
+    history_bytes: ByteCount = Field(
+        limits.HISTORY_BYTES_MAX, description="Budget for the ranks' own data kept after aggregation."
+    )
+    open_cells_bytes: ByteCount = Field(
+        limits.OPEN_CELLS_BYTES_MAX, description="Budget for values that wait for further ranks."
+    )
+    snapshot_every_bytes: ByteCount = Field(
+        limits.SNAPSHOT_EVERY_BYTES, description="Journalled bytes after which the aggregation is saved."
+    )
+    snapshot_every_s: Seconds = Field(
+        limits.SNAPSHOT_EVERY_S, description="Time after which the aggregation is saved."
+    )
+    flush_interval_s: Seconds | None = Field(
+        None, description="How often clients send. Unset: grows with the number of ranks."
+    )
+    drain_timeout_s: float = Field(
+        limits.DRAIN_TIMEOUT_S,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a daemon that ends goes on delivering; the journal keeps the rest.",
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="debug, info, warning or error."
+    )
+    log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = Field(
+        "auto", description="console, json, or auto: console on a terminal, else json."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given: ``load`` lays environment and file below it, and remembers which won."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _partial_outlasts_flushes(self) -> Settings:
+        longest = limits.FLUSH_INTERVAL_MAX_S if self.flush_interval_s is None else self.flush_interval_s
+        if self.partial_after_s <= 2 * longest:
+            msg = (
+                f"partial_after_s = {self.partial_after_s:g} must exceed twice the longest flush interval "
+                f"({longest:g} s), or ranks in good order would be missed; raise it or lower flush_interval_s"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def state_directory(self) -> Path:
+        """``state_dir``, or where the service's own platform keeps state."""
+        return self.state_dir or default_state_directory()
+
+    @property
+    def output_directory(self) -> Path:
+        """``outdir``, or the working directory."""
+        return self.outdir or Path.cwd()
+
+    @property
+    def backend_names(self) -> list[str]:
+        """``backends`` as a list, each once, in order; empty for ``none``."""
+        names = dict.fromkeys(name.strip().lower() for name in self.backends.split(","))
+        return [name for name in names if name and name != "none"]
+
+    def origin(self, name: str) -> str:
+        """Where the value of ``name`` came from: a flag, a variable, a file or the default."""
+        return self._origins.get(name, DEFAULT_ORIGIN)
+
+
+def default_state_directory() -> Path:
+    """``$STATE_DIRECTORY`` (systemd sets it), else where the platform keeps a user's state."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return _absolute(Path(given)) if given else platformdirs.user_state_path("tracker-daemon")
+
+
+# ---- loading -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One place that settings come from; ``origin`` says of a setting what it is called there."""
+
+    origin: Callable[[str], str]
+    values: Mapping[str, Any]
+
+
+def flag_of(name: str) -> str:
+    """The setting's form on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """The setting's form in the environment."""
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def load(flags: Mapping[str, Any]) -> Settings:
+    """The effective settings: ``flags`` (those that were given) over environment, file and defaults.
+
+    An empty variable counts as unset.
+
+    Raises:
+        SettingsError: names each setting that cannot be used, its value, where it came from and
+            what is allowed.
+    """
+    above = [
+        _Layer(lambda name: f"flag {flag_of(name)}", flags),
+        _Layer(lambda name: f"environment {variable_of(name)}", _environment()),
+    ]
+    path = next((layer.values["config"] for layer in above if "config" in layer.values), None)
+    layers = above if path is None else [*above, _file(_absolute(Path(path)))]
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in reversed(layers):
+        merged.update(layer.values)
+        origins.update({name: layer.origin(name) for name in layer.values})
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        raise SettingsError(_explained(error, origins)) from None
+    settings._origins.update(origins)  # noqa: SLF001 - this module's own class
+    return settings
+
+
+def _environment() -> dict[str, Any]:
+    return EnvSettingsSource(Settings, env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True)()
+
+
+def _file(path: Path) -> _Layer:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"the settings file {path} cannot be read: {error.strerror}"
+        raise SettingsError(msg) from error
+    except ValueError as error:  # also what is not UTF-8
+        msg = f"the settings file {path} is not valid TOML: {error}"
+        raise SettingsError(msg) from error
+    problems = [_unknown(key) for key in table if key not in Settings.model_fields or key == "config"]
+    if problems:
+        msg = f"the settings file {path} has {'; '.join(problems)}"
+        raise SettingsError(msg)
+    return _Layer(lambda _: f"file {path}", table)
+
+
+def _unknown(key: str) -> str:
+    """Names the key alone: its value may be a secret that was put in the wrong place."""
+    if key == "config":
+        return "the setting 'config', which names a settings file and cannot stand in one"
+    known = [name for name in Settings.model_fields if name != "config"]
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    return f"the unknown setting {key!r} ({advice})"
+
+
+def _explained(error: ValidationError, origins: Mapping[str, str]) -> str:
+    return "; ".join(_problem(detail, origins) for detail in error.errors(include_url=False))
+
+
+def _problem(detail: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    reason = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:  # a rule over several settings names them itself
+        return reason
+    name = str(detail["loc"][0])
+    if name not in Settings.model_fields:
+        return f"there is no setting {name!r}"
+    return f"{name} = {shown(name, detail['input'])} ({origins.get(name, DEFAULT_ORIGIN)}): {reason}"
+
+
+# ---- showing -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One effective setting: its value in TOML's notation, secrets masked; None where it is unset."""
+
+    name: str
+    value: str | None
+    source: str
+
+
+def describe(settings: Settings) -> list[SettingRow]:
+    """Every setting with its effective value and where that came from, in the class's order."""
+    return [
+        SettingRow(name, shown(name, getattr(settings, name)), settings.origin(name))
+        for name in type(settings).model_fields
+    ]
+
+
+def shown(name: str, value: object) -> str | None:
+    """``value`` as TOML writes it, with secrets and passwords in URLs masked."""
+    if value is None:
+        return None
+    field = Settings.model_fields.get(name)
+    if isinstance(value, SecretStr) or (field is not None and field.annotation is SecretStr):
+        return '"**********"'
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(str(shown(name, item)) for item in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if isinstance(value, (int, float)) else _quoted(URL_PASSWORD.sub("***", str(value)))
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04X}" for c in escaped) + '"'

@@ -1,0 +1,144 @@
+"""The status document: what the daemon answers to Status and leaves behind when it ends.
+
+``status --json`` prints it as the daemon sent it. These types are how this package reads it:
+fields that a newer daemon adds are ignored, those that an older one lacks have their defaults.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from tracker_daemon.errors import EndpointError
+
+LAST_STATUS_FILE = "last-status.json"
+"""In the state directory: the document as it was when the daemon ended."""
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon itself."""
+
+    version: str = ""
+    pid: int = 0
+    host: str = ""
+    uptime_s: float = 0.0
+    state_dir: str = ""
+    endpoints: tuple[str, ...] = ()
+    journal_bytes: int = 0
+    epoch: int = 1
+    draining: bool = False
+
+
+class RankStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One rank of a run; ``last_seen_s`` is how long ago it was heard of, in seconds."""
+
+    rank: int
+    state: str = ""
+    host: str = ""
+    pid: int = 0
+    last_step: int | None = None
+    next_sequence: int = 1
+    last_seen_s: float | None = None
+    exit_code: int | None = None
+    dropped_points: int = 0
+
+
+class Books(msgspec.Struct, frozen=True, kw_only=True):
+    """Where every value went: received = folded + open + late + rejected."""
+
+    received: int = 0
+    folded: int = 0
+    open: int = 0
+    late: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    gap_points: int = 0
+    evicted_rows: int = 0
+    dropped_points: int = 0
+
+
+class RecordsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The records that the run has emitted."""
+
+    emitted: int = 0
+
+
+class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One backend of a run; emitted = delivered + pending + set_aside, in records."""
+
+    name: str
+    state: str = ""
+    reason: str | None = None
+    delivered: int = 0
+    pending: int = 0
+    set_aside: int = 0
+    location: str | None = None
+
+
+class EventStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that a person should know of; ``time`` as the daemon wrote it."""
+
+    time: str | float = ""
+    text: str = ""
+
+
+class RunStatusEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One run."""
+
+    run_id: str
+    name: str = ""
+    project: str = ""
+    status: str = ""
+    reason: str | None = None
+    attempt: int = 1
+    outdir: str = ""
+    created: str | float | None = None
+    ended: str | float | None = None
+    world_size: int | None = None
+    primary_rank: int = 0
+    ranks: tuple[RankStatus, ...] = ()
+    metrics: int = 0
+    books: Books = Books()
+    records: RecordsStatus = RecordsStatus()
+    backends: tuple[BackendStatus, ...] = ()
+    events: tuple[EventStatus, ...] = ()
+
+
+class StatusDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole document."""
+
+    daemon: DaemonStatus
+    runs: tuple[RunStatusEntry, ...] = ()
+
+
+def seconds_of(moment: str | float) -> float:
+    """A moment of the document, ISO 8601 or seconds since the epoch, as seconds since the epoch."""
+    if isinstance(moment, str):
+        return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
+    return moment
+
+
+_decoder = msgspec.json.Decoder(StatusDocument)
+
+
+def decode(text: str | bytes) -> StatusDocument:
+    """Read the document.
+
+    Raises:
+        EndpointError: it is not one.
+    """
+    try:
+        return _decoder.decode(text)
+    except msgspec.DecodeError as error:
+        msg = f"the daemon's status cannot be read ({error}); is it another version of tracker-daemon?"
+        raise EndpointError(msg) from error
+
+
+def read_last(state_dir: Path) -> StatusDocument | None:
+    """What a daemon that has ended left in ``state_dir``; None where there is nothing."""
+    try:
+        return decode((state_dir / LAST_STATUS_FILE).read_bytes())
+    except OSError:
+        return None

@@ -1,0 +1,155 @@
+"""The status document, put together from what the daemon's parts say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.delivery.health import DeliveryState
+from tracker_daemon.ingest.registry import Registry, Run, Stream
+from tracker_daemon.ingest.summary import FoldSummary, run_summary
+from tracker_daemon.journal.rows import Backlog
+from tracker_daemon.journal.store import Journal
+from tracker_daemon.status_document import (
+    BackendStatus,
+    Books,
+    DaemonStatus,
+    EventStatus,
+    RankStatus,
+    RecordsStatus,
+    RunStatusEntry,
+    StatusDocument,
+)
+from tracker_protocol import limits
+
+_RANKS_SHOWN_MAX = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class JournalFacts:
+    """What only the recorder's thread may read."""
+
+    journal_bytes: int
+    epoch: int
+    folds: Mapping[str, FoldSummary]
+    evicted_rows: Mapping[str, int]
+    backlogs: Mapping[str, Backlog]
+
+
+def read_facts(journal: Journal, registry: Registry) -> JournalFacts:
+    """Read the folds and the journal; on the recorder's thread."""
+    runs = list(registry.runs.values())
+    folds = {}
+    for run in runs:
+        fold = run.live.fold
+        if fold is not None:
+            folds[run.run_id] = run_summary(fold)
+        elif run.live.at_end is not None:
+            folds[run.run_id] = run.live.at_end
+    stored = [run for run in runs if run.live.row_id]
+    evicted = {run.run_id: journal.reclaimed(run.live.row_id).events for run in stored}
+    backlogs = {run.run_id: journal.backlog(run.live.row_id) for run in stored}
+    return JournalFacts(journal.size_bytes(), journal.epoch, folds, evicted, backlogs)
+
+
+def status_document(
+    daemon: DaemonStatus, facts: JournalFacts, registry: Registry, fleet: Fleet
+) -> StatusDocument:
+    """The whole document; on the event loop."""
+    runs = tuple(
+        _run_status(run, facts, fleet) for run in registry.runs.values() if run.run_id in facts.backlogs
+    )
+    return StatusDocument(daemon=daemon, runs=runs)
+
+
+def _run_status(run: Run, facts: JournalFacts, fleet: Fleet) -> RunStatusEntry:
+    summary = facts.folds.get(run.run_id)
+    view = run.live.view
+    books = {name: count for name, count in summary.books.items() if name in _BOOKS} if summary else {}
+    return RunStatusEntry(
+        run_id=run.run_id,
+        name=run.row.name,
+        project=run.row.project,
+        status=view.status,
+        reason=view.reason or None,
+        attempt=run.attempt,
+        outdir=run.options.outdir,
+        created=_time(run.row.created_ns),
+        ended=_time(view.ended_ns) if view.ended_ns else None,
+        world_size=(summary.world_size if summary else run.world_size) or None,
+        primary_rank=run.options.primary_rank,
+        ranks=tuple(
+            _rank_status(stream, summary)
+            for stream in sorted(run.current(), key=lambda stream: stream.rank)[:_RANKS_SHOWN_MAX]
+        ),
+        metrics=summary.metrics if summary else 0,
+        books=Books(
+            **books,
+            duplicates=sum(stream.duplicates for stream in run.streams.values()),
+            evicted_rows=facts.evicted_rows.get(run.run_id, 0),
+        ),
+        records=RecordsStatus(emitted=facts.backlogs[run.run_id].records),
+        backends=tuple(_backend_statuses(run, facts, fleet)),
+        events=tuple(
+            EventStatus(time=_time(time_ns), text=text)
+            for time_ns, text in run.live.events[-limits.EVENTS_SHOWN_MAX :]
+        ),
+    )
+
+
+_BOOKS = frozenset({"received", "folded", "open", "late", "rejected", "gap_points", "dropped_points"})
+
+
+def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[BackendStatus]:
+    """From the committed cursors, so that emitted = delivered + pending + set aside always holds."""
+    healths = fleet.health(run.live.row_id)
+    unusable = fleet.unusable(run.live.row_id)
+    backlog = facts.backlogs[run.run_id]
+    statuses = []
+    for cursor in backlog.cursors:
+        health = healths.get(cursor.backend)
+        reason = unusable.get(cursor.backend) or (health.reason if health else "")
+        state = health.state if health else DeliveryState.PAUSED if reason else DeliveryState.HEALTHY
+        statuses.append(
+            BackendStatus(
+                name=cursor.backend,
+                state=state.value,
+                reason=reason or None,
+                delivered=cursor.delivered_records,
+                pending=backlog.pending(cursor),
+                set_aside=cursor.set_aside,
+                location=health.location if health else None,
+            )
+        )
+    return statuses
+
+
+def _rank_status(stream: Stream, summary: FoldSummary | None) -> RankStatus:
+    rank = stream.rank
+    return RankStatus(
+        rank=rank,
+        state=_rank_state(stream, summary),
+        host=stream.host,
+        pid=stream.pid,
+        last_step=summary.last_step.get(rank) if summary else None,
+        next_sequence=stream.next_sequence,
+        last_seen_s=round(time.monotonic() - stream.last_seen_s, 3),
+        exit_code=summary.exit_codes.get(rank) if summary else None,
+        dropped_points=summary.dropped_points.get(rank, 0) if summary else 0,
+    )
+
+
+def _rank_state(stream: Stream, summary: FoldSummary | None) -> str:
+    gone = summary.gone.get(stream.rank) if summary else None
+    if gone is not None:
+        return gone
+    if summary and stream.rank in summary.lagging:
+        return "lagging"
+    return "live" if stream.connection is not None else "disconnected"
+
+
+def _time(time_ns: int) -> str:
+    return datetime.fromtimestamp(time_ns / 1e9, tz=timezone.utc).isoformat(timespec="milliseconds")
