@@ -263,7 +263,7 @@ class Attempt:
         if key in self.recent or panel.marks.any_at(key):
             return
         members = self.membership
-        if rank not in members.lagging or not any(map(members.is_awaited, panel.ranks)):
+        if rank not in members.lagging or not any(map(members.is_awaited, members.seen)):
             self.recent.append(key)
 
     def _catch_up(self, piece: Piece) -> None:

@@ -180,7 +180,10 @@ def _valid_columns(
         for name in (*column_names(metric), *(rank_column(metric, rank) for rank in recorded))
     ]
     chosen = tuple(name for name, keep in zip(names, kept.tolist(), strict=True) if keep)
-    return _Columns(chosen, flat[:, kept], flat_valid[:, kept])
+    values, here = flat[:, kept], flat_valid[:, kept]
+    if not here.all():
+        values[~here] = 0.0  # what an earlier row has left there would differ after a replay
+    return _Columns(chosen, values, here)
 
 
 def _concatenate(parts: list[_Columns], n: int) -> _Columns:

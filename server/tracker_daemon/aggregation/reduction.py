@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 _CHUNK_VALUES = 1 << 17
 """Values reduced at a time, so that the temporaries stay in the processor's cache."""
+_SCALE = 2.0**-600
+"""Brings values whose squares are beyond the range of floating point back into it, exactly."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,18 +62,33 @@ def _reduce_chunk(values: NDArray[np.float64], seen: NDArray[np.bool_], rows: sl
     x, here, count = values[rows], seen[rows], result.count[rows]
     complete = bool(here.all())
     mean = _sum_in_rank_order(x if complete else np.where(here, x, 0.0)) / count
+    std, correction = _deviation(x, None if complete else here, mean, count)
+    corrected = mean + correction
+    # With an infinity among the values the deviations are NaN, but the mean is not.
+    result.mean[rows] = np.where(np.isfinite(corrected), corrected, mean)
+    overflown = np.isfinite(mean) & ~np.isfinite(std)
+    if overflown.any():
+        scaled, _ = _deviation(x * _SCALE, None if complete else here, mean * _SCALE, count)
+        std = np.where(overflown, scaled / _SCALE, std)
+    result.std[rows] = std
+    result.minimum[rows] = (x if complete else np.where(here, x, np.inf)).min(axis=1)
+    result.maximum[rows] = (x if complete else np.where(here, x, -np.inf)).max(axis=1)
+
+
+def _deviation(
+    x: NDArray[np.float64],
+    here: NDArray[np.bool_] | None,
+    mean: NDArray[np.float64],
+    count: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The standard deviation, and the correction of the mean."""
     deviations = x - mean[:, None, :]
-    if not complete:
+    if here is not None:
         deviations = np.where(here, deviations, 0.0)
     drift = _sum_in_rank_order(deviations)
     squares = _sum_in_rank_order(np.multiply(deviations, deviations, out=deviations))
     correction = drift / count
-    corrected = mean + correction
-    # With an infinity among the values the deviations are NaN, but the mean is not.
-    result.mean[rows] = np.where(np.isfinite(corrected), corrected, mean)
-    result.std[rows] = np.sqrt(np.maximum(squares - drift * correction, 0.0) / count)
-    result.minimum[rows] = (x if complete else np.where(here, x, np.inf)).min(axis=1)
-    result.maximum[rows] = (x if complete else np.where(here, x, -np.inf)).max(axis=1)
+    return np.sqrt(np.maximum(squares - drift * correction, 0.0) / count), correction
 
 
 def _make_canonical(statistic: NDArray[np.float64]) -> None:

@@ -1,0 +1,37 @@
+"""``check-config``: the effective settings, as a TOML file that would give them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tracker_daemon.settings import SettingRow, describe, load
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("check-config", epilog="Example:\n\n    tracker-daemon check-config tracker.toml")(
+        check_config
+    )
+
+
+def check_config(
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Settings file to check.")] = None,
+) -> None:
+    """Validate the settings of file and environment, and print what is in effect, secrets masked.
+
+    The output is itself a settings file; a comment behind each value says where it came from.
+    """
+    rows = describe(load({} if file is None else {"config": file}))
+    width = max(len(_assignment(row)) for row in rows)
+    for row in rows:
+        typer.echo(f"{_assignment(row):<{width}}  # {row.source}")
+
+
+def _assignment(row: SettingRow) -> str:
+    if row.value is None:
+        return f"# {row.name} is unset"
+    # A settings file cannot name another.
+    return f"# {row.name} = {row.value}" if row.name == "config" else f"{row.name} = {row.value}"

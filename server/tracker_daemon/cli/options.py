@@ -1,0 +1,90 @@
+"""Every setting as an option: the commands' signatures, made from the settings' own class.
+
+A new setting is an option of ``serve`` and ``run`` without a word here. Values stay text until
+:func:`tracker_daemon.settings.load` reads them, so that a flag, a variable and a key of the file
+that say the same wrong thing get the same message.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import typer
+from pydantic.fields import FieldInfo
+
+from tracker_daemon.settings import Settings, flag_of
+
+PANEL = "Settings (also TRACKER_<NAME> in the environment, <name> in the file)"
+REPEATABLE = frozenset({"listen"})
+"""Settings that are lists: their flag may be given several times."""
+METAVARS = {
+    "config": "FILE",
+    "endpoint_file": "FILE",
+    "state_dir": "DIR",
+    "outdir": "DIR",
+    "listen": "ADDRESS",
+    "backends": "NAMES",
+    "primary_rank": "RANK",
+    "record_ranks": "RANKS",
+    "reporters": "RULES",
+    "log_level": "LEVEL",
+    "log_format": "FORMAT",
+}
+METAVARS_BY_UNIT = {"_s": "SECONDS", "_bytes": "BYTES", "_cells": "N"}
+
+
+def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give ``command(flags, **own)`` the options of all settings; ``flags`` holds those that were given."""
+    own = [
+        parameter
+        for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+        if name != "flags"
+    ]
+
+    @functools.wraps(command)
+    def accept(**values: Any) -> Any:
+        given = {name: values.pop(name) for name in Settings.model_fields}
+        flags = {name: value for name, value in given.items() if value not in (None, [])}
+        return command(flags, **values)
+
+    options = [_option(name, field) for name, field in Settings.model_fields.items()]
+    accept.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    accept.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
+    return accept
+
+
+def as_arguments(flags: Mapping[str, Any]) -> list[str]:
+    """The command line that gives ``flags`` to another process."""
+    return [
+        f"{flag_of(name)}={item}"
+        for name, value in flags.items()
+        for item in (value if isinstance(value, (list, tuple)) else [value])
+    ]
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    option = typer.Option(
+        flag_of(name),
+        help=_help(field),
+        metavar=_metavar(name),
+        show_default=False,
+        rich_help_panel=PANEL,
+    )
+    kind = list[str] if name in REPEATABLE else str
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+    )
+
+
+def _help(field: FieldInfo) -> str:
+    default = field.get_default()
+    shown = ",".join(default) if isinstance(default, list) else default
+    return f"{field.description} [default: {shown}]" if shown not in (None, "") else str(field.description)
+
+
+def _metavar(name: str) -> str:
+    by_unit = (metavar for unit, metavar in METAVARS_BY_UNIT.items() if name.endswith(unit))
+    return METAVARS.get(name) or next(by_unit, "VALUE")

@@ -1,0 +1,102 @@
+"""``serve`` and ``run``: a daemon in the foreground, and a daemon for one command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from tracker_daemon import logs
+from tracker_daemon.cli.options import as_arguments, with_settings
+from tracker_daemon.endpoint import ENDPOINT_FILE_NAME
+from tracker_daemon.launch.daemon_process import UNTIL_STDIN_CLOSES, end_when_stdin_closes
+from tracker_daemon.launch.launcher import LAUNCH_ID_VARIABLE, Launch, Launcher
+from tracker_daemon.locate import RUN_STATE_DIR_NAME
+from tracker_daemon.settings import Settings, load, variable_of
+
+LOG_FILE_NAME = "daemon.log"
+SERVE_EXAMPLES = """Examples:
+
+    tracker-daemon serve --listen 0.0.0.0:50051 --endpoint-file ~/tracker.json
+
+    tracker-daemon serve --config tracker.toml --backends csv
+"""
+RUN_EXAMPLES = """Examples:
+
+    tracker-daemon run -- torchrun --nproc-per-node 4 train.py
+
+    tracker-daemon run --outdir runs/a --record-ranks 0-3 -- mpiexec -n 8 python train.py
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    app.command(epilog=SERVE_EXAMPLES)(with_settings(serve))
+    # What follows the command's name is the command's, options too.
+    app.command(epilog=RUN_EXAMPLES, context_settings={"allow_interspersed_args": False})(with_settings(run))
+
+
+def serve(
+    flags: Mapping[str, Any],
+    *,
+    until_stdin_closes: Annotated[bool, typer.Option(UNTIL_STDIN_CLOSES, hidden=True)] = False,
+) -> None:
+    """Run a daemon in the foreground until SIGTERM; many runs at once and one after another."""
+    settings = load(flags)
+    logs.configure(settings.log_level, settings.log_format)
+    if until_stdin_closes:
+        end_when_stdin_closes()
+    from tracker_daemon import daemon  # noqa: PLC0415  numpy and grpc, which the other commands spare
+
+    raise typer.Exit(daemon.serve(settings))
+
+
+def run(
+    flags: Mapping[str, Any],
+    *,
+    command: Annotated[
+        list[str], typer.Argument(metavar="CMD", help="The command and its arguments, best behind a --.")
+    ],
+) -> None:
+    """Start a daemon, run CMD with the endpoint in its environment, deliver, exit with CMD's status.
+
+    CMD is anything that ends up running ranks: mpiexec …, torchrun …, python …. Signals are passed
+    on to it. Ctrl-C after its end leaves at once; the journal keeps what was not delivered.
+    """
+    _leave_outer_launch()
+    raise typer.Exit(Launcher(_launch(flags, load(flags), tuple(command))).run())
+
+
+def _leave_outer_launch() -> None:
+    """Within another ``run``, its endpoint file is where that daemon is, and not where ours should write."""
+    if LAUNCH_ID_VARIABLE in os.environ:
+        os.environ.pop(variable_of("endpoint_file"), None)
+
+
+def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ...]) -> Launch:
+    outdir = settings.output_directory
+    state_dir = settings.state_dir or outdir / RUN_STATE_DIR_NAME
+    endpoint_file = settings.endpoint_file or state_dir / ENDPOINT_FILE_NAME
+    # The daemon reads environment and file itself; it is told only what it could not know.
+    arguments = dict(flags) | {"outdir": outdir, "state_dir": state_dir, "endpoint_file": endpoint_file}
+    if settings.log_format == "auto":
+        arguments["log_format"] = "console"  # the log's tail is shown to a person
+    return Launch(
+        command=command,
+        daemon_argv=(*_ourselves(), "serve", UNTIL_STDIN_CLOSES, *as_arguments(arguments)),
+        state_dir=state_dir,
+        endpoint_file=endpoint_file,
+        log_path=state_dir / LOG_FILE_NAME,
+        drain_timeout_s=settings.drain_timeout_s,
+        environ=os.environ,
+    )
+
+
+def _ourselves() -> tuple[str, ...]:
+    """Our own command line, up to the command's name."""
+    # -P (since 3.11) keeps the working directory, a training script's, from shadowing modules.
+    safe = ("-P",) if sys.version_info >= (3, 11) else ()
+    return sys.executable, *safe, "-m", "tracker_daemon"

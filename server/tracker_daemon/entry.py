@@ -1,0 +1,41 @@
+"""The command's entry point: says which extra is missing where the daemon's packages are not there.
+
+The distribution installs the command for everyone, the thin client's users too, whose
+environments hold none of what the daemon imports.
+"""
+
+from __future__ import annotations
+
+import sys
+
+EXTRA_PACKAGES = frozenset(
+    {
+        "msgspec",
+        "numpy",
+        "platformdirs",
+        "pydantic",
+        "pydantic_settings",
+        "rich",
+        "stamina",
+        "structlog",
+        "tomli",
+        "typer",
+    }
+)
+"""What the extra ``daemon`` brings, by the names that are imported."""
+
+
+def main() -> None:
+    """Run the command, or exit with status 1 and one line that names the extra to install."""
+    try:
+        from tracker_daemon.cli import main as run  # noqa: PLC0415  importing it is what may fail
+
+        run()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in EXTRA_PACKAGES:
+            raise
+        sys.exit(
+            f"tracker-daemon: the daemon needs the package {missing}, which is not installed; "
+            "run: pip install 'tracker-daemon[daemon]'"
+        )

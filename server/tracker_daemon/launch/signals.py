@@ -1,0 +1,51 @@
+"""Signals as values that a loop waits for, instead of code that runs between any two lines."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterable
+from types import FrameType
+from typing import Any
+
+
+class SignalInbox:
+    """Collects ``numbers`` until closed; those that the process was told to ignore stay so.
+
+    SIGCHLD is collected in any case: ignoring it would have children vanish with their exit status.
+
+    Only the main thread may make one. Programs that are started meanwhile get the default actions,
+    since exec resets what is handled.
+    """
+
+    def __init__(self, numbers: Iterable[signal.Signals]) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
+        self._previous_wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._previous: dict[signal.Signals, Any] = {
+            number: signal.signal(number, _noted)
+            for number in numbers
+            if number == signal.SIGCHLD or signal.getsignal(number) is not signal.SIG_IGN
+        }
+
+    def close(self) -> None:
+        """Give every signal its earlier handler back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_wakeup)
+        os.close(self._read)
+        os.close(self._write)
+
+    def wait(self, timeout_s: float | None) -> list[signal.Signals]:
+        """The signals that have arrived, in order; waits for the first. Empty after ``timeout_s``."""
+        select.select([self._read], [], [], timeout_s)
+        try:
+            return [signal.Signals(number) for number in os.read(self._read, 4096)]
+        except BlockingIOError:
+            return []
+
+
+def _noted(number: int, frame: FrameType | None) -> None:
+    """Nothing to do: the interpreter has written the number into the inbox's pipe."""

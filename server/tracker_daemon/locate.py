@@ -1,0 +1,105 @@
+"""Which daemon the command line means: an address, an endpoint file or a state directory.
+
+What the command line says goes first, then ``TRACKER_ENDPOINT`` and ``TRACKER_ENDPOINT_FILE`` as the
+clients read them, then the places where ``run`` and ``serve`` leave their endpoint files when they
+are told nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
+from tracker_daemon.errors import DaemonNotRunning, EndpointError
+from tracker_daemon.listening import normalised
+from tracker_daemon.settings import default_state_directory
+from tracker_protocol import PROTOCOL_VERSION
+
+RUN_STATE_DIR_NAME = ".tracker"
+"""In the output directory: where ``run`` keeps its state unless told otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointChoice:
+    """What the command line says about which daemon is meant; None where it says nothing."""
+
+    endpoint: str | None = None
+    endpoint_file: Path | None = None
+    state_dir: Path | None = None
+
+
+def locate(choice: EndpointChoice, environ: Mapping[str, str]) -> EndpointInfo:
+    """Where the daemon is that ``choice`` means, or the environment, or the usual places.
+
+    Raises:
+        DaemonNotRunning: there is no endpoint file; names the places looked at.
+        EndpointError: what is there cannot be used.
+    """
+    if choice.endpoint is not None:
+        return _at(choice.endpoint, environ)
+    if choice.endpoint_file is not None:
+        return EndpointInfo.read(choice.endpoint_file)
+    if choice.state_dir is not None:
+        return EndpointInfo.read(choice.state_dir / ENDPOINT_FILE_NAME)
+    if address := environ.get("TRACKER_ENDPOINT"):
+        return _at(address, environ)
+    if path := environ.get("TRACKER_ENDPOINT_FILE"):
+        return EndpointInfo.read(Path(path))
+    return _at_usual_place(environ)
+
+
+def _at_usual_place(environ: Mapping[str, str]) -> EndpointInfo:
+    places = list(_usual_places(environ))
+    for place in places:
+        if place.exists():
+            return EndpointInfo.read(place)
+    looked = " nor ".join(str(place) for place in places)
+    msg = f"no daemon is known here (there is neither {looked}); name one with --endpoint-file or --state-dir"
+    raise DaemonNotRunning(msg)
+
+
+def _usual_places(environ: Mapping[str, str]) -> Iterator[Path]:
+    if given := environ.get("TRACKER_STATE_DIR"):
+        yield Path(given) / ENDPOINT_FILE_NAME
+    yield Path(RUN_STATE_DIR_NAME).absolute() / ENDPOINT_FILE_NAME
+    yield default_state_directory() / ENDPOINT_FILE_NAME
+
+
+def _at(text: str, environ: Mapping[str, str]) -> EndpointInfo:
+    """The daemon at an address, whose token the environment has; or at a file's path."""
+    if "/" in text and not text.startswith("unix:"):
+        return EndpointInfo.read(Path(text))
+    try:
+        address = normalised(text)
+    except ValueError as error:
+        raise EndpointError(str(error)) from None
+    return EndpointInfo(
+        endpoint=address,
+        endpoints=(address,),
+        token=_token(address, environ),
+        tls_root_pem=_content("TRACKER_TLS_ROOT", environ),
+        pid=0,
+        host="",
+        protocol_version=PROTOCOL_VERSION,
+    )
+
+
+def _token(address: str, environ: Mapping[str, str]) -> str:
+    token = environ.get("TRACKER_TOKEN") or _content("TRACKER_TOKEN_FILE", environ)
+    if not token:
+        msg = f"the daemon at {address} wants its token: set TRACKER_TOKEN or TRACKER_TOKEN_FILE"
+        raise EndpointError(msg)
+    return token.strip()
+
+
+def _content(variable: str, environ: Mapping[str, str]) -> str | None:
+    path = environ.get(variable)
+    if not path:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"the file {path} that {variable} names cannot be read: {error.strerror}"
+        raise EndpointError(msg) from error

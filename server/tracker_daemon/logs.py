@@ -1,0 +1,64 @@
+"""The daemon's log: one line per event, on stderr, for a person or for a machine.
+
+Both structlog's events and the standard library's records (grpc, asyncio) end in one handler, so
+that they carry the same level, time and format.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import Processor
+
+LogFormat = Literal["auto", "console", "json"]
+TIMESTAMP_FORMAT = "iso"
+
+
+def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -> None:
+    """Send events of ``level`` and above to ``stream`` (stderr when None).
+
+    ``auto`` is ``console`` where the stream is a terminal, else ``json``. Calling it again replaces
+    the earlier configuration.
+    """
+    target = sys.stderr if stream is None else stream
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt=TIMESTAMP_FORMAT, utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(target)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_rendering(log_format, target),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+
+
+def _rendering(log_format: LogFormat, target: TextIO) -> list[Processor]:
+    terminal = target.isatty()
+    if log_format == "json" or (log_format == "auto" and not terminal):
+        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    return [structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)]

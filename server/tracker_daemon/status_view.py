@@ -1,0 +1,214 @@
+"""The status document as a person reads it: tables for the terminal, lines for a run's end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from tracker_daemon.status_document import (
+    BackendStatus,
+    Books,
+    DaemonStatus,
+    EventStatus,
+    RankStatus,
+    RunStatusEntry,
+    StatusDocument,
+    seconds_of,
+)
+
+RANKS_SHOWN_MAX = 16
+"""Ranks in good order beyond this many are summed up in a line; the others are always shown."""
+EVENTS_SHOWN = 8
+GOOD_RANK_STATES = frozenset({"live", "finished"})
+STYLES = {
+    "live": "green",
+    "healthy": "green",
+    "RUNNING": "green",
+    "FINISHED": "green",
+    "finished": "dim",
+    "retrying": "yellow",
+    "behind": "yellow",
+    "disconnected": "yellow",
+    "lagging": "yellow",
+    "absent": "red",
+    "lost": "red",
+    "paused": "red",
+    "FAILED": "red",
+}
+
+
+def render(document: StatusDocument) -> RenderableType:
+    """The whole document for a terminal."""
+    parts: list[RenderableType] = [_daemon_line(document.daemon)]
+    if not document.runs:
+        parts.append(Text("No run yet: no rank has connected."))
+    for run in document.runs:
+        parts += [Text(""), *_run(run)]
+    return Group(*parts)
+
+
+def summary(document: StatusDocument, since_s: float = 0.0) -> list[str]:
+    """What the end leaves of each run: a line, and under it one per backend and per trouble.
+
+    Runs that had ended before ``since_s`` (seconds since the epoch) are left out.
+    """
+    runs = [run for run in document.runs if run.ended is None or seconds_of(run.ended) >= since_s]
+    return [line for run in runs for line in _run_summary(run)]
+
+
+def size(count: int) -> str:
+    """``count`` bytes with a binary unit."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` in the two largest units that say something."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600:02d} h"
+
+
+# ---- tables --------------------------------------------------------------------------------------
+
+
+def _daemon_line(daemon: DaemonStatus) -> Text:
+    parts = [
+        f"tracker-daemon {daemon.version}",
+        f"pid {daemon.pid} on {daemon.host}",
+        f"up {duration(daemon.uptime_s)}",
+        f"journal {size(daemon.journal_bytes)} in {daemon.state_dir}",
+        "at " + ", ".join(daemon.endpoints),
+    ]
+    if daemon.epoch > 1:
+        parts.append(f"epoch {daemon.epoch}")
+    if daemon.draining:
+        parts.append("draining")
+    return Text(" · ".join(parts))
+
+
+def _run(run: RunStatusEntry) -> Iterator[RenderableType]:
+    title = Text(f"{run.name or run.run_id}", style="bold")
+    title.append(f"  {run.project}  {run.run_id}  attempt {run.attempt}  ", style="not bold")
+    title.append(run.status, style=STYLES.get(run.status, ""))
+    if run.reason:
+        title.append(f" ({run.reason})", style="not bold")
+    yield title
+    yield Text(f"{run.metrics:,} metrics, {run.records.emitted:,} records in {run.outdir}")
+    yield Text(_books_line(run.books))
+    yield _ranks(run)
+    if run.backends:
+        yield _backends(run.backends)
+    yield from (_event(event) for event in run.events[-EVENTS_SHOWN:])
+
+
+def _books_line(books: Books) -> str:
+    always = [f"{books.received:,} values received", f"{books.folded:,} folded", f"{books.open:,} open"]
+    troubles = {
+        "late": books.late,
+        "rejected": books.rejected,
+        "lost in gaps": books.gap_points,
+        "dropped by clients": books.dropped_points,
+        "duplicates": books.duplicates,
+        "rows of history evicted": books.evicted_rows,
+    }
+    return ", ".join(always + [f"{count:,} {what}" for what, count in troubles.items() if count])
+
+
+def _ranks(run: RunStatusEntry) -> Table:
+    table = Table("rank", "state", "host", "pid", "step", "seen", "exit", "dropped", box=None, pad_edge=False)
+    good = [rank for rank in run.ranks if _in_good_order(rank)]
+    hidden = len(good) - RANKS_SHOWN_MAX
+    shown = (
+        run.ranks
+        if hidden <= 0
+        else sorted(
+            [rank for rank in run.ranks if not _in_good_order(rank)] + good[:RANKS_SHOWN_MAX],
+            key=lambda rank: rank.rank,
+        )
+    )
+    for rank in shown:
+        table.add_row(*_rank_row(rank))
+    if hidden > 0:
+        table.add_row("…", f"{hidden:,} more in good order")
+    return table
+
+
+def _in_good_order(rank: RankStatus) -> bool:
+    return rank.state in GOOD_RANK_STATES and not rank.exit_code and not rank.dropped_points
+
+
+def _rank_row(rank: RankStatus) -> list[RenderableType]:
+    return [
+        str(rank.rank),
+        Text(rank.state, style=STYLES.get(rank.state, "")),
+        escape(rank.host),
+        str(rank.pid or ""),
+        "" if rank.last_step is None else str(rank.last_step),
+        "" if rank.last_seen_s is None else f"{duration(rank.last_seen_s)} ago",
+        "" if rank.exit_code is None else str(rank.exit_code),
+        f"{rank.dropped_points:,}" if rank.dropped_points else "",
+    ]
+
+
+def _backends(backends: tuple[BackendStatus, ...]) -> Table:
+    table = Table("backend", "state", "delivered", "pending", "set aside", "where", box=None, pad_edge=False)
+    for backend in backends:
+        state = Text(backend.state, style=STYLES.get(backend.state, ""))
+        if backend.reason:
+            state.append(f" ({backend.reason})", style="not bold")
+        counts = (f"{backend.delivered:,}", f"{backend.pending:,}", f"{backend.set_aside:,}")
+        table.add_row(escape(backend.name), state, *counts, escape(backend.location or ""))
+    return table
+
+
+def _event(event: EventStatus) -> Text:
+    return Text(f"{event.time}  {event.text}")
+
+
+# ---- lines ---------------------------------------------------------------------------------------
+
+
+def _run_summary(run: RunStatusEntry) -> Iterator[str]:
+    reason = f" ({run.reason})" if run.reason else ""
+    name = f"{run.project}/{run.name or run.run_id}" if run.project else run.name or run.run_id
+    yield f"run {name}: {run.status}{reason}, {_recorded(run)}"
+    for backend in run.backends:
+        yield f"  {backend.name}: {_backend_summary(backend)}"
+    states = Counter(rank.state for rank in run.ranks if rank.state not in GOOD_RANK_STATES)
+    if states:
+        yield "  ranks: " + ", ".join(f"{count:,} {state}" for state, count in sorted(states.items()))
+    lost = run.books.dropped_points + run.books.gap_points
+    if lost:
+        yield f"  {lost:,} values were dropped by clients whose buffers were full"
+    if run.books.rejected:
+        yield f"  {run.books.rejected:,} values were rejected: they could not be decoded"
+
+
+def _recorded(run: RunStatusEntry) -> str:
+    return f"{run.records.emitted:,} records of {run.metrics:,} metric{'' if run.metrics == 1 else 's'}"
+
+
+def _backend_summary(backend: BackendStatus) -> str:
+    parts = [f"{backend.delivered:,} delivered"]
+    if backend.pending:
+        parts.append(f"{backend.pending:,} pending")
+    if backend.set_aside:
+        parts.append(f"{backend.set_aside:,} set aside")
+    trouble = f" [{backend.state}: {backend.reason}]" if backend.reason else ""
+    where = f" → {backend.location}" if backend.location else ""
+    return ", ".join(parts) + trouble + where
