@@ -105,10 +105,11 @@ class Attempt:
                 self._preset_reporters(panel, column, who)
 
     def _preset_reporters(self, panel: Panel, column: int, who: Reporters) -> None:
-        members = self.membership
-        ranks = sorted(members.expected()) if who is Reporters.ALL else [self.rules.primary_rank]
+        expected = self.membership.expected()
+        awaited = expected - self.lagging
+        ranks = sorted(expected) if who is Reporters.ALL else [self.rules.primary_rank]
         slots = np.array([panel.slot(rank) for rank in ranks], np.int64)
-        panel.learn(column, slots, np.array([members.is_awaited(rank) for rank in ranks], np.bool_))
+        panel.learn(column, slots, np.array([rank in awaited for rank in ranks], np.bool_))
         self.fix_layout(panel, column)
 
     def fix_layout(self, panel: Panel, column: int) -> None:

@@ -254,10 +254,14 @@ class RunFold:
 
     def _show_dropped(self, keys: list[Key], now_ns: int) -> list[Key]:
         """Put the count of dropped values into the tick's last record; into one of its own at the end."""
-        if self.books.dropped_points == self.dropped_shown or not (keys or self.over()):
+        if self.books.dropped_points == self.dropped_shown:
+            return keys
+        last = (max(self.attempt.last_step.values(), default=0), 0)
+        if not keys and self.over() and last not in self.attempt.parts_at:
+            keys = [last]
+        if not keys:
             return keys
         self.dropped_shown = self.books.dropped_points
-        keys = keys or [(max(self.attempt.last_step.values(), default=0), 0)]
         extras = self.attempt.extras_at(keys[-1], now_ns)
         extras.numbers[DROPPED_POINTS] = float(self.books.dropped_points)
         return keys

@@ -12,6 +12,7 @@ import msgspec
 from tracker_daemon.aggregation.batch import DecodedBatch, decode_batch
 from tracker_daemon.aggregation.fold import RunFold
 from tracker_daemon.journal.event import EventKind, Gap
+from tracker_protocol import limits
 
 _ORDINAL_JUMP = 1 << 32
 """Between journal epochs: far beyond what any backend can have received in the lost part."""
@@ -54,7 +55,8 @@ def apply(
 ) -> None:
     """Apply one event to ``fold``; ``decoded`` spares decoding a batch that ingest has decoded."""
     if kind is EventKind.BATCH:
-        batch = decoded or decode_batch(payload, len(fold.streams[stream].names))
+        # On replay every index that may exist is let through: ingest checked it, and so does the fold.
+        batch = decoded or decode_batch(payload, limits.METRICS_PER_RUN_MAX)
         fold.batch(stream, batch, now_ns)
     else:
         _EFFECTS[kind](fold, stream, payload, now_ns)

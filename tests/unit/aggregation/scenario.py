@@ -1,0 +1,332 @@
+"""A run, played as a sequence of events: ranks log, ticks pass, records come out.
+
+    run = Scenario(world_size=2)
+    run.log(0, step=0, loss=1.0)
+    run.log(1, step=0, loss=3.0)
+    run.tick()
+    assert run.row(0)["loss/mean"] == 2.0
+
+Every batch goes through the real encoding and :func:`decode_batch`. After each tick the scenario itself
+checks what must hold at all times: the books balance, ordinals are contiguous, no cell is emitted
+twice, and blocks survive the outbox's encoding.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tracker_daemon.aggregation.batch import decode_batch
+from tracker_daemon.aggregation.fold import RunFold, Settled
+from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.selection import RankSet, ReporterRules
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+SECOND = 1_000_000_000
+Event = tuple[str, tuple[Any, ...]]
+Tick = tuple[int, list[Event]]
+
+
+@dataclass(frozen=True)
+class Record:
+    ordinal: int
+    attempt: int
+    step: int
+    occurrence: int
+    time_ns: int
+    cells: dict[str, float | str]
+
+    def __getitem__(self, column: str) -> float | str:
+        return self.cells[column]
+
+
+def rules(
+    *,
+    primary: int = 0,
+    record: str = "",
+    reporters: str = "",
+    learn_wait: float = 5,
+    partial_after: float = 30,
+    lagging_after: int = 3,
+) -> Rules:
+    return Rules(
+        primary,
+        RankSet.parse(record),
+        ReporterRules.parse(reporters),
+        int(learn_wait * SECOND),
+        int(partial_after * SECOND),
+        lagging_after,
+    )
+
+
+def apply(fold: RunFold, event: Event, now_ns: int) -> None:
+    kind, arguments = event
+    if kind == "batch":
+        stream, body = arguments
+        fold.batch(stream, decode_batch(body, len(fold.streams[stream].names)), now_ns)
+    elif kind == "flushed":
+        fold.flushed(*arguments, now_ns)
+    elif kind == "restart_timers":
+        fold.restart_timers(now_ns)
+    else:
+        getattr(fold, kind)(*arguments)
+
+
+def records_of(blocks: Sequence[RecordBlock]) -> Iterator[Record]:
+    for block in blocks:
+        texts: dict[int, dict[str, str]] = defaultdict(dict)
+        for cell in block.texts:
+            texts[cell.row][cell.column] = cell.value
+        for i in range(len(block)):
+            valid = np.ones(len(block.columns), bool) if block.valid is None else block.valid[i]
+            numbers = {
+                c: float(v) for c, v, ok in zip(block.columns, block.values[i], valid, strict=True) if ok
+            }
+            yield Record(
+                block.first_ordinal + i,
+                block.attempt,
+                int(block.steps[i]),
+                int(block.occurrences[i]),
+                int(block.times_ns[i]),
+                {**numbers, **texts[i]},
+            )
+
+
+class Client:
+    """One rank's process: its stream, and the dictionary of names that it has sent."""
+
+    def __init__(self, rank: int, attempt: int) -> None:
+        self.stream = bytes([rank % 256, attempt]) * 8
+        self.names: list[str] = []
+        self.body = pb.BatchBody()
+
+    def key(self, name: str) -> int:
+        if name not in self.names:
+            self.names.append(name)
+            self.body.names.append(name)
+        return self.names.index(name)
+
+    def add_rows(
+        self,
+        steps: Sequence[int],
+        values: Mapping[str, Sequence[float]],
+        times: Sequence[int],
+        automatic: bool,
+    ) -> None:
+        block = self.body.blocks.add(automatic_steps=automatic)
+        block.keys.extend(self.key(name) for name in values)
+        block.steps = np.array(steps, "<i8").tobytes()
+        block.times = np.array(times, "<i8").tobytes()
+        block.values = np.array(list(values.values()), "<f8").T.tobytes()
+
+    def add_text(self, step: int, texts: Mapping[str, str], time_ns: int) -> None:
+        block = self.body.texts.add()
+        block.keys.extend(self.key(name) for name in texts)
+        block.steps = np.array([step], "<i8").tobytes()
+        block.times = np.array([time_ns], "<i8").tobytes()
+        block.values.extend(texts.values())
+
+    def take(self) -> bytes:
+        body, self.body = self.body.SerializeToString(), pb.BatchBody()
+        return body
+
+
+class Scenario:
+    """A run of ``world_size`` ranks (0: unknown), of which ``connected`` (all by default) have said hello."""
+
+    def __init__(self, world_size: int = 2, connected: Sequence[int] | None = None, **settings: Any) -> None:
+        self.rules = rules(**settings)
+        self.fold = RunFold(self.rules)
+        self.world_size = world_size
+        self.now_ns = 1_000 * SECOND
+        self.clients: dict[int, Client] = {}
+        self.attempt = 1
+        self.events: list[Event] = []
+        self.ticks: list[Tick] = []
+        self.blocks: list[RecordBlock] = []
+        self.records: list[Record] = []
+        self.configs: list[str] = []
+        self.notices: list[str] = []
+        self._emitted: set[tuple[int, int, int, str]] = set()
+        for rank in range(world_size) if connected is None else connected:
+            self.join(rank)
+
+    # ---- events ----------------------------------------------------------------------------------
+
+    def _happen(self, kind: str, *arguments: Any) -> None:
+        self.events.append((kind, arguments))
+        # Time stands still until the tick, so that it makes no difference that this happens now.
+        apply(self.fold, (kind, arguments), self.now_ns)
+
+    def join(self, rank: int, *, attempt: int | None = None, world_size: int | None = None) -> None:
+        """The rank connects, for the first time, again, or as a new process in a new ``attempt``."""
+        self.attempt = max(self.attempt, attempt or 1)
+        client = self.clients.get(rank)
+        if client is None or attempt is not None:
+            client = self.clients[rank] = Client(rank, self.attempt)
+        self._hello(client, rank, self.world_size if world_size is None else world_size)
+
+    def _hello(self, client: Client, rank: int, world_size: int) -> None:
+        self._happen("hello", client.stream, rank, world_size, client.stream[1], tuple(client.names))
+
+    def send(self, rank: int, client: Client | None = None) -> None:
+        """Send the rank's batch as it is."""
+        client = client or self.clients[rank]
+        self._happen("batch", client.stream, client.take())
+
+    def log(self, rank: int, step: int, values: Mapping[str, float] | None = None, **more: float) -> None:
+        """The rank logs one row, in a batch of its own."""
+        self.log_rows(rank, [step], {name: [value] for name, value in {**(values or {}), **more}.items()})
+
+    def log_rows(
+        self,
+        rank: int,
+        steps: Sequence[int],
+        values: Mapping[str, Sequence[float]],
+        *,
+        times: Sequence[int] | None = None,
+        automatic: bool = False,
+        client: Client | None = None,
+    ) -> None:
+        client = client or self.clients[rank]
+        client.add_rows(steps, values, times or [self.now_ns] * len(steps), automatic)
+        self.send(rank, client)
+
+    def say(self, rank: int, step: int, **texts: str) -> None:
+        """The rank logs texts."""
+        self.clients[rank].add_text(step, texts, self.now_ns)
+        self.send(rank)
+
+    def configure(self, rank: int, document: str) -> None:
+        self.clients[rank].body.config.append(document)
+        self.send(rank)
+
+    def drop(self, rank: int, points_so_far: int) -> None:
+        """The rank's client reports how many values it has dropped."""
+        self.clients[rank].body.dropped_points = points_so_far
+        self.send(rank)
+
+    def flush(self, *ranks: int) -> None:
+        """All that these ranks have logged is here."""
+        for rank in ranks:
+            self._happen("flushed", self.clients[rank].stream)
+
+    def finish(self, *ranks: int, code: int = 0) -> None:
+        for rank in ranks:
+            self.clients[rank].body.finish = code
+            self.send(rank)
+
+    def lose(self, rank: int, how: str = "lost") -> None:
+        self._happen("depart", rank, how)
+
+    def gap(self, points: int) -> None:
+        self._happen("gap", points)
+
+    def reject(self) -> None:
+        self._happen("rejected")
+
+    def restart(self) -> None:
+        """The daemon starts again on the journal's events so far."""
+        self._happen("restart_timers")
+
+    def overflow(self, rows: int) -> None:
+        self._happen("close_oldest", rows)
+
+    def end(self, code: int = 0) -> None:
+        self._happen("end", code)
+
+    # ---- time ------------------------------------------------------------------------------------
+
+    def tick(self) -> list[Record]:
+        """Commit: decide, and return the new records."""
+        settled = self.fold.settle(self.now_ns)
+        self.ticks.append((self.now_ns, self.events))
+        self.events = []
+        new = list(records_of(settled.blocks))
+        self._check(settled, new)
+        self.blocks += settled.blocks
+        self.records += new
+        self.configs += settled.configs
+        self.notices += settled.notices
+        return new
+
+    def wait(self, seconds: float) -> list[Record]:
+        """Commit, let time pass, and commit again."""
+        before = self.tick() if self.events else []
+        self.now_ns += int(seconds * SECOND)
+        return before + self.tick()
+
+    def _check(self, settled: Settled, new: list[Record]) -> None:
+        books = self.fold.books
+        open_points = self.fold.attempt.open_points()
+        assert books.received == books.folded + open_points + books.late + books.rejected
+        assert books.late == sum(books.late_by_rank.values())
+        for ordinal, record in enumerate(new, len(self.records) + 1):
+            assert record.ordinal == ordinal
+            assert record.cells
+            for column in record.cells:
+                cell = (record.attempt, record.step, record.occurrence, column)
+                assert cell not in self._emitted or self._is_shared(column), cell
+                self._emitted.add(cell)
+        assert books.records == len(self.records) + len(new)
+        for block in settled.blocks:
+            assert len(set(block.columns)) == len(block.columns)
+            assert_identical(block, RecordBlock.from_bytes(block.to_bytes()))
+
+    def _is_shared(self, column: str) -> bool:
+        """Whether a script's metric has the name that an aggregate came to have later."""
+        logged = any(column in stream.known for stream in self.fold.streams.values())
+        return (logged and "/" in column) or column == "tracker/dropped_points"
+
+    # ---- what came out ---------------------------------------------------------------------------
+
+    def rows(self, step: int, occurrence: int = 0, attempt: int | None = None) -> list[Record]:
+        return [
+            r
+            for r in self.records
+            if (r.step, r.occurrence) == (step, occurrence) and attempt in (None, r.attempt)
+        ]
+
+    def row(self, step: int, occurrence: int = 0, attempt: int | None = None) -> dict[str, float | str]:
+        """All cells of a step, from however many records."""
+        cells: dict[str, float | str] = {}
+        for record in self.rows(step, occurrence, attempt):
+            cells.update(record.cells)
+        return cells
+
+    def steps(self) -> list[int]:
+        """The steps of the records, in order of emission."""
+        return [record.step for record in self.records]
+
+
+def assert_identical(a: RecordBlock, b: RecordBlock) -> None:
+    """Bit for bit."""
+    assert (a.first_ordinal, a.attempt, a.columns, a.texts) == (
+        b.first_ordinal,
+        b.attempt,
+        b.columns,
+        b.texts,
+    )
+    for name in ("steps", "occurrences", "times_ns", "values"):
+        assert getattr(a, name).tobytes() == getattr(b, name).tobytes(), name
+    assert (a.valid is None) == (b.valid is None)
+    if a.valid is not None and b.valid is not None:
+        assert a.valid.tobytes() == b.valid.tobytes()
+
+
+def learned(run: Scenario, ranks: list[int], step: int = 0) -> Scenario:
+    """``loss`` has been reported by ``ranks``, and nobody else, at ``step``."""
+    for rank in ranks:
+        run.log(rank, step, loss=rank)
+    run.tick()
+    if len(ranks) < run.world_size:
+        run.wait(5)
+        run.flush(*range(run.world_size))
+        run.tick()
+    assert run.steps() == [step]
+    return run

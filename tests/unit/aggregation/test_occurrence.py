@@ -1,0 +1,182 @@
+"""Cell and record: occurrences of a step, and which cells share a record."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scenario import Scenario
+
+from tracker_daemon.aggregation.occurrence import OccurrenceCounter
+from tracker_protocol import limits
+
+COLUMN = np.array([0])
+
+
+def occurrences(steps: list[int]) -> list[int]:
+    """What a counter assigns to one rank's steps of one metric, logged one by one."""
+    counter, found = OccurrenceCounter(1, 1), []
+    for step in steps:
+        at = np.array([step])
+        if counter.advance(0, COLUMN, at):
+            found.append(0)
+        else:
+            found.extend(occurrence for occurrence, _, _ in counter.assign(0, COLUMN, at))
+    return found
+
+
+def test_rising_steps_are_the_first_occurrence() -> None:
+    assert occurrences([-3, 0, 1, 7, 1000]) == [0, 0, 0, 0, 0]
+
+
+def test_the_same_step_again_is_the_next_occurrence() -> None:
+    assert occurrences([5, 5, 5, 6]) == [0, 1, 2, 0]
+
+
+def test_a_rewind_is_the_next_occurrence_until_it_has_caught_up() -> None:
+    assert occurrences([0, 1, 2, 3, 1, 2, 3, 4]) == [0, 0, 0, 0, 1, 1, 1, 0]
+
+
+def test_a_second_rewind_is_the_third_occurrence() -> None:
+    assert occurrences([0, 1, 2, 1, 2, 1, 2, 3]) == [0, 0, 0, 1, 1, 2, 2, 0]
+
+
+@given(st.lists(st.integers(0, 12), max_size=60))
+def test_no_rank_ever_reports_a_cell_twice(steps: list[int]) -> None:
+    cells = [
+        (step, occurrence)
+        for step, occurrence in zip(steps, occurrences(steps), strict=True)
+        if occurrence < limits.OCCURRENCES_PER_STEP_MAX
+    ]
+    assert len(set(cells)) == len(cells)
+
+
+@given(st.lists(st.integers(0, 12), max_size=40), st.data())
+def test_occurrences_do_not_depend_on_how_rows_are_batched(steps: list[int], data: st.DataObject) -> None:
+    counter, found, rest = OccurrenceCounter(1, 1), [], steps
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        block, rest = np.array(rest[:size]), rest[size:]
+        if counter.advance(0, COLUMN, block):
+            found += [0] * size
+        else:
+            found += [occurrence for occurrence, _, _ in counter.assign(0, COLUMN, block)]
+    assert found == occurrences(steps)
+
+
+def test_ranks_that_reload_a_checkpoint_meet_in_the_same_occurrence() -> None:
+    run = Scenario(2)
+    for rank in (0, 1):
+        run.log_rows(rank, [0, 1, 2], {"loss": [rank, rank, rank]})
+        run.log_rows(rank, [1, 2, 3], {"loss": [rank + 10, rank + 10, rank + 10]})
+    run.tick()
+    assert [(r.step, r.occurrence) for r in run.records] == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
+    assert run.row(2, 0)["loss/mean"] == 0.5
+    assert run.row(2, 1)["loss/mean"] == 10.5
+
+
+def test_values_beyond_the_sixteenth_occurrence_are_rejected_counted_and_warned_about_once() -> None:
+    run = Scenario(1)
+    for value in range(limits.OCCURRENCES_PER_STEP_MAX + 3):
+        run.log(0, 7, loss=value)
+    run.tick()
+    assert [r.occurrence for r in run.records] == list(range(limits.OCCURRENCES_PER_STEP_MAX))
+    assert run.fold.books.rejected == 3
+    assert len([n for n in run.notices if "'loss'" in n and "step 7" in n]) == 1
+    run.log(0, 8, loss=1)
+    run.tick()
+    assert run.row(8) == {"loss": 1}
+
+
+def test_texts_are_bounded_and_counted_in_the_same_way() -> None:
+    run = Scenario(1)
+    for value in range(limits.OCCURRENCES_PER_STEP_MAX + 3):
+        run.say(0, 7, note=str(value))
+    run.tick()
+    assert [r["note"] for r in run.records] == [str(v) for v in range(limits.OCCURRENCES_PER_STEP_MAX)]
+    assert run.fold.books.rejected == 3
+
+
+def test_each_metric_counts_its_own_occurrences() -> None:
+    run = Scenario(1)
+    run.log(0, 3, loss=1)
+    run.log(0, 3, lr=0.1)
+    run.log(0, 3, loss=2)
+    run.tick()
+    assert run.row(3, 0) == {"loss": 1, "lr": 0.1}
+    assert run.row(3, 1) == {"loss": 2}
+
+
+def test_metrics_of_one_step_that_close_together_make_one_record() -> None:
+    run = Scenario(2)
+    run.log(0, 0, loss=1)
+    run.log(0, 0, accuracy=0.5)
+    run.log(1, 0, accuracy=0.7)
+    run.log(1, 0, loss=3)
+    run.tick()
+    assert len(run.records) == 1
+    assert {"loss", "loss/mean", "accuracy", "accuracy/mean"} <= run.row(0).keys()
+
+
+def test_a_record_waits_until_all_open_cells_of_its_step_have_closed() -> None:
+    run = Scenario(2)
+    run.log(0, 0, loss=1)
+    run.log(1, 0, loss=3)
+    run.log(0, 0, accuracy=0.5)
+    assert run.tick() == []
+    run.log(1, 0, accuracy=0.5)
+    assert len(run.tick()) == 1
+
+
+def test_a_metric_that_comes_after_its_steps_record_makes_a_further_record() -> None:
+    run = Scenario(2)
+    for rank in (0, 1):
+        run.log(rank, 0, loss=rank)
+    run.tick()
+    for rank in (0, 1):
+        run.log(rank, 0, val=rank)
+    run.tick()
+    assert [set(record.cells) for record in run.rows(0)] == [
+        {"loss", "loss/mean", "loss/min", "loss/max", "loss/std"},
+        {"val", "val/mean", "val/min", "val/max", "val/std"},
+    ]
+
+
+def test_metrics_on_other_step_axes_need_nothing_special() -> None:
+    run = Scenario(2)
+    for rank in (0, 1):
+        run.log_rows(rank, range(100, 110), {"loss": [0.0] * 10})
+    run.tick()
+    run.log(0, 1, {"eval/accuracy": 0.9})
+    run.finish(0, 1)
+    run.tick()
+    assert run.row(1) == {"eval/accuracy": 0.9}
+    assert run.steps() == [*range(100, 110), 1]
+
+
+def test_records_of_one_tick_come_in_the_order_of_their_steps() -> None:
+    run = Scenario(2)
+    run.log_rows(0, [0, 1, 2, 3], {"loss": [0, 1, 2, 3]})
+    for step in (3, 2, 1, 0):
+        run.log(1, step, other=step)
+    run.finish(0, 1)
+    run.tick()
+    assert run.steps() == sorted(run.steps())
+
+
+def test_a_record_has_the_primary_ranks_time() -> None:
+    run = Scenario(2, primary=1)
+    run.log_rows(0, [0], {"loss": [1]}, times=[111])
+    run.log_rows(1, [0], {"loss": [1]}, times=[222])
+    run.tick()
+    assert run.records[0].time_ns == 222
+
+
+@pytest.mark.parametrize("step", [-limits.STEP_MAX, 0, limits.STEP_MAX])
+def test_steps_at_the_bounds_are_recorded(step: int) -> None:
+    run = Scenario(1)
+    run.log(0, step, loss=1)
+    run.log(0, step, loss=2)
+    run.tick()
+    assert [(r.step, r.occurrence) for r in run.records] == [(step, 0), (step, 1)]
