@@ -1,0 +1,23 @@
+"""The client's errors: one small tree. Only setting up raises them, never ``log()``."""
+
+from __future__ import annotations
+
+
+class TrackerError(Exception):
+    """The root of every error that the client raises on purpose."""
+
+
+class SettingsError(TrackerError):
+    """An argument or a variable of the environment cannot be used."""
+
+
+class RankUnknown(TrackerError):
+    """Several processes are running and nothing says which one this is."""
+
+
+class EndpointError(TrackerError):
+    """No endpoint is configured, it cannot be read, or no daemon answers there."""
+
+
+class DaemonRefused(TrackerError):
+    """The daemon answered and does not admit this rank; raised only when ``strict`` is set."""

@@ -1,0 +1,160 @@
+"""From the staging buffer to numbered batches: take, resolve, assemble, encode, keep.
+
+The sender calls :meth:`Intake.drain` at each flush; it works in slices and lets go of the
+interpreter between them, so that a training thread never waits for more than one. It also divides
+the client's memory: what is encoded (compact) may take up to HELD_SHARE of the budget, and what is
+staged takes whatever that leaves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tracker_client.buffer import NO_SHIFT, Entry, HeavyRow, StagingBuffer, row_of
+from tracker_client.encoder import Body, Encoder
+from tracker_client.refusals import Refusals
+from tracker_client.rows import RowAssembler
+from tracker_client.unacknowledged import Unacknowledged
+from tracker_client.values import Row, Value
+
+SLICE_ROWS = 128
+SLICES_PER_DRAIN_MAX = 128
+"""After so many the sender looks at its inbox before it goes on."""
+HELD_SHARE = 0.75
+GIVE_UP_AT_ONCE_SHARE = 16
+
+
+class Intake:
+    """Owned by the sender's thread. ``begin`` comes first: steps are unknown until the daemon answers."""
+
+    def __init__(self, staging: StagingBuffer, refusals: Refusals, buffer_bytes: int) -> None:
+        self.held = Unacknowledged()
+        self.encoder = Encoder(refusals, lambda: staging.dropped_points)
+        self._staging = staging
+        self._refusals = refusals
+        self._buffer_bytes = buffer_bytes
+        self._held_max_bytes = int(buffer_bytes * HELD_SHARE)
+        self._rows = RowAssembler(0)
+        self._begun = False
+        self._blocked: list[Entry] = []  # taken; the first has a value that is still on its device
+
+    def begin(self, next_step: int) -> None:
+        """The daemon tells where automatic steps go on; only its first answer counts."""
+        if not self._begun:
+            self._begun = True
+            self._rows.next_step = next_step
+
+    @property
+    def begun(self) -> bool:
+        """Whether the first Welcome has come."""
+        return self._begun
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the next row waits for a device."""
+        return bool(self._blocked)
+
+    @property
+    def blocked_points(self) -> int:
+        """How many values wait in taken rows."""
+        return sum(len(row_of(entry)) for entry in self._blocked)
+
+    @property
+    def has_staged_rows(self) -> bool:
+        """Whether rows remain to be taken."""
+        return bool(self._staging.rows)
+
+    def drain(self, between_slices: Callable[[], None]) -> None:
+        """Take rows until none is left, one waits for a device, or it has been long enough."""
+        for _ in range(SLICES_PER_DRAIN_MAX):
+            self._take_slice()
+            self._keep_within_budget()
+            between_slices()
+            if self._blocked or not self._staging.rows:
+                return
+            time.sleep(0)  # lets go of the interpreter
+
+    def close_batch(self) -> bool:
+        """End the batch as it stands; whether there was anything in it.
+
+        It says ``flushed`` if everything that was logged is now in batches.
+        """
+        bodies = self.encoder.close(flushed=self.is_flushed)
+        self._keep(bodies)
+        self._keep_within_budget()
+        return bool(bodies)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether everything that was logged is encoded."""
+        return not (self._staging.rows or self._blocked or self._rows.has_pending)
+
+    def config(self, document: str) -> None:
+        """Keep a configuration for the daemon."""
+        if self.held.held_bytes + len(document) > self._held_max_bytes:
+            self.held.shrink(self._held_max_bytes - len(document))
+            if self.held.held_bytes + len(document) > self._held_max_bytes:
+                self._refusals.refuse("config", "the buffer is full; this configuration is not recorded")
+                return
+        self._keep(self.encoder.config([document]))
+        self._keep_within_budget()
+
+    def finish(self, exit_code: int) -> int:
+        """Close the pending row and the stream; the sequence of the last batch."""
+        for row in self._rows.close():
+            self._keep(self.encoder.add(row))
+        self._keep(self.encoder.close())
+        self._keep([self.encoder.finish(exit_code)])
+        return self.held.next_sequence - 1
+
+    # ---- one slice -------------------------------------------------------------------------------
+
+    def _take_slice(self) -> None:
+        shift, entries = (NO_SHIFT, self._blocked) if self._blocked else self._staging.take(SLICE_ROWS)
+        self._blocked = []
+        if shift != NO_SHIFT:
+            for row in self._rows.skip(shift):
+                self._keep(self.encoder.add(row))
+        for position, entry in enumerate(entries):
+            resolved = self._resolve(entry)
+            if resolved is None:
+                self._blocked = entries[position:]
+                return
+            for row in self._rows.add(resolved):
+                self._keep(self.encoder.add(row))
+
+    def _resolve(self, entry: Entry) -> Entry | None:
+        """The entry with its deferred values as numbers; None if one is not there yet."""
+        payload = entry[2]
+        if not isinstance(payload, HeavyRow) or not payload.deferred:
+            return entry
+        if not all(_is_ready(value) for value in payload.row.values()):
+            return None
+        row: Row = {}
+        for key, value in payload.row.items():
+            try:
+                row[key] = value if isinstance(value, (float, int, str)) else value.value()
+            except Exception as error:  # noqa: BLE001 - the device's library may raise anything
+                self._refusals.refuse(key, f"reading it from its device raised {error!r}")
+        return entry[0], entry[1], row, entry[3]
+
+    # ---- memory ----------------------------------------------------------------------------------
+
+    def _keep(self, bodies: list[Body]) -> None:
+        for body in bodies:
+            self.held.append(body)
+
+    def _keep_within_budget(self) -> None:
+        if self.held.held_bytes > self._held_max_bytes:
+            self.held.shrink(self._held_max_bytes - self._held_max_bytes // GIVE_UP_AT_ONCE_SHARE)
+        self._staging.set_budget(max(0, self._buffer_bytes - self.held.held_bytes))
+
+
+def _is_ready(value: Value) -> bool:
+    if isinstance(value, (float, int, str)):
+        return True
+    try:
+        return value.ready()
+    except Exception:  # noqa: BLE001 - the device's library may raise anything; reading it will tell what
+        return True

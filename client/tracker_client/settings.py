@@ -1,0 +1,302 @@
+"""The client's settings: from the arguments of ``setup_tracker``, then from the environment.
+
+This is the only module that reads the environment. An argument wins over its variables, the first
+variable that is set and not empty wins over the rest:
+
+==========================  ========================================================================
+setting                     variables
+==========================  ========================================================================
+endpoint                    TRACKER_ENDPOINT, TRACKER_ENDPOINT_FILE
+token                       TRACKER_TOKEN, TRACKER_TOKEN_FILE, else the endpoint file's
+TLS root certificate        TRACKER_TLS_ROOT (a PEM file), else the endpoint file's
+project                     WB_PROJECT, WANDB_PROJECT, WB_PROJECT_NAME, else the script's name
+name                        TRACKER_RUN_NAME, WANDB_NAME
+run_id                      TRACKER_RUN_ID
+backends                    TRACKER_BACKENDS, EZPZ_TRACKER_BACKENDS, EZPZ_TRACKERS
+rank, world_size,           TRACKER_RANK, TRACKER_WORLD_SIZE, TRACKER_LOCAL_RANK, else the launcher's
+local_rank                  (``tracker_client.rank``)
+launch_id                   TRACKER_LAUNCH_ID, else the launcher's or the scheduler's (``launch_key``)
+buffer_bytes                TRACKER_BUFFER_BYTES
+handle_timeout_s            TRACKER_HANDLE_TIMEOUT_S
+exit_timeout_s              TRACKER_EXIT_TIMEOUT_S
+strict                      TRACKER_STRICT
+==========================  ========================================================================
+
+``outdir``, ``primary_rank`` and ``record_ranks`` have no variable here: unset, the daemon's decide.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
+from tracker_client.errors import EndpointError, SettingsError
+from tracker_client.rank import RankInfo, RankOverrides, detect_rank
+from tracker_protocol import limits
+
+PROJECT_VARIABLES = ("WB_PROJECT", "WANDB_PROJECT", "WB_PROJECT_NAME")
+BACKENDS_VARIABLES = ("TRACKER_BACKENDS", "EZPZ_TRACKER_BACKENDS", "EZPZ_TRACKERS")
+HANDLE_TIMEOUT_S = 10.0
+EXIT_TIMEOUT_S = 30.0
+"""How long an exiting interpreter waits for the daemon when the script did not call ``finish``."""
+TIMEOUT_MAX_S = 1e6
+"""Far below what a lock's timeout can take on any platform."""
+BUFFER_BYTES_MIN = 1024 * 1024
+KNOWN_OPTIONS = frozenset(
+    (
+        "name", "primary_rank", "record_ranks", "world_size", "local_rank", "launch_id", "token",
+        "buffer_bytes", "handle_timeout", "exit_timeout", "strict",
+    )
+)  # fmt: skip
+
+Backends = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """Everything that one tracker needs to know. Times are in seconds."""
+
+    source: EndpointSource
+    project: str
+    name: str
+    run_id: str
+    backends: str | None
+    outdir: str | None
+    primary_rank: int | None
+    record_ranks: str | None
+    rank: RankInfo
+    launch_key: str
+    host: str
+    pid: int
+    working_directory: str
+    buffer_bytes: int
+    handle_timeout_s: float
+    exit_timeout_s: float
+    strict: bool
+    warnings: tuple[str, ...] = ()
+
+
+def backends_of(backends: Backends, environ: Mapping[str, str] | None = None) -> str | None:
+    """The backends with commas between; None where nothing names any; "none" where none are wanted."""
+    environ = os.environ if environ is None else environ
+    if backends is None:
+        for variable in BACKENDS_VARIABLES:
+            if variable in environ:
+                backends = environ[variable]
+                break
+        else:
+            return None
+    names = backends.split(",") if isinstance(backends, str) else [str(name) for name in backends]
+    wanted = dict.fromkeys(name.strip().lower() for name in names)
+    return ",".join(name for name in wanted if name and name != "none") or "none"
+
+
+def read_settings(
+    *,
+    project_name: str | None = None,
+    backends: str | None = None,
+    outdir: str | os.PathLike[str] | None = None,
+    rank: int | None = None,
+    run_id: str | None = None,
+    endpoint: str | os.PathLike[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    modules: Mapping[str, Any] | None = None,
+) -> ClientSettings:
+    """Resolve the arguments of ``setup_tracker``; ``options`` are its keyword arguments.
+
+    Raises:
+        SettingsError: a value cannot be used.
+        EndpointError: no endpoint is configured, or it is none.
+        RankUnknown: several processes are evident and the rank is not.
+    """
+    environ = os.environ if environ is None else environ
+    options = options or {}
+    overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
+    info = detect_rank(environ, sys.modules if modules is None else modules, overrides)
+    key, key_warning = launch_key(environ, info, options.get("launch_id"))
+    unknown = sorted(set(options) - KNOWN_OPTIONS)
+    return ClientSettings(
+        source=_endpoint_source(environ, endpoint, options.get("token")),
+        project=_first(environ, PROJECT_VARIABLES, project_name) or script_name(sys.argv),
+        name=_first(environ, ("TRACKER_RUN_NAME", "WANDB_NAME"), options.get("name")) or "",
+        run_id=_first(environ, ("TRACKER_RUN_ID",), run_id) or "",
+        backends=backends,
+        outdir=None if outdir is None else str(Path(outdir).absolute()),
+        primary_rank=_optional_rank(options.get("primary_rank")),
+        record_ranks=_record_ranks(options.get("record_ranks")),
+        rank=info,
+        launch_key=key,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        working_directory=str(Path.cwd()),
+        buffer_bytes=_buffer_bytes(environ, options.get("buffer_bytes")),
+        handle_timeout_s=_seconds(
+            environ, "TRACKER_HANDLE_TIMEOUT_S", options.get("handle_timeout"), HANDLE_TIMEOUT_S
+        ),
+        exit_timeout_s=_seconds(
+            environ, "TRACKER_EXIT_TIMEOUT_S", options.get("exit_timeout"), EXIT_TIMEOUT_S
+        ),
+        strict=_flag(environ, "TRACKER_STRICT", options.get("strict")),
+        warnings=tuple(filter(None, (info.warning, key_warning, _unknown_warning(unknown)))),
+    )
+
+
+def launch_key(
+    environ: Mapping[str, str], info: RankInfo, given: str | None = None
+) -> tuple[str, str | None]:
+    """What all ranks of one launch share and no other launch has, and a warning where that is doubtful."""
+    explicit = given or environ.get("TRACKER_LAUNCH_ID")
+    if explicit:
+        return explicit, None
+    address = environ.get("MASTER_ADDR", "")
+    rendezvous = f"{address}:{environ.get('MASTER_PORT', '')}" if address else ""
+    key = "@".join(filter(None, (_launcher_id(environ), rendezvous)))
+    if key:
+        return key, None
+    if info.world_size == 1:
+        return uuid.uuid4().hex, None
+    warning = (
+        "nothing tells this launch from another on the same daemon; "
+        "set TRACKER_LAUNCH_ID to a value that all of its ranks share"
+    )
+    return "default", warning
+
+
+def _launcher_id(environ: Mapping[str, str]) -> str:
+    torchrun = environ.get("TORCHELASTIC_RUN_ID", "")
+    if torchrun and torchrun != "none":
+        return torchrun
+    if environ.get("SLURM_JOB_ID") and environ.get("SLURM_STEP_ID"):
+        return f"{environ['SLURM_JOB_ID']}.{environ['SLURM_STEP_ID']}"
+    jobs = (
+        "PALS_APID",
+        "PMIX_NAMESPACE",
+        "PBS_JOBID",
+        "SLURM_JOB_ID",
+        "LSB_JOBID",
+        "FLUX_JOB_ID",
+        "COBALT_JOBID",
+    )
+    return _first(environ, jobs, None) or ""
+
+
+def script_name(argv: Sequence[str]) -> str:
+    """A project's name from the script's."""
+    path = Path(argv[0] if argv else "")
+    stem = path.parent.name if path.stem == "__main__" else path.stem
+    return stem if stem and stem != "-c" else "tracker"
+
+
+def _endpoint_source(
+    environ: Mapping[str, str], endpoint: str | os.PathLike[str] | None, token: str | None
+) -> EndpointSource:
+    if endpoint is None:
+        endpoint = _first(environ, ("TRACKER_ENDPOINT", "TRACKER_ENDPOINT_FILE"), None)
+    if endpoint is None:
+        raise EndpointError(
+            "no daemon is configured: start the script with `tracker-daemon run -- CMD…`, or start "
+            "`tracker-daemon serve --endpoint-file FILE` and pass endpoint=FILE or set TRACKER_ENDPOINT_FILE"
+        )
+    token = token or _token(environ)
+    text = os.fspath(endpoint)
+    if is_address(text):
+        return FixedEndpoint(Endpoint((text,), token, _tls_root(environ)))
+    if "/" in text or text.endswith(".json") or Path(text).exists():
+        return EndpointFile(Path(text).absolute(), token)
+    raise EndpointError(f"endpoint {text!r} is not host:port, unix:/path or the path of an endpoint file")
+
+
+def _token(environ: Mapping[str, str]) -> str | None:
+    if environ.get("TRACKER_TOKEN"):
+        return environ["TRACKER_TOKEN"]
+    path = environ.get("TRACKER_TOKEN_FILE")
+    return _read_file("TRACKER_TOKEN_FILE", path).decode().strip() if path else None
+
+
+def _tls_root(environ: Mapping[str, str]) -> bytes | None:
+    path = environ.get("TRACKER_TLS_ROOT")
+    return _read_file("TRACKER_TLS_ROOT", path) if path else None
+
+
+def _read_file(variable: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{variable} names {path}, which cannot be read: {error.strerror}") from None
+
+
+def _first(environ: Mapping[str, str], variables: Sequence[str], argument: str | None) -> str | None:
+    if argument:
+        return str(argument)
+    return next((environ[name] for name in variables if environ.get(name)), None)
+
+
+def _optional_rank(value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or not 0 <= value < limits.WORLD_SIZE_MAX:
+        raise SettingsError(f"primary_rank is {value!r}; it must be a rank, from 0")
+    return int(value)
+
+
+def _record_ranks(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Sequence):
+        return ",".join(str(rank) for rank in value)
+    raise SettingsError(f"record_ranks is {value!r}; it must be like '0,8-15', 'all' or a list of ranks")
+
+
+def _buffer_bytes(environ: Mapping[str, str], argument: object) -> int:
+    given = environ.get("TRACKER_BUFFER_BYTES") if argument is None else argument
+    if given is None or given == "":
+        return limits.CLIENT_BUFFER_BYTES
+    try:
+        size = int(str(given))
+    except ValueError:
+        size = 0
+    if size < BUFFER_BYTES_MIN:
+        raise SettingsError(
+            f"buffer_bytes is {given!r}; it must be a number of bytes from {BUFFER_BYTES_MIN}"
+        )
+    return size
+
+
+def _seconds(environ: Mapping[str, str], variable: str, argument: object, default: float) -> float:
+    given = environ.get(variable) if argument is None else argument
+    if given is None or given == "":
+        return default
+    try:
+        seconds = float(str(given))
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < TIMEOUT_MAX_S:
+        raise SettingsError(
+            f"{variable.removeprefix('TRACKER_').lower()} is {given!r}; it must be seconds from 0"
+        )
+    return seconds
+
+
+def _flag(environ: Mapping[str, str], variable: str, argument: object) -> bool:
+    if argument is not None:
+        return bool(argument)
+    text = environ.get(variable, "").strip().lower()
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    if text in ("1", "true", "yes", "on"):
+        return True
+    raise SettingsError(f"{variable} is {text!r}; it must be true or false")
+
+
+def _unknown_warning(unknown: list[str]) -> str | None:
+    if not unknown:
+        return None
+    return f"setup_tracker does not know {', '.join(unknown)}; it knows {', '.join(sorted(KNOWN_OPTIONS))}"

@@ -1,0 +1,30 @@
+"""What a tracker tells about itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrackerStatus:
+    """What ``Tracker.status()`` returns: this process's own state, without asking the daemon.
+
+    Points are values: a ``log()`` of ten metrics is ten. ``dropped_points`` did not fit the buffer and
+    will never be recorded; ``refused_values`` were neither numbers nor texts.
+    """
+
+    state: str = "disabled"
+    """connecting, connected, disconnected, finished, unfinished (``finish`` ran out of time) or disabled."""
+    run_id: str | None = None
+    attempt: int | None = None
+    buffered_points: int = 0
+    unacknowledged_points: int = 0
+    unacknowledged_batches: int = 0
+    unacknowledged_bytes: int = 0
+    acknowledged_sequence: int = 0
+    dropped_points: int = 0
+    refused_values: int = 0
+    calls_after_finish: int = 0
+    connections: int = 0
+    problem: str = ""
+    """Why there is no connection; empty while there is one."""
