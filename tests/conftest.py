@@ -1,0 +1,180 @@
+"""Real daemons and real ranks, for the tests that need them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 60.0
+
+
+def wait_until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
+    """Return once ``condition()`` is true; fail, naming ``what``, when it does not become so."""
+    deadline = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {patience_s:.0f} s in vain: {what}")
+        time.sleep(0.02)
+
+
+@dataclass
+class Daemon:
+    """One state directory and the daemon processes that serve it, one after another."""
+
+    home: Path
+    flags: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def outdir(self) -> Path:
+        return self.home / "out"
+
+    @property
+    def state_dir(self) -> Path:
+        return self.home / "state"
+
+    @property
+    def endpoint_file(self) -> Path:
+        return self.home / "endpoint.json"
+
+    @property
+    def endpoint(self) -> dict[str, object]:
+        return json.loads(self.endpoint_file.read_text())
+
+    def start(self) -> Daemon:
+        command = [
+            sys.executable, "-m", "tracker_daemon", "serve", "--state-dir", str(self.state_dir),
+            "--outdir", str(self.outdir), "--endpoint-file", str(self.endpoint_file), *self.flags,
+        ]  # fmt: skip
+        with (self.home / "daemon.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until(self._ready, "the daemon to be ready")
+        return self
+
+    def _ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            pytest.fail(f"the daemon did not start:\n{self.log()}")
+        return self.endpoint_file.exists() and self.endpoint["pid"] == self.process.pid
+
+    def log(self) -> str:
+        return (self.home / "daemon.log").read_text()
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM: drain and end."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE_S)
+
+    def status(self) -> dict[str, object]:
+        command = [sys.executable, "-m", "tracker_daemon", "status", "--json"]
+        command += ["--endpoint-file", str(self.endpoint_file)]
+        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+
+    def last_status(self) -> dict[str, object]:
+        return json.loads((self.state_dir / "last-status.json").read_text())
+
+    def rows(self, directory: Path | None = None) -> list[dict[str, str]]:
+        """What metrics.csv holds."""
+        with ((directory or self.outdir) / "metrics.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+@dataclass
+class Ranks:
+    """Rank processes that run a script against a daemon."""
+
+    daemon: Daemon
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(
+        self, script: str, ranks: range | list[int], world_size: int, **environ: str
+    ) -> list[subprocess.Popen[str]]:
+        """Start ``script`` as these ranks of ``world_size``, all of one launch."""
+        started = []
+        for rank in ranks:
+            variables = {
+                **os.environ,
+                "TRACKER_ENDPOINT_FILE": str(self.daemon.endpoint_file),
+                "TRACKER_LAUNCH_ID": "the-launch",
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(world_size),
+                **environ,
+            }
+            process = subprocess.Popen(
+                [sys.executable, "-c", script], env=variables, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            started.append(process)
+        self.processes.extend(started)
+        return started
+
+    def run(self, script: str, world_size: int, **environ: str) -> list[str]:
+        """Run all ranks of ``script`` to their end; what each printed."""
+        return [finish(process) for process in self.start(script, range(world_size), world_size, **environ)]
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    """What a rank printed, once it has ended well."""
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
+    return out
+
+
+# Test modules are no package (see pytest's importlib mode), so what they share hangs here.
+pytest.wait_until = wait_until
+pytest.finish = finish
+pytest.ranks_of = Ranks
+
+
+@pytest.fixture
+def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """``make_daemon(*flags)``: a daemon that is ready; ended with the test."""
+    made: list[Daemon] = []
+
+    def make(*flags: str) -> Daemon:
+        home = tmp_path / f"daemon{len(made)}"
+        home.mkdir()
+        made.append(Daemon(home, flags))
+        return made[-1].start()
+
+    yield make
+    for daemon in made:
+        if daemon.process is not None and daemon.process.poll() is None:
+            daemon.kill()
+
+
+@pytest.fixture
+def daemon(make_daemon: Callable[..., Daemon]) -> Daemon:
+    """A daemon with its default settings, but delivering to CSV."""
+    return make_daemon("--backends", "csv")
+
+
+@pytest.fixture
+def ranks(daemon: Daemon) -> Iterator[Ranks]:
+    """Rank processes for ``daemon``; those that still run end with the test."""
+    ranks = Ranks(daemon)
+    yield ranks
+    for process in ranks.processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
