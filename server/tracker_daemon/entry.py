@@ -16,7 +16,6 @@ EXTRA_PACKAGES = frozenset(
         "pydantic",
         "pydantic_settings",
         "rich",
-        "stamina",
         "structlog",
         "tomli",
         "typer",

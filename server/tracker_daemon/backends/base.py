@@ -10,11 +10,11 @@ truncates to the offset in its state, an SDK backend continues its own run by id
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 Commit = Callable[[bytes], None]
 """Durably records a backend's new state at the position reached so far; returns once committed."""
@@ -58,6 +58,11 @@ class RunDescription:
     outdir: Path
     epoch: int = 1
     """The journal's epoch: above 1, the journal has lost something, and nothing may be truncated."""
+    attempt: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """This backend's own options, as the script gave them: run name, tags, group, mode …"""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What the rank that opened the run said of its script: user, program, host, git state …"""
 
 
 class Backend(ABC):

@@ -1,0 +1,54 @@
+"""Print what a run recorded: the last values, the spread over the ranks, the files and how to view them.
+
+Usage::
+
+    python deploy/examples/summary.py runs/digits
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+AGGREGATES = ("mean", "std", "min", "max")
+
+
+def newest_metrics(directory: Path) -> Path:
+    """The metrics file written last in or below ``directory``, which may hold several runs."""
+    found = sorted(directory.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        sys.exit(f"{directory}: no metrics.csv there; has a run written to it?")
+    return found[-1]
+
+
+def read_columns(metrics: Path) -> dict[str, list[str]]:
+    """The file's columns, each with the values of the rows that have one."""
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [row[name] for row in rows if row[name]] for name in rows[0]} if rows else {}
+
+
+def print_values(columns: dict[str, list[str]]) -> None:
+    """One line a metric: its last value on the primary rank and, where there are, its last aggregates."""
+    print(f"{'metric':<20}{'values':>8}{'last':>12}" + "".join(f"{name:>12}" for name in AGGREGATES))
+    for name, values in columns.items():
+        if name == "step" or name.rpartition("/")[2] in (*AGGREGATES, "count"):
+            continue
+        last = [values, *(columns.get(f"{name}/{aggregate}", []) for aggregate in AGGREGATES)]
+        cells = "".join(f"{float(column[-1]):>12.5g}" if column else " " * 12 for column in last)
+        print(f"{name:<20}{len(values):>8}{cells}")
+
+
+def main() -> None:
+    """Print the summary of the directory that the command line names."""
+    if len(sys.argv) != 2:
+        sys.exit("usage: summary.py DIRECTORY")
+    metrics = newest_metrics(Path(sys.argv[1]))
+    config = metrics.with_name("config.json")
+    print_values(read_columns(metrics))
+    print(f"\nmetrics  {metrics}\n         view: column -s, -t {metrics} | less -S")
+    if config.exists():
+        print(f"config   {config}\n         view: less {config}")
+
+
+if __name__ == "__main__":
+    main()
