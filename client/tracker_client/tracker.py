@@ -1,4 +1,4 @@
-"""What a training script holds: :class:`Tracker`, :class:`NullTracker` and :func:`setup_tracker`.
+"""What a training script holds: :class:`Tracker`.
 
 ``Tracker.log`` is the hot path. It copies the dict, takes the time and appends to the staging buffer;
 which step is meant, what makes a row and whether a name is valid is decided later, by the sender.
@@ -12,28 +12,25 @@ from __future__ import annotations
 import atexit
 import json
 import logging
-import math
-import operator
 import os
-import secrets
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from time import time_ns
 from types import TracebackType
 from typing import Any
 
+from tracker_client.arguments import bounded_seconds, exit_code_for, exit_code_of, json_object, step_number
 from tracker_client.buffer import FAST_ROW_VALUES_MAX, VALUE_BYTES, HeavyRow, StagingBuffer
 from tracker_client.errors import DaemonRefused, EndpointError
+from tracker_client.introduction import introduce
 from tracker_client.refusals import Refusals
 from tracker_client.sender import Finish, LogConfig, Sender
-from tracker_client.settings import ClientSettings, backends_of, read_settings
+from tracker_client.settings import ClientSettings
 from tracker_client.status import TrackerStatus
-from tracker_client.stream import Introduction
 from tracker_client.values import PLAIN, snapshot
-from tracker_client.version import __version__
 from tracker_protocol import limits
 
 FINISH_TIMEOUT_S = 60.0
@@ -46,8 +43,6 @@ WAITS = ("recorded", "delivered")
 
 logger = logging.getLogger("tracker_client")
 _trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
-_ordinals: dict[tuple[str, str], int] = {}
-_ordinals_lock = threading.Lock()
 _forked_from_tracker = False
 
 
@@ -62,7 +57,7 @@ class Tracker:
         self._refusals = Refusals()
         self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
         self._rows = self._staging.rows
-        self._sender = Sender(settings, _introduce(settings), self._staging, self._refusals)
+        self._sender = Sender(settings, introduce(settings), self._staging, self._refusals)
         self._closed = False
         self._inert = False
         self._calls_after_finish = 0
@@ -104,7 +99,7 @@ class Tracker:
 
     def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
         """The general path: snapshot each value, weigh the row exactly."""
-        at = None if step is None else _step_number(step)
+        at = None if step is None else step_number(step)
         row = snapshot(metrics, self._refusals)
         deferred = False
         weight = len(row)
@@ -122,7 +117,7 @@ class Tracker:
             self._count_late_call()
             return
         try:
-            document = json.dumps(_json_object(config), default=str, allow_nan=True)
+            document = json.dumps(json_object(config), default=str, allow_nan=True)
             document.encode()
         except Exception as error:  # noqa: BLE001 - a value's own conversion to text may raise anything
             self._refusals.refuse("config", f"it cannot be written as JSON ({error!r}); it is not recorded")
@@ -152,9 +147,9 @@ class Tracker:
             self._closed = True
         if wait not in WAITS:
             logger.warning("finish(wait=%r): it is one of %s; waiting until recorded", wait, WAITS)
-        timeout = _bounded_seconds(timeout)
+        timeout = bounded_seconds(timeout, FINISH_TIMEOUT_S)
         deadline = time.monotonic() + timeout
-        self._sender.inbox.put(Finish(_exit_code(exit_code), wait == "delivered", deadline))
+        self._sender.inbox.put(Finish(exit_code_for(exit_code), wait == "delivered", deadline))
         self._sender.ended.wait(timeout + JOIN_GRACE_S)
         if not self._sender.finished:
             self._warn_unfinished(wait, timeout)
@@ -177,7 +172,7 @@ class Tracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.finish(_exit_code_of(error))
+        self.finish(exit_code_of(error))
 
     # ---- what it knows ---------------------------------------------------------------------------
 
@@ -271,179 +266,9 @@ class Tracker:
         self._inert = True
 
 
-class NullTracker(Tracker):
-    """Takes every call of a tracker and does nothing: for ``backends="none"``."""
-
-    def __init__(self) -> None:
-        pass
-
-    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - as in Tracker
-        """Do nothing."""
-
-    def log_config(self, config: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]]) -> None:
-        """Do nothing."""
-
-    def log_image(self, key: str, image_path: Any, caption: str | None = None) -> None:
-        """Do nothing."""
-
-    def log_artifacts(self, artifacts: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def watch(self, model: Any, **kwargs: Any) -> None:
-        """Do nothing."""
-
-    def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
-        """Do nothing."""
-
-    def get_backend(self, name: str) -> None:
-        """None: there is no backend."""
-
-    @property
-    def wandb_run(self) -> None:
-        """None."""
-
-    @property
-    def mlflow_run(self) -> None:
-        """None."""
-
-    @property
-    def run_id(self) -> None:
-        """None: there is no run."""
-
-    @property
-    def attempt(self) -> None:
-        """None: there is no run."""
-
-    def status(self) -> TrackerStatus:
-        """The status of a tracker that is disabled."""
-        return TrackerStatus()
-
-
-def setup_tracker(
-    project_name: str | None = None,
-    backends: str | Sequence[str] | None = None,
-    config: Mapping[str, Any] | None = None,
-    outdir: str | os.PathLike[str] | None = None,
-    rank: int | None = None,
-    run_id: str | None = None,
-    endpoint: str | os.PathLike[str] | None = None,
-    **kwargs: Any,
-) -> Tracker:
-    """Join the run, and return at once: connecting goes on in the background.
-
-    Args:
-        project_name: W&B's project, MLflow's experiment; from the environment or the script's name if None.
-        backends: "wandb,mlflow,csv" or a list; "none" gives a :class:`NullTracker`; None lets the
-            environment decide, and then the daemon.
-        config: the run's configuration, a nested dict.
-        outdir: where file backends write, on the daemon's host; relative to the working directory.
-        rank: this process's rank; detected from the launcher if None.
-        run_id: a run to resume or to name; else the daemon chooses.
-        endpoint: "host:port", "unix:/path" or the path of an endpoint file; else TRACKER_ENDPOINT or
-            TRACKER_ENDPOINT_FILE.
-        **kwargs: ``name``, ``primary_rank``, ``record_ranks``, ``world_size``, ``local_rank``,
-            ``launch_id``, ``token``, ``buffer_bytes``, ``handle_timeout`` and ``exit_timeout`` (seconds),
-            ``strict`` (wait for the daemon and raise if it refuses). Others are warned about.
-
-    Raises:
-        SettingsError: a value cannot be used.
-        EndpointError: no endpoint is configured, or (``strict``) no daemon answers.
-        RankUnknown: several processes are evident and the rank is not.
-        DaemonRefused: (``strict``) the daemon does not admit this rank.
-    """
-    wanted = backends_of(backends)
-    if wanted == "none":
-        return NullTracker()
-    if _forked_from_tracker:
-        logger.warning(
-            "setup_tracker in a forked child of a process that has a tracker records nothing, since gRPC "
-            "does not survive a fork; start this process with the 'spawn' method, or set up after forking"
-        )
-        return NullTracker()
-    settings = read_settings(
-        project_name=project_name, backends=wanted, outdir=outdir, rank=rank, run_id=run_id,
-        endpoint=endpoint, options=kwargs,
-    )  # fmt: skip
-    for warning in settings.warnings:
-        logger.warning("%s", warning)
-    tracker = Tracker(settings, config)
-    if settings.strict:
-        tracker.wait_until_admitted()
-    return tracker
-
-
-def _introduce(settings: ClientSettings) -> Introduction:
-    key = (settings.project, settings.name)
-    with _ordinals_lock:
-        ordinal = _ordinals.get(key, 0)
-        _ordinals[key] = ordinal + 1
-    return Introduction(
-        stream_id=secrets.token_bytes(16),
-        launch_key=_valid(settings.launch_key),
-        project=_valid(settings.project),
-        name=_valid(settings.name),
-        ordinal=ordinal,
-        run_id=_valid(settings.run_id),
-        rank=settings.rank.rank,
-        world_size=settings.rank.world_size or 0,
-        local_rank=settings.rank.local_rank,
-        rank_source=settings.rank.source,
-        host=_valid(settings.host),
-        pid=settings.pid,
-        client_version=__version__,
-        working_directory=_valid(settings.working_directory),
-        backends=None if settings.backends is None else _valid(settings.backends),
-        outdir=None if settings.outdir is None else _valid(settings.outdir),
-        primary_rank=settings.primary_rank,
-        record_ranks=settings.record_ranks,
-    )
-
-
-def _valid(text: str) -> str:
-    """``text`` as UTF-8 can carry it; names of files may hold bytes that are none."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _step_number(step: Any) -> int:
-    try:
-        return operator.index(step)
-    except TypeError:
-        number = float(step)
-        if number.is_integer():
-            return int(number)
-        raise
-
-
-def _json_object(value: Any) -> Any:
-    """``value`` with texts for keys, all the way down; as for ``json``, what is no container stays."""
-    if isinstance(value, Mapping):
-        return {str(key): _json_object(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_object(item) for item in value]
-    return value
-
-
-def _exit_code(code: Any) -> int:
-    if isinstance(code, int):
-        return max(-(2**31), min(2**31 - 1, int(code)))
-    return 0 if code is None else 1
-
-
-def _exit_code_of(error: BaseException | None) -> int:
-    if isinstance(error, SystemExit):
-        return _exit_code(error.code)
-    return 0 if error is None else 1
-
-
-def _bounded_seconds(timeout: Any) -> float:
-    try:
-        seconds = float(timeout)
-    except (TypeError, ValueError, OverflowError):
-        return FINISH_TIMEOUT_S
-    return FINISH_TIMEOUT_S if math.isnan(seconds) else min(max(0.0, seconds), threading.TIMEOUT_MAX / 2)
+def is_forked_child() -> bool:
+    """Whether this process was forked from one that had a tracker."""
+    return _forked_from_tracker
 
 
 def _finish_all() -> None:

@@ -1,0 +1,60 @@
+"""The tracker that records nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tracker_client.status import TrackerStatus
+from tracker_client.tracker import FINISH_TIMEOUT_S, Tracker
+
+
+class NullTracker(Tracker):
+    """Takes every call of a tracker and does nothing: for ``backends="none"``."""
+
+    def __init__(self) -> None:
+        pass
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - as in Tracker
+        """Do nothing."""
+
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]]) -> None:
+        """Do nothing."""
+
+    def log_image(self, key: str, image_path: Any, caption: str | None = None) -> None:
+        """Do nothing."""
+
+    def log_artifacts(self, artifacts: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def watch(self, model: Any, **kwargs: Any) -> None:
+        """Do nothing."""
+
+    def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
+        """Do nothing."""
+
+    def get_backend(self, name: str) -> None:
+        """None: there is no backend."""
+
+    @property
+    def wandb_run(self) -> None:
+        """None."""
+
+    @property
+    def mlflow_run(self) -> None:
+        """None."""
+
+    @property
+    def run_id(self) -> None:
+        """None: there is no run."""
+
+    @property
+    def attempt(self) -> None:
+        """None: there is no run."""
+
+    def status(self) -> TrackerStatus:
+        """The status of a tracker that is disabled."""
+        return TrackerStatus()

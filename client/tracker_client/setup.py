@@ -1,0 +1,67 @@
+"""``setup_tracker``: from arguments and the environment to a tracker."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tracker_client.null_tracker import NullTracker
+from tracker_client.settings import backends_of, read_settings
+from tracker_client.tracker import Tracker, is_forked_child
+
+logger = logging.getLogger("tracker_client")
+
+
+def setup_tracker(
+    project_name: str | None = None,
+    backends: str | Sequence[str] | None = None,
+    config: Mapping[str, Any] | None = None,
+    outdir: str | os.PathLike[str] | None = None,
+    rank: int | None = None,
+    run_id: str | None = None,
+    endpoint: str | os.PathLike[str] | None = None,
+    **kwargs: Any,
+) -> Tracker:
+    """Join the run, and return at once: connecting goes on in the background.
+
+    Args:
+        project_name: W&B's project, MLflow's experiment; from the environment or the script's name if None.
+        backends: "wandb,mlflow,csv" or a list; "none" gives a :class:`NullTracker`; None lets the
+            environment decide, and then the daemon.
+        config: the run's configuration, a nested dict.
+        outdir: where file backends write, on the daemon's host; relative to the working directory.
+        rank: this process's rank; detected from the launcher if None.
+        run_id: a run to resume or to name; else the daemon chooses.
+        endpoint: "host:port", "unix:/path" or the path of an endpoint file; else TRACKER_ENDPOINT or
+            TRACKER_ENDPOINT_FILE.
+        **kwargs: ``name``, ``primary_rank``, ``record_ranks``, ``world_size``, ``local_rank``,
+            ``launch_id``, ``token``, ``buffer_bytes``, ``handle_timeout`` and ``exit_timeout`` (seconds),
+            ``strict`` (wait for the daemon and raise if it refuses). Others are warned about.
+
+    Raises:
+        SettingsError: a value cannot be used.
+        EndpointError: no endpoint is configured, or (``strict``) no daemon answers.
+        RankUnknown: several processes are evident and the rank is not.
+        DaemonRefused: (``strict``) the daemon does not admit this rank.
+    """
+    wanted = backends_of(backends)
+    if wanted == "none":
+        return NullTracker()
+    if is_forked_child():
+        logger.warning(
+            "setup_tracker in a forked child of a process that has a tracker records nothing, since gRPC "
+            "does not survive a fork; start this process with the 'spawn' method, or set up after forking"
+        )
+        return NullTracker()
+    settings = read_settings(
+        project_name=project_name, backends=wanted, outdir=outdir, rank=rank, run_id=run_id,
+        endpoint=endpoint, options=kwargs,
+    )  # fmt: skip
+    for warning in settings.warnings:
+        logger.warning("%s", warning)
+    tracker = Tracker(settings, config)
+    if settings.strict:
+        tracker.wait_until_admitted()
+    return tracker

@@ -1,0 +1,170 @@
+"""Settings: arguments over the environment, the launch key, the endpoint."""
+
+import json
+
+import pytest
+
+from tracker_client import NullTracker, setup_tracker
+from tracker_client.endpoint import EndpointFile
+from tracker_client.errors import EndpointError, SettingsError
+from tracker_client.rank import RankInfo
+from tracker_client.settings import backends_of, launch_key, read_settings, script_name
+
+ALONE = RankInfo(0, 1, 0, "one process")
+OF_FOUR = RankInfo(1, 4, 1, "MPICH")
+HERE = {"TRACKER_ENDPOINT": "localhost:1"}
+
+
+def settings(environ=None, **arguments):
+    return read_settings(environ={**HERE, **(environ or {})}, modules={}, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"TRACKER_LAUNCH_ID": "a", "TORCHELASTIC_RUN_ID": "b", "MASTER_ADDR": "h"}, "a"),
+        ({"TORCHELASTIC_RUN_ID": "b", "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "2"}, "b"),
+        ({"TORCHELASTIC_RUN_ID": "none", "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "2"}, "1.2"),
+        ({"PALS_APID": "p", "PBS_JOBID": "j"}, "p"),
+        ({"PMIX_NAMESPACE": "n", "SLURM_JOB_ID": "1"}, "n"),
+        ({"SLURM_JOB_ID": "1"}, "1"),
+        ({"PBS_JOBID": "j", "MASTER_ADDR": "h", "MASTER_PORT": "29"}, "j@h:29"),
+        ({"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "h", "MASTER_PORT": "29"}, "h:29"),
+        ({"LSB_JOBID": "l"}, "l"),
+        ({"FLUX_JOB_ID": "f"}, "f"),
+        ({"COBALT_JOBID": "c"}, "c"),
+    ],
+)
+def test_the_launch_key_is_what_the_ranks_of_one_launch_share(environ, expected):
+    assert launch_key(environ, OF_FOUR) == (expected, None)
+
+
+def test_a_single_process_is_its_own_launch():
+    (one, _), (other, warning) = launch_key({}, ALONE), launch_key({}, ALONE)
+    assert one != other
+    assert warning is None
+
+
+def test_several_processes_that_nothing_ties_together_are_warned_about():
+    key, warning = launch_key({}, OF_FOUR)
+    assert key == "default"
+    assert "TRACKER_LAUNCH_ID" in warning
+
+
+@pytest.mark.parametrize(
+    ("argument", "environ", "expected"),
+    [
+        (None, {}, None),
+        ("wandb, csv,,csv", {}, "wandb,csv"),
+        (["csv", " MLflow "], {}, "csv,mlflow"),
+        ("none", {"TRACKER_BACKENDS": "csv"}, "none"),
+        ([], {}, "none"),
+        ("", {}, "none"),
+        (None, {"EZPZ_TRACKERS": "a", "EZPZ_TRACKER_BACKENDS": "b"}, "b"),
+        (None, {"TRACKER_BACKENDS": "", "EZPZ_TRACKERS": "a"}, "none"),
+    ],
+)
+def test_backends_come_from_the_argument_then_the_environment(argument, environ, expected):
+    assert backends_of(argument, environ) == expected
+
+
+def test_no_backends_make_a_silent_null_tracker(caplog):
+    tracker = setup_tracker(backends="none")
+    assert isinstance(tracker, NullTracker)
+    with tracker:
+        tracker.log({"a": 1})
+        tracker.log_config({})
+        tracker.log_table("k", [], [])
+        tracker.log_image("k", "p")
+        tracker.log_artifacts({})
+        tracker.watch(None)
+    assert tracker.get_backend("wandb") is None
+    assert (tracker.wandb_run, tracker.mlflow_run, tracker.run_id, tracker.attempt) == (None,) * 4
+    assert tracker.status().state == "disabled"
+    assert caplog.records == []
+
+
+def test_project_and_name_and_run_id():
+    assert settings({"WB_PROJECT_NAME": "c", "WANDB_PROJECT": "b"}).project == "b"
+    assert settings({"WB_PROJECT": "a"}, project_name="mine").project == "mine"
+    assert settings({"TRACKER_RUN_ID": "r"}).run_id == "r"
+    assert settings({"WANDB_NAME": "n"}).name == "n"
+    assert settings(options={"name": "given"}).name == "given"
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["/a/train.py"], "train"),
+        (["/a/pkg/__main__.py"], "pkg"),
+        (["-c"], "tracker"),
+        ([""], "tracker"),
+        ([], "tracker"),
+    ],
+)
+def test_the_project_defaults_to_the_scripts_name(argv, expected):
+    assert script_name(argv) == expected
+
+
+def test_outdir_is_resolved_against_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert settings(outdir="runs").outdir == str(tmp_path / "runs")
+    assert settings().outdir is None
+
+
+def test_options_of_nobody_are_named_together_with_those_that_exist():
+    (warning,) = settings(options={"tgas": ["a"]}).warnings
+    assert "tgas" in warning
+    assert "record_ranks" in warning
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"buffer_bytes": 10},
+        {"buffer_bytes": "many"},
+        {"primary_rank": -1},
+        {"handle_timeout": "soon"},
+        {"record_ranks": 3},
+    ],
+)
+def test_unusable_options_are_errors(options):
+    with pytest.raises(SettingsError):
+        settings(options=options)
+
+
+def test_without_an_endpoint_the_error_says_how_to_get_one():
+    with pytest.raises(EndpointError, match="tracker-daemon run"):
+        read_settings(environ={}, modules={})
+    with pytest.raises(EndpointError, match="endpoint file"):
+        settings(endpoint="nonsense")
+
+
+def test_an_endpoint_file_is_read_again_each_time(tmp_path):
+    path = tmp_path / "endpoint.json"
+    source = settings({"TRACKER_ENDPOINT_FILE": str(path), "TRACKER_ENDPOINT": ""}).source
+    with pytest.raises(EndpointError, match="not there"):
+        source.read()
+    path.write_text(
+        json.dumps({"endpoint": "a:1", "endpoints": ["a:1", "b:2"], "token": "t", "tls_root_pem": None})
+    )
+    assert source.read().addresses == ("a:1", "b:2")
+    assert source.read().token == "t"
+    path.write_text(json.dumps({"endpoint": "unix:/x", "token": "t2"}))
+    assert source.read().addresses == ("unix:/x",)
+    for text in ("{", "[]", '{"endpoint": 3}', '{"endpoints": ["nowhere"]}'):
+        path.write_text(text)
+        with pytest.raises(EndpointError):
+            source.read()
+
+
+def test_tokens_come_from_argument_variable_or_file_and_stay_out_of_reprs(tmp_path):
+    path = tmp_path / "token"
+    path.write_text("filed\n")
+    assert settings({"TRACKER_TOKEN_FILE": str(path)}).source.read().token == "filed"
+    source = settings({"TRACKER_TOKEN": "secret"}).source
+    assert source.read().token == "secret"
+    assert "secret" not in repr(source)
+    assert "secret" not in repr(EndpointFile(path, "secret"))
+    with pytest.raises(SettingsError, match="TRACKER_TOKEN_FILE"):
+        settings({"TRACKER_TOKEN_FILE": str(tmp_path / "missing")})

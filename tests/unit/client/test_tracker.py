@@ -1,0 +1,532 @@
+"""The tracker against a daemon: what is logged arrives once, in order, whatever the network does."""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+from pathlib import Path
+
+import grpc
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tracker_client import Tracker, setup_tracker
+from tracker_client.errors import DaemonRefused, EndpointError
+from tracker_client.refusals import Refusals
+from tracker_protocol import limits
+
+TOKEN = "right-token"
+
+
+def series(daemon, name="loss"):
+    return [(point.step, point.value) for point in daemon.points if point.name == name]
+
+
+# ---- the way there -------------------------------------------------------------------------------
+
+
+def test_what_is_logged_arrives_in_order_and_finish_waits_until_it_is_recorded(daemon, connect):
+    tracker = connect(daemon)
+    for step in range(500):
+        tracker.log({"loss": step / 2, "step": step}, step)
+    tracker.finish()
+    assert series(daemon) == [(step, step / 2) for step in range(500)]
+    assert daemon.stream.finish == 0
+    assert tracker.status().state == "finished"
+    assert tracker.status().unacknowledged_batches == 0
+
+
+def test_the_hello_says_who_this_is_and_unset_options_stay_unset(daemon, connect, monkeypatch):
+    monkeypatch.setenv("TRACKER_LAUNCH_ID", "launch")
+    tracker = connect(
+        daemon, rank=2, world_size=4, local_rank=1, name="n", run_id="r", outdir="/o", project_name="hello-p"
+    )
+    assert (tracker.run_id, tracker.attempt) == ("run-1", 1)
+    hello = daemon.hellos[0]
+    assert (hello.protocol_version, len(hello.stream_id)) == (1, 16)
+    assert (hello.launch.key, hello.launch.project, hello.launch.name, hello.launch.run_id) == (
+        "launch",
+        "hello-p",
+        "n",
+        "r",
+    )
+    assert (hello.process.rank, hello.process.world_size, hello.process.local_rank) == (2, 4, 1)
+    assert (hello.process.pid, hello.process.host) == (os.getpid(), socket.gethostname())
+    assert hello.options.outdir == "/o"
+    assert not hello.options.HasField("backends")
+    assert not hello.options.HasField("primary_rank")
+
+
+def test_set_ups_of_one_project_are_counted(daemon, connect, wait_until):
+    for _ in range(2):
+        connect(daemon, project_name="counted").finish()
+    connect(daemon, project_name="counted", name="other").finish()
+    ordinals = [hello.launch.ordinal for hello in daemon.hellos]
+    assert ordinals == [0, 1, 0]
+
+
+def test_setting_up_returns_at_once_and_what_is_logged_before_the_daemon_is_there_arrives(
+    make_daemon, tmp_path
+):
+    path = tmp_path / "endpoint.json"
+    tracker = setup_tracker("late", endpoint=path, exit_timeout=0.1)
+    for step in range(50):
+        tracker.log({"loss": 1.0}, step)
+    daemon = make_daemon()
+    path.write_text(json.dumps({"endpoints": ["127.0.0.1:1", daemon.endpoint], "token": TOKEN}))
+    tracker.finish()
+    assert len(series(daemon)) == 50
+
+
+def test_a_unix_socket_is_an_endpoint(make_daemon, connect, tmp_path):
+    daemon = make_daemon()
+    daemon.stop()
+    address = f"unix:{tmp_path}/socket"
+    daemon.start(address)
+    tracker = connect(daemon, endpoint=address)
+    tracker.log({"loss": 1.0})
+    tracker.finish()
+    assert series(daemon) == [(0, 1.0)]
+
+
+def test_proxies_of_the_environment_are_ignored(daemon, connect, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "grpc_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0})
+    tracker.finish()
+    assert series(daemon) == [(0, 1.0)]
+
+
+# ---- the data's rules ----------------------------------------------------------------------------
+
+
+def test_automatic_steps_go_on_from_where_the_daemon_says(make_daemon, connect):
+    daemon = make_daemon(next_step=40)
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0})
+    tracker.log({"loss": 2.0})
+    tracker.log({"loss": 3.0}, 7)
+    tracker.log({"loss": 4.0})
+    tracker.finish()
+    assert series(daemon) == [(40, 1.0), (41, 2.0), (7, 3.0), (8, 4.0)]
+
+
+def test_uncommitted_rows_merge_and_finish_closes_the_last(daemon, connect):
+    tracker = connect(daemon)
+    tracker.log({"a": 1.0}, step=3, commit=False)
+    tracker.log({"b": 2.0})
+    tracker.log({"a": 5.0}, commit=False)
+    tracker.finish()
+    assert [(p.name, p.step, p.value) for p in daemon.points] == [("a", 3, 1.0), ("b", 3, 2.0), ("a", 4, 5.0)]
+
+
+def test_what_is_recorded_is_the_value_at_the_call(daemon, connect):
+    np = pytest.importorskip("numpy")
+    tracker = connect(daemon)
+    array, metrics = np.array(1.0), {"plain": 1.0}
+    metrics["array"] = array
+    tracker.log(metrics, np.int64(4))
+    array[...] = 9.0
+    metrics["plain"] = 9.0
+    tracker.finish()
+    assert {(p.name, p.step, p.value) for p in daemon.points} == {("plain", 4, 1.0), ("array", 4, 1.0)}
+
+
+def test_values_still_on_their_device_hold_back_what_was_logged_after_them(
+    daemon, connect, monkeypatch, wait_until
+):
+    class Pending:
+        def __init__(self):
+            self.done = False
+
+        def ready(self):
+            return self.done
+
+        def value(self):
+            return 7.0
+
+    pending = Pending()
+    monkeypatch.setattr("tracker_client.tracker.snapshot", lambda metrics, refusals: {"loss": pending})
+    tracker = connect(daemon)
+    tracker.log({"loss": object()}, 0)
+    tracker.log({"loss": 1.0}, 1)
+    wait_until(lambda: len(daemon.heartbeats) > 2)
+    assert daemon.points == []
+    assert min(daemon.heartbeats[-1:]) > 0  # names a sequence that does not exist yet: not flushed
+    assert tracker.status().buffered_points == 2
+    pending.done = True
+    tracker.finish()
+    assert series(daemon) == [(0, 7.0), (1, 1.0)]
+
+
+def test_configurations_arrive_in_order_as_json(daemon, connect, caplog):
+    tracker = connect(daemon, config={"lr": 1, "path": Path("/x"), 3: {"deep": (1, 2)}})
+    tracker.log_config({"lr": 2})
+    tracker.log_config({"big": "x" * limits.CONFIG_MAX_BYTES})
+    tracker.log_config(3)
+    tracker.finish()
+    first, second, *rest = [json.loads(document) for document in daemon.stream.config]
+    assert first == {"lr": 1, "path": "/x", "3": {"deep": [1, 2]}}
+    assert second == {"lr": 2}
+    assert len(rest) <= 1
+    assert "config" in caplog.text
+
+
+def test_bad_input_is_counted_and_warned_about_once_per_key(daemon, connect, caplog):
+    tracker = connect(daemon)
+    for step in range(5):
+        tracker.log({"loss": 1.0, "figure": object(), 4: 1.0}, step)
+        tracker.log("no mapping")
+        tracker.log({"loss": 1.0}, step="soon")
+    tracker.finish()
+    assert len(series(daemon)) == 5
+    assert tracker.status().refused_values == 20
+    assert (
+        sorted(record.levelname for record in caplog.records if record.name == "tracker_client")
+        == ["WARNING"] * 3
+    )
+
+
+TEXTS = st.sampled_from(["", "a", "é", "\ud800", "\0", "x" * 600])
+ODD = st.one_of(
+    st.none(),
+    TEXTS,
+    st.integers(),
+    st.floats(),
+    st.binary(max_size=4),
+    st.lists(st.none(), max_size=2),
+    st.booleans(),
+)
+
+
+@given(
+    metrics=ODD | st.dictionaries(ODD.filter(lambda key: not isinstance(key, list)), ODD),
+    step=ODD,
+    commit=ODD,
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+def test_log_never_raises(shared_tracker, metrics, step, commit):
+    shared_tracker.log(metrics, step, commit)
+    shared_tracker.log_config(metrics)
+
+
+@pytest.fixture
+def shared_tracker(daemon, connect, caplog):
+    caplog.set_level(logging.CRITICAL)
+    tracker = connect(daemon)
+    yield tracker
+    tracker.log({"loss": 1.0}, 77)
+    tracker.finish()
+    assert (77, 1.0) in series(daemon)  # and the sender survived all of it
+
+
+def test_many_threads_may_log_and_lose_nothing(daemon, connect):
+    tracker = connect(daemon)
+
+    def work(thread):
+        for step in range(2_000):
+            tracker.log({f"loss/{thread}": float(step)}, step)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    tracker.finish()
+    for number in range(4):
+        assert series(daemon, f"loss/{number}") == [(step, float(step)) for step in range(2_000)]
+
+
+# ---- broken connections --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("at", [1, 2, 3, 5])
+def test_a_broken_stream_is_resumed_and_every_value_arrives_once(
+    make_daemon, connect, stored, at, wait_until
+):
+    daemon = make_daemon(break_at=(at, stored), flush_interval_ms=5)
+    tracker = connect(daemon)
+    for step in range(5):
+        tracker.log({"loss": float(step), f"new/{step}": 1.0}, step)
+        wait_until(lambda want=step + 1: len(series(daemon)) == want)
+    tracker.finish()
+    assert series(daemon) == [(step, float(step)) for step in range(5)]
+    assert [len(series(daemon, f"new/{step}")) for step in range(5)] == [1] * 5
+    assert len(daemon.hellos) == 2
+    assert tracker.status().dropped_points == 0
+
+
+def test_a_daemon_that_is_restarted_is_found_again(make_daemon, connect, tmp_path, wait_until):
+    path = tmp_path / "endpoint.json"
+    daemon = make_daemon()
+    path.write_text(json.dumps({"endpoint": daemon.endpoint, "token": TOKEN}))
+    tracker = connect(daemon, endpoint=str(path), token=None)
+    tracker.log({"loss": 0.0}, 0)
+    wait_until(lambda: series(daemon) == [(0, 0.0)])
+    daemon.stop()
+    for step in range(1, 100):
+        tracker.log({"loss": float(step)}, step)
+    daemon.start()
+    path.write_text(json.dumps({"endpoint": daemon.endpoint, "token": TOKEN}))
+    tracker.finish()
+    assert series(daemon) == [(step, float(step)) for step in range(100)]
+    assert tracker.status().connections == 2
+
+
+def test_what_does_not_fit_is_dropped_oldest_first_declared_and_counted(make_daemon, connect, wait_until):
+    daemon = make_daemon()
+    tracker = connect(daemon, buffer_bytes=1024 * 1024)
+    wait_until(lambda: tracker.status().connections == 1)
+    daemon.stop()
+    rows = 0
+    while tracker.status().dropped_points < 20_000:
+        for _ in range(2_000):
+            tracker.log({f"m{key}": float(rows) for key in range(20)}, rows)
+            rows += 1
+        status = tracker.status()
+        assert status.unacknowledged_bytes <= 1024 * 1024
+    port = daemon.port
+    daemon.start(f"127.0.0.1:{port}")
+    tracker.finish()
+    arrived, dropped = series(daemon, "m3"), tracker.status().dropped_points
+    assert len(daemon.points) + dropped == rows * 20
+    assert arrived[-1] == (rows - 1, float(rows - 1))
+    assert [step for step, _ in arrived] == sorted({step for step, _ in arrived})
+    gaps = sum(points for _, _, points in daemon.stream.gaps)
+    last = daemon.stream.bodies[max(daemon.stream.bodies)]
+    assert gaps + last.dropped_points == dropped
+
+
+def test_drops_that_had_arrived_after_all_are_forgiven(make_daemon, connect, wait_until):
+    daemon = make_daemon(flush_interval_ms=5)
+    daemon.acknowledging.clear()
+    tracker = connect(daemon, buffer_bytes=1024 * 1024)
+    for step in range(2_000):
+        tracker.log({"loss": 1.0}, step)
+    wait_until(lambda: len(series(daemon)) == 2_000)
+    held = tracker._sender.intake.held
+    assert tracker.status().unacknowledged_points == 2_000
+    sent_points = held.held_points
+    daemon.stop()
+    wait_until(lambda: tracker.status().state == "disconnected")
+    held.shrink(0)  # as if the buffer had filled up meanwhile
+    assert tracker.status().dropped_points == sent_points
+    daemon.acknowledging.set()
+    daemon.start(f"127.0.0.1:{daemon.port}")
+    tracker.finish()
+    assert tracker.status().dropped_points == 0
+    assert daemon.stream.gaps == []
+
+
+def test_an_idle_rank_says_that_all_it_logged_is_sent(daemon, connect, wait_until):
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0})
+    wait_until(lambda: daemon.points and len(daemon.heartbeats) > 3)
+    assert daemon.heartbeats[-1] == daemon.stream.next_sequence - 1
+    tracker.log({"loss": 1.0}, commit=False)
+    count = len(daemon.heartbeats)
+    wait_until(lambda: len(daemon.heartbeats) > count + 2)
+    assert daemon.heartbeats[-1] == daemon.stream.next_sequence  # a row is pending: not all is sent
+    flushed = [body.flushed for body in daemon.stream.bodies.values() if body.blocks]
+    assert flushed == [True]
+    tracker.finish()
+
+
+# ---- refusals ------------------------------------------------------------------------------------
+
+
+def test_a_refusal_is_warned_about_once_with_the_daemons_words(
+    make_daemon, connect, caplog, wait_until, monkeypatch
+):
+    monkeypatch.setattr(limits, "RECONNECT_BACKOFF_MAX_S", 0.02)
+    refusal = (grpc.StatusCode.ALREADY_EXISTS, "rank 0 is host-b's process 7")
+    daemon = make_daemon(refusal=refusal)
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0})
+    wait_until(lambda: tracker._sender._failures > 3)
+    assert [r.getMessage() for r in caplog.records if "host-b" in r.getMessage()] != []
+    assert len([r for r in caplog.records if "host-b" in r.getMessage()]) == 1
+    daemon.refusal = None
+    tracker.finish()
+    assert series(daemon) == [(0, 1.0)]
+
+
+def test_strict_raises_what_the_daemon_says(make_daemon, connect):
+    daemon = make_daemon()
+    with pytest.raises(DaemonRefused, match="token"):
+        connect(daemon, token="wrong", strict=True)
+    with pytest.raises(EndpointError):
+        connect(daemon, endpoint="127.0.0.1:1", strict=True, handle_timeout=0.2)
+    assert connect(daemon, strict=True).status().connections == 1
+
+
+# ---- the end -------------------------------------------------------------------------------------
+
+
+def test_finish_twice_is_one_and_later_calls_are_counted_and_warned_about_once(daemon, connect, caplog):
+    tracker = connect(daemon)
+    tracker.finish(3)
+    tracker.finish(0)
+    for _ in range(4):
+        tracker.log({"loss": 1.0})
+    tracker.log_config({})
+    assert daemon.stream.finish == 3
+    assert tracker.status().calls_after_finish == 5
+    assert len([r for r in caplog.records if "after finish" in r.getMessage()]) == 1
+    assert daemon.points == []
+
+
+def test_finish_waits_for_delivery_when_asked_to(daemon, connect):
+    daemon.delivered.clear()
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0})
+    done = threading.Event()
+
+    def finish():
+        tracker.finish(wait="delivered")
+        done.set()
+
+    threading.Thread(target=finish).start()
+    assert daemon.delivery_asked.wait(10)
+    assert daemon.stream.finish == 0
+    assert not done.is_set()
+    daemon.delivered.set()
+    assert done.wait(10)
+    assert tracker.status().state == "finished"
+
+
+def test_finish_gives_up_at_its_timeout_and_says_what_is_not_acknowledged(
+    make_daemon, connect, caplog, wait_until
+):
+    daemon = make_daemon()
+    daemon.acknowledging.clear()
+    tracker = connect(daemon)
+    tracker.log({"a": 1.0, "b": 2.0, "c": 3.0})
+    wait_until(lambda: len(daemon.points) == 3)
+    tracker.finish(timeout=0.2)
+    assert "3 values are not acknowledged" in caplog.text
+    assert tracker.status().state == "unfinished"
+    gone = connect(daemon, endpoint="127.0.0.1:1")
+    gone.log({"a": 1.0, "b": 1.0})
+    gone.finish(timeout=0.1)
+    assert "2 values are not acknowledged" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(None, 0), (ValueError, 1), (KeyboardInterrupt, 1), (SystemExit(0), 0), (SystemExit(4), 4)],
+)
+def test_the_context_manager_finishes_with_the_exceptions_state(daemon, connect, error, code):
+    with contextlib.suppress(ValueError, KeyboardInterrupt, SystemExit), connect(daemon) as tracker:
+        assert isinstance(tracker, Tracker)
+        if error is not None:
+            raise error
+    assert daemon.stream.finish == code
+
+
+def run_script(daemon, body, *, timeout=60):
+    script = textwrap.dedent(body)
+    paths = os.pathsep.join(path for path in sys.path if path)
+    environ = {**os.environ, "TRACKER_ENDPOINT": daemon.endpoint, "TRACKER_TOKEN": TOKEN, "PYTHONPATH": paths}
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("", 0), ("raise ValueError('lost')", 1), ("raise SystemExit(0)", 0)]
+)
+def test_a_script_that_never_finishes_is_finished_at_its_exit_with_its_state(daemon, end, code):
+    script = f"""
+        from tracker_client import setup_tracker
+        tracker = setup_tracker("script")
+        for step in range(100):
+            tracker.log({{"loss": 1.0}}, step)
+        {end}
+    """
+    run_script(daemon, script)
+    assert len(series(daemon)) == 100
+    assert daemon.stream.finish == code
+
+
+def test_the_client_imports_no_array_library_and_no_backend(daemon):
+    script = """
+        import sys
+        from tracker_client import setup_tracker
+        with setup_tracker("script") as tracker:
+            tracker.log({"loss": 1.0, "text": "t"})
+        foreign = {"numpy", "torch", "jax", "wandb", "mlflow", "msgspec", "pydantic", "tracker_daemon"}
+        print(sorted(foreign & set(sys.modules)))
+    """
+    result = run_script(daemon, script)
+    assert (result.stdout.strip(), result.stderr) == ("[]", "")
+
+
+# ---- fork ----------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_is_inert_and_ends_by_itself(daemon):
+    script = """
+        import os, sys, time, warnings
+        warnings.simplefilter("ignore")
+        from tracker_client import NullTracker, setup_tracker
+        tracker = setup_tracker("fork")
+        tracker.log({"parent": 1.0})
+        assert tracker.run_id == "run-1"
+        children = []
+        for how in ("exit", "hard", "raise"):
+            pid = os.fork()
+            if pid == 0:
+                for _ in range(1000):
+                    tracker.log({"child": 1.0})
+                tracker.log_config({"child": 1})
+                tracker.finish(9)
+                assert tracker.status().state == "disabled"
+                assert isinstance(setup_tracker("child"), NullTracker)
+                tracker = None
+                if how == "hard":
+                    os._exit(0)
+                if how == "raise":
+                    raise ValueError("expected")
+                sys.exit(0)
+            children.append(pid)
+        deadline = time.monotonic() + 30
+        codes = []
+        while len(codes) < 3 and time.monotonic() < deadline:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid:
+                codes.append(os.waitstatus_to_exitcode(status))
+            time.sleep(0.01)
+        print(sorted(codes))
+        tracker.log({"parent": 2.0})
+        tracker.finish()
+    """
+    result = run_script(daemon, script)
+    assert result.stdout.strip() == "[0, 0, 1]", result.stderr
+    assert series(daemon, "parent") == [(0, 1.0), (1, 2.0)]
+    assert series(daemon, "child") == []
+    assert daemon.stream.config == []
+    assert daemon.stream.finish == 0
+
+
+def test_warnings_end_after_many_keys(caplog):
+    refusals = Refusals()
+    for key in range(1_500):
+        refusals.refuse(key, "no")
+    assert refusals.count == 1_500
+    assert len(caplog.records) == 1_002

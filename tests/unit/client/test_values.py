@@ -1,0 +1,211 @@
+"""Values: what is recorded is the value at the call, and what is none is counted and named once."""
+
+import decimal
+import fractions
+import sys
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker_client.refusals import Refusals
+from tracker_client.values import UnusableValue, snapshot, snapshot_value
+from tracker_protocol import limits
+
+np = pytest.importorskip("numpy")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.float32(0.5), 0.5),
+        (np.float64(0.1), 0.1),
+        (np.int64(3), 3.0),
+        (np.bool_(True), 1.0),
+        (np.array(2.5), 2.5),
+        (np.array([2.5]), 2.5),
+        (np.array([[7]]), 7.0),
+        (np.str_("text"), "text"),
+        (decimal.Decimal("1.5"), 1.5),
+        (fractions.Fraction(1, 4), 0.25),
+        ("text", "text"),
+        (10**30, 1e30),
+    ],
+)
+def test_numbers_and_texts_of_all_kinds_are_taken(value, expected):
+    assert snapshot_value(value) == expected
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [1],
+        {"a": 1},
+        (1,),
+        object(),
+        1j,
+        np.array([1, 2]),
+        np.array([]),
+        np.complex64(1j),
+        10**400,
+        b"bytes",
+        int,
+    ],
+)
+def test_what_is_not_one_number_is_refused(value):
+    with pytest.raises(UnusableValue):
+        snapshot_value(value)
+
+
+def test_a_mutable_value_is_recorded_as_it_was_at_the_call():
+    array = np.array(1.0)
+    metrics = {"a": array, "b": 2.0}
+    row = snapshot(metrics, Refusals())
+    array[...] = 9.0
+    metrics["b"] = 9.0
+    assert row == {"a": 1.0, "b": 2.0}
+
+
+def test_an_overlong_text_is_cut_with_a_warning(caplog):
+    row = snapshot({"t": "x" * (limits.TEXT_VALUE_MAX_CHARACTERS + 1)}, Refusals())
+    assert row == {"t": "x" * limits.TEXT_VALUE_MAX_CHARACTERS}
+    assert "'t'" in caplog.text
+
+
+def test_refusals_warn_once_per_key_and_count_all(caplog):
+    refusals = Refusals()
+    for _ in range(3):
+        assert snapshot({"bad": None, "worse": [], "good": np.float32(1)}, refusals) == {"good": 1.0}
+    assert refusals.count == 6
+    assert len(caplog.records) == 2
+    assert "'bad'" in caplog.text
+    assert "'worse'" in caplog.text
+
+
+def test_a_value_whose_conversion_raises_is_refused():
+    class Evil:
+        def __float__(self):
+            raise KeyError("no")
+
+    refusals = Refusals()
+    assert snapshot({"evil": Evil()}, refusals) == {}
+    assert refusals.count == 1
+
+
+def test_torch_tensors_are_taken_by_value():
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor([1.5], requires_grad=True)
+    scalar = torch.tensor(2, dtype=torch.int32)
+    low = torch.tensor(0.5, dtype=torch.bfloat16)
+    row = snapshot(
+        {"a": tensor, "b": scalar, "c": low, "d": torch.nn.Parameter(torch.tensor(3.0))}, Refusals()
+    )
+    with torch.no_grad():
+        tensor.fill_(9)
+        scalar.fill_(9)
+    assert row == {"a": 1.5, "b": 2, "c": 0.5, "d": 3.0}
+    for bad in (torch.zeros(2), torch.tensor(1j)):
+        assert snapshot({"bad": bad}, Refusals()) == {}
+
+
+class FakeEvent:
+    def __init__(self, happened):
+        self.happened = happened
+
+    def query(self):
+        return self.happened
+
+    def synchronize(self):
+        self.happened = True
+
+
+class FakeAcceleratorTensor:
+    """Like a CUDA tensor: reading it here would wait for the device, which is an error in these tests."""
+
+    def __init__(self, value, device="cuda"):
+        self.number = value
+        self.device = SimpleNamespace(type=device)
+        self.dtype = SimpleNamespace(is_complex=False)
+        self.copies = []
+
+    def detach(self):
+        return self
+
+    def numel(self):
+        return 1
+
+    def item(self):
+        raise AssertionError("log() waited for the device")
+
+    def to(self, device, *, non_blocking):
+        assert (device, non_blocking) == ("cpu", True)
+        return SimpleNamespace(item=lambda number=self.number: number)
+
+
+def test_a_value_on_an_accelerator_is_copied_behind_its_stream_and_read_later(monkeypatch):
+    event = FakeEvent(happened=False)
+    stream = SimpleNamespace(record_event=lambda: event)
+    torch = SimpleNamespace(
+        Tensor=FakeAcceleratorTensor, cuda=SimpleNamespace(current_stream=lambda device: stream)
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    deferred = snapshot_value(FakeAcceleratorTensor(4.5))
+    assert not deferred.ready()
+    event.happened = True
+    assert deferred.ready()
+    assert deferred.value() == 4.5
+
+
+def test_jax_arrays_are_deferred_and_tracers_refused(monkeypatch):
+    class Array:
+        size = 1
+        is_fully_addressable = is_fully_replicated = True
+        done = False
+
+        def is_ready(self):
+            return self.done
+
+        def item(self):
+            return 3.0
+
+    class Tracer(Array):
+        pass
+
+    monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(Array=Array, core=SimpleNamespace(Tracer=Tracer)))
+    array = Array()
+    deferred = snapshot_value(array)
+    assert not deferred.ready()
+    array.done = True
+    assert deferred.ready()
+    assert deferred.value() == 3.0
+    with pytest.raises(UnusableValue, match="jit"):
+        snapshot_value(Tracer())
+
+
+def test_arrays_of_unknown_frameworks_are_refused_and_not_waited_for():
+    class Foreign:
+        def __dlpack__(self):
+            raise AssertionError
+
+        def __float__(self):
+            raise AssertionError("waited for the device")
+
+    with pytest.raises(UnusableValue, match="float"):
+        snapshot_value(Foreign())
+
+
+TEXTS = st.sampled_from(["", "a", "é", "\ud800", "\0", "x" * 600])
+ANYTHING = st.one_of(
+    st.none(), st.integers(), st.floats(), TEXTS, st.binary(max_size=4), st.booleans(), st.complex_numbers(),
+    st.lists(st.integers(), max_size=3), st.just({}), st.decimals(), st.just(object), st.builds(object),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.one_of(TEXTS, st.integers(), st.none()), ANYTHING))
+def test_every_value_is_either_taken_or_counted(metrics):
+    refusals = Refusals()
+    row = snapshot(metrics, refusals)
+    assert len(row) + refusals.count == len(metrics)
+    assert all(isinstance(value, (float, int, str)) for value in row.values())
