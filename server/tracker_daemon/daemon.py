@@ -131,10 +131,17 @@ class Daemon:
             self._open_backends(run, backlog)
         self._recorder.start(running)
 
-    def _describe(self, run: Run) -> RunDescription:
-        row = run.row
+    def _describe(self, run: Run, backend: str) -> RunDescription:
+        row, options = run.row, run.options
         return RunDescription(
-            row.run_id, row.project, row.name, Path(run.options.outdir), self._journal.epoch
+            row.run_id,
+            row.project,
+            row.name,
+            Path(options.outdir),
+            self._journal.epoch,
+            run.attempt,
+            options.backend_options.get(backend, {}),
+            options.environment,
         )
 
     def _server(self) -> grpc.aio.Server:
@@ -234,7 +241,7 @@ class Daemon:
             row_id = run.live.row_id
             backlog = await self._on_journal_async(lambda journal: journal.backlog(row_id))
             for cursor in backlog.cursors:
-                self._fleet.open(row_id, self._describe(run), cursor)
+                self._fleet.open(row_id, self._describe(run, cursor.backend), cursor)
             self._warn_of_unknown(session, [name for name in names if name not in self._known_backends])
         if new_stream:
             log.info("a rank joined", run_id=run.run_id, rank=stream.rank, host=stream.host, pid=stream.pid)
@@ -248,7 +255,7 @@ class Daemon:
         """
         for cursor in backlog.cursors:
             if cursor.position < backlog.entries:
-                self._fleet.open(run.live.row_id, self._describe(run), cursor)
+                self._fleet.open(run.live.row_id, self._describe(run, cursor.backend), cursor)
 
     def _warn_of_unknown(self, session: Session, names: list[str]) -> None:
         for name in names:

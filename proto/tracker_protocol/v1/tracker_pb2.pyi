@@ -147,6 +147,7 @@ class Process(google.protobuf.message.Message):
     RANK_SOURCE_FIELD_NUMBER: builtins.int
     CLIENT_VERSION_FIELD_NUMBER: builtins.int
     WORKING_DIRECTORY_FIELD_NUMBER: builtins.int
+    ENVIRONMENT_FIELD_NUMBER: builtins.int
     rank: builtins.int
     world_size: builtins.int
     """0: unknown"""
@@ -157,6 +158,8 @@ class Process(google.protobuf.message.Message):
     """where rank and world size were found, for messages"""
     client_version: builtins.str
     working_directory: builtins.str
+    environment: builtins.str
+    """A JSON object of texts about the training script: user, program, command, git state …"""
     def __init__(
         self,
         *,
@@ -168,8 +171,9 @@ class Process(google.protobuf.message.Message):
         rank_source: builtins.str = ...,
         client_version: builtins.str = ...,
         working_directory: builtins.str = ...,
+        environment: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["client_version", b"client_version", "host", b"host", "local_rank", b"local_rank", "pid", b"pid", "rank", b"rank", "rank_source", b"rank_source", "working_directory", b"working_directory", "world_size", b"world_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client_version", b"client_version", "environment", b"environment", "host", b"host", "local_rank", b"local_rank", "pid", b"pid", "rank", b"rank", "rank_source", b"rank_source", "working_directory", b"working_directory", "world_size", b"world_size"]) -> None: ...
 
 global___Process = Process
 
@@ -183,6 +187,7 @@ class RunOptions(google.protobuf.message.Message):
     OUTDIR_FIELD_NUMBER: builtins.int
     PRIMARY_RANK_FIELD_NUMBER: builtins.int
     RECORD_RANKS_FIELD_NUMBER: builtins.int
+    BACKEND_OPTIONS_FIELD_NUMBER: builtins.int
     backends: builtins.str
     """comma-separated"""
     outdir: builtins.str
@@ -190,6 +195,10 @@ class RunOptions(google.protobuf.message.Message):
     primary_rank: builtins.int
     record_ranks: builtins.str
     """"0,8-15" or "all" """
+    backend_options: builtins.str
+    """A JSON object: for each backend an object of its own options, selectors only. Credentials and
+    addresses of services belong to the daemon, which refuses a client that sends any.
+    """
     def __init__(
         self,
         *,
@@ -197,9 +206,12 @@ class RunOptions(google.protobuf.message.Message):
         outdir: builtins.str | None = ...,
         primary_rank: builtins.int | None = ...,
         record_ranks: builtins.str | None = ...,
+        backend_options: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_backends", b"_backends", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backends", b"backends", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_backends", b"_backends", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backends", b"backends", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_backend_options", b"_backend_options"]) -> typing.Literal["backend_options"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_backends", b"_backends"]) -> typing.Literal["backends"] | None: ...
     @typing.overload

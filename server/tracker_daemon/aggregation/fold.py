@@ -131,6 +131,9 @@ class RunFold:
 
     def _standing(self, source: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
         """What a batch says beside its values."""
+        if batch.rows:
+            latest = max(batch.rows, key=lambda block: int(block.times_ns[-1]))
+            self.next_step[source.rank] = int(latest.steps[-1]) + 1
         if batch.config and source.rank == self.rules.primary_rank:
             self.configs.extend(batch.config)
         if batch.flushed:
@@ -151,10 +154,8 @@ class RunFold:
                 self._reject_unnamed(source, block)
                 return
             plan = source.plans[block.keys] = attempt.plan(names)
-        if attempt is self.attempt:
-            self.next_step[source.rank] = int(block.steps[-1]) + 1
-            if block.automatic_steps:
-                self._compare_key_sets(source, block)
+        if attempt is self.attempt and block.automatic_steps:
+            self._compare_key_sets(source, block)
         attempt.contribute(source.rank, plan, block, now_ns)
 
     def _reject_unnamed(self, source: StreamFold, block: Rows | TextRows) -> None:

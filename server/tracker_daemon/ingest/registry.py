@@ -18,6 +18,7 @@ import msgspec
 
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError
+from tracker_daemon.ingest.client_options import BackendOptions, read_backend_options, read_environment
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.selection import RankSet
@@ -41,6 +42,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     outdir: str
     primary_rank: int
     record_ranks: str
+    backend_options: BackendOptions = {}
+    environment: dict[str, str] = {}
 
 
 @dataclass(slots=True, eq=False)
@@ -181,6 +184,8 @@ class Registry:
             asked.outdir if asked.HasField("outdir") else defaults.outdir,
             asked.primary_rank if asked.HasField("primary_rank") else defaults.primary_rank,
             asked.record_ranks if asked.HasField("record_ranks") else defaults.record_ranks,
+            read_backend_options(asked.backend_options),
+            read_environment(hello.process.environment),
         )
         if not Path(options.outdir).is_absolute():
             raise ProtocolError(f"the output directory {options.outdir!r} is not absolute")

@@ -1,0 +1,36 @@
+"""What a client may say about backends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tracker_daemon.errors import ProtocolError, SettingsError
+from tracker_daemon.ingest.client_options import OPTIONS_MAX_BYTES, read_backend_options, read_environment
+
+
+def test_selectors_pass():
+    options = {"wandb": {"group": "g", "tags": ["a"], "mode": "offline"}, "mlflow": {"experiment_name": "e"}}
+    assert read_backend_options(json.dumps(options)) == options
+    assert read_backend_options("") == {}
+
+
+@pytest.mark.parametrize("name", ["api_key", "base_url", "tracking_uri", "token", "password", "API_KEY"])
+def test_what_could_send_the_daemons_key_elsewhere_is_refused_by_its_name(name):
+    with pytest.raises(SettingsError, match=name):
+        read_backend_options(json.dumps({"wandb": {name: "x"}}))
+
+
+@pytest.mark.parametrize("document", ["[]", "1", "{", '{"wandb": 1}', '"x"'])
+def test_what_is_no_object_of_objects_is_refused(document):
+    with pytest.raises(ProtocolError):
+        read_backend_options(document)
+
+
+def test_the_description_of_the_script_is_texts_and_bounded():
+    assert read_environment('{"user": "ada"}') == {"user": "ada"}
+    with pytest.raises(ProtocolError):
+        read_environment('{"user": 1}')
+    with pytest.raises(ProtocolError):
+        read_environment(json.dumps({"command": "x" * OPTIONS_MAX_BYTES}))
