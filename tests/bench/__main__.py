@@ -24,11 +24,15 @@ def main() -> None:
     parser.add_argument(
         "which", nargs="*", choices=[*BENCHMARKS, []], help="which to run; all when none is named"
     )
-    chosen = parser.parse_args().which or list(BENCHMARKS)
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="how much of the work to do; 0.01 only tries it out"
+    )
+    arguments = parser.parse_args()
+    chosen = arguments.which or list(BENCHMARKS)
     print(f"# Python {platform.python_version()}, {platform.machine()}")
     for name in chosen:
         print(f"\n## {name}")
-        BENCHMARKS[name]()
+        BENCHMARKS[name](arguments.scale)
 
 
 if __name__ == "__main__":

@@ -98,10 +98,10 @@ def _round(endpoint: dict[str, str], launch: str) -> float:
     return POINTS / (marks[-1] - marks[0])
 
 
-def main() -> None:
+def main(scale: float = 1.0) -> None:
     for backends in ("none", "csv"):
         with daemon("--backends", backends) as (_, endpoint):
-            rates = [_round(endpoint, f"{backends}-{i}") for i in range(ROUNDS)]
+            rates = [_round(endpoint, f"{backends}-{i}") for i in range(max(1, round(ROUNDS * scale)))]
         shown = ", ".join(f"{rate / 1e6:.1f}" for rate in rates)
         print(
             f"backends {backends}: median {statistics.median(rates) / 1e6:.1f} million points/s ({shown}) "

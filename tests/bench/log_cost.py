@@ -24,10 +24,10 @@ _PACE_S = 0.005
 Log = Callable[[int], None]
 
 
-def _tight(log: Log) -> float:
+def _tight(log: Log, rounds_wanted: int) -> float:
     """Median over rounds of a call's mean time, in nanoseconds; a pause lets the sender catch up."""
     rounds = []
-    for _ in range(_TIGHT_ROUNDS):
+    for _ in range(rounds_wanted):
         time.sleep(0.05)
         begin = time.perf_counter_ns()
         for step in range(_TIGHT_CALLS):
@@ -36,10 +36,10 @@ def _tight(log: Log) -> float:
     return statistics.median(rounds)
 
 
-def _paced(log: Log) -> tuple[float, float]:
+def _paced(log: Log, calls_wanted: int) -> tuple[float, float]:
     """Median and 99th percentile of single calls, in nanoseconds."""
     calls = []
-    for step in range(_PACED_CALLS):
+    for step in range(calls_wanted):
         time.sleep(_PACE_S)
         begin = time.perf_counter_ns()
         log(step)
@@ -47,9 +47,10 @@ def _paced(log: Log) -> tuple[float, float]:
     return statistics.median(calls), statistics.quantiles(calls, n=100)[98]
 
 
-def main() -> None:
+def main(scale: float = 1.0) -> None:
     least: deque[object] = deque()
     metrics, now = _METRICS, time.time_ns
+    rounds, calls = max(3, int(_TIGHT_ROUNDS * scale)), max(10, int(_PACED_CALLS * scale))
 
     def append(step: int) -> None:
         least.append((step, now(), dict(metrics)))
@@ -61,10 +62,10 @@ def main() -> None:
             tracker.log(metrics, step=step)
 
         for name, measure in (("append", append), ("log", log)):
-            print(f"{name:7} tight  median {_tight(measure):8.0f} ns")
-            median, high = _paced(measure)
+            print(f"{name:7} tight  median {_tight(measure, rounds):8.0f} ns")
+            median, high = _paced(measure, calls)
             print(f"{name:7} paced  median {median:8.0f} ns   p99 {high:8.0f} ns")
-        append_ns, log_ns = _tight(append), _tight(log)
+        append_ns, log_ns = _tight(append, rounds), _tight(log, rounds)
         print(f"ratio log / append, tight: {log_ns / append_ns:.2f}  ({log_ns:.0f} / {append_ns:.0f} ns)")
         tracker.finish()
-        print(f"dropped: {tracker.status()}")
+        print(f"dropped: {tracker.status().dropped_points} values")
