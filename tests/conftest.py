@@ -18,6 +18,16 @@ import pytest
 PATIENCE_S = 60.0
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=3, help="how often the fault tests kill the daemon")
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    """How often to kill: few in the suite, many in the long form."""
+    return int(request.config.getoption("--kills"))
+
+
 def wait_until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
     """Return once ``condition()`` is true; fail, naming ``what``, when it does not become so."""
     deadline = time.monotonic() + patience_s

@@ -56,7 +56,7 @@ def main(scale: float = 1.0) -> None:
         least.append((step, now(), dict(metrics)))
 
     with daemon("--backends", "none") as (home, _):
-        tracker = setup_tracker("bench", endpoint=str(home / "endpoint.json"), rank=0)
+        tracker = setup_tracker("bench", endpoint=str(home / "endpoint.json"), rank=0, launch_id="bench")
 
         def log(step: int) -> None:
             tracker.log(metrics, step=step)

@@ -42,7 +42,6 @@ def acknowledged(daemon):
     return min((rank["next_sequence"] for rank in runs[0]["ranks"]), default=0) if runs else 0
 
 
-@pytest.mark.parametrize("kills", [3])
 def test_every_cell_is_recorded_once_though_the_daemon_is_killed(daemon, ranks, kills):
     processes = ranks.start(STREAMING, range(WORLD), WORLD)
     for turn in range(kills):
