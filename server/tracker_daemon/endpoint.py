@@ -91,6 +91,6 @@ def _replace(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException:  # whatever it was: clean up, and let it go on
         temporary.unlink(missing_ok=True)
         raise

@@ -39,7 +39,7 @@ class Database:
             raise JournalError(f"cannot open the journal {path}: {error}") from error
         try:
             self._set_up()
-        except BaseException:
+        except BaseException:  # whatever it was: clean up, and let it go on
             self.close()
             raise
 

@@ -88,7 +88,7 @@ class StateLock:
         self._descriptor = _open_lock(directory / "lock")
         try:
             self._claim(directory)
-        except BaseException:
+        except BaseException:  # whatever it was: clean up, and let it go on
             os.close(self._descriptor)
             raise
         self._heart = threading.Thread(target=self._keep_alive, name="state-lock", daemon=True)

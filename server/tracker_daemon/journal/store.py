@@ -71,10 +71,10 @@ class Journal:
             database = Database(directory / "journal.sqlite3", connection_class)
             try:
                 return Journal(directory, lock, database, history_bytes)
-            except BaseException:
+            except BaseException:  # whatever it was: clean up, and let it go on
                 database.close()
                 raise
-        except BaseException:
+        except BaseException:  # whatever it was: clean up, and let it go on
             lock.release()
             raise
 
@@ -148,7 +148,7 @@ class Journal:
         self.begin()
         try:
             yield
-        except BaseException:
+        except BaseException:  # whatever it was: clean up, and let it go on
             # The body's own error is the one to report, also where the rollback fails as well.
             with suppress(JournalError):
                 self.rollback()
