@@ -1,12 +1,28 @@
-"""What callers pass, made usable: steps, exit codes, timeouts, configurations."""
+"""What callers pass, made usable: steps, exit codes, timeouts, configurations, texts without secrets."""
 
 from __future__ import annotations
 
 import math
 import operator
+import re
 import threading
 from collections.abc import Mapping
 from typing import Any
+
+from tracker_protocol import limits
+
+MASK = "****"
+JSON_DEPTH_MAX = 16
+_SENSITIVE = "(?:key|token(?!iz)|passw|passphrase|pwd|secret|credential|authorization)"
+SECRET_NAME = re.compile(_SENSITIVE, re.IGNORECASE)
+"""What the name of an option contains whose value is a secret. A tokenizer is none."""
+_NAMED_SECRET = re.compile(
+    rf"""({_SENSITIVE}[\w.-]{{0,64}}\\*["']?\s*[=:]\s*)("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\S+)""",
+    re.IGNORECASE,
+)
+_OPTION_SECRET = re.compile(rf"(?<!\S)(-[\w.-]{{0,64}}?{_SENSITIVE}[\w.-]{{0,64}}\s+)\S+", re.IGNORECASE)
+_BEARER = re.compile(r"\b(bearer|basic)\s+\S+", re.IGNORECASE)
+_USER_INFORMATION = re.compile(r"(?<=://)(?:[^\s/@:]*:\S*|[^\s/]*)(?=@)")
 
 
 def step_number(step: Any) -> int:
@@ -31,6 +47,40 @@ def json_object(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [json_object(item) for item in value]
     return value
+
+
+def strict_json(value: Any, depth: int = JSON_DEPTH_MAX) -> Any:
+    """``value`` as any reader of JSON takes it; what is not JSON becomes a text, its secrets masked.
+
+    Sets become lists, sorted; numbers that are not finite, or beyond 64 bits, become texts.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return valid_text(value)
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return float(value)
+    if isinstance(value, Mapping) and depth:
+        return {valid_text(str(key)): strict_json(item, depth - 1) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)) and depth:
+        items = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
+        return [strict_json(item, depth - 1) for item in items]
+    return valid_text(mask_secrets(str(value)[: limits.TEXT_VALUE_MAX_CHARACTERS]))
+
+
+def valid_text(text: str) -> str:
+    """``text`` as UTF-8 can carry it; names of files may hold bytes that are none."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def mask_secrets(text: str) -> str:
+    """``text`` with ``****`` for the values of secrets that names in it tell, and for users in URLs."""
+    text = _USER_INFORMATION.sub(MASK, text)
+    text = _BEARER.sub(rf"\1 {MASK}", text)
+    text = _OPTION_SECRET.sub(rf"\1{MASK}", text)
+    return _NAMED_SECRET.sub(rf"\1{MASK}", text)
 
 
 def exit_code_for(code: Any) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 
+from tracker_client.arguments import valid_text
 from tracker_client.settings import ClientSettings
 from tracker_client.stream import Introduction
 from tracker_client.version import __version__
@@ -21,26 +22,23 @@ def introduce(settings: ClientSettings) -> Introduction:
         _ordinals[key] = ordinal + 1
     return Introduction(
         stream_id=secrets.token_bytes(16),
-        launch_key=_valid(settings.launch_key),
-        project=_valid(settings.project),
-        name=_valid(settings.name),
+        launch_key=valid_text(settings.launch_key),
+        project=valid_text(settings.project),
+        name=valid_text(settings.name),
         ordinal=ordinal,
-        run_id=_valid(settings.run_id),
+        run_id=valid_text(settings.run_id),
         rank=settings.rank.rank,
         world_size=settings.rank.world_size or 0,
         local_rank=settings.rank.local_rank,
         rank_source=settings.rank.source,
-        host=_valid(settings.host),
+        host=valid_text(settings.host),
         pid=settings.pid,
         client_version=__version__,
-        working_directory=_valid(settings.working_directory),
-        backends=None if settings.backends is None else _valid(settings.backends),
-        outdir=None if settings.outdir is None else _valid(settings.outdir),
+        working_directory=valid_text(settings.working_directory),
+        backends=None if settings.backends is None else valid_text(settings.backends),
+        outdir=None if settings.outdir is None else valid_text(settings.outdir),
         primary_rank=settings.primary_rank,
         record_ranks=settings.record_ranks,
+        backend_options=settings.backend_options,
+        environment=settings.environment,
     )
-
-
-def _valid(text: str) -> str:
-    """``text`` as UTF-8 can carry it; names of files may hold bytes that are none."""
-    return text.encode("utf-8", "replace").decode()

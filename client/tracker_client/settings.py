@@ -20,7 +20,18 @@ buffer_bytes                TRACKER_BUFFER_BYTES
 handle_timeout_s            TRACKER_HANDLE_TIMEOUT_S
 exit_timeout_s              TRACKER_EXIT_TIMEOUT_S
 strict                      TRACKER_STRICT
+W&B's selectors             WANDB_ENTITY, WANDB_RUN_GROUP, WANDB_NAME, WANDB_TAGS, WANDB_NOTES,
+                            WANDB_JOB_TYPE, WANDB_RUN_ID, WANDB_RESUME, WANDB_MODE, WANDB_SWEEP_ID;
+                            WANDB_DISABLED wins over arguments too (``tracker_client.selectors``)
+MLflow's selectors          MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_NAME
+user                        LOGNAME, USER, LNAME, USERNAME, else the system's
+cluster                     NERSC_HOST, LMOD_SYSTEM_NAME, SLURM_CLUSTER_NAME
+scheduler                   PBS_JOBID, SLURM_JOB_ID, LSB_JOBID, FLUX_JOB_ID, COBALT_JOBID
 ==========================  ========================================================================
+
+The launch key is made of TRACKER_LAUNCH_ID, else of TORCHELASTIC_RUN_ID, SLURM_JOB_ID with SLURM_STEP_ID,
+PALS_APID, PMIX_NAMESPACE or the scheduler's variable, with MASTER_ADDR and MASTER_PORT. Keys, passwords and
+addresses of backends are never read here: they are the daemon's.
 
 ``outdir``, ``primary_rank`` and ``record_ranks`` have no variable here: unset, the daemon's decide.
 """
@@ -39,6 +50,8 @@ from typing import Any
 from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
 from tracker_client.errors import EndpointError, SettingsError
 from tracker_client.rank import RankInfo, RankOverrides, detect_rank
+from tracker_client.selectors import ARGUMENTS, read_selectors
+from tracker_client.surroundings import Script, describe
 from tracker_protocol import limits
 
 PROJECT_VARIABLES = ("WB_PROJECT", "WANDB_PROJECT", "WB_PROJECT_NAME")
@@ -80,6 +93,8 @@ class ClientSettings:
     handle_timeout_s: float
     exit_timeout_s: float
     strict: bool
+    backend_options: str | None
+    environment: str
     warnings: tuple[str, ...] = ()
 
 
@@ -118,11 +133,14 @@ def read_settings(
         RankUnknown: several processes are evident and the rank is not.
     """
     environ = os.environ if environ is None else environ
+    modules = sys.modules if modules is None else modules
     options = options or {}
     overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
-    info = detect_rank(environ, sys.modules if modules is None else modules, overrides)
+    info = detect_rank(environ, modules, overrides)
     key, key_warning = launch_key(environ, info, options.get("launch_id"))
-    unknown = sorted(set(options) - KNOWN_OPTIONS)
+    selectors = read_selectors(environ, _backends_arguments(options), backends)
+    unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.taken)
+    host, directory = socket.gethostname(), str(Path.cwd())
     return ClientSettings(
         source=_endpoint_source(environ, endpoint, options.get("token")),
         project=_first(environ, PROJECT_VARIABLES, project_name) or script_name(sys.argv),
@@ -134,9 +152,9 @@ def read_settings(
         record_ranks=_record_ranks(options.get("record_ranks")),
         rank=info,
         launch_key=key,
-        host=socket.gethostname(),
+        host=host,
         pid=os.getpid(),
-        working_directory=str(Path.cwd()),
+        working_directory=directory,
         buffer_bytes=_buffer_bytes(environ, options.get("buffer_bytes")),
         handle_timeout_s=_seconds(
             environ, "TRACKER_HANDLE_TIMEOUT_S", options.get("handle_timeout"), HANDLE_TIMEOUT_S
@@ -145,8 +163,18 @@ def read_settings(
             environ, "TRACKER_EXIT_TIMEOUT_S", options.get("exit_timeout"), EXIT_TIMEOUT_S
         ),
         strict=_flag(environ, "TRACKER_STRICT", options.get("strict")),
-        warnings=tuple(filter(None, (info.warning, key_warning, _unknown_warning(unknown)))),
+        backend_options=selectors.document,
+        environment=describe(Script(environ, modules, sys.argv, info, host, directory)),
+        warnings=tuple(
+            filter(None, (info.warning, key_warning, *selectors.warnings, _unknown_warning(unknown)))
+        ),
     )
+
+
+def _backends_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments that are not the client's alone; a run's name is the backends' too."""
+    own = KNOWN_OPTIONS - {"name"}
+    return {name: value for name, value in options.items() if name not in own}
 
 
 def launch_key(
@@ -299,4 +327,8 @@ def _flag(environ: Mapping[str, str], variable: str, argument: object) -> bool:
 def _unknown_warning(unknown: list[str]) -> str | None:
     if not unknown:
         return None
-    return f"setup_tracker does not know {', '.join(unknown)}; it knows {', '.join(sorted(KNOWN_OPTIONS))}"
+    known = sorted(KNOWN_OPTIONS.union(*ARGUMENTS.values()))
+    return (
+        f"setup_tracker does not know {', '.join(unknown)}; it knows {', '.join(known)}, and for each "
+        "backend that is named a dict of its own options, such as wandb={...}"
+    )

@@ -59,6 +59,8 @@ class Introduction:
     outdir: str | None
     primary_rank: int | None
     record_ranks: str | None
+    backend_options: str | None
+    environment: str
 
 
 @dataclass(frozen=True)
@@ -217,12 +219,14 @@ def _hello(introduction: Introduction, acknowledged: int, oldest_held: int, name
             rank_source=who.rank_source,
             client_version=who.client_version,
             working_directory=who.working_directory,
+            environment=who.environment,
         ),
         options=pb.RunOptions(
             backends=who.backends,
             outdir=who.outdir,
             primary_rank=who.primary_rank,
             record_ranks=who.record_ranks,
+            backend_options=who.backend_options,
         ),
     )
 
