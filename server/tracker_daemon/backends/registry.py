@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 
 from tracker_daemon.backends.base import Backend
 from tracker_daemon.errors import SettingsError
@@ -18,8 +19,10 @@ ENTRY_POINT_GROUP = "tracker_daemon.backends"
 _BUILT_IN = {
     "csv": "tracker_daemon.backends.csv_file:CsvBackend",
     "memory": "tracker_daemon.backends.memory:MemoryBackend",
+    "mlflow": "tracker_daemon.backends.mlflow_child:MlflowChildBackend",
 }
-_NOT_YET = ("wandb", "mlflow")
+_PACKAGES = {"mlflow": "mlflow"}
+"""What a built-in backend's own process imports; each is an extra of that name."""
 
 
 def known() -> list[str]:
@@ -34,6 +37,7 @@ def create(name: str) -> Backend:
         SettingsError: there is no such backend, or its package cannot be imported.
     """
     if name in _BUILT_IN:
+        _require_package(name)
         module, _, attribute = _BUILT_IN[name].partition(":")
         return _instance(name, getattr(import_module(module), attribute))
     registered = _registered()
@@ -48,6 +52,16 @@ def create(name: str) -> Backend:
     return _instance(name, found)
 
 
+def _require_package(name: str) -> None:
+    package = _PACKAGES.get(name)
+    # Looked up and not imported: these take seconds, and belong into the backend's own process.
+    if package is not None and find_spec(package) is None:
+        raise SettingsError(
+            f"backend {name!r} needs the package {package}, which is not installed; run "
+            f"pip install 'tracker-daemon[{name}]' where the daemon runs"
+        )
+
+
 def _registered() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
@@ -60,8 +74,6 @@ def _instance(name: str, found: object) -> Backend:
 
 def _unknown(name: str) -> str:
     here = ", ".join(known())
-    if name in _NOT_YET:
-        return f"backend {name!r} is not part of this version yet; there are: {here}"
     return (
         f"there is no backend {name!r}; there are: {here}; "
         f"an installed package can add one by the entry-point group {ENTRY_POINT_GROUP}"

@@ -1,0 +1,24 @@
+"""The MLflow backend in its own process: what the daemon runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from tracker_daemon.backends.child import ChildBackend
+
+
+class MlflowChildBackend(ChildBackend):
+    """Runs :class:`~tracker_daemon.backends.mlflow_run.MlflowBackend` in a child process."""
+
+    name: ClassVar[str] = "mlflow"
+    target: ClassVar[str] = "tracker_daemon.backends.mlflow_run:MlflowBackend"
+    settings: ClassVar[Mapping[str, str]] = {
+        # Delivery retries; MLflow's own seven tries take longer than a call may.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "45",
+        # A redirected request would take the X-Api-Key header along to wherever it is sent.
+        "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }

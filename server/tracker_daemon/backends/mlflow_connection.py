@@ -1,0 +1,350 @@
+"""The connection to an MLflow tracking store: where it is, who we are there, and what its errors mean.
+
+Errors are told apart by the exception's type and MLflow's error code, and where a gateway answered in
+MLflow's place, by the HTTP status of a request made to learn it. Never by their text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shlex
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tracker_daemon.credentials import without_user_information
+from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+T = TypeVar("T")
+
+DATABASE_FILE = "mlflow.db"
+ARTIFACT_DIRECTORY = "mlartifacts"
+TOKEN_COMMAND_TIMEOUT_S = 30.0
+
+_SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
+_API_KEY_VARIABLES = ("AMSC_API_KEY", "AM_SC_API_KEY")
+_UNAUTHENTICATED = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
+_FORBIDDEN = {"PERMISSION_DENIED"}
+_MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}
+_INVALID = {"INVALID_PARAMETER_VALUE"}
+_UNCLASSIFIED = {"INTERNAL_ERROR"}
+_PASSING = {"TEMPORARILY_UNAVAILABLE"}
+_CODE_OF_STATUS = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "ENDPOINT_NOT_FOUND"}
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAddress:
+    """Where the runs go. ``shown`` is the URI without user name and password."""
+
+    uri: str
+    file: Path | None = None
+    """The database's file, for the local store."""
+    artifact_location: str | None = None
+    """For experiments made here; None leaves it to the server."""
+
+    @staticmethod
+    def of(environ: Mapping[str, str], outdir: Path) -> StoreAddress:
+        """``MLFLOW_TRACKING_URI``, else a database in ``outdir``."""
+        artifacts = (outdir / ARTIFACT_DIRECTORY).as_uri()
+        uri = environ.get("MLFLOW_TRACKING_URI", "").strip()
+        if not uri:
+            file = outdir / DATABASE_FILE
+            path = str(file).replace("%", "%25").replace("?", "%3F")
+            return StoreAddress(f"sqlite:///{path}", file, artifacts)
+        # A database that is used directly has no server that would know where artifacts go.
+        return StoreAddress(uri, artifact_location=artifacts if uri.startswith(_SQL_SCHEMES) else None)
+
+    @property
+    def shown(self) -> str:
+        """The URI as it may be shown to anyone."""
+        return without_user_information(self.uri)
+
+    @property
+    def is_http(self) -> bool:
+        """Whether a server is asked by HTTP."""
+        return self.uri.startswith(("http://", "https://"))
+
+    @property
+    def is_sql(self) -> bool:
+        """Whether a database is used directly."""
+        return self.uri.startswith(_SQL_SCHEMES)
+
+    def run_location(self, experiment_id: str, run_id: str) -> str:
+        """Where a person finds a run."""
+        if self.file is not None:
+            return str(self.file)
+        if not self.is_http:
+            return self.shown
+        return f"{self.shown.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+class MlflowConnection:
+    """An MlflowClient whose errors are the backend's, with its credentials.
+
+    Raises:
+        BackendRefused, BackendUnavailable: from each method, as its error is.
+        PoisonEntry: from :meth:`call`, when MLflow finds what it was given invalid.
+    """
+
+    def __init__(self, address: StoreAddress, environ: Mapping[str, str]) -> None:
+        self.address = address
+        self._environ = environ
+        self._token = _TokenSource(environ)
+        self._token.renew()
+        self._api_key = _api_key(environ) if address.is_http else None
+        if address.is_http and _is_true(environ.get("MLFLOW_TRACKING_INSECURE_TLS", "")):
+            _silence_tls_warnings()
+        if self._api_key:
+            _register_api_key_header()
+        self._client = self._connect()
+
+    def call(self, action: Callable[[MlflowClient], T]) -> T:
+        """What ``action`` returns; once more with a new token, where the old one is not taken any longer."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415  # the package is optional
+
+        try:
+            return self._attempt(action)
+        except MlflowException as error:
+            code = self._code(error)
+            if not (code in _UNAUTHENTICATED and self._token.renew()):
+                raise self._translated(error, code) from error
+        except _sql_errors() as error:
+            raise BackendUnavailable(f"the database {self.address.shown} failed: {error}") from error
+        try:
+            return self._attempt(action)
+        except MlflowException as error:
+            raise self._translated(error, self._code(error)) from error
+
+    def _attempt(self, action: Callable[[MlflowClient], T]) -> T:
+        with _sent_with(self._api_key):
+            return action(self._client)
+
+    def _connect(self) -> MlflowClient:
+        try:
+            from mlflow import MlflowClient  # noqa: PLC0415
+            from mlflow.exceptions import MlflowException  # noqa: PLC0415
+        except ImportError as error:
+            raise BackendRefused(
+                f"mlflow cannot be imported ({error}); pip install 'tracker-daemon[daemon]' mlflow where the "
+                "daemon runs"
+            ) from error
+        uri = self.address.uri
+        try:
+            with _prepared(self.address):
+                # The registry's URI too: by default it comes from a state that all of the process shares.
+                return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        except MlflowException as error:
+            if error.error_code in _PASSING:
+                raise self._translated(error, error.error_code) from error
+            raise BackendRefused(
+                f"MLflow cannot use the store {self.address.shown} ({error}); check MLFLOW_TRACKING_URI in "
+                "the daemon's environment"
+            ) from error
+        except ImportError as error:
+            raise BackendRefused(
+                f"{self.address.shown} needs a package that is not installed: {error}; install it where the "
+                "daemon runs"
+            ) from error
+        except _sql_errors() as error:
+            raise BackendUnavailable(
+                f"the database {self.address.shown} cannot be opened: {error}"
+            ) from error
+
+    def _translated(self, error: MlflowException, code: str) -> BackendError:
+        where = self.address.shown
+        if code in _UNCLASSIFIED and (cause := _certificate_error(error)) is not None:
+            return BackendRefused(
+                f"{where} shows a certificate that is not trusted ({cause.verify_message}); set "
+                "MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's in the daemon's environment"
+            )
+        if code in _UNAUTHENTICATED:
+            return BackendRefused(
+                f"{where} does not take the credentials ({error}); set MLFLOW_TRACKING_TOKEN, "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or AMSC_API_KEY for the daemon"
+            )
+        if code in _FORBIDDEN:
+            return BackendRefused(
+                f"{where} forbids this ({error}); ask for permission on the experiment, or name one that you "
+                "may write to with MLFLOW_EXPERIMENT_NAME"
+            )
+        if code in _MISSING:
+            return BackendRefused(f"{where} has no such thing ({error}); check MLFLOW_TRACKING_URI")
+        if code in _INVALID:
+            return PoisonEntry(f"{where} finds it invalid: {error}")
+        return BackendUnavailable(f"{where} failed ({code}): {error}")
+
+    def _code(self, error: MlflowException) -> str:
+        """MLflow's code for the error; a gateway's answer, which has none, is known by its HTTP status."""
+        from mlflow.exceptions import RestException  # noqa: PLC0415
+
+        code: str = error.error_code
+        if code in _UNCLASSIFIED and self.address.is_http and isinstance(error, RestException):
+            return _CODE_OF_STATUS.get(self._http_status() or 0, code)
+        return code
+
+    def _http_status(self) -> int | None:
+        """The status of a request that anyone may make who may read; None without an answer."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+        from mlflow.utils.credentials import get_default_host_creds  # noqa: PLC0415
+        from mlflow.utils.rest_utils import http_request  # noqa: PLC0415
+
+        path = "/api/2.0/mlflow/experiments/search"
+        try:
+            with _sent_with(self._api_key):
+                answer = http_request(
+                    get_default_host_creds(self.address.uri), path, "GET", params={"max_results": 1}
+                )
+        except MlflowException:
+            return None
+        status: int = answer.status_code
+        return status
+
+
+class _TokenSource:
+    """The bearer token: from a file or a command where one is named, read again when it is refused."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._file = environ.get("MLFLOW_TRACKING_TOKEN_FILE", "").strip()
+        self._command = environ.get("MLFLOW_TRACKING_TOKEN_COMMAND", "").strip()
+
+    def renew(self) -> bool:
+        """Read the token anew; whether it is another than before."""
+        if not (self._file or self._command):
+            return False
+        token = self._read()
+        changed = token != os.environ.get("MLFLOW_TRACKING_TOKEN")
+        # MLflow reads it from there at each request, and has no other way to be told.
+        os.environ["MLFLOW_TRACKING_TOKEN"] = token
+        return changed
+
+    def _read(self) -> str:
+        try:
+            if self._file:
+                return Path(self._file).expanduser().read_text(encoding="utf-8").strip()
+            return self._from_command()
+        except (OSError, ValueError, subprocess.SubprocessError) as error:
+            where = self._file or self._command
+            raise BackendRefused(
+                f"the token for MLflow cannot be had from {where!r} ({type(error).__name__}); check "
+                "MLFLOW_TRACKING_TOKEN_FILE or MLFLOW_TRACKING_TOKEN_COMMAND"
+            ) from error
+
+    def _from_command(self) -> str:
+        # The user of the daemon set it, as the user would in a shell.
+        return subprocess.run(  # noqa: S603
+            shlex.split(self._command),
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=TOKEN_COMMAND_TIMEOUT_S,
+        ).stdout.strip()
+
+
+_current_api_key: ContextVar[str | None] = ContextVar("tracker_mlflow_api_key", default=None)
+_header_registered = False
+
+
+def _register_api_key_header() -> None:
+    """Add the X-Api-Key header, through MLflow's own registry, to the requests made by :func:`_sent_with`."""
+    global _header_registered  # noqa: PLW0603  # the registry is the process's too, and forgets nothing
+    if _header_registered:
+        return
+    from mlflow.tracking.request_header.registry import _request_header_provider_registry  # noqa: PLC0415
+
+    class ApiKeyHeader:
+        def in_context(self) -> bool:
+            return _current_api_key.get() is not None
+
+        def request_headers(self) -> dict[str, str]:
+            return {"X-Api-Key": _current_api_key.get() or ""}
+
+    _request_header_provider_registry.register(ApiKeyHeader)
+    _header_registered = True
+
+
+@contextlib.contextmanager
+def _sent_with(api_key: str | None) -> Iterator[None]:
+    """Requests made meanwhile carry the key, and no others: the process may know other servers."""
+    before = _current_api_key.set(api_key)
+    try:
+        yield
+    finally:
+        _current_api_key.reset(before)
+
+
+def _api_key(environ: Mapping[str, str]) -> str | None:
+    if any(environ.get(f"MLFLOW_TRACKING_TOKEN{kind}") for kind in ("", "_FILE", "_COMMAND")):
+        return None
+    return next((environ[name] for name in _API_KEY_VARIABLES if environ.get(name)), None)
+
+
+@contextlib.contextmanager
+def _prepared(address: StoreAddress) -> Iterator[None]:
+    """While a database is opened: nobody else on this host makes the same one's tables."""
+    if not address.is_sql:
+        yield
+        return
+    if address.file is not None:
+        _make_writable(address.file)
+    name = hashlib.sha256(address.uri.encode()).hexdigest()[:24]
+    path = Path(tempfile.gettempdir(), f"tracker-mlflow-{os.getuid()}-{name}.lock")
+    with path.open("a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make_writable(file: Path) -> None:
+    """Fail early and clearly: MLflow itself tries for minutes to open a file that it cannot."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("ab").close()
+    except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
+        raise BackendRefused(
+            f"cannot write {file}: {error.strerror}; let the daemon's user write there, or set another outdir"
+        ) from error
+    except OSError as error:
+        raise BackendUnavailable(f"cannot write {file}: {error.strerror}; delivery tries again") from error
+
+
+def _sql_errors() -> tuple[type[Exception], ...]:
+    try:
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
+    except ImportError:  # mlflow-skinny knows servers only
+        return ()
+    return (SQLAlchemyError,)
+
+
+def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    """The failed check of a certificate that ``error`` came of, however deep it lies."""
+    pending: list[object] = [error]
+    seen: set[int] = set()
+    while pending:
+        cause = pending.pop()
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return cause
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
+    return None
+
+
+def _silence_tls_warnings() -> None:
+    import urllib3  # noqa: PLC0415  # comes with mlflow
+
+    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+
+
+def _is_true(text: str) -> bool:
+    return text.strip().lower() in {"1", "true"}

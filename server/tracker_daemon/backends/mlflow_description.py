@@ -1,0 +1,83 @@
+"""What MLflow is told of a run when it begins: tags of the training script, system params.
+
+All of it describes the script, as the rank that opened the run saw it, and nothing the daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.backends.mlflow_requests import tag_value
+
+RUN_UID_TAG = "tracker.run_uid"
+SYSTEM_PREFIX = "tracker"
+
+_TAGS_OF_ENVIRONMENT = {
+    "user": "mlflow.user",
+    "program": "mlflow.source.name",
+    "git_commit": "mlflow.source.git.commit",
+    "git_branch": "mlflow.source.git.branch",
+    "git_remote": "mlflow.source.git.repoURL",
+}
+_NAMES_OF_PARAMS = {"host": "hostname"}
+_OPTIONS = frozenset(
+    {
+        "experiment_name", "experiment_id", "run_name", "run_id", "tags", "description", "parent_run_id",
+        "nested", "log_system_metrics",
+    }
+)  # fmt: skip
+
+
+def opening_tags(run: RunDescription, now: datetime) -> dict[str, str]:
+    """The tags that a run is created with, those from the script's own options last."""
+    tags = {RUN_UID_TAG: run.run_id, "mlflow.source.type": "LOCAL", "tracker.project": run.project}
+    tags["tracker.started"] = now.astimezone(timezone.utc).isoformat(timespec="seconds")
+    tags.update(
+        {
+            tag: run.environment[name]
+            for name, tag in _TAGS_OF_ENVIRONMENT.items()
+            if run.environment.get(name)
+        }
+    )
+    if run.options.get("description"):
+        tags["mlflow.note.content"] = str(run.options["description"])
+    if run.options.get("parent_run_id"):
+        tags["mlflow.parentRunId"] = str(run.options["parent_run_id"])
+    tags.update(_asked_tags(run.options.get("tags")))
+    if unknown := sorted(set(run.options) - _OPTIONS):
+        tags["tracker.ignored_options"] = ", ".join(unknown)
+    # The run is found again by its uid, whatever else the script asks for.
+    return {key: tag_value(value) for key, value in tags.items()} | {RUN_UID_TAG: run.run_id}
+
+
+def run_name(run: RunDescription) -> str | None:
+    """The run's name; None leaves MLflow to make one up."""
+    return str(run.options.get("run_name") or run.name) or None
+
+
+def system_params(run: RunDescription, now: datetime) -> dict[str, str]:
+    """What a run keeps of its surroundings, under the names that searches use."""
+    utc = now.astimezone(timezone.utc)
+    params = {
+        "timestamp": utc.isoformat(timespec="seconds"),
+        "date": utc.strftime("%Y-%m-%d"),
+        "year": str(utc.year),
+        "month": str(utc.month),
+        "day": str(utc.day),
+    }
+    params.update(
+        {_NAMES_OF_PARAMS.get(name, name): value for name, value in run.environment.items() if value}
+    )
+    return {f"{SYSTEM_PREFIX}.{name}": value for name, value in params.items()}
+
+
+def _asked_tags(asked: Any) -> dict[str, str]:
+    """The script's tags: a dict, or as W&B has them a list of words."""
+    if isinstance(asked, Mapping):
+        return {str(key): str(value) for key, value in asked.items()}
+    if isinstance(asked, (list, tuple)):
+        return {str(word): "true" for word in asked}
+    return {}

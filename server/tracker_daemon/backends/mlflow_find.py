@@ -1,0 +1,130 @@
+"""Which MLflow run a run goes to: the one in the state, the one with its uid, or a new one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.backends.mlflow_connection import MlflowConnection
+from tracker_daemon.backends.mlflow_description import RUN_UID_TAG, opening_tags, run_name
+from tracker_daemon.backends.mlflow_names import experiment_name
+from tracker_daemon.errors import BackendRefused
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_ACTIVE = "active"
+_QUOTABLE = re.compile(r"[\w.:\- /]{1,200}")
+
+
+def resumed_run(connection: MlflowConnection, run: RunDescription, run_id: str, store: str) -> Run:
+    """The MLflow run that the state names, which was begun in ``store``.
+
+    Raises:
+        BackendRefused: it is not there, or deleted.
+        BackendUnavailable: the store cannot be asked now.
+    """
+    try:
+        found = connection.call(lambda client: client.get_run(run_id))
+    except BackendRefused as error:
+        raise BackendRefused(
+            f"run {run.run_id} was begun as MLflow run {run_id} in {store}, and {error}. Set "
+            "MLFLOW_TRACKING_URI to where it was begun, or restore the run there"
+        ) from error
+    check_active(found, connection)
+    return found
+
+
+def begun_run(connection: MlflowConnection, run: RunDescription) -> Run:
+    """The MLflow run that has the run's uid, or that the script named; created where there is none.
+
+    Raises:
+        BackendRefused: it is deleted, or its experiment is deleted or may not be used.
+        BackendUnavailable: the store cannot be asked now.
+    """
+    uid = uid_of(run.run_id)
+    if asked := run.options.get("run_id"):
+        return _named(connection, str(asked), uid)
+    experiment_id = _experiment_id(connection, run)
+    found = _with_uid(connection, experiment_id, uid)
+    if found is not None:
+        check_active(found, connection)
+        return found
+    tags = {**opening_tags(run, datetime.now(timezone.utc)), RUN_UID_TAG: uid}
+    return connection.call(lambda client: client.create_run(experiment_id, tags=tags, run_name=run_name(run)))
+
+
+def uid_of(run_id: str) -> str:
+    """The run's id as a tag that can be searched for: a search has no way to quote every character."""
+    if _QUOTABLE.fullmatch(run_id):
+        return run_id
+    return hashlib.sha256(run_id.encode(errors="backslashreplace")).hexdigest()
+
+
+def _named(connection: MlflowConnection, run_id: str, uid: str) -> Run:
+    found = connection.call(lambda client: client.get_run(run_id))
+    check_active(found, connection)
+    connection.call(lambda client: client.set_tag(run_id, RUN_UID_TAG, uid))
+    connection.call(lambda client: client.update_run(run_id, status="RUNNING"))
+    return found
+
+
+def _with_uid(connection: MlflowConnection, experiment_id: str, uid: str) -> Run | None:
+    from mlflow.entities import ViewType  # noqa: PLC0415  # the package is optional
+
+    found = connection.call(
+        lambda client: client.search_runs(
+            [experiment_id],
+            f"tags.`{RUN_UID_TAG}` = '{uid}'",
+            run_view_type=ViewType.ALL,
+            order_by=["attributes.start_time ASC"],
+            max_results=1,
+        )
+    )
+    return found[0] if found else None
+
+
+def check_active(found: Run, connection: MlflowConnection) -> None:
+    """Raise BackendRefused where the run is deleted: MLflow itself only calls it invalid to write to."""
+    if found.info.lifecycle_stage != _ACTIVE:
+        raise BackendRefused(
+            f"the MLflow run {found.info.run_id} in {connection.address.shown} has been deleted; restore it "
+            f"with 'mlflow runs restore --run-id {found.info.run_id}', and delivery goes on"
+        )
+
+
+def _experiment_id(connection: MlflowConnection, run: RunDescription) -> str:
+    if asked := run.options.get("experiment_id"):
+        found = connection.call(lambda client: client.get_experiment(str(asked)))
+    else:
+        name = experiment_name(run.options.get("experiment_name"), run.project)
+        found = connection.call(lambda client: client.get_experiment_by_name(name))
+        if found is None:
+            return _created_experiment(connection, name)
+    if found.lifecycle_stage != _ACTIVE:
+        raise BackendRefused(
+            f"the MLflow experiment {found.name!r} in {connection.address.shown} has been deleted; restore "
+            f"it with 'mlflow experiments restore --experiment-id {found.experiment_id}', or name another "
+            "with MLFLOW_EXPERIMENT_NAME"
+        )
+    experiment_id: str = found.experiment_id
+    return experiment_id
+
+
+def _created_experiment(connection: MlflowConnection, name: str) -> str:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415  # the package is optional
+
+    def create(client: Any) -> str:
+        try:
+            experiment_id: str = client.create_experiment(name, connection.address.artifact_location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            # Another run of this project was faster.
+            experiment_id = client.get_experiment_by_name(name).experiment_id
+        return experiment_id
+
+    return connection.call(create)

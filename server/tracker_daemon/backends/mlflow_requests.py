@@ -1,0 +1,108 @@
+"""Metrics, params and tags in pieces that MLflow takes as one request.
+
+A request has at most 1,000 metrics, 100 params or 100 tags, and 1 MB.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.backends.mlflow_names import (
+    KEY_MAX_CHARACTERS,
+    PARAM_MAX_CHARACTERS,
+    TAG_MAX_CHARACTERS,
+    mlflow_key,
+)
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+METRICS_MAX = 1_000
+PARAMS_AND_TAGS_MAX = 100
+REQUEST_MAX_BYTES = 900_000
+"""Of the million that MLflow takes, with room for what stands around the items."""
+
+_METRIC_BYTES = 160
+"""What a metric weighs in a request beside its key: the longest numbers and the names of its fields."""
+_PAIR_BYTES = 60
+
+T = TypeVar("T")
+
+
+def metrics_of(block: RecordBlock, keys: Sequence[str]) -> Iterator[list[Metric]]:
+    """A block's cells, row by row, in requests. ``keys``: one for each of its columns.
+
+    A metric's timestamp is its record's, in milliseconds, plus its occurrence: a store tells points apart by
+    (key, value, timestamp, step), which two equal values at one step would share within a millisecond.
+    """
+    from mlflow.entities import Metric  # noqa: PLC0415  # the package is optional
+
+    weights = [_METRIC_BYTES + _weight(key) for key in keys]
+    steps, values = block.steps.tolist(), block.values.tolist()
+    times_ms = (block.times_ns // 1_000_000 + block.occurrences).clip(min=0).tolist()
+    valid = None if block.valid is None else block.valid.tolist()
+
+    def cells() -> Iterator[tuple[Metric, int]]:
+        for row, cells_of_row in enumerate(values):
+            time_ms, step = times_ms[row], steps[row]
+            for column, value in enumerate(cells_of_row):
+                if valid is None or valid[row][column]:
+                    yield Metric(keys[column], value, time_ms, step), weights[column]
+
+    return _pieces(cells(), METRICS_MAX)
+
+
+def pairs(items: Iterable[tuple[str, str]], make: Callable[[str, str], T]) -> Iterator[list[T]]:
+    """Params or tags, made by ``make(key, value)``, in requests."""
+    weighed = ((make(key, value), _PAIR_BYTES + _weight(key) + _weight(value)) for key, value in items)
+    return _pieces(weighed, PARAMS_AND_TAGS_MAX)
+
+
+def tag_value(text: str) -> str:
+    """``text`` as a tag's value, cut where it is too long."""
+    return _cut(text, TAG_MAX_CHARACTERS)
+
+
+def param_value(text: str) -> str:
+    """``text`` as a param's value, cut where it is too long."""
+    return _cut(text, PARAM_MAX_CHARACTERS)
+
+
+def whole_value_tags(key: str, text: str) -> Iterator[tuple[str, str]]:
+    """Tags that hold the whole of a param's value, where the param itself cannot."""
+    if len(text) <= PARAM_MAX_CHARACTERS:
+        return
+    for number, at in enumerate(range(0, len(text), TAG_MAX_CHARACTERS), 1):
+        yield tag_key("tracker.whole_param", f"{key}.{number}"), text[at : at + TAG_MAX_CHARACTERS]
+
+
+def tag_key(kind: str, key: str) -> str:
+    """The tag ``<kind>.<key>``, or one that stands for it where that is too long."""
+    whole = f"{kind}.{key}"
+    return whole if len(whole) <= KEY_MAX_CHARACTERS else mlflow_key(whole)
+
+
+def _cut(text: str, characters: int) -> str:
+    # Some stores' databases take no NUL in a text.
+    text = text.replace("\0", "�")
+    return text if len(text) <= characters else text[: characters - 1] + "…"
+
+
+def _weight(text: str) -> int:
+    return len(json.dumps(text))
+
+
+def _pieces(weighed: Iterable[tuple[T, int]], count_max: int) -> Iterator[list[T]]:
+    piece: list[T] = []
+    weight = 0
+    for item, its_weight in weighed:
+        if piece and (len(piece) == count_max or weight + its_weight > REQUEST_MAX_BYTES):
+            yield piece
+            piece, weight = [], 0
+        piece.append(item)
+        weight += its_weight
+    if piece:
+        yield piece

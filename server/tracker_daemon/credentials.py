@@ -1,0 +1,149 @@
+"""Which environment each backend's process gets, and what of it is secret.
+
+A backend's variables are those whose names begin as its SDK's do. They come from three places: the
+daemon's own environment; ``~/.amsc.env``, for what that does not set; and the project's ``.env``, found by
+walking up from the daemon's working directory, which overrides both. From the two files a backend takes
+its own variables and nothing else. One backend's variables are never in another's environment, and
+the daemon's own token is in none.
+
+What selects a run (its project, name, id …) is read on the ranks and comes with the run: such
+variables of the daemon are left out, or one of them would name all of the daemon's runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from tracker_daemon.errors import BackendRefused
+
+HOME_FILE = ".amsc.env"
+PROJECT_FILE = ".env"
+
+_MASK = "****"
+_SECRET_MIN_CHARACTERS = 6
+"""Shorter values are masked nowhere: they would take half of every text with them."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendVariables:
+    """The variables of one backend, by name or by the beginning of their names."""
+
+    prefixes: tuple[str, ...]
+    names: frozenset[str] = frozenset()
+    selectors: frozenset[str] = frozenset()
+    """What selects a run, which the ranks say."""
+    stores: tuple[str, ...] = ()
+    """Beginnings of variables for object stores, which a file may set for it, and which all may see."""
+
+    def owns(self, name: str) -> bool:
+        """Whether the variable is this backend's alone."""
+        return name in self.names or name.startswith(self.prefixes)
+
+    def takes(self, name: str) -> bool:
+        """Whether a file may set the variable for this backend."""
+        return (self.owns(name) or name.startswith(self.stores)) and name not in self.selectors
+
+
+BACKENDS: Mapping[str, BackendVariables] = {
+    "mlflow": BackendVariables(
+        prefixes=("MLFLOW_", "_MLFLOW_", "DATABRICKS_", "AMSC_", "AM_SC_"),
+        selectors=frozenset(
+            {
+                "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_RUN_NAME",
+                "MLFLOW_RUN_CONTEXT", "MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID",
+            }
+        ),
+        stores=("AWS_", "AZURE_", "GOOGLE_"),
+    ),
+    "wandb": BackendVariables(
+        prefixes=("WANDB_", "WB_"),
+        selectors=frozenset(
+            {
+                "WANDB_PROJECT", "WB_PROJECT", "WB_PROJECT_NAME", "WANDB_ENTITY", "WANDB_RUN_GROUP",
+                "WANDB_NAME", "WANDB_TAGS", "WANDB_NOTES", "WANDB_JOB_TYPE", "WANDB_RUN_ID", "WANDB_RESUME",
+                "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_DIR", "WANDB_PROGRAM",
+            }
+        ),
+        stores=("AWS_", "AZURE_", "GOOGLE_"),
+    ),
+}  # fmt: skip
+
+_DAEMONS_OWN = frozenset({"TRACKER_TOKEN", "TRACKER_TOKEN_FILE"})
+_SECRET = re.compile(r"(?i)(key|token|secret|password|passwd|credential)")
+_NO_SECRET = re.compile(r"(?i)(_(file|path|command|uri|url|host)|_timeout|_max_\w+)$")
+_USER_INFORMATION = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+def child_environment(
+    backend: str,
+    environ: Mapping[str, str] | None = None,
+    *,
+    directory: Path | None = None,
+    home: Path | None = None,
+) -> dict[str, str]:
+    """The environment for the process of ``backend``: the daemon's, less what is not its own to see.
+
+    ``environ``, ``directory`` and ``home`` are the daemon's by default. A backend that is not in
+    BACKENDS gets what is no backend's.
+
+    Raises:
+        BackendRefused: one of the files is there and cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    own = BACKENDS.get(backend)
+    inherited = {name: value for name, value in environ.items() if _may_see(own, name)}
+    if own is None:
+        return inherited
+    from_home = _own_values((home or Path.home()) / HOME_FILE, own)
+    from_project = _own_values(_project_file(directory or Path.cwd()), own)
+    return {**from_home, **inherited, **from_project}
+
+
+def secrets_of(environ: Mapping[str, str]) -> list[str]:
+    """The secret values in an environment, the longest first."""
+    values = {
+        value for name, value in environ.items() if _SECRET.search(name) and not _NO_SECRET.search(name)
+    }
+    return sorted((value for value in values if len(value) >= _SECRET_MIN_CHARACTERS), key=len, reverse=True)
+
+
+def masked(text: str, environ: Mapping[str, str]) -> str:
+    """``text`` without the secrets of ``environ`` and without passwords in URLs."""
+    for secret in secrets_of(environ):
+        text = text.replace(secret, _MASK)
+    return _USER_INFORMATION.sub(_MASK, text)
+
+
+def without_user_information(url: str) -> str:
+    """A URL as it may be shown: no user name, no password."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", url)
+
+
+def _may_see(own: BackendVariables | None, name: str) -> bool:
+    if own is not None and own.owns(name):
+        return name not in own.selectors
+    return name not in _DAEMONS_OWN and not any(other.owns(name) for other in BACKENDS.values())
+
+
+def _project_file(directory: Path) -> Path | None:
+    candidates = (above / PROJECT_FILE for above in (directory, *directory.parents))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _own_values(path: Path | None, own: BackendVariables) -> dict[str, str]:
+    """The variables of ``path`` that the backend takes; a file that is not there has none."""
+    if path is None or not path.is_file():
+        return {}
+    try:
+        values = dotenv_values(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BackendRefused(
+            f"{path} cannot be read ({error}); let the daemon's user read it, or remove it"
+        ) from error
+    return {name: value for name, value in values.items() if value is not None and own.takes(name)}

@@ -1,0 +1,138 @@
+"""A real ``mlflow server`` on loopback that can be killed and come back, and a gateway to put before it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+HOP_BY_HOP = {"connection", "content-length", "date", "host", "server", "transfer-encoding"}
+
+
+@dataclass
+class MlflowServer:
+    """One store and the server processes that serve it, one after another, at one port."""
+
+    home: Path
+    port: int = 0
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> MlflowServer:
+        if not self.port:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self.port = probe.getsockname()[1]
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
+            "--backend-store-uri", f"sqlite:///{self.home}/server.db", "--workers", "1",
+            "--artifacts-destination", str(self.home / "artifacts"),
+        ]  # fmt: skip
+        variables = {
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        with (self.home / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.home, env=variables, start_new_session=True
+            )
+        pytest.wait_until(self._healthy, "the mlflow server to be healthy", 120)
+        return self
+
+    def kill(self) -> None:
+        """End the server and its workers."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def _healthy(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            pytest.fail((self.home / "server.log").read_text())
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5) as answer:
+                return answer.status == 200
+        except (OSError, urllib.error.URLError, http.client.HTTPException):
+            return False
+
+
+@dataclass
+class Gateway:
+    """Passes requests on to a server once ``admit(headers)`` is None; else answers with that status.
+
+    Its own answers are a gateway's: JSON without any of MLflow's error codes.
+    """
+
+    server: MlflowServer
+    admit: Callable[[dict[str, str]], int | None] = lambda headers: None
+    headers: list[dict[str, str]] = field(default_factory=list)
+    """Those of each request that came."""
+
+    def __enter__(self) -> Self:
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http.daemon_threads = True
+        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self._http.server_port}"
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        gateway = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def _pass_on(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                sent = {name.lower(): value for name, value in self.headers.items()}
+                gateway.headers.append(sent)
+                refused = gateway.admit(sent)
+                if refused is not None:
+                    self._answer(refused, json.dumps({"message": "no entry"}).encode(), "application/json")
+                    return
+                connection = http.client.HTTPConnection("127.0.0.1", gateway.server.port, timeout=60)
+                kept = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+                connection.request(self.command, self.path, body, kept)
+                answer = connection.getresponse()
+                self._answer(answer.status, answer.read(), answer.headers.get("Content-Type", ""))
+                connection.close()
+
+            do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = _pass_on  # noqa: N815
+
+            def _answer(self, status: int, content: bytes, kind: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *arguments: object) -> None:
+                """Print nothing."""
+
+        return Handler
