@@ -21,6 +21,10 @@ BATCH_TARGET_BYTES = 128 * 1024
 """Where the client closes a batch; leaves room for one more row below MESSAGE_MAX_BYTES."""
 RECEIVE_MAX_BYTES = 4 * 1024 * 1024
 HELLO_NAMES_MAX_BYTES = 3 * 1024 * 1024
+HELLO_TEXT_MAX_BYTES = 4 * 1024
+"""The most that one text of a Hello may weigh: a project's name, a path, a host."""
+DROPPED_POINTS_MAX = 2**48
+"""The most values that one message may declare dropped."""
 
 # ---- the client ----
 CLIENT_BUFFER_BYTES = 64 * 1024 * 1024
@@ -37,6 +41,8 @@ KEEPALIVE_TIMEOUT_S = 20.0
 # ---- the daemon ----
 STREAMS_MAX = 20_000
 RUNS_LIVE_MAX = 256
+RUNS_ENDED_MAX = 256
+"""How many ended runs are kept at hand, and shown; older ones come back when something asks for them."""
 WORLD_SIZE_MAX = 1_000_000
 UNCOMMITTED_BYTES_MAX = 256 * 1024 * 1024
 COMMIT_WINDOW_S = 0.005

@@ -1,8 +1,8 @@
 """The daemon's composition root: which parts there are, and in what order they start and stop.
 
-Start: the journal (and with it the lock) → the recorder, which replays → the pumps → the server →
-the endpoint file. Stop: the server → the recorder's last commits → the pumps, as long as the drain
-may take → the last status → the journal.
+Start: the journal (and with it the lock) → the addresses → the recorder, which replays → the pumps →
+the server → the endpoint file. Stop: the server → the recorder's last commits → the pumps, as long as
+the drain may take → the last status → the recorder → the journal.
 """
 
 from __future__ import annotations
@@ -21,24 +21,22 @@ import grpc.aio
 import msgspec
 import structlog
 
-from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
-from tracker_daemon.errors import JournalError, SettingsError, StateDirectoryError
+from tracker_daemon.errors import EndpointError, JournalError, StateDirectoryError
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.recorder import Recorder, RecorderSettings, Submission
-from tracker_daemon.ingest.registry import Registry, Run, RunOptions
-from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService
+from tracker_daemon.ingest.recorder import Recorder, Submission
+from tracker_daemon.ingest.registry import Registry, Run
+from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService, bind
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
-from tracker_daemon.journal.rows import Backlog
+from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.launch_outcome import LaunchOutcome
-from tracker_daemon.listening import unix_path
-from tracker_daemon.selection import RankSet, ReporterRules
+from tracker_daemon.part_settings import backend_names, default_options, recorder_settings, rules
+from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.settings import Settings
 from tracker_daemon.status_document import LAST_STATUS_FILE, DaemonStatus, StatusDocument
 from tracker_daemon.status_report import read_facts, status_document
@@ -84,12 +82,14 @@ class Daemon:
         self._draining = False
         self._drain_timeout_s = settings.drain_timeout_s
         self._failure: BaseException | None = None
-        self._registry = Registry(_default_options(settings), _rules(settings))
+        self._registry = Registry(default_options(settings), rules(settings))
         self._sessions: set[Session] = set()
-        self._recorder = Recorder(journal, _recorder_settings(settings), self._on_tick, self._on_failure)
+        self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
         self._fleet = Fleet(self._on_journal)
         self._known_backends = frozenset(known_backends())
-        self._opening: dict[int, asyncio.Future[None]] = {}
+        self._delivery = RunDelivery(
+            self._fleet, self._registry, self._on_journal_async, lambda: journal.epoch
+        )
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -100,17 +100,23 @@ class Daemon:
         self._room = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._take_signal)
-        self._restore()
         server = self._server()
-        await server.start()
-        info = self._announce()
-        log.info("ready", endpoint=info.endpoint, state_dir=str(self._journal.directory), pid=os.getpid())
-        if on_ready is not None:
-            on_ready(info)
+        self._restore()
         care = asyncio.create_task(self._care())
-        await self._stop_asked.wait()
-        care.cancel()
-        await self._drain(server)
+        care.add_done_callback(self._care_ended)
+        try:
+            await server.start()
+            info = self._announce()
+            log.info("ready", endpoint=info.endpoint, state_dir=str(self._journal.directory), pid=os.getpid())
+            if on_ready is not None:
+                on_ready(info)
+            await self._stop_asked.wait()
+        except BaseException:  # whatever it was: nothing was served, so nothing is worth a long drain
+            self._drain_timeout_s = 0.0
+            raise
+        finally:
+            care.cancel()
+            await self._drain(server)
         return 1 if self._failure is not None else 0
 
     def _take_signal(self) -> None:
@@ -121,28 +127,17 @@ class Daemon:
 
     def _restore(self) -> None:
         """Take up what the journal holds: running runs, and ended ones that are not all delivered."""
-        running: list[LiveRun] = []
         for row in self._journal.runs():
-            run = self._registry.restore(row, self._journal.streams(row.id))
-            if run.running:
-                running.append(run.live)
-            backlog = self._journal.backlog(row.id)
-            run.live.view = replace(run.live.view, last_entry=backlog.entries)
-            self._open_backends(run, backlog)
-        self._recorder.start(running)
+            self._take_up(row, self._journal.streams(row.id), self._journal.backlog(row.id).entries)
+        runs = list(self._registry.runs.values())
+        self._recorder.start(run.live for run in runs if run.running)
+        for run in runs:
+            self._delivery.restored(run)
 
-    def _describe(self, run: Run, backend: str) -> RunDescription:
-        row, options = run.row, run.options
-        return RunDescription(
-            row.run_id,
-            row.project,
-            row.name,
-            Path(options.outdir),
-            self._journal.epoch,
-            run.attempt,
-            options.backend_options.get(backend, {}),
-            options.environment,
-        )
+    def _take_up(self, row: RunRow, streams: list[StreamRow], entries: int) -> Run:
+        run = self._registry.restore(row, streams)
+        run.live.view = replace(run.live.view, last_entry=entries)
+        return run
 
     def _server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
@@ -152,7 +147,7 @@ class Daemon:
         )
         server.add_generic_rpc_handlers((TrackerService(self).handlers(),))
         self._endpoints = tuple(
-            endpoint for address in self._settings.listen for endpoint in _bind(server, address)
+            endpoint for address in self._settings.listen for endpoint in bind(server, address)
         )
         return server
 
@@ -179,27 +174,29 @@ class Daemon:
 
     async def _drain(self, server: grpc.aio.Server) -> None:
         self._draining = True
-        if self._failure is not None:
-            await server.stop(0)
-            await asyncio.to_thread(self._fleet.stop, _PUMPS_STOP_S)
-            return
-        await server.stop(_SERVER_GRACE_S)
         try:
-            await self._end_launched_runs()
-            if not await self._deliver_rest():
-                log.warning("not everything is delivered; the journal keeps the rest for the next start")
-            document = await self._document()
-            await asyncio.to_thread(self._fleet.stop, _PUMPS_STOP_S)
-            self._leave(document)
+            await server.stop(_SERVER_GRACE_S if self._failure is None else 0)
+            if self._failure is None:
+                await self._deliver_and_leave()
         except JournalError as error:
             log.warning("the journal failed while draining", reason=str(error))
-        await asyncio.to_thread(self._recorder.stop)
-        for path in self._endpoint_files():
-            path.unlink(missing_ok=True)
-        log.info("stopped")
+        except OSError as error:
+            log.warning("the last status could not be written", reason=str(error))
+        finally:
+            await asyncio.to_thread(self._fleet.stop, _PUMPS_STOP_S)
+            await asyncio.to_thread(self._recorder.stop)
+            self._withdraw()
+            log.info("stopped")
+
+    async def _deliver_and_leave(self) -> None:
+        await self._end_launched_runs()
+        if not await self._deliver_rest():
+            log.warning("not everything is delivered; the journal keeps the rest for the next start")
+        self._leave(await self._document())
 
     async def _deliver_rest(self) -> bool:
         begun = time.monotonic()
+        await self._delivery.open_all()
         while not await asyncio.to_thread(self._fleet.drain, _DRAIN_SLICE_S):
             if time.monotonic() - begun >= self._drain_timeout_s:
                 return False
@@ -213,9 +210,6 @@ class Daemon:
                 payload = events.encode(outcome.exit_status)
                 self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=payload))
         await self._on_journal_async(lambda _: None)
-        for run in self._registry.runs.values():
-            if run.live.row_id:
-                self._fleet.notify(run.live.row_id)
 
     def _leave(self, document: StatusDocument) -> None:
         path = self._journal.directory / LAST_STATUS_FILE
@@ -223,39 +217,54 @@ class Daemon:
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
         temporary.replace(path)
 
+    def _withdraw(self) -> None:
+        """Remove our endpoint files, but not one that another daemon has written there since."""
+        for path in self._endpoint_files():
+            try:
+                found = EndpointInfo.read(path)
+            except EndpointError:
+                continue
+            if (found.pid, found.host) == (os.getpid(), socket.gethostname()):
+                path.unlink(missing_ok=True)
+
     # ---- what the server asks (Calls) ------------------------------------------------------------
 
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
         """Let a client in, or raise what the server answers instead."""
-        stream, new_run, new_stream = self._registry.admit(hello)
-        run = stream.run
-        session = Session(stream, self._recorder, self._loop, self._flush_interval_ms)
-        stream.connection = session
+        await self._recall(hello)
+        admission = self._registry.admit(hello)
+        stream, run = admission.stream, admission.stream.run
+        session = Session(admission, self._recorder, self._loop, self._flush_interval_ms)
+        self._registry.connect(stream, session)
         names = backend_names(run.options.backends)
         usable = [name for name in names if name in self._known_backends]
-        welcome = await session.welcome(
-            hello, new_run=new_run, new_stream=new_stream, backends=usable, version=VERSION
-        )
+        try:
+            welcome = await session.welcome(hello, backends=usable, version=VERSION)
+            if admission.new_run:
+                await self._delivery.begin(run)
+        except BaseException:  # cancelled too, when the client has gone: its rank must not stay taken
+            self.left(session)
+            raise
         self._sessions.add(session)
-        if new_run:
-            row_id = run.live.row_id
-            backlog = await self._on_journal_async(lambda journal: journal.backlog(row_id))
-            for cursor in backlog.cursors:
-                self._fleet.open(row_id, self._describe(run, cursor.backend), cursor)
+        if admission.new_run:
             self._warn_of_unknown(session, [name for name in names if name not in self._known_backends])
-        if new_stream:
+        if admission.new_stream:
             log.info("a rank joined", run_id=run.run_id, rank=stream.rank, host=stream.host, pid=stream.pid)
         return session, welcome
 
-    def _open_backends(self, run: Run, backlog: Backlog) -> None:
-        """Open those that have something to deliver.
+    async def _recall(self, hello: pb.Hello) -> None:
+        """Take up again a run that ended long ago, when a Hello means it."""
+        row_id = self._registry.forgotten(hello)
+        if row_id is None:
+            return
 
-        Not the others: what a restarted daemon's journal may have lost shows only when clients come
-        back, and a backend opened before would have cut its store to the older state.
-        """
-        for cursor in backlog.cursors:
-            if cursor.position < backlog.entries:
-                self._fleet.open(run.live.row_id, self._describe(run, cursor.backend), cursor)
+        def read(journal: Journal) -> tuple[RunRow, list[StreamRow], int]:
+            row = next(row for row in journal.runs() if row.id == row_id)
+            return row, journal.streams(row.id), journal.backlog(row.id).entries
+
+        found = await self._on_journal_async(read)
+        if self._registry.forgotten(hello) is not None:  # nobody else recalled it meanwhile
+            self._take_up(*found)
 
     def _warn_of_unknown(self, session: Session, names: list[str]) -> None:
         for name in names:
@@ -275,9 +284,7 @@ class Daemon:
     def left(self, session: Session) -> None:
         """A connection has ended; the rank may come back."""
         self._sessions.discard(session)
-        session.stream.last_seen_s = time.monotonic()
-        if session.stream.connection is session:
-            session.stream.connection = None
+        self._registry.disconnect(session.stream, session)
 
     async def status(self) -> str:
         """The status document, as JSON."""
@@ -291,7 +298,8 @@ class Daemon:
         return os.getpid()
 
     async def _document(self) -> StatusDocument:
-        facts = await self._on_journal_async(lambda journal: read_facts(journal, self._registry))
+        summary_of = self._recorder.summary_of
+        facts = await self._on_journal_async(lambda journal: read_facts(journal, self._registry, summary_of))
         daemon = DaemonStatus(
             version=VERSION,
             pid=os.getpid(),
@@ -334,106 +342,44 @@ class Daemon:
             if stream is not None and isinstance(stream.connection, Session):
                 stream.connection.wake()
         for run in runs:
-            if run.view.last_entry and not self._fleet.notify(run.row_id) and run.row_id not in self._opening:
-                self._opening[run.row_id] = asyncio.ensure_future(self._reopen(run))
+            self._delivery.ticked(run)
         self._room.set()
-
-    async def _reopen(self, live: LiveRun) -> None:
-        """A run whose pumps have ended, or were not needed yet, has something to deliver."""
-        backlog = await self._on_journal_async(lambda journal: journal.backlog(live.row_id))
-        del self._opening[live.row_id]
-        self._open_backends(self._registry.runs[live.run_id], backlog)
 
     def _on_failure(self, error: BaseException) -> None:
         # On the recorder's thread.
-        self._loop.call_soon_threadsafe(self._failed, error)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._failed, error)
 
     def _failed(self, error: BaseException) -> None:
         self._failure = error
-        log.error("the journal cannot go on; nothing more is acknowledged", exc_info=error)
+        log.error("the daemon cannot go on; nothing more is acknowledged", exc_info=error)
         self._stop_asked.set()
 
     # ---- care ------------------------------------------------------------------------------------
 
     async def _care(self) -> None:
-        """Look after ranks that are silent, and after clients that wait for delivery."""
+        """Look after what time alone changes."""
         while True:
             await asyncio.sleep(_CARE_INTERVAL_S)
             self._report_gone(self._registry.silent_ranks(self._settings.lost_timeout_s), EventKind.LOST)
             self._report_gone(self._registry.absent_ranks(self._settings.start_timeout_s), EventKind.ABSENT)
+            self._delivery.look_after()
+            self._delivery.forget_ended(limits.RUNS_ENDED_MAX)
             for session in self._sessions:
-                if session.wants_delivery and self._is_delivered(session.stream.run):
+                if session.wants_delivery and self._delivery.is_delivered(session):
                     session.wants_delivery = False
                     session.send(pb.DaemonMessage(delivered=pb.Delivered()))
+
+    def _care_ended(self, care: asyncio.Task[None]) -> None:
+        """Without it ranks would be lost unseen: better to end, and have it seen."""
+        error = None if care.cancelled() else care.exception()
+        if error is not None and self._failure is None:
+            self._failed(error)
 
     def _report_gone(self, gone: dict[Run, list[int]], kind: EventKind) -> None:
         for run, ranks in gone.items():
             log.warning("ranks are gone", run_id=run.run_id, how=kind.name.lower(), ranks=ranks[:20])
             self._recorder.submit(Submission(run.live, kind, payload=events.encode(ranks)))
-
-    def _is_delivered(self, run: Run) -> bool:
-        view = run.live.view
-        settled = view.open_rows == 0 or view.status != "RUNNING"
-        healths = self._fleet.health(run.live.row_id)
-        return settled and all(health.delivered_entry >= view.last_entry for health in healths.values())
-
-
-# ---- from settings -------------------------------------------------------------------------------
-
-
-def backend_names(text: str) -> list[str]:
-    """Backends named with commas, each once, in order; none for "none"."""
-    names = dict.fromkeys(name.strip().lower() for name in text.split(","))
-    return [name for name in names if name and name != "none"]
-
-
-def _default_options(settings: Settings) -> RunOptions:
-    return RunOptions(
-        ",".join(settings.backend_names) or "none",
-        str(settings.output_directory),
-        settings.primary_rank,
-        settings.record_ranks,
-    )
-
-
-def _rules(settings: Settings) -> Rules:
-    return Rules(
-        primary_rank=settings.primary_rank,
-        recorded_ranks=RankSet.parse(settings.record_ranks),
-        reporters=ReporterRules.parse(settings.reporters),
-        learn_wait_ns=int(settings.learn_wait_s * _NS),
-        partial_after_ns=int(settings.partial_after_s * _NS),
-        lagging_after_cells=settings.lagging_after_cells,
-    )
-
-
-def _recorder_settings(settings: Settings) -> RecorderSettings:
-    return RecorderSettings(
-        settings.commit_window_s,
-        limits.COMMIT_BYTES_MAX,
-        settings.snapshot_every_s,
-        settings.snapshot_every_bytes,
-        settings.open_cells_bytes,
-    )
-
-
-def _bind(server: grpc.aio.Server, address: str) -> list[str]:
-    """Listen at ``address``; the endpoints that clients can use for it."""
-    path = unix_path(address)
-    if path is not None:
-        # A second bind would take the socket over silently; the state directory's lock came first.
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise SettingsError(f"cannot listen at {address}: {error}; choose another with --listen") from error
-    if path is not None:
-        return [address]
-    host = address.rpartition(":")[0]
-    if host in ("0.0.0.0", "[::]"):  # noqa: S104 - only compared
-        return [f"{name}:{port}" for name in (socket.gethostname(), "127.0.0.1")]
-    return [f"{host}:{port}"]
 
 
 __all__ = ["Daemon", "StateDirectoryError", "serve"]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+import structlog
+
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.health import DeliveryState
+from tracker_daemon.errors import JournalError
+from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.registry import Registry, Run, Stream
-from tracker_daemon.ingest.summary import FoldSummary, run_summary
+from tracker_daemon.ingest.summary import FoldSummary
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.status_document import (
@@ -25,6 +29,7 @@ from tracker_daemon.status_document import (
 )
 from tracker_protocol import limits
 
+log = structlog.get_logger(__name__)
 _RANKS_SHOWN_MAX = 20_000
 
 
@@ -39,17 +44,18 @@ class JournalFacts:
     backlogs: Mapping[str, Backlog]
 
 
-def read_facts(journal: Journal, registry: Registry) -> JournalFacts:
+def read_facts(
+    journal: Journal, registry: Registry, summary_of: Callable[[LiveRun], FoldSummary]
+) -> JournalFacts:
     """Read the folds and the journal; on the recorder's thread."""
-    runs = list(registry.runs.values())
+    stored = [run for run in list(registry.runs.values()) if run.live.row_id]
     folds = {}
-    for run in runs:
-        fold = run.live.fold
-        if fold is not None:
-            folds[run.run_id] = run_summary(fold)
-        elif run.live.at_end is not None:
-            folds[run.run_id] = run.live.at_end
-    stored = [run for run in runs if run.live.row_id]
+    for run in stored:
+        try:
+            folds[run.run_id] = summary_of(run.live)
+        except JournalError as error:
+            # An ended run that cannot be read any more must not hide the others.
+            log.warning("a run cannot be read back", run_id=run.run_id, reason=str(error))
     evicted = {run.run_id: journal.reclaimed(run.live.row_id).events for run in stored}
     backlogs = {run.run_id: journal.backlog(run.live.row_id) for run in stored}
     return JournalFacts(journal.size_bytes(), journal.epoch, folds, evicted, backlogs)

@@ -30,28 +30,32 @@ class JournalAccess(Protocol):
 
 
 class Fleet:
-    """Starts, wakes and stops pumps. Used from one thread; ``journal`` is called on the pumps' threads."""
+    """Starts, wakes and stops pumps. ``journal`` is called on the pumps' threads.
+
+    Used on the event loop, but for ``drain`` and ``stop``, which wait and so run beside it.
+    """
 
     def __init__(self, journal: JournalAccess) -> None:
         self._journal = journal
-        self._pumps: dict[tuple[int, str], Pump] = {}
-        self._unusable: dict[tuple[int, str], str] = {}
+        self._pumps: dict[int, dict[str, Pump]] = {}
+        self._unusable: dict[int, dict[str, str]] = {}
+        self._stopped = False
 
     def open(self, row_id: int, run: RunDescription, cursor: CursorRow) -> None:
         """Begin or resume delivering a run to the backend that ``cursor`` names; once is enough."""
-        key = row_id, cursor.backend
-        if key in self._unusable or (key in self._pumps and self._pumps[key].notify()):
+        name = cursor.backend
+        if self._stopped or name in self.unusable(row_id) or self._notify(row_id, name):
             return
         try:
-            backend = registry.create(cursor.backend)
+            backend = registry.create(name)
         except SettingsError as error:
             log.warning("a backend cannot be used; the others go on", run_id=run.run_id, reason=str(error))
-            self._unusable[key] = str(error)
+            self._unusable.setdefault(row_id, {})[name] = str(error)
             return
         start = Cursor(cursor.position, cursor.state, cursor.delivered_records, cursor.set_aside)
-        committer = self._committer(row_id, cursor.backend)
+        committer = self._committer(row_id, name)
         pump = Pump(backend, run, start, read=self._reader(row_id), commit=committer)
-        self._pumps[key] = pump
+        self._pumps.setdefault(row_id, {})[name] = pump
         pump.start()
         pump.notify()
 
@@ -71,31 +75,51 @@ class Fleet:
 
         return commit
 
+    def _notify(self, row_id: int, backend: str) -> bool:
+        pump = self._pumps.get(row_id, {}).get(backend)
+        return pump is not None and pump.notify()
+
     def notify(self, row_id: int) -> bool:
         """The run has new entries. False when a pump of it has ended, or there is none: open them."""
-        notified = [pump.notify() for (run, _), pump in self._pumps.items() if run == row_id]
+        notified = [self._notify(row_id, backend) for backend in self._pumps.get(row_id, ())]
         return bool(notified) and all(notified)
 
     def health(self, row_id: int) -> dict[str, BackendHealth]:
         """How each backend of the run is doing; only those that were opened."""
-        return {backend: pump.health() for (run, backend), pump in self._pumps.items() if run == row_id}
+        return {backend: pump.health() for backend, pump in self._pumps.get(row_id, {}).items()}
 
     def unusable(self, row_id: int) -> dict[str, str]:
         """The run's backends that cannot be used, with the reason."""
-        return {backend: reason for (run, backend), reason in self._unusable.items() if run == row_id}
+        return self._unusable.get(row_id, {})
+
+    def is_finished(self, row_id: int) -> bool:
+        """Whether all of the run that was opened has been delivered, its end too."""
+        return all(pump.finished for pump in self._pumps.get(row_id, {}).values())
+
+    def forget(self, row_id: int) -> None:
+        """The run is finished and of no interest any more."""
+        self._pumps.pop(row_id, None)
+        self._unusable.pop(row_id, None)
+
+    def _all(self) -> list[Pump]:
+        # A copy, made at once: the event loop opens further ones meanwhile.
+        return [pump for pumps in list(self._pumps.values()) for pump in list(pumps.values())]
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until everything is delivered, ``timeout_s`` seconds at most; whether it is."""
         deadline = time.monotonic() + timeout_s
-        for pump in self._pumps.values():
+        pumps = self._all()
+        for pump in pumps:
             pump.resume()  # all at once: one that is stuck must not use up the others' time
-        drained = [pump.finished or pump.drain(deadline) for pump in self._pumps.values()]
+        drained = [pump.finished or pump.drain(deadline) for pump in pumps]
         return all(drained)
 
     def stop(self, timeout_s: float) -> None:
         """End all pumps after the delivery that each has in progress; leave those that hang."""
+        self._stopped = True
         deadline = time.monotonic() + timeout_s
-        for pump in self._pumps.values():
+        pumps = self._all()
+        for pump in pumps:
             pump.stop(0.0)
-        for pump in self._pumps.values():
+        for pump in pumps:
             pump.stop(max(0.0, deadline - time.monotonic()))

@@ -23,6 +23,7 @@ class RunView:
     ended_ns: int = 0
     last_entry: int = 0
     open_rows: int = 0
+    world_size: int = 0
 
 
 @dataclass(slots=True, eq=False)

@@ -21,23 +21,26 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from tracker_daemon.aggregation import snapshot
 from tracker_daemon.aggregation.batch import DecodedBatch
 from tracker_daemon.aggregation.fold import RunFold
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import JournalError
-from tracker_daemon.ingest import events, run_end
+from tracker_daemon.ingest import events, replay, run_end
 from tracker_daemon.ingest.live_run import LiveRun, RunView
 from tracker_daemon.ingest.outbox import write_outbox
-from tracker_daemon.ingest.summary import run_summary
+from tracker_daemon.ingest.summary import FoldSummary, run_summary
 from tracker_daemon.journal.event import Event, EventKind
 from tracker_daemon.journal.store import Journal
 
 T = TypeVar("T")
 _NS = 1_000_000_000
 _IDLE_WAKE_S = 0.25
-_NOTICES_KEPT = 200
-_REPLAY_SLICE_BYTES = 16 * 1024 * 1024
+_SUBMISSION_OVERHEAD_BYTES = 512
+"""Counted for each submission, so that many small ones are bounded as well."""
+_DEADLINE_AGAIN_NS = 10_000_000
+"""A deadline lies at least this far ahead: one that changes nothing must not keep the disk busy."""
+_STRAGGLERS_WAIT_NS = 2 * _NS
+"""How long an ended run stays in memory after something came for it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -81,6 +84,7 @@ class _Outcome(Generic[T]):
             return _Outcome(call, None, error)
 
     def report(self) -> None:
+        """Tell whoever waits."""
         if self.error is not None:
             self.call.future.set_exception(self.error)
         else:
@@ -119,11 +123,13 @@ class Recorder:
         self._changed = threading.Condition()
         self._pending: list[Submission] = []
         self._calls: list[_Call[object]] = []
+        self._in_hand: list[_Call[object]] = []
         self._stopping = False
+        self._epoch_begun = False
         self._runs: dict[int, LiveRun] = {}
         self._clock = _Clock()
         self.pending_bytes = 0
-        """Bytes of payload that are submitted and not committed; read by the event loop."""
+        """What is submitted and not taken up yet; read by the event loop."""
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     # ---- for other threads -----------------------------------------------------------------------
@@ -141,13 +147,15 @@ class Recorder:
             if self._stopping:
                 raise JournalError("the daemon is closing its journal; nothing more is taken")
             self._pending.append(submission)
-            self.pending_bytes += len(submission.payload)
+            self.pending_bytes += len(submission.payload) + _SUBMISSION_OVERHEAD_BYTES
             if len(self._pending) == 1 or self.pending_bytes > self._settings.commit_bytes_max:
                 self._changed.notify()
 
     def call(self, work: Callable[[Journal], T]) -> Future[T]:
         """Run ``work`` inside the next transaction; the future resolves once that is committed."""
         future: Future[T] = Future()
+        # From here on it cannot be cancelled: who waits may go away, and the work is done all the same.
+        future.set_running_or_notify_cancel()
         with self._changed:
             if self._stopping:
                 future.set_exception(JournalError("the daemon has closed its journal"))
@@ -180,14 +188,16 @@ class Recorder:
         with self._changed:
             self._stopping = True
             calls, self._calls = self._calls, []
-        for call in calls:
-            call.future.set_exception(JournalError(f"the journal has failed: {error}"))
+        for call in (*self._in_hand, *calls):
+            if not call.future.done():
+                call.future.set_exception(JournalError(f"the journal has failed: {error}"))
         self._on_failure(error)
 
     def _cycle(self) -> bool:
         submissions, calls, stopping = self._take()
         due = [run for run in self._runs.values() if self._is_due(run)]
         submissions.extend(Submission(run, EventKind.DEADLINE) for run in due)
+        self._in_hand = calls
         if submissions or calls:
             self._commit(submissions, calls)
         return not stopping
@@ -228,9 +238,13 @@ class Recorder:
             touched[submission.run.row_id] = submission.run
         events_ = [Event(s.run.row_id, s.kind, s.stream, s.sequence, s.payload) for s in submissions]
         positions = journal.append(events_, tick=tick, time_ns=now_ns) if events_ else []
-        ended = [run for run in touched.values() if self._settle(run, now_ns)]
+        heard = {s.run.row_id for s in submissions if s.kind is not EventKind.DEADLINE}
+        leaving = []
         for run in touched.values():
-            if run in ended or self._wants_snapshot(run, now_ns):
+            ended = self._settle(run, now_ns)
+            if self._may_leave(run, now_ns, heard=run.row_id in heard and not ended):
+                leaving.append(run)
+            if ended or run in leaving or self._wants_snapshot(run, now_ns):
                 self._put_snapshot(run, positions[-1], now_ns)
         outcomes = [_Outcome.of(call, journal) for call in calls]
         journal.reclaim()
@@ -238,17 +252,20 @@ class Recorder:
         for submission in submissions:
             if submission.committed is not None:
                 submission.committed(submission.sequence)
+        # Before the calls return: who waited for one then knows of everything before it.
+        self._on_tick(list(touched.values()), submissions)
         for outcome in outcomes:
             outcome.report()
-        self._on_tick(list(touched.values()), submissions)
         for run in touched.values():
             self._bound_memory(run)
+        for run in leaving:
+            self._let_go(run)
 
     def _apply(self, submission: Submission, now_ns: int) -> None:
         run = submission.run
         if submission.prepare is not None:
             submission.prepare(self._journal)
-            self._runs[run.row_id] = run
+        self._runs[run.row_id] = run
         run.uncovered_bytes += len(submission.payload)
         fold = self.fold_of(run)
         events.apply(fold, submission.kind, submission.stream, submission.payload, now_ns, submission.decoded)
@@ -258,9 +275,9 @@ class Recorder:
         fold = self.fold_of(run)
         settled = fold.settle(now_ns)
         last_entry = write_outbox(self._journal, run.row_id, settled) or run.view.last_entry
-        run.events.extend((now_ns, text) for text in settled.notices)
-        del run.events[:-_NOTICES_KEPT]
-        run.deadline_ns = fold.attempt.next_deadline_ns()
+        replay.note(run, settled, now_ns)
+        deadline_ns = fold.attempt.next_deadline_ns()
+        run.deadline_ns = None if deadline_ns is None else max(deadline_ns, now_ns + _DEADLINE_AGAIN_NS)
         status, reason, ended_ns = run.view.status, run.view.reason, run.view.ended_ns
         newly_ended = status == RunStatus.RUNNING.value and fold.over()
         if newly_ended:
@@ -268,7 +285,15 @@ class Recorder:
             ended_ns = now_ns
             last_entry = run_end.record(self._journal, run.row_id, status, reason, ended_ns)
         attempt = fold.attempt
-        run.view = RunView(attempt.is_learning(), status, reason, ended_ns, last_entry, attempt.open_rows())
+        run.view = RunView(
+            attempt.is_learning(),
+            status,
+            reason,
+            ended_ns,
+            last_entry,
+            attempt.open_rows(),
+            attempt.membership.world_size,
+        )
         return newly_ended
 
     def _bound_memory(self, run: LiveRun) -> None:
@@ -277,12 +302,21 @@ class Recorder:
             rows = max(1, fold.attempt.open_rows() // 4)
             with self._changed:
                 self._pending.insert(0, Submission(run, EventKind.OVERFLOW, payload=events.encode(rows)))
-        if run.view.status != RunStatus.RUNNING.value:
-            # The snapshot of its end brings it back, should a straggler still send something.
-            run.at_end = run_summary(fold)
-            run.fold = None
-            run.deadline_ns = None
-            self._runs.pop(run.row_id, None)
+
+    def _may_leave(self, run: LiveRun, now_ns: int, *, heard: bool) -> bool:
+        """Whether an ended run is kept in the journal alone: nothing waits in it, and no straggler sends."""
+        if run.view.status == RunStatus.RUNNING.value or run.deadline_ns is not None:
+            return False
+        if heard:
+            run.deadline_ns = now_ns + _STRAGGLERS_WAIT_NS
+        return not heard
+
+    def _let_go(self, run: LiveRun) -> None:
+        # The snapshot brings it back, should a straggler still send something.
+        run.at_end = run_summary(self.fold_of(run))
+        run.fold = None
+        run.deadline_ns = None
+        del self._runs[run.row_id]
 
     # ---- snapshots and replay --------------------------------------------------------------------
 
@@ -293,31 +327,33 @@ class Recorder:
         return bool(run.uncovered_bytes) and waited_ns >= self._settings.snapshot_every_s * _NS
 
     def _put_snapshot(self, run: LiveRun, position: int, now_ns: int) -> None:
-        self._journal.put_snapshot(run.row_id, position, snapshot.dump(self.fold_of(run)))
+        replay.save(self._journal, run, self.fold_of(run), position)
         run.uncovered_bytes, run.snapshot_ns = 0, now_ns
 
     def fold_of(self, run: LiveRun) -> RunFold:
-        """The run's fold; after a restart, replayed from the journal when first needed."""
+        """The run's fold; after a restart, replayed from the journal when first needed. On this thread."""
         if run.fold is None:
-            run.fold = self._replay(run)
+            run.fold, time_ns = replay.restore(self._journal, run)
+            self._clock.not_before(time_ns)
         return run.fold
 
-    def _replay(self, run: LiveRun) -> RunFold:
-        saved = self._journal.snapshot(run.row_id)
-        fold = RunFold(run.rules) if saved is None else snapshot.load(saved[1], run.rules)
-        position = 0 if saved is None else saved[0]
-        tick, time_ns = 0, 0
-        while stored := self._journal.events_after(run.row_id, position, limit_bytes=_REPLAY_SLICE_BYTES):
-            for event in stored:
-                if event.tick != tick and tick:
-                    fold.settle(time_ns)
-                tick, time_ns = event.tick, event.time_ns
-                events.apply(fold, event.kind, event.stream, event.payload, time_ns)
-            position = stored[-1].position
-        if tick:
-            fold.settle(time_ns)
-        self._clock.not_before(time_ns)
-        return fold
+    def summary_of(self, run: LiveRun) -> FoldSummary:
+        """What the run's fold says of itself, also when it has left memory. On this thread."""
+        if run.fold is not None:
+            return run_summary(run.fold)
+        if run.at_end is None:
+            run.at_end = run_summary(self.fold_of(run))
+            run.fold = None
+        return run.at_end
+
+    def begin_epoch(self) -> None:
+        """The journal was found to have lost something. On this thread, in a transaction.
+
+        Once in a process: it was lost before the journal was opened, and all at the same time.
+        """
+        if not self._epoch_begun:
+            self._epoch_begun = True
+            self._journal.begin_epoch()
 
 
 class _Clock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,10 +20,12 @@ from tracker_daemon.errors import (
     TrackerDaemonError,
 )
 from tracker_daemon.ingest.session import BrokenStream, Session
+from tracker_daemon.listening import unix_path
 from tracker_protocol import PROTOCOL_VERSION, SERVICE, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)
+_HELLO_TIMEOUT_S = 30.0
 if TYPE_CHECKING:  # generic in their stubs only
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -140,7 +143,10 @@ class TrackerService:
             self._calls.left(session)
 
     async def _first(self, requests: AsyncIterator[pb.ClientMessage]) -> tuple[Session, pb.DaemonMessage]:
-        first = await anext(requests, None)
+        try:
+            first = await asyncio.wait_for(anext(requests, None), _HELLO_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise BrokenStream(f"no Hello came within {_HELLO_TIMEOUT_S:.0f} s") from None
         if first is None or first.WhichOneof("message") != "hello":
             raise ProtocolError("a stream begins with a Hello")
         hello = first.hello
@@ -162,6 +168,8 @@ class TrackerService:
                 reader.result()  # raises what ended it
         finally:
             reader.cancel()
+            # Where the replies ended by an error of their own, the reader's is of no interest.
+            reader.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.ClientMessage]) -> None:
         try:
@@ -188,3 +196,26 @@ class TrackerService:
 async def _abort(context: Context, error: TrackerDaemonError) -> None:
     kinds = (status for kind, status in _STATUS_OF if isinstance(error, kind))
     await context.abort(next(kinds, grpc.StatusCode.INTERNAL), str(error))
+
+
+def bind(server: grpc.aio.Server, address: str) -> list[str]:
+    """Listen at ``address``; the endpoints that clients can use for it.
+
+    Raises:
+        SettingsError: it cannot be listened at.
+    """
+    path = unix_path(address)
+    if path is not None:
+        # A second bind would take the socket over silently; the state directory's lock came first.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise SettingsError(f"cannot listen at {address}: {error}; choose another with --listen") from error
+    if path is not None:
+        return [address]
+    host = address.rpartition(":")[0]
+    if host in ("0.0.0.0", "[::]"):  # noqa: S104 - only compared
+        return [f"{name}:{port}" for name in (socket.gethostname(), "127.0.0.1")]
+    return [f"{host}:{port}"]

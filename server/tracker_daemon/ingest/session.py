@@ -6,15 +6,18 @@ import asyncio
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
-from tracker_daemon.aggregation.batch import check_names, decode_batch
+from tracker_daemon.aggregation.batch import DecodedBatch, decode_batch
+from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import MalformedBatch, ProtocolError
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.recorder import Recorder, Submission
-from tracker_daemon.ingest.registry import Stream
-from tracker_daemon.journal.event import EventKind, Gap
+from tracker_daemon.ingest.registry import Admission
+from tracker_daemon.journal.event import SEQUENCE_MAX, EventKind, Gap
 from tracker_daemon.journal.rows import StreamRow
 from tracker_daemon.journal.store import Journal
+from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
@@ -25,23 +28,23 @@ class BrokenStream(ProtocolError):
 class Session:
     """Turns a connection's messages into submissions, and commits into acknowledgements.
 
-    ``flush_interval_ms`` tells how often the client should send; ``delivered`` resolves once every
-    backend has what the run has emitted; ``uncommitted`` waits while too much is not committed.
+    ``flush_interval_ms`` tells how often the client should send.
     """
 
     def __init__(
         self,
-        stream: Stream,
+        admission: Admission,
         recorder: Recorder,
         loop: asyncio.AbstractEventLoop,
         flush_interval_ms: Callable[[], int],
     ) -> None:
-        self.stream = stream
+        self.stream = admission.stream
+        self._admission = admission
         self._recorder = recorder
         self._loop = loop
         self._flush_interval_ms = flush_interval_ms
         self._changed = asyncio.Event()
-        self._committed = stream.next_sequence - 1
+        self._committed = self.stream.next_sequence - 1
         self._acknowledged = self._committed
         self._outgoing: list[pb.DaemonMessage] = []
         self.wants_delivery = False
@@ -50,41 +53,22 @@ class Session:
 
     # ---- admission -------------------------------------------------------------------------------
 
-    async def welcome(
-        self, hello: pb.Hello, *, new_run: bool, new_stream: bool, backends: list[str], version: str
-    ) -> pb.DaemonMessage:
+    async def welcome(self, hello: pb.Hello, *, backends: list[str], version: str) -> pb.DaemonMessage:
         """Journal the stream's coming and answer it; durable when this returns.
 
         A new run begins with a cursor for each of ``backends``, so that nothing is reclaimed before them.
         """
         stream, run = self.stream, self.stream.run
         names = tuple(hello.names)
-        check_names(names)
         lost = self._lost_range(hello)
         event = events.HelloEvent(stream.rank, hello.process.world_size, stream.attempt, names)
         next_step = 0
 
         def prepare(journal: Journal) -> None:
             nonlocal next_step
-            if new_run:
-                run.live.row_id = journal.insert_run(run.row)
-                for backend in backends:
-                    journal.put_cursor(run.live.row_id, backend, 0, b"", 0)
-            if new_stream:
-                journal.insert_stream(
-                    StreamRow(
-                        stream.stream_id,
-                        run.live.row_id,
-                        stream.rank,
-                        stream.attempt,
-                        1,
-                        stream.host,
-                        stream.pid,
-                    )
-                )
-                journal.update_run(run.live.row_id, attempt=run.attempt, status="RUNNING")
+            self._enter(journal, backends)
             if lost:
-                journal.begin_epoch()
+                self._recorder.begin_epoch()
             fold = self._recorder.fold_of(run.live)
             next_step = fold.next_step.get(stream.rank, 0)
             if stream.stream_id in fold.streams:
@@ -95,13 +79,14 @@ class Session:
         ]
         if lost:
             submissions.extend(self._loss(lost))
+        due = stream.next_sequence
         await self._commit(submissions)
         stream.names_known = max(stream.names_known, len(names))
-        self._committed = self._acknowledged = stream.next_sequence - 1
+        self._committed = self._acknowledged = due - 1
         welcome = pb.Welcome(
             run_id=run.run_id,
             attempt=stream.attempt,
-            next_sequence=stream.next_sequence,
+            next_sequence=due,
             next_step=next_step,
             flush_interval_ms=self._flush_interval_ms(),
             daemon_version=version,
@@ -109,6 +94,26 @@ class Session:
             outdir=run.options.outdir,
         )
         return pb.DaemonMessage(welcome=welcome)
+
+    def _enter(self, journal: Journal, backends: list[str]) -> None:
+        """Journal what the admission decided; on the recorder's thread."""
+        stream, run, admission = self.stream, self.stream.run, self._admission
+        live = run.live
+        if admission.new_run:
+            live.row_id = journal.insert_run(run.row)
+            for backend in backends:
+                journal.put_cursor(live.row_id, backend, 0, b"", 0)
+        if admission.reopened:
+            running = RunStatus.RUNNING.value
+            journal.update_run(live.row_id, status=running, reason="", ended_ns=0)
+            live.view = replace(live.view, status=running, reason="", ended_ns=0)
+            run.reopening = False
+        if admission.new_stream:
+            row = StreamRow(
+                stream.stream_id, live.row_id, stream.rank, stream.attempt, 1, stream.host, stream.pid
+            )
+            journal.insert_stream(row)
+            journal.update_run(live.row_id, attempt=run.attempt)
 
     def _lost_range(self, hello: pb.Hello) -> tuple[int, int] | None:
         """What this client was told is safe and the journal does not hold, as (from, to)."""
@@ -150,6 +155,8 @@ class Session:
             BrokenStream: it is damaged or out of order.
             ProtocolError: it is not allowed here.
         """
+        if self._superseded:
+            return  # what it still brings comes again on the connection that took its place
         self.stream.last_seen_s = time.monotonic()
         kind = message.WhichOneof("message")
         if kind == "batch":
@@ -173,8 +180,9 @@ class Session:
             raise BrokenStream(f"batch {batch.sequence} came where {stream.next_sequence} was due")
         if zlib.crc32(batch.body) != batch.crc32:
             raise BrokenStream(f"batch {batch.sequence} does not match its checksum")
+        _check_sequence(batch.sequence)
         try:
-            decoded = decode_batch(batch.body, stream.names_known)
+            decoded = self._decode(batch.body)
         except MalformedBatch as error:
             self._submit(EventKind.REJECTED, batch.sequence, batch.sequence, str(error).encode())
             # Names that it introduced are unknown now; the next Hello brings the whole dictionary.
@@ -193,13 +201,29 @@ class Session:
         self._recorder.submit(submission)
         stream.next_sequence += 1
 
+    def _decode(self, body: bytes) -> DecodedBatch:
+        known = self.stream.names_known
+        decoded = decode_batch(body, known)
+        if known + len(decoded.names) > limits.METRICS_PER_RUN_MAX:
+            raise MalformedBatch(f"the stream names more than {limits.METRICS_PER_RUN_MAX} metrics")
+        if decoded.dropped_points > limits.DROPPED_POINTS_MAX:
+            raise MalformedBatch(f"{decoded.dropped_points} values cannot have been dropped")
+        return decoded
+
     def _take_gap(self, gap: pb.Gap) -> None:
         stream = self.stream
+        if gap.from_sequence <= gap.to_sequence < stream.next_sequence:
+            stream.duplicates += 1
+            self._changed.set()
+            return
         if gap.from_sequence != stream.next_sequence or gap.to_sequence < gap.from_sequence:
             raise BrokenStream(
                 f"a gap from {gap.from_sequence} to {gap.to_sequence} came "
                 f"where {stream.next_sequence} was due"
             )
+        _check_sequence(gap.to_sequence)
+        if gap.points > limits.DROPPED_POINTS_MAX:
+            raise ProtocolError(f"a gap of {gap.points} values is not possible")
         payload = Gap(gap.to_sequence, gap.points).to_bytes()
         self._submit(EventKind.GAP, gap.from_sequence, gap.to_sequence, payload)
 
@@ -234,11 +258,6 @@ class Session:
         """Something was committed, or the connection ends."""
         self._changed.set()
 
-    @property
-    def has_news(self) -> bool:
-        """Whether a commit has not been acknowledged."""
-        return self._committed > self._acknowledged
-
     async def replies(self) -> AsyncIterator[pb.DaemonMessage]:
         """Acknowledgements, each for all that has been committed since the one before."""
         while True:
@@ -253,11 +272,13 @@ class Session:
             outgoing, self._outgoing = self._outgoing, []
             for message in outgoing:
                 yield message
-            if self._superseded or (self._closing and not self._uncommitted()):
+            if self._superseded or (self._closing and self.all_committed):
                 return
 
-    def _uncommitted(self) -> bool:
-        return self._committed < self.stream.next_sequence - 1
+    @property
+    def all_committed(self) -> bool:
+        """Whether everything that came is durable."""
+        return self._committed >= self.stream.next_sequence - 1
 
     def send(self, message: pb.DaemonMessage) -> None:
         """Send something beside the acknowledgements."""
@@ -273,6 +294,12 @@ class Session:
         """The same process has connected again."""
         self._superseded = True
         self._changed.set()
+
+
+def _check_sequence(last: int) -> None:
+    # One below the journal's bound, so that there is always a next one.
+    if last >= SEQUENCE_MAX - 1:
+        raise ProtocolError(f"sequences end at {SEQUENCE_MAX - 2}, and {last} came")
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -1,0 +1,56 @@
+"""A run's fold between processes: saved as a snapshot, and brought back from it and the events since.
+
+What people were told of the run is saved beside the fold, so that a loss, say, is still shown after
+the next restart.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tracker_daemon.aggregation import snapshot
+from tracker_daemon.aggregation.fold import RunFold, Settled
+from tracker_daemon.ingest import events
+from tracker_daemon.ingest.live_run import LiveRun
+from tracker_daemon.journal.store import Journal
+
+_NOTICES_KEPT = 200
+_SLICE_BYTES = 16 * 1024 * 1024
+
+
+class _Saved(msgspec.Struct, frozen=True, array_like=True):
+    fold: bytes
+    notices: list[tuple[int, str]]
+
+
+def save(journal: Journal, run: LiveRun, fold: RunFold, position: int) -> None:
+    """Journal a snapshot of ``fold``, which has folded the run's events up to ``position``."""
+    saved = _Saved(snapshot.dump(fold), run.events)
+    journal.put_snapshot(run.row_id, position, msgspec.msgpack.encode(saved))
+
+
+def restore(journal: Journal, run: LiveRun) -> tuple[RunFold, int]:
+    """The fold as it was after the run's last tick, and that tick's time in ns (0: none was replayed)."""
+    stored = journal.snapshot(run.row_id)
+    fold, position, run.events = RunFold(run.rules), 0, []
+    if stored is not None:
+        position = stored[0]
+        saved = msgspec.msgpack.decode(stored[1], type=_Saved)
+        fold, run.events = snapshot.load(saved.fold, run.rules), saved.notices
+    tick, time_ns = 0, 0
+    while batch := journal.events_after(run.row_id, position, limit_bytes=_SLICE_BYTES):
+        for event in batch:
+            if event.tick != tick and tick:
+                note(run, fold.settle(time_ns), time_ns)
+            tick, time_ns = event.tick, event.time_ns
+            events.apply(fold, event.kind, event.stream, event.payload, time_ns)
+        position = batch[-1].position
+    if tick:
+        note(run, fold.settle(time_ns), time_ns)
+    return fold, time_ns
+
+
+def note(run: LiveRun, settled: Settled, time_ns: int) -> None:
+    """Keep what a tick has to tell people."""
+    run.events.extend((time_ns, text) for text in settled.notices)
+    del run.events[:-_NOTICES_KEPT]

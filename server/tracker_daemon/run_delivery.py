@@ -1,0 +1,136 @@
+"""Which runs are being delivered: opens their pumps when there is something for them.
+
+After a restart a run's backends stay closed until its ranks are back. Only the ranks can tell that the
+journal has lost something, and a backend that is opened before would cut its store to the older
+state; once it is known, a new epoch forbids that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.ingest.live_run import LiveRun
+from tracker_daemon.ingest.registry import Registry, Run
+from tracker_daemon.ingest.session import Session
+from tracker_daemon.journal.rows import Backlog
+from tracker_daemon.journal.store import Journal
+from tracker_protocol import limits
+
+T = TypeVar("T")
+RETURN_GRACE_S = 2 * limits.RECONNECT_BACKOFF_MAX_S
+"""How long a restarted daemon waits for a run's ranks before it delivers without them."""
+
+
+class JournalAccess(Protocol):
+    """Runs work on the journal's thread; to be awaited until its transaction is committed."""
+
+    def __call__(self, work: Callable[[Journal], T], /) -> Awaitable[T]:
+        """Run ``work``."""
+
+
+class RunDelivery:
+    """Opens and wakes the pumps of ``fleet``. On the event loop."""
+
+    def __init__(
+        self, fleet: Fleet, registry: Registry, on_journal: JournalAccess, epoch: Callable[[], int]
+    ) -> None:
+        self._fleet = fleet
+        self._registry = registry
+        self._on_journal = on_journal
+        self._epoch = epoch
+        self._opening: dict[int, asyncio.Task[None]] = {}
+        self._awaited: dict[str, float] = {}
+
+    # ---- opening ---------------------------------------------------------------------------------
+
+    def restored(self, run: Run) -> None:
+        """A run was found in the journal."""
+        if run.running:
+            self._awaited[run.run_id] = time.monotonic() + RETURN_GRACE_S
+        else:
+            self.ticked(run.live)
+
+    async def begin(self, run: Run) -> None:
+        """A run is new: open its backends at once, so that their state shows."""
+        row_id = run.live.row_id
+        backlog = await self._on_journal(lambda journal: journal.backlog(row_id))
+        for cursor in backlog.cursors:
+            self._fleet.open(row_id, self._describe(run, cursor.backend), cursor)
+
+    def ticked(self, live: LiveRun) -> None:
+        """A run may have something new to deliver."""
+        if live.run_id in self._awaited or not live.view.last_entry:
+            return
+        if not self._fleet.notify(live.row_id) and live.row_id not in self._opening:
+            self._opening[live.row_id] = asyncio.create_task(self._open(live))
+
+    async def _open(self, live: LiveRun) -> None:
+        """A run whose pumps have ended, or were not needed yet, has something to deliver."""
+        try:
+            while True:
+                backlog = await self._on_journal(lambda journal: journal.backlog(live.row_id))
+                run = self._registry.runs.get(live.run_id)
+                if run is not None:
+                    self._open_backends(run, backlog)
+                # What came meanwhile was not announced to a pump that had not been opened yet.
+                if live.view.last_entry <= backlog.entries:
+                    return
+        finally:
+            del self._opening[live.row_id]
+
+    def _open_backends(self, run: Run, backlog: Backlog) -> None:
+        for cursor in backlog.cursors:
+            if cursor.position < backlog.entries:
+                self._fleet.open(run.live.row_id, self._describe(run, cursor.backend), cursor)
+
+    def _describe(self, run: Run, backend: str) -> RunDescription:
+        row, options = run.row, run.options
+        return RunDescription(
+            row.run_id,
+            row.project,
+            row.name,
+            Path(options.outdir),
+            self._epoch(),
+            run.attempt,
+            options.backend_options.get(backend, {}),
+            options.environment,
+        )
+
+    # ---- from time to time -----------------------------------------------------------------------
+
+    def look_after(self) -> None:
+        """Begin to deliver the runs whose ranks are back, or have been waited for long enough."""
+        now = time.monotonic()
+        for run_id, until in list(self._awaited.items()):
+            run = self._registry.runs[run_id]
+            if now >= until or not run.running or run.is_back():
+                del self._awaited[run_id]
+                self.ticked(run.live)
+
+    async def open_all(self) -> None:
+        """Open whatever has something to deliver, waited for or not: the daemon is about to end."""
+        self._awaited.clear()
+        for run in self._registry.runs.values():
+            self.ticked(run.live)
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
+
+    def is_delivered(self, session: Session) -> bool:
+        """Whether every backend has all that ``session`` brought."""
+        run = session.stream.run
+        live, view = run.live, run.live.view
+        if not session.all_committed or live.row_id in self._opening or run.run_id in self._awaited:
+            return False
+        settled = view.open_rows == 0 or not run.running
+        healths = self._fleet.health(live.row_id)
+        return settled and all(health.delivered_entry >= view.last_entry for health in healths.values())
+
+    def forget_ended(self, keep: int) -> None:
+        """Let go of the oldest ended runs beyond ``keep`` that are delivered."""
+        for run in self._registry.forget_ended(keep, lambda run: self._fleet.is_finished(run.live.row_id)):
+            self._fleet.forget(run.live.row_id)

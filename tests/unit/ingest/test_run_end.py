@@ -1,0 +1,66 @@
+"""How a run ended, in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.ingest.run_end import verdict
+
+
+@pytest.fixture
+def fold(rig):
+    fold = RunFold(rig.run().rules)
+    fold.hello(b"s", 0, 20, 1, ())
+    return fold
+
+
+def finish(fold, codes):
+    for rank, code in codes.items():
+        fold.attempt.membership.exit_codes[rank] = code
+        fold.attempt.depart(rank, "finished")
+
+
+def test_a_run_whose_ranks_all_ended_well_is_finished(fold):
+    finish(fold, dict.fromkeys(range(20), 0))
+    assert fold.over()
+    assert verdict(fold) == ("FINISHED", "")
+
+
+def test_a_failed_run_names_its_ranks_by_what_became_of_them(fold):
+    finish(fold, {0: 0, 1: 3, 2: -9, 3: 3})
+    fold.depart(4, "lost")
+    for rank in range(5, 20):
+        fold.depart(rank, "absent")
+    status, reason = verdict(fold)
+    assert status == "FAILED"
+    assert reason.split("; ") == [
+        "rank 2 exited with code -9",
+        "ranks 1, 3 exited with code 3",
+        "rank 4 lost contact",
+        "ranks 5, 6, 7, 8, 9, 10, 11, 12 and 7 more never came",
+    ]
+
+
+def test_a_lost_rank_that_came_back_and_finished_is_no_failure(fold):
+    fold.depart(7, "lost")
+    fold.hello(b"s7", 7, 20, 1, ())
+    finish(fold, dict.fromkeys(range(20), 0))
+    assert verdict(fold) == ("FINISHED", "")
+
+
+def test_the_command_s_status_stands_for_ranks_that_did_not_finish(fold):
+    finish(fold, {0: 0})
+    fold.depart(1, "lost")
+    fold.end(137)
+    assert fold.over()
+    status, reason = verdict(fold)
+    assert status == "FAILED"
+    assert reason.startswith("ranks 2, 3,")
+    assert "exited with code 137; rank 1 lost contact" in reason
+
+
+def test_a_command_that_ended_well_does_not_undo_a_rank_s_own_end(fold):
+    finish(fold, {3: 1})
+    fold.end(0)
+    assert verdict(fold) == ("FAILED", "rank 3 exited with code 1")
