@@ -10,6 +10,7 @@ import sys
 
 EXTRA_PACKAGES = frozenset(
     {
+        "dotenv",
         "msgspec",
         "numpy",
         "platformdirs",

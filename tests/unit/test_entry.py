@@ -42,6 +42,9 @@ def test_a_missing_module_of_the_product_is_no_missing_extra() -> None:
 def test_every_package_of_the_extra_is_known() -> None:
     extra = re.search(r"^daemon = \[(.*?)^\]", PYPROJECT.read_text(), re.MULTILINE | re.DOTALL)
     assert extra
-    named = {name.replace("-", "_") for name in re.findall(r'^\s*"([\w-]+)', extra[1], re.MULTILINE)}
+    named = {
+        name.replace("-", "_").removeprefix("python_")
+        for name in re.findall(r'^\s*"([\w-]+)', extra[1], re.MULTILINE)
+    }
     assert named
     assert named <= EXTRA_PACKAGES
