@@ -38,16 +38,36 @@ def print_values(columns: dict[str, list[str]]) -> None:
         print(f"{name:<20}{len(values):>8}{cells}")
 
 
+def print_places(metrics: Path) -> None:
+    """Where each backend's output is, and the command to view it."""
+    directory = metrics.parent
+    program = Path(sys.executable).parent
+    places = [
+        ("metrics", metrics, f"column -s, -t {metrics} | less -S"),
+        ("config", directory / "config.json", f"less {directory / 'config.json'}"),
+        (
+            "mlflow",
+            directory / "mlflow.db",
+            f"{program / 'mlflow'} ui --backend-store-uri sqlite:///{directory / 'mlflow.db'}",
+        ),
+        *(
+            ("wandb", run, f"{program / 'wandb'} leet {run}")
+            for run in sorted((directory / "wandb").glob("*run-*"))
+        ),
+    ]
+    for name, path, command in places:
+        if path.exists():
+            print(f"\n{name:<8} {path}\n         view: {command}", end="")
+    print()
+
+
 def main() -> None:
     """Print the summary of the directory that the command line names."""
     if len(sys.argv) != 2:
         sys.exit("usage: summary.py DIRECTORY")
     metrics = newest_metrics(Path(sys.argv[1]))
-    config = metrics.with_name("config.json")
     print_values(read_columns(metrics))
-    print(f"\nmetrics  {metrics}\n         view: column -s, -t {metrics} | less -S")
-    if config.exists():
-        print(f"config   {config}\n         view: less {config}")
+    print_places(metrics)
 
 
 if __name__ == "__main__":

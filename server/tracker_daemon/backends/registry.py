@@ -20,8 +20,9 @@ _BUILT_IN = {
     "csv": "tracker_daemon.backends.csv_file:CsvBackend",
     "memory": "tracker_daemon.backends.memory:MemoryBackend",
     "mlflow": "tracker_daemon.backends.mlflow_child:MlflowChildBackend",
+    "wandb": "tracker_daemon.backends.wandb_child:WandbChildBackend",
 }
-_PACKAGES = {"mlflow": "mlflow"}
+_PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
 """What a built-in backend's own process imports; each is an extra of that name."""
 
 

@@ -20,7 +20,7 @@ def installed(monkeypatch):
     return install
 
 
-@pytest.mark.parametrize("name", ["csv", "memory", "mlflow"])
+@pytest.mark.parametrize("name", ["csv", "memory", "mlflow", "wandb"])
 def test_built_in_backends_are_there(name):
     assert name in registry.known()
     assert registry.create(name).name == name
@@ -28,7 +28,7 @@ def test_built_in_backends_are_there(name):
 
 def test_an_installed_package_adds_a_backend(installed):
     installed(mine="tracker_daemon.backends.memory:MemoryBackend")
-    assert registry.known() == ["csv", "memory", "mine", "mlflow"]
+    assert registry.known() == ["csv", "memory", "mine", "mlflow", "wandb"]
     assert isinstance(registry.create("mine"), MemoryBackend)
 
 
@@ -37,7 +37,7 @@ def test_an_unknown_name_says_what_there_is():
         registry.create("cvs")
 
 
-@pytest.mark.parametrize("name", ["mlflow"])
+@pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, name):
     monkeypatch.setattr(registry, "find_spec", lambda package: None)
     with pytest.raises(SettingsError, match=rf"pip install 'tracker-daemon\[{name}\]'"):

@@ -1,0 +1,16 @@
+"""The W&B backend in its own process: what the daemon runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from tracker_daemon.backends.child import ChildBackend
+
+
+class WandbChildBackend(ChildBackend):
+    """Runs :class:`~tracker_daemon.backends.wandb_run.WandbBackend` in a child process."""
+
+    name: ClassVar[str] = "wandb"
+    target: ClassVar[str] = "tracker_daemon.backends.wandb_run:WandbBackend"
+    settings: ClassVar[Mapping[str, str]] = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}

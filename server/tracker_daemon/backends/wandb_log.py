@@ -1,0 +1,157 @@
+"""Reading a ``.wandb`` file: the log that the W&B SDK keeps of all it is told, online and offline.
+
+Seven bytes of header (``:W&B``, a magic number, a version), then blocks of 32 KiB in LevelDB's log
+format: each fragment is CRC-32 (of type and data), length, type (whole, first, middle, last), data;
+fewer than 7 bytes left in a block are zeros. A record is a ``wandb.proto.wandb_internal_pb2.Record``.
+
+The file may still grow: a fragment that is not all there ends the reading, until the next time.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tracker_daemon.errors import BackendRefused
+
+BLOCK_BYTES = 32 * 1024
+_FILE_HEADER = b":W&B"
+_FILE_HEADER_BYTES = 7
+_FRAGMENT = struct.Struct("<IHB")
+_WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+_ADDED_BY_WANDB = frozenset({"_step", "_runtime"})
+_WANDB_CONFIG = "_wandb"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRow:
+    """A row of the run's history: W&B's own step, and what was logged."""
+
+    step: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedConfig:
+    """A change of the run's configuration."""
+
+    values: dict[str, Any]
+    initial: bool = False
+    """Part of the record that begins the run, which is not one of its later changes."""
+
+
+@dataclass
+class WandbLog:
+    """Reads one ``.wandb`` file from where it stopped the last time."""
+
+    path: Path
+    rows: int = 0
+    """Rows of history read so far."""
+    config_changes: int = 0
+    """Changes of the configuration read so far, those included that change nothing."""
+    _offset: int = field(default=0, repr=False)
+
+    def read(self) -> Iterator[LoggedRow | LoggedConfig]:
+        """The rows and configurations that have been added since the last reading."""
+        for payload in self._payloads():
+            found = _decoded(payload)
+            if isinstance(found, LoggedRow):
+                self.rows += 1
+            elif isinstance(found, LoggedConfig):
+                self.config_changes += not found.initial
+            if found is not None:
+                yield found
+
+    def advance(self) -> bool:
+        """Read what has been added, only to count it; whether there was anything."""
+        before = self._offset
+        for _ in self.read():
+            pass
+        return self._offset > before
+
+    def _payloads(self) -> Iterator[bytes]:
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            if not self._offset and not self._read_header(file):
+                return
+            file.seek(self._offset)
+            yield from self._complete_records(file)
+
+    def _read_header(self, file: BinaryIO) -> bool:
+        header = file.read(_FILE_HEADER_BYTES)
+        if len(header) < _FILE_HEADER_BYTES:
+            return False
+        if not header.startswith(_FILE_HEADER):
+            raise BackendRefused(
+                f"{self.path} is not a .wandb file as this version knows it; use the version of wandb that "
+                "wrote it, or move it away to go on without its rows"
+            )
+        self._offset = len(header)
+        return True
+
+    def _complete_records(self, file: BinaryIO) -> Iterator[bytes]:
+        """The records that are all there; ``_offset`` stays behind the last of them."""
+        parts: list[bytes] = []
+        for kind, data, end in _fragments(file):
+            parts = [data] if kind in {_WHOLE, _FIRST} else [*parts, data]
+            if kind in {_WHOLE, _LAST}:
+                self._offset = end
+                yield b"".join(parts)
+
+
+def _fragments(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
+    """Type, data and end of each fragment from the file's position on, up to one that is not complete."""
+    at = file.tell()
+    while True:
+        left = BLOCK_BYTES - at % BLOCK_BYTES
+        block = file.read(left)
+        used = 0
+        while len(block) - used >= _FRAGMENT.size:
+            crc, length, kind = _FRAGMENT.unpack_from(block, used)
+            begin, end = used + _FRAGMENT.size, used + _FRAGMENT.size + length
+            if end > len(block) or not _WHOLE <= kind <= _LAST or zlib.crc32(block[begin - 1 : end]) != crc:
+                return
+            yield kind, block[begin:end], at + end
+            used = end
+        if len(block) < left:
+            return
+        at += left
+
+
+def _decoded(payload: bytes) -> LoggedRow | LoggedConfig | None:
+    # Loaded where it is needed: importing the backend costs no import of wandb.
+    record = import_module("wandb.proto.wandb_internal_pb2").Record.FromString(payload)
+    kind = record.WhichOneof("record_type")
+    if kind == "history":
+        values = _values(record.history.item)
+        step = record.history.step.num if record.history.HasField("step") else values.get("_step", -1)
+        return LoggedRow(step, {key: value for key, value in values.items() if key not in _ADDED_BY_WANDB})
+    if kind == "config":
+        return LoggedConfig(_configuration(record.config.update))
+    if kind == "run":
+        return LoggedConfig(_configuration(record.run.config.update), initial=True)
+    return None
+
+
+def _configuration(items: Any) -> dict[str, Any]:
+    return {key: value for key, value in _values(items).items() if key != _WANDB_CONFIG}
+
+
+def _values(items: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for item in items:
+        *outer, last = item.nested_key or (item.key,)
+        into = values
+        for key in outer:
+            into = into.setdefault(key, {})
+        into[last] = json.loads(item.value_json)
+    return values

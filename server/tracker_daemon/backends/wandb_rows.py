@@ -1,0 +1,56 @@
+"""From records to rows of a W&B run's history.
+
+W&B drops a row whose ``_step`` is not above that of the row before it. So ``_step`` is the training
+step while that rises, and one more than the last ``_step`` otherwise: late records and repeated steps
+survive. It follows from the records' order alone, so a repeated delivery computes the same again. The
+training step stands in the column ``step``, which is the axis of all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.backends.wandb_log import LoggedRow
+
+STEP_COLUMN = "step"
+TIME_COLUMN = "_timestamp"
+NO_STEP = -1
+
+_TAKEN = {
+    STEP_COLUMN: "step/local",
+    **{name: f"logged{name}" for name in ("_step", TIME_COLUMN, "_runtime", "_wandb")},
+}
+"""Names that W&B or the axis has, and what a metric of that name is called instead."""
+
+
+def wandb_rows(block: RecordBlock, last_step: int) -> Iterator[LoggedRow]:
+    """The rows for ``block``, where ``last_step`` is the ``_step`` of the row before them."""
+    names = [wandb_name(column) for column in block.columns]
+    texts = _texts_by_row(block)
+    valid = None if block.valid is None else block.valid.tolist()
+    records = zip(block.steps.tolist(), block.times_ns.tolist(), block.values.tolist(), strict=True)
+    for at, (step, time_ns, cells) in enumerate(records):
+        last_step = max(step, last_step + 1)
+        values: dict[str, Any] = dict(zip(names, cells, strict=True))
+        if valid is not None:
+            values = {
+                name: value for name, value, there in zip(names, cells, valid[at], strict=True) if there
+            }
+        values.update(texts.get(at, ()))
+        values[STEP_COLUMN] = step
+        values[TIME_COLUMN] = time_ns / 1e9
+        yield LoggedRow(last_step, values)
+
+
+def wandb_name(column: str) -> str:
+    """The name of a column in W&B: its own, but for those that W&B or the axis has taken."""
+    return _TAKEN.get(column, column)
+
+
+def _texts_by_row(block: RecordBlock) -> dict[int, dict[str, str]]:
+    texts: dict[int, dict[str, str]] = {}
+    for cell in block.texts:
+        texts.setdefault(cell.row, {})[wandb_name(cell.column)] = cell.value
+    return texts

@@ -1,0 +1,182 @@
+"""Segments: the directories in which the W&B SDK keeps a run, one for each time that it was begun.
+
+``<outdir>/wandb/offline-run-<time>-<id>`` or, online, ``run-<time>-<id>`` holds the log of all that
+was recorded (``run-<id>.wandb``) and the SDK's own notes. A segment of ours is marked with the run's
+id, with the segment that it continues, and with the process of the SDK that writes it. Other daemons
+may have left segments of the same id there: only what is marked as continued by, or as continuing, the
+segment in the state is ever removed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracker_daemon.backends.atomic_file import replace_file, sync_directory
+from tracker_daemon.errors import BackendUnavailable
+
+MARKER = ".tracker-run"
+_NOTES = Path("logs", "debug-internal.log")
+_FATAL_LEVEL = "ERROR+4"
+_CORE = "wandb-core"
+_CORE_ENDS_S = 10.0
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class UploadFault:
+    """What ended an upload: the SDK's words, and the server's last HTTP status if it was one."""
+
+    text: str
+    status: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One directory of the SDK's."""
+
+    directory: Path
+
+    def log(self, wandb_id: str) -> Path:
+        """The log of all that was recorded."""
+        return self.directory / f"run-{wandb_id}.wandb"
+
+    def mark(self, run_id: str, continues: str) -> None:
+        """Note whose it is, which segment it continues and which process writes it; durable on return."""
+        document = {"run_id": run_id, "continues": continues, "core": _own_core()}
+        replace_file(self.directory / MARKER, json.dumps(document).encode())
+        sync_directory(self.directory.parent)
+        sync_directory(self.directory.parent.parent)
+
+    def belongs_to(self, run_id: str) -> bool:
+        """Whether it is marked as that run's."""
+        return self._marks().get("run_id") == run_id
+
+    @property
+    def continues(self) -> str | None:
+        """The directory of the segment that it continues, "" for none; None where it is not marked."""
+        found = self._marks().get("continues")
+        return found if isinstance(found, str) else None
+
+    def end_writer(self) -> None:
+        """End the process that writes it, where that has outlived the one that started it.
+
+        Raises:
+            BackendUnavailable: it cannot be ended.
+        """
+        core = self._marks().get("core")
+        if not isinstance(core, list) or len(core) != 2:
+            return
+        process, began = core
+        deadline = time.monotonic() + _CORE_ENDS_S
+        while (
+            (found := _process(process)) is not None and found.began == began and found.parent != os.getpid()
+        ):
+            if time.monotonic() > deadline:
+                raise BackendUnavailable(
+                    f"{_CORE} (pid {process}), left by an earlier process, still writes {self.directory} "
+                    "and does not end"
+                )
+            os.kill(process, signal.SIGKILL)
+            time.sleep(0.02)
+
+    def remove(self) -> None:
+        """Remove it with all that it holds."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _marks(self) -> dict[str, object]:
+        try:
+            marks = json.loads((self.directory / MARKER).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return marks if isinstance(marks, dict) else {}
+
+
+@dataclass
+class UploadWatch:
+    """Reads the SDK's notes on its upload, from where it stopped the last time."""
+
+    segment: Segment
+    status: int | None = None
+    """The HTTP status of the last error that the server answered with."""
+    fault: UploadFault | None = None
+    """Why the SDK gave up uploading, if it did."""
+    _offset: int = 0
+
+    def look(self) -> UploadFault | None:
+        """Read on, and tell why the SDK gave up, if it did."""
+        for note in self._new_notes():
+            if isinstance(note.get("status"), int):
+                self.status = note["status"]
+            if note.get("level") == _FATAL_LEVEL and self.fault is None:
+                self.fault = UploadFault(str(note.get("msg", "")), self.status)
+        return self.fault
+
+    def _new_notes(self) -> Iterator[dict[str, Any]]:
+        try:
+            with (self.segment.directory / _NOTES).open("rb") as file:
+                file.seek(self._offset)
+                text = file.read()
+        except OSError:
+            return
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            try:
+                note = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(note, dict):
+                yield note
+
+
+def segments(outdir: Path, wandb_id: str) -> list[Segment]:
+    """The directories that the SDK made for that id, online and offline."""
+    name = re.compile(rf"(offline-)?run-\d+_\d+-{re.escape(wandb_id)}(-\w+)?")
+    made = (outdir / "wandb").glob("*run-*")
+    return [Segment(path) for path in sorted(made) if name.fullmatch(path.name) and path.is_dir()]
+
+
+def make_durable(log: Path) -> None:
+    """Have the file's content on the disk before anything relies on it."""
+    descriptor = os.open(log, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    parent: int
+    began: int
+
+
+def _own_core() -> list[int] | None:
+    """The SDK's process that this one started, and when; None where that cannot be found out."""
+    for path in _PROC.glob("[0-9]*"):
+        found = _process(int(path.name))
+        if found is not None and found.parent == os.getpid():
+            return [int(path.name), found.began]
+    return None
+
+
+def _process(number: int) -> _Process | None:
+    """A process of that number, if it is the SDK's and has not ended."""
+    try:
+        text = (_PROC / str(number) / "stat").read_text()
+    except OSError:
+        return None
+    name, _, rest = text.partition("(")[2].rpartition(")")
+    fields = rest.split()
+    if name != _CORE or fields[0] in {"Z", "X"}:
+        return None
+    return _Process(parent=int(fields[1]), began=int(fields[19]))

@@ -1,0 +1,239 @@
+"""A session: one ``wandb.init`` of a run, and what is logged into it until it is let go.
+
+This is the only module that calls the SDK, and where its errors become the backend's. It is imported
+when the first session begins. It never asks anything on a terminal, and reports nothing to W&B's makers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN
+from tracker_daemon.backends.wandb_segment import Segment, UploadWatch, make_durable, segments
+from tracker_daemon.backends.wandb_settings import Mode, init_arguments, settings_arguments, wandb_id
+from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable
+
+WRITTEN_TIMEOUT_S = 30.0
+"""Seconds without growth after which the SDK's log is taken to be stuck."""
+
+_POLL_S = 0.01
+_NEEDS_THE_USER = frozenset({400, 401, 403, 404, 405, 410, 413, 422})
+_KEY_ADVICE = (
+    "set WANDB_API_KEY in the daemon's environment or in its .env file, or WANDB_MODE=offline to do without"
+)
+_ADVICE: Mapping[int | None, str] = {
+    401: f"the key is not valid there; {_KEY_ADVICE}",
+    403: "let the key's owner write to that entity and project, or choose others",
+    404: "the run, its project or its entity is not there (any more); a run that was deleted takes a new id",
+    413: "the server, or a proxy before it, takes no requests of that size",
+}
+
+log = structlog.get_logger(__name__)
+
+
+class WandbSession:
+    """A run that is being written. ``last_remote_step`` is the last ``_step`` that the server has."""
+
+    def __init__(self, run: RunDescription, mode: Mode, *, begun: bool, continues: str) -> None:
+        """Begin or continue the run; ``continues`` is the directory of its session before.
+
+        Raises:
+            BackendRefused: there is no key, or the server or the SDK refuses.
+            BackendUnavailable: the server does not answer, or the SDK's process has failed.
+        """
+        self.mode = mode
+        self._id = wandb_id(run)
+        wandb = _load()
+        if mode.remote:
+            _log_in(wandb)
+        before = segments(run.outdir, self._id)
+        try:
+            self._run = self._begin(wandb, run, begun=begun)
+        except Exception as error:
+            failed = [segment for segment in segments(run.outdir, self._id) if segment not in before]
+            raise _init_error(wandb, error, failed) from error
+        self.segment = Segment(Path(self._run.settings.sync_dir))
+        self.segment.mark(run.run_id, continues)
+        self._log = WandbLog(self.segment.log(self._id))
+        self._watch = UploadWatch(self.segment)
+        self._failed = False
+        self._rows = 0
+        self._config_changes = 0
+        self.last_remote_step = self._run.starting_step - 1 if mode is Mode.ONLINE else NO_STEP
+        with self._translated():
+            self._run.define_metric("*", step_metric=STEP_COLUMN)
+
+    @property
+    def url(self) -> str | None:
+        """Where the run can be seen; None offline."""
+        url: str | None = self._run.url if self.mode.remote else None
+        return url
+
+    def log(self, row: LoggedRow) -> None:
+        """Log one row. In the mode shared the server numbers the rows."""
+        with self._translated():
+            step = None if self.mode is Mode.SHARED else row.step
+            self._run.log(row.values, step=step, commit=True)
+        self._rows += 1
+
+    def configure(self, values: Mapping[str, Any]) -> None:
+        """Merge ``values`` into the configuration, at its top level."""
+        with self._translated():
+            self._run.config.update(dict(values), allow_val_change=True)
+        self._config_changes += 1
+
+    def summarise(self, values: Mapping[str, Any]) -> None:
+        """Set ``values`` in the run's summary."""
+        with self._translated():
+            self._run.summary.update(dict(values))
+
+    def settle(self) -> None:
+        """Return once all that was logged is in the SDK's file, and that on the disk.
+
+        Raises:
+            BackendRefused: the SDK has given up uploading, since the server refused.
+            BackendUnavailable: the SDK has given up for another reason, or does not write.
+        """
+        deadline = time.monotonic() + WRITTEN_TIMEOUT_S
+        while not self._written():
+            if self._log.advance():
+                deadline = time.monotonic() + WRITTEN_TIMEOUT_S
+            elif time.monotonic() > deadline:
+                raise _core_lost(
+                    f"{self._log.path} has not grown for {WRITTEN_TIMEOUT_S:.0f} s, though there is more "
+                    "to write; look for room on the disk"
+                )
+            else:
+                time.sleep(_POLL_S)
+        make_durable(self._log.path)
+        self.check_upload()
+
+    def check_upload(self) -> None:
+        """Raise if the SDK has given up uploading; it says so nowhere else than in its notes."""
+        fault = self._watch.look()
+        if fault is not None and self.mode.remote:
+            raise _refusal_or_outage(f"W&B's upload has ended: {fault.text}", fault.status)
+
+    def finish(self, exit_code: int) -> None:
+        """End the run with that code, and return when all of it is uploaded; raises as :meth:`settle`."""
+        with self._translated():
+            self._run.finish(exit_code=exit_code)
+        self.settle()
+
+    def release(self) -> None:
+        """Let go of the run before its end: it is marked as failed until it is taken up again."""
+        try:
+            self.finish(exit_code=1)
+        except BackendError:
+            self._failed = True
+        if self._failed:
+            end_core()
+
+    def _written(self) -> bool:
+        return self._log.rows >= self._rows and self._log.config_changes >= self._config_changes
+
+    def _begin(self, wandb: Any, run: RunDescription, *, begun: bool) -> Any:
+        known = wandb.Settings.model_fields
+        given = settings_arguments(run, self.mode)
+        settings = {name: value for name, value in given.items() if name in known}
+        if "stop_fn" in known:  # else a "stop" in W&B's interface interrupts this process
+            settings["stop_fn"] = _note_stop(run.run_id)
+        arguments = init_arguments(run, self.mode, begun=begun)
+        return wandb.init(**arguments, settings=wandb.Settings(**settings))
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError as error:
+            self._failed = True
+            raise BackendUnavailable(
+                "W&B did not take all of the run in time; what is left is in "
+                f"{self.segment.directory} and is sent again from there"
+            ) from error
+        # The SDK's process and the connection to it fail in a dozen ways, some of them plain Exceptions;
+        # all mean that this session cannot go on, and that nothing may be taken to be written.
+        except Exception as error:
+            self._failed = True
+            raise _core_lost(f"W&B's process has failed ({type(error).__name__}: {error})") from error
+
+
+def _load() -> Any:
+    # In the environment, since the SDK reads these there alone.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.pop("WANDB_SERVICE", None)  # the training script's own wandb process
+    try:
+        wandb = import_module("wandb")
+    except ImportError as error:
+        raise BackendRefused(
+            f"wandb cannot be imported ({error}); pip install wandb where the daemon runs"
+        ) from error
+    if "x_transaction_log_flush_interval" not in wandb.Settings.model_fields:
+        raise BackendRefused(
+            f"wandb {wandb.__version__} is too old to tell what it has written; "
+            "pip install --upgrade wandb where the daemon runs"
+        )
+    return wandb
+
+
+def _log_in(wandb: Any) -> None:
+    try:
+        known = wandb.login(prompt=False, verify=False)
+    except (wandb.errors.Error, ValueError) as error:
+        raise BackendRefused(f"W&B's key cannot be used ({error}); {_KEY_ADVICE}") from error
+    if not known:
+        raise BackendRefused(f"W&B has no API key; {_KEY_ADVICE}")
+
+
+def _init_error(wandb: Any, error: Exception, failed: list[Segment]) -> BackendError:
+    """What a failed ``init`` means. Ends the SDK's process, which takes the run for begun, and its files."""
+    statuses = []
+    for segment in failed:
+        watch = UploadWatch(segment)
+        watch.look()
+        statuses.append(watch.status)
+    end_core()
+    for segment in failed:
+        segment.remove()
+    text = f"W&B does not begin the run: {type(error).__name__}: {error}"
+    # ValueError: the SDK's settings were refused by their checks.
+    if isinstance(error, (wandb.errors.UsageError, wandb.errors.AuthenticationError, ValueError)):
+        return BackendRefused(text)
+    return _refusal_or_outage(text, statuses[-1] if statuses else None)
+
+
+def _refusal_or_outage(text: str, status: int | None) -> BackendError:
+    advice = _ADVICE.get(status, "what was not taken is kept and sent again")
+    if status in _NEEDS_THE_USER:
+        return BackendRefused(f"{text} (HTTP {status}); {advice}")
+    return BackendUnavailable(f"{text}; {advice}")
+
+
+def _core_lost(text: str) -> BackendUnavailable:
+    """An error after which this process can use the SDK no more, unless its own process is ended."""
+    error = BackendUnavailable(f"{text}; what is committed is kept, and delivery begins again from it")
+    error.restart_child = True  # type: ignore[attr-defined]
+    return error
+
+
+def end_core() -> None:
+    """End the SDK's process, so that the next session starts another."""
+    # It raises whatever the lost connection does; there is nothing left to lose.
+    with contextlib.suppress(Exception):
+        import_module("wandb").teardown(exit_code=1)
+
+
+def _note_stop(run_id: str) -> Callable[[], None]:
+    return lambda: log.warning(
+        "W&B asks for the run to be stopped; it goes on, since only its script can end it", run_id=run_id
+    )

@@ -1,0 +1,195 @@
+"""W&B the whole way: from four ranks through a real daemon to a file, or to a server."""
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("wandb")
+
+from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
+
+spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
+wandb_stub = importlib.util.module_from_spec(spec)
+sys.modules["wandb_stub"] = wandb_stub
+spec.loader.exec_module(wandb_stub)
+
+TRAINING = """
+import os, time
+from tracker_client import setup_tracker
+rank = int(os.environ["RANK"])
+with setup_tracker(project_name="whole-way", config={"model": {"width": 3}}) as tracker:
+    for step in range(int(os.environ["STEPS"])):
+        tracker.log({"loss": step + rank}, step=step)
+        time.sleep(float(os.environ.get("PAUSE", "0")))
+    if rank == 0:
+        tracker.log({"phase": "done"}, step=0)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "WB_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture
+def stub(monkeypatch):
+    """A server that the daemon's environment names, with a key."""
+    with wandb_stub.WandbStub() as stub:
+        for name, value in stub.environment.items():
+            monkeypatch.setenv(name, value)
+        yield stub
+
+
+def logs(outdir):
+    return sorted(outdir.glob("wandb/*run-*/run-*.wandb"))
+
+
+def recorded(outdir):
+    """Rows and configuration in the only directory that the run has."""
+    (log,) = logs(outdir)
+    found = list(WandbLog(log).read())
+    rows = [{**row.values, "_step": row.step} for row in found if isinstance(row, LoggedRow)]
+    config = {}
+    for change in found:
+        if isinstance(change, LoggedConfig):
+            config.update(change.values)
+    return rows, config
+
+
+def assert_the_whole_run_is_there(rows, config, steps, ranks):
+    cells = {
+        name: [(row["step"], row[name]) for row in rows if name in row]
+        for name in ("loss", "loss/mean", "loss/max", "phase")
+    }
+    assert sorted(cells["loss"]) == [(step, step) for step in range(steps)]
+    assert sorted(cells["loss/mean"]) == [(step, step + (ranks - 1) / 2) for step in range(steps)]
+    assert sorted(cells["loss/max"]) == [(step, step + ranks - 1) for step in range(steps)]
+    assert cells["phase"] == [(0, "done")]
+    own = [row["_step"] for row in rows]
+    assert own == sorted(set(own))
+    assert config["model"] == {"width": 3}
+
+
+def stat(pid):
+    """State, parent and so on of a process; None when there is none."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+
+
+def child_of(daemon):
+    """The daemon's child that runs the W&B backend, once it has begun the run."""
+    for path in Path("/proc").glob("[0-9]*"):
+        fields = stat(path.name)
+        if fields and int(fields[1]) == daemon.process.pid and fields[0] != "Z":
+            try:
+                if b"wandb_run" in (path / "cmdline").read_bytes():
+                    return int(path.name)
+            except OSError:
+                continue
+    return None
+
+
+def core_of(child):
+    for path in Path("/proc").glob("[0-9]*"):
+        fields = stat(path.name)
+        if fields and int(fields[1]) == child and fields[0] != "Z":
+            return int(path.name)
+    return None
+
+
+def kill_child(daemon):
+    os.kill(child_of(daemon), signal.SIGKILL)
+
+
+def kill_core(daemon):
+    os.kill(core_of(child_of(daemon)), signal.SIGKILL)
+
+
+def kill_daemon(daemon):
+    daemon.kill()
+    daemon.start()
+
+
+def test_four_ranks_end_in_an_offline_run(make_daemon, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    daemon = make_daemon("--backends", "wandb")
+    pytest.ranks_of(daemon).run(TRAINING, 4, STEPS="200")
+    assert daemon.stop() == 0, daemon.log()
+    assert_the_whole_run_is_there(*recorded(daemon.outdir), 200, 4)
+    ((backend,),) = [run["backends"] for run in daemon.last_status()["runs"]]
+    assert backend["pending"] == 0
+    assert backend["location"] == str(logs(daemon.outdir)[0].parent)
+
+
+def test_four_ranks_end_in_an_online_run(make_daemon, stub):
+    daemon = make_daemon("--backends", "wandb")
+    pytest.ranks_of(daemon).run(TRAINING, 4, STEPS="200")
+    assert daemon.stop() == 0, daemon.log()
+    (run,) = stub.runs.values()
+    assert_the_whole_run_is_there(run.rows, run.config, 200, 4)
+    assert (run.project, run.exit_code) == ("whole-way", 0)
+
+
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_whatever_is_killed_mid_run_every_row_is_there_once(make_daemon, stub, monkeypatch, mode):
+    monkeypatch.setenv("WANDB_MODE", mode)
+    daemon = make_daemon("--backends", "wandb")
+    started = pytest.ranks_of(daemon).start(TRAINING, range(4), 4, STEPS="800", PAUSE="0.01")
+    for kill in (kill_child, kill_core, kill_daemon):
+        pytest.wait_until(lambda: (child := child_of(daemon)) and core_of(child), "the SDK's process")
+        kill(daemon)
+    for process in started:
+        pytest.finish(process)
+    assert daemon.stop() == 0, daemon.log()
+    if mode == "offline":
+        rows, config = recorded(daemon.outdir)
+    else:
+        (run,) = stub.runs.values()
+        rows, config = run.rows, run.config
+        assert run.exit_code == 0
+    assert_the_whole_run_is_there(rows, config, 800, 4)
+    assert len(logs(daemon.outdir)) == 1
+
+
+def test_without_a_key_the_backend_is_paused_the_data_kept_and_csv_goes_on(make_daemon):
+    daemon = make_daemon("--backends", "wandb,csv")
+    pytest.ranks_of(daemon).run(TRAINING, 2, STEPS="20")
+
+    def paused():
+        (run,) = daemon.status()["runs"]
+        backends = {backend["name"]: backend for backend in run["backends"]}
+        wandb = backends["wandb"]
+        return (
+            wandb["state"] == "paused"
+            and wandb["pending"] >= 20
+            and backends["csv"]["pending"] == 0
+            and wandb
+        )
+
+    pytest.wait_until(paused, "the backend to be paused")
+    assert "WANDB_API_KEY" in paused()["reason"]
+    assert len(daemon.rows()) >= 20
+
+
+def test_the_key_is_in_no_rank_and_leaves_the_backends_process_nowhere(make_daemon, stub, monkeypatch):
+    daemon = make_daemon("--backends", "wandb")
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.delenv("WANDB_BASE_URL")
+    pytest.ranks_of(daemon).run(TRAINING, 2, STEPS="20")
+    status = json.dumps(daemon.status())
+    assert daemon.stop() == 0, daemon.log()
+    (run,) = stub.runs.values()
+    assert_the_whole_run_is_there(run.rows, run.config, 20, 2)
+    assert wandb_stub.API_KEY not in status
+    assert wandb_stub.API_KEY not in daemon.log()
+    for path in [path for path in daemon.home.rglob("*") if path.is_file()]:
+        assert wandb_stub.API_KEY.encode() not in path.read_bytes(), path

@@ -1,0 +1,52 @@
+"""W&B's own step: above that of the row before, the training step where that rises, the same on a repeat."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker_daemon.aggregation.record import RecordBlock, TextCell
+from tracker_daemon.backends.wandb_rows import NO_STEP, wandb_name, wandb_rows
+
+STEPS = st.lists(st.integers(-5, 30), max_size=30)
+
+
+def block(steps, columns=("loss",), valid=None, texts=()):
+    n = len(steps)
+    values = np.arange(n * len(columns), dtype=np.float64).reshape(n, len(columns))
+    zeros = np.zeros(n, np.int64)
+    return RecordBlock(1, 1, columns, np.array(steps, np.int64), zeros, zeros, values, valid, texts)
+
+
+def own_steps(steps, last=NO_STEP):
+    return [row.step for row in wandb_rows(block(steps), last)]
+
+
+@given(STEPS)
+def test_it_rises_strictly_and_is_never_below_the_training_step(steps):
+    own = own_steps(steps)
+    assert all(later > earlier for earlier, later in zip([NO_STEP, *own], own, strict=False))
+    assert all(ours >= theirs for ours, theirs in zip(own, steps, strict=True))
+
+
+@given(st.sets(st.integers(0, 1000)))
+def test_it_is_the_training_step_while_that_rises(steps):
+    assert own_steps(sorted(steps)) == sorted(steps)
+
+
+@given(STEPS, st.integers(0, 30))
+def test_it_does_not_depend_on_how_the_records_are_cut_into_deliveries(steps, at):
+    first = own_steps(steps[:at])
+    assert first + own_steps(steps[at:], first[-1] if first else NO_STEP) == own_steps(steps)
+
+
+def test_a_row_has_the_cells_that_are_there_its_texts_its_step_and_its_time():
+    valid = np.array([[True, False], [True, True]])
+    rows = list(wandb_rows(block([3, 4], ("a", "b"), valid, (TextCell(1, "note", "x"),)), NO_STEP))
+    assert rows[0].values == {"a": 0.0, "step": 3, "_timestamp": 0.0}
+    assert rows[1].values == {"a": 2.0, "b": 3.0, "note": "x", "step": 4, "_timestamp": 0.0}
+
+
+def test_a_metric_never_takes_a_name_that_wandb_or_the_axis_has():
+    assert wandb_name("step") == "step/local"
+    assert wandb_name("_step") == "logged_step"
+    assert wandb_name("loss/mean") == "loss/mean"

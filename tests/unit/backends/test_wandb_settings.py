@@ -1,0 +1,106 @@
+"""What ``wandb.init`` is given: the script's selectors and its surroundings, never the daemon's."""
+
+from pathlib import Path
+
+import pytest
+
+from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.backends.wandb_settings import (
+    Mode,
+    init_arguments,
+    mode_of,
+    settings_arguments,
+    wandb_id,
+)
+from tracker_daemon.errors import BackendRefused
+
+
+def described(run_id="run-a", environment=None, **options):
+    return RunDescription(
+        run_id, "project", "name", Path("/out"), options=options, environment=environment or {}
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_mode(monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "daemons", "mode"),
+    [
+        ({}, None, Mode.ONLINE),
+        ({}, "offline", Mode.OFFLINE),
+        ({"mode": "disabled"}, "offline", Mode.DISABLED),
+        ({"mode": "dryrun"}, None, Mode.OFFLINE),
+        ({"mode": "Shared"}, None, Mode.SHARED),
+    ],
+)
+def test_the_scripts_mode_wins_over_the_daemons(monkeypatch, options, daemons, mode):
+    if daemons:
+        monkeypatch.setenv("WANDB_MODE", daemons)
+    assert mode_of(described(**options)) is mode
+
+
+def test_an_unknown_mode_is_refused_by_name():
+    with pytest.raises(BackendRefused, match="'airplane'"):
+        mode_of(described(mode="airplane"))
+
+
+def test_the_id_is_the_scripts_or_the_runs_where_wandb_takes_it():
+    assert wandb_id(described()) == "run-a"
+    assert wandb_id(described(id="mine")) == "mine"
+
+
+@pytest.mark.parametrize("run_id", ["a/b", "a:b", "ä", " a", "-", "x" * 65, "a\nb", "#?"])
+def test_other_ids_are_made_fit_and_stay_apart(run_id):
+    made = wandb_id(described(run_id))
+    assert len(made) <= 64
+    assert not set(made) & set(":;,#?/'\n ")
+    assert made[0].isalnum()
+    assert made != wandb_id(described(f"{run_id}?"))
+
+
+@pytest.mark.parametrize(
+    ("options", "begun", "expected"),
+    [
+        ({}, False, {"resume": "allow"}),
+        ({"resume": "never"}, False, {"resume": "never"}),
+        ({"resume": "must"}, False, {"resume": "must"}),
+        ({"resume": "never"}, True, {"resume": "allow"}),
+        ({"fork_from": "a?_step=3"}, False, {"fork_from": "a?_step=3"}),
+        ({"fork_from": "a?_step=3"}, True, {"resume": "allow"}),
+    ],
+)
+def test_what_the_script_says_of_resuming_holds_for_the_first_time(options, begun, expected):
+    arguments = init_arguments(described(**options), Mode.ONLINE, begun=begun)
+    assert {name: arguments[name] for name in ("resume", "fork_from") if name in arguments} == expected
+
+
+def test_tags_come_as_a_list_or_with_commas():
+    assert init_arguments(described(tags="a, b"), Mode.OFFLINE, begun=False)["tags"] == ["a", "b"]
+    assert init_arguments(described(tags=["a"]), Mode.OFFLINE, begun=False)["tags"] == ["a"]
+    assert init_arguments(described(), Mode.OFFLINE, begun=False)["tags"] is None
+
+
+@pytest.mark.parametrize(
+    ("program", "relative"),
+    [("/home/ada/train/src/main.py", "src/main.py"), ("/elsewhere/main.py", "main.py"), ("-m train", None)],
+)
+def test_the_program_is_the_scripts(program, relative):
+    environment = {"program": program, "working_directory": "/home/ada/train"}
+    settings = settings_arguments(described(environment=environment), Mode.OFFLINE)
+    assert settings["program"] == program
+    assert settings.get("program_relpath") == relative
+
+
+def test_without_a_description_nothing_of_the_daemons_process_is_told():
+    settings = settings_arguments(described(), Mode.OFFLINE)
+    assert settings["disable_git"]
+    assert settings["program"] == "-"
+
+
+def test_no_option_of_the_script_reaches_the_sdks_settings_but_those_known():
+    run = described(base_url="https://evil.example", api_key="k" * 40, settings={"api_key": "k"}, unknown=1)
+    given = {**init_arguments(run, Mode.ONLINE, begun=False), **settings_arguments(run, Mode.ONLINE)}
+    assert not {"base_url", "api_key", "unknown"} & set(given)
