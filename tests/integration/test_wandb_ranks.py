@@ -106,12 +106,24 @@ def core_of(child):
     return None
 
 
+def awaited(find, what):
+    """The process that ``find`` finds, once there is one: it may just be being replaced."""
+    found = []
+    pytest.wait_until(lambda: found.append(find()) or found[-1], what)
+    return found[-1]
+
+
+def kill(pid):
+    os.kill(pid, signal.SIGKILL)
+    pytest.wait_until(lambda: (stat(pid) or "Z")[0] == "Z", f"process {pid} to end")
+
+
 def kill_child(daemon):
-    os.kill(child_of(daemon), signal.SIGKILL)
+    kill(child_of(daemon))
 
 
 def kill_core(daemon):
-    os.kill(core_of(child_of(daemon)), signal.SIGKILL)
+    kill(core_of(child_of(daemon)))
 
 
 def kill_daemon(daemon):
@@ -144,9 +156,9 @@ def test_whatever_is_killed_mid_run_every_row_is_there_once(make_daemon, stub, m
     monkeypatch.setenv("WANDB_MODE", mode)
     daemon = make_daemon("--backends", "wandb")
     started = pytest.ranks_of(daemon).start(TRAINING, range(4), 4, STEPS="800", PAUSE="0.01")
-    for kill in (kill_child, kill_core, kill_daemon):
+    for killing in (kill_child, kill_core, kill_daemon):
         pytest.wait_until(lambda: (child := child_of(daemon)) and core_of(child), "the SDK's process")
-        kill(daemon)
+        killing(daemon)
     for process in started:
         pytest.finish(process)
     assert daemon.stop() == 0, daemon.log()
