@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import resource
 import struct
 import threading
 import time
@@ -192,6 +193,32 @@ def test_duplicates_are_counted_and_acknowledged_again(quick, connect):
     assert (books["received"], books["folded"], books["duplicates"]) == (2, 2, 3)
     quick.stop()
     assert [cell(row, "loss") for row in quick.rows()] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("when", ["in the midst", "as it drains"])
+def test_a_journal_that_cannot_be_written_ends_the_daemon_and_acknowledges_nothing(quick, connect, when):
+    wire = connect(quick, names=["loss"])
+    wire.batch(1, body({0: (1.0,)}))
+    wire.wait_acknowledged(1)
+    # No file of the daemon may grow any more: what a full disk is like.
+    resource.prlimit(quick.process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+    if when == "in the midst":
+        wire.batch(2, body({1: (1.0,)}))
+    else:
+        quick.process.terminate()
+    assert wire.ended()[0] in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+    assert wire.acknowledged == 1
+    code = quick.process.wait(PATIENCE_S)
+    # While draining it may have had nothing more to write.
+    assert code == 1 or (when == "as it drains" and code == 0)
+    assert not quick.endpoint_file.exists()
+    quick.start()
+    again = connect(quick, stream=wire.stream, names=["loss"], acknowledged=1)
+    assert again.welcome.next_sequence == 2
+    again.batch(2, body({1: (2.0,)}))
+    again.finish(3)
+    quick.stop()
+    assert [cell(row, "loss") for row in quick.rows()] == [1.0, 2.0]
 
 
 # ---- disorder ------------------------------------------------------------------------------------
@@ -563,3 +590,40 @@ def test_a_resumed_run_goes_on_in_its_next_attempt(quick, connect):
     (run,) = quick.last_status()["runs"]
     assert (run["status"], run["attempt"]) == ("FINISHED", 2)
     assert [cell(row, "loss") for row in quick.rows()] == [1.0, 2.0, 3.0]
+
+
+# ---- many runs -----------------------------------------------------------------------------------
+
+
+def test_runs_that_ended_long_ago_come_back_when_something_asks_for_them(
+    make_daemon, connect, tmp_path, monkeypatch
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "from tracker_protocol import limits\nlimits.RUNS_ENDED_MAX = 1\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    daemon = make_daemon(*QUICK)
+    trials = []
+    for trial in range(4):
+        wire = connect(daemon, run_id=f"trial{trial}", names=["loss"])
+        wire.batch(1, body({0: (float(trial),)}))
+        wire.finish(2)
+        trials.append(wire)
+    pytest.wait_until(lambda: len(daemon.status()["runs"]) == 1, "the older runs to be let go")
+    assert run_of(daemon)["run_id"] == "trial3"
+
+    # A process of the first one comes back, and the second one is resumed.
+    straggler = connect(daemon, stream=trials[0].stream, names=["loss"], acknowledged=2)
+    assert (straggler.welcome.run_id, straggler.welcome.next_sequence) == ("trial0", 3)
+    straggler.batch(3, body({7: (70.0,)}))
+    straggler.wait_acknowledged(3)
+    resumed = connect(daemon, run_id="trial1", names=["loss"])
+    assert (resumed.welcome.attempt, resumed.welcome.next_step) == (2, 1)
+    resumed.batch(1, body({1: (10.0,)}))
+    resumed.finish(2)
+    runs = {run["run_id"]: run for run in daemon.status()["runs"]}
+    assert runs["trial0"]["books"]["received"] == 2
+    assert {run["status"] for run in runs.values()} == {"FINISHED"}
+    daemon.stop()
+    assert [cell(row, "loss") for row in daemon.rows()] == [0.0, 70.0]
+    assert [cell(row, "loss") for row in daemon.rows(daemon.outdir / "trial1")] == [1.0, 10.0]

@@ -238,7 +238,7 @@ def a_varied_run(rig, run):
 @pytest.mark.parametrize("snapshots", [False, True])
 def test_a_replay_gives_the_same_fold_and_the_next_ordinal(rig, snapshots):
     if snapshots:
-        rig.settings = replace(rig.settings, snapshot_every_bytes=100)
+        rig.settings = replace(rig.settings, snapshot_every_bytes=1)
     rig.open().start([])
     run, other = rig.run(), rig.run("other")
     for rank in (0, 1):

@@ -72,6 +72,9 @@ def test_a_welcome_claims_nothing_that_its_predecessor_brings_meanwhile(play, ri
         second.take(batch(2, {1: 1.0}))
         await desk.committed()
         assert rig.journal.streams()[0].next_sequence == 3
+        # Its own connection is told: what the dead one had taken would never be acknowledged here.
+        assert second.stream.duplicates == 0
+        assert second.all_committed
 
     play(scenario)
 
