@@ -84,6 +84,7 @@ print(tracker.status().refused_values)
     assert int(out) >= 9
     assert err.count("'odd'") == 1
     assert err.count("'none'") == 1
+    daemon.stop()
     assert [row["good"] for row in daemon.rows()] == ["1.0"] * 3
 
 

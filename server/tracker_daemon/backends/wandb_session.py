@@ -134,7 +134,7 @@ class WandbSession:
         """Let go of the run before its end: it is marked as failed until it is taken up again."""
         try:
             self.finish(exit_code=1)
-        except BackendError:
+        except (BackendError, OSError):
             self._failed = True
         if self._failed:
             end_core()
