@@ -85,7 +85,7 @@ class RunFold:
     def hello(self, stream: bytes, rank: int, world_size: int, attempt: int, names: tuple[str, ...]) -> None:
         """A stream connects, for the first time or again; ``names`` is its whole dictionary."""
         if attempt > self.attempt.number:
-            self._open_attempt(attempt)
+            self._open_attempt(attempt, world_size)
         known = self.streams.get(stream)
         if known is None:
             self.streams[stream] = StreamFold(rank, attempt, list(names))
@@ -95,8 +95,12 @@ class RunFold:
         if attempt == self.attempt.number:
             self.attempt.membership.joined(rank, world_size)
 
-    def _open_attempt(self, number: int) -> None:
-        """A rank has come again: what the attempt before left open is closed as it stands."""
+    def _open_attempt(self, number: int, world_size: int) -> None:
+        """A rank has come again: what the attempt before left open is closed as it stands.
+
+        The attempt's world size is what its first rank says, if it knows it: an elastic restart may
+        have fewer ranks than before.
+        """
         old = self.attempt
         closing.close_all(old)
         self._finished_blocks.extend(self.emitter.emit(old, closing.settle(old, old.settled_ns)))
@@ -105,7 +109,7 @@ class RunFold:
         while len(self.older) > _OLDER_ATTEMPTS_REMEMBERED:
             del self.older[min(self.older)]
         self.attempt = Attempt(number, self.rules, self.books, self.notices)
-        self.attempt.membership.world_size = old.membership.world_size
+        self.attempt.membership.world_size = world_size or old.membership.world_size
         self.automatic_keys.clear()
 
     def batch(self, stream: bytes, batch: DecodedBatch, now_ns: int) -> None:

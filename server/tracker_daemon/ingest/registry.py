@@ -118,6 +118,7 @@ class Run:
     def open_attempt(self) -> None:
         """A rank has come again: begin the next attempt, and wait for its ranks anew."""
         self.attempt += 1
+        self.world_size = 0  # an elastic restart may have fewer ranks than before
         self.waiting_since_s = time.monotonic()
         self.absent_told = False
 
@@ -200,7 +201,8 @@ class Registry:
             if known.connection is not None:
                 known.connection.supersede()
             known.lost = False
-            known.run.world_size = max(known.run.world_size, hello.process.world_size)
+            if known.attempt == known.run.attempt:
+                known.run.world_size = max(known.run.world_size, hello.process.world_size)
             return Admission(known)
         if self.connections >= limits.STREAMS_MAX:
             raise ClientRefused(f"the daemon has {limits.STREAMS_MAX} streams connected and takes no more")
