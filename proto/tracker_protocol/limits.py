@@ -66,7 +66,7 @@ DELIVERY_PAUSED_RETRY_S = 300.0
 DELIVERY_BEHIND_AFTER_S = 10.0
 """A backend that has not caught up for this long, though nothing fails, is shown as behind."""
 
-# ---- the rules of the data (DESIGN, section 5) ----
+# ---- the rules of the data ----
 LEARN_WAIT_S = 5.0
 PARTIAL_AFTER_S = 30.0
 LAGGING_AFTER_CELLS = 3

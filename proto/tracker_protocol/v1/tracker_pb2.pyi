@@ -114,7 +114,7 @@ class Launch(google.protobuf.message.Message):
     ORDINAL_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
     key: builtins.str
-    """shared by all ranks of one launch (DESIGN, "A run's identity")"""
+    """shared by all ranks of one launch, and by no other"""
     project: builtins.str
     name: builtins.str
     """empty: the daemon gives the run a name"""
