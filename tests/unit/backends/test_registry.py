@@ -21,7 +21,9 @@ def installed(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["csv", "memory", "mlflow", "wandb"])
-def test_built_in_backends_are_there(name):
+def test_built_in_backends_are_there(monkeypatch, name):
+    # Making one imports no SDK; whether its package is installed is another test's matter.
+    monkeypatch.setattr(registry, "find_spec", lambda package: package)
     assert name in registry.known()
     assert registry.create(name).name == name
 
