@@ -21,6 +21,7 @@ from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry
 from tracker_daemon.backends.config_json import merge_config
 from tracker_daemon.backends.csv_format import block_columns, format_block
 from tracker_daemon.backends.csv_metrics import MetricsCsv, Position
+from tracker_daemon.backends.decoding import read_block, read_state
 from tracker_daemon.backends.run_directory import claim_directory
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 
@@ -56,7 +57,7 @@ class CsvBackend(Backend):
         self.close()
         self._run = run
         self._directory = run.outdir
-        known = _decode_state(state)
+        known = read_state(state, _State, "CSV")
         with self._translated_errors():
             subdirectory = claim_directory(run.outdir, run.run_id, known.subdirectory if known else None)
             self._subdirectory, self._directory = subdirectory, run.outdir / subdirectory
@@ -71,7 +72,7 @@ class CsvBackend(Backend):
 
         After an error the backend has to be opened again with the last committed state.
         """
-        blocks = [_block(entry) for entry in entries if entry.kind is EntryKind.RECORDS]
+        blocks = [read_block(entry) for entry in entries if entry.kind is EntryKind.RECORDS]
         configs = [_config(entry) for entry in entries if entry.kind is EntryKind.CONFIG]
         with self._translated_errors():
             if blocks:
@@ -127,25 +128,6 @@ def _translated(error: OSError, directory: Path) -> BackendRefused | BackendUnav
         )
     advice = _ADVICE.get(error.errno or 0, "delivery tries again until the file system takes it")
     return BackendUnavailable(f"cannot write {where}: {error.strerror or error}; {advice}")
-
-
-def _decode_state(state: bytes | None) -> _State | None:
-    if state is None:
-        return None
-    try:
-        return msgspec.msgpack.decode(state, type=_State)
-    except msgspec.DecodeError as error:
-        raise BackendRefused(
-            f"the CSV backend's state in the journal cannot be read ({error}); "
-            "use the version of tracker-daemon that wrote it, or a later one"
-        ) from error
-
-
-def _block(entry: OutboxEntry) -> RecordBlock:
-    try:
-        return RecordBlock.from_bytes(entry.payload)
-    except ValueError as error:  # msgspec's and numpy's errors are both ValueErrors.
-        raise PoisonEntry(f"outbox entry {entry.number} holds no readable records: {error}") from error
 
 
 def _config(entry: OutboxEntry) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import msgspec
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.decoding import read_block, read_state
 from tracker_daemon.backends.mlflow_connection import MlflowConnection, StoreAddress
 from tracker_daemon.backends.mlflow_description import system_params
 from tracker_daemon.backends.mlflow_find import begun_run, check_active, resumed_run
@@ -107,7 +108,7 @@ class MlflowBackend(Backend):
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Find the MLflow run, or create it; see :class:`Backend`."""
-        known = _decode_state(state)
+        known = read_state(state, _State, "MLflow")
         connection = MlflowConnection(StoreAddress.of(self._environ, run.outdir), self._environ)
         try:
             self._run = _opened_run(connection, run, known)
@@ -153,7 +154,7 @@ class MlflowBackend(Backend):
 
     def _deliver(self, entry: OutboxEntry, commit: Commit) -> None:
         if entry.kind is EntryKind.RECORDS:
-            self._store_block(_block(entry), commit)
+            self._store_block(read_block(entry), commit)
         elif entry.kind is EntryKind.CONFIG:
             self._store_params(dict(flatten(_document(entry), CONFIG_PREFIX)))
         else:
@@ -273,13 +274,6 @@ def _opened_run(connection: MlflowConnection, run: RunDescription, known: _State
 # ---- entries as they come ------------------------------------------------------------------------
 
 
-def _block(entry: OutboxEntry) -> RecordBlock:
-    try:
-        return RecordBlock.from_bytes(entry.payload)
-    except ValueError as error:  # msgspec's and numpy's errors are both ValueErrors.
-        raise PoisonEntry(f"outbox entry {entry.number} holds no readable records: {error}") from error
-
-
 def _document(entry: OutboxEntry) -> dict[str, Any]:
     try:
         document = json.loads(entry.payload)
@@ -288,18 +282,6 @@ def _document(entry: OutboxEntry) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise PoisonEntry(f"outbox entry {entry.number} holds no JSON object")
     return document
-
-
-def _decode_state(state: bytes | None) -> _State | None:
-    if state is None:
-        return None
-    try:
-        return msgspec.msgpack.decode(state, type=_State)
-    except msgspec.DecodeError as error:
-        raise BackendRefused(
-            f"the MLflow backend's state in the journal cannot be read ({error}); "
-            "use the version of tracker-daemon that wrote it, or a later one"
-        ) from error
 
 
 def _param(key: str, value: str) -> Param:

@@ -40,6 +40,7 @@ import structlog
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, RunStatus
+from tracker_daemon.backends.decoding import read_state
 from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
 from tracker_daemon.backends.wandb_rows import NO_STEP, wandb_rows
 from tracker_daemon.backends.wandb_segment import Segment, segments
@@ -103,7 +104,7 @@ class WandbBackend(Backend):
         """Begin or continue the W&B run, unless it has ended; see :class:`Backend`."""
         self.close()
         self._run, self._mode, self._committed = run, mode_of(run), state
-        self._state = _decode(state) or _State(wandb_id(run), run.epoch, run.attempt)
+        self._state = read_state(state, _State, "W&B") or _State(wandb_id(run), run.epoch, run.attempt)
         if run.attempt > self._state.attempt:
             self._state = msgspec.structs.replace(self._state, attempt=run.attempt, exit_code=None)
         if self._mode is Mode.DISABLED:
@@ -279,18 +280,6 @@ def _prepare_directory(outdir: Path) -> None:
         raise BackendRefused(
             f"W&B's files cannot be written to {outdir}: {error.strerror or error}; let the daemon's user "
             "write there, or choose another outdir"
-        ) from error
-
-
-def _decode(state: bytes | None) -> _State | None:
-    if state is None:
-        return None
-    try:
-        return msgspec.msgpack.decode(state, type=_State)
-    except msgspec.DecodeError as error:
-        raise BackendRefused(
-            f"the W&B backend's state in the journal cannot be read ({error}); "
-            "use the version of tracker-daemon that wrote it, or a later one"
         ) from error
 
 
