@@ -131,7 +131,7 @@ class Connection:
         try:
             self._call: Any = method(self._requests(), metadata=metadata)
             threading.Thread(target=self._read, name="tracker-replies", daemon=True).start()
-        except BaseException:
+        except BaseException:  # whatever it was: clean up, and let it go on
             self.close()
             raise
 

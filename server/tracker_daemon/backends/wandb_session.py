@@ -59,6 +59,7 @@ class WandbSession:
         before = segments(run.outdir, self._id)
         try:
             self._run = self._begin(wandb, run, begun=begun)
+        # wandb.init raises what it likes; _init_error tells them apart by type.
         except Exception as error:
             failed = [segment for segment in segments(run.outdir, self._id) if segment not in before]
             raise _init_error(wandb, error, failed) from error
