@@ -283,9 +283,6 @@ class Pump:
     def _pause(self, reason: str, kicks: int) -> None:
         self._close()
         self._show(DeliveryState.PAUSED, reason)
-        with self._changed:
-            self._refusals += 1
-            self._changed.notify_all()
         self._wait_for_kick(self._paused_retry_s, kicks)
 
     def _wait_for_kick(self, seconds: float, kicks: int) -> None:
@@ -306,6 +303,8 @@ class Pump:
         with self._changed:
             changed = (state, reason) != (self._state, self._reason)
             self._state, self._reason = state, reason
+            # With the state and not after it: a drain that begins once "paused" shows waits for the next.
+            self._refusals += state is DeliveryState.PAUSED
             self._changed.notify_all()
         if changed and state is DeliveryState.HEALTHY:
             self._log.info("delivery goes on")

@@ -81,12 +81,13 @@ def pump_of(outbox):
     """Starts pumps and stops them at the test's end."""
     started = []
 
-    def start(backend, cursor=None, **options):
+    def start(backend, cursor=None, log=None, **options):
         run = RunDescription(uuid.uuid4().hex, "project", "name", Path("/nowhere"))
         options = {"linger_s": 0.0, "backoff": Backoff(0.001, 0.002), "paused_retry_s": FAR_S} | options
         options.setdefault("read", outbox.read)
         options.setdefault("commit", outbox.commit)
         pump = Pump(backend, run, cursor, **options)
+        pump._log = log or pump._log
         pump.start()
         started.append(pump)
         return pump
@@ -227,6 +228,35 @@ def test_a_drain_does_not_wait_for_a_backend_that_refuses_again(outbox, pump_of)
     backend.failure = BackendRefused("no key")
     pump = pump_of(backend)
     assert pump.drain(time.monotonic() + FAR_S) is False
+
+
+def test_a_drain_that_begins_once_paused_shows_is_not_ended_by_the_refusal_before_it(outbox, pump_of):
+    backend = Faulty()
+    backend.failure = BackendRefused("no key")
+    results, refusals, begun = [], [], threading.Event()
+    drain = threading.Thread(target=lambda: results.append(drained(pump)))
+
+    class Log:
+        """Tells "paused" to somebody who puts it right and drains, before the pump does anything more."""
+
+        def warning(self, *_, **__):
+            backend.failure = None
+            drain.start()
+            with pump._changed:
+                assert pump._changed.wait_for(lambda: pump._drains, WITHIN_S)
+                refusals.append(pump._refusals)
+            begun.set()
+
+        def info(self, *_, **__):
+            """Delivery goes on."""
+
+    pump = pump_of(backend, log=Log())
+    outbox.add(EntryKind.RECORDS, records(0))
+    pump.notify()
+    assert begun.wait(WITHIN_S)
+    drain.join(WITHIN_S)
+    assert results == [True]
+    assert refusals == [1]  # what the drain took for past refusals has the one that it was told of
 
 
 def test_a_drain_cuts_a_long_back_off_short(outbox, pump_of):
