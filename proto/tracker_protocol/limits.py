@@ -66,6 +66,45 @@ DELIVERY_PAUSED_RETRY_S = 300.0
 DELIVERY_BEHIND_AFTER_S = 10.0
 """A backend that has not caught up for this long, though nothing fails, is shown as behind."""
 
+# ---- a backend in a process of its own ----
+CHILD_OPEN_DEADLINE_S = 180.0
+"""Importing an SDK from a busy network file system, and a server that is only just starting."""
+CHILD_DELIVER_DEADLINE_S = 120.0
+CHILD_CLOSE_DEADLINE_S = 20.0
+CHILD_SIGN_OF_LIFE_S = 5.0
+"""A delivery that takes longer commits meanwhile, which also tells that it goes on."""
+CHILD_DIES_S = 5.0
+"""How long the end of a killed process is waited for, before its successor waits for its lock."""
+CHILD_LOCK_WAIT_S = 20.0
+CHILD_MESSAGE_MAX_BYTES = 1 << 30
+"""A length beyond this is no length: the other side has written something else into the pipe."""
+
+# ---- MLflow ----
+MLFLOW_METRICS_PER_REQUEST_MAX = 1_000
+MLFLOW_PARAMS_OR_TAGS_PER_REQUEST_MAX = 100
+MLFLOW_REQUEST_MAX_BYTES = 900_000
+"""Of the million that MLflow takes, with room for what stands around the items."""
+MLFLOW_KEY_MAX_CHARACTERS = 250
+MLFLOW_KEY_STEM_MAX_CHARACTERS = 180
+"""What is kept of a name that is no key, before the hash that tells it from others."""
+MLFLOW_PARAM_MAX_CHARACTERS = 6_000
+MLFLOW_TAG_MAX_CHARACTERS = 5_000
+"""Older servers take no more; today's take 8,000."""
+MLFLOW_EXPERIMENT_NAME_MAX_CHARACTERS = 500
+MLFLOW_REQUEST_TIMEOUT_S = 45
+MLFLOW_TOKEN_COMMAND_TIMEOUT_S = 30.0
+
+# ---- W&B ----
+WANDB_LOG_FLUSH_S = 0.1
+"""Between the SDK's flushes of its log, which is what a delivery waits for."""
+WANDB_WRITTEN_TIMEOUT_S = 30.0
+"""Without growth for this long, the SDK's log is taken to be stuck."""
+WANDB_INIT_TIMEOUT_S = 60.0
+WANDB_FINISH_TIMEOUT_S = 90.0
+"""What W&B may take to upload what is left at the run's end, before that is tried again."""
+WANDB_CORE_ENDS_S = 10.0
+WANDB_ID_KEPT_CHARACTERS = 51
+
 # ---- the rules of the data ----
 LEARN_WAIT_S = 5.0
 PARTIAL_AFTER_S = 30.0

@@ -18,12 +18,12 @@ pytest.importorskip("wandb")
 import wandb
 
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
-from tracker_daemon.backends import wandb_run, wandb_settings
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.wandb_child import WandbChildBackend
 from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
 from tracker_daemon.backends.wandb_run import WandbBackend
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_protocol import limits
 
 spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
 wandb_stub = importlib.util.module_from_spec(spec)
@@ -48,7 +48,7 @@ def own_environment(monkeypatch, tmp_path):
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setattr(wandb_settings, "FINISH_TIMEOUT_S", 5.0)
+    monkeypatch.setattr(limits, "WANDB_FINISH_TIMEOUT_S", 5.0)
     wandb.teardown()
     yield
     try:
@@ -294,7 +294,7 @@ def test_rows_whose_directory_is_gone_are_named_and_the_run_goes_on(journal, cap
 
 
 def test_a_long_delivery_tells_on_the_way_that_it_goes_on(journal, monkeypatch):
-    monkeypatch.setattr(wandb_run, "HEARTBEAT_S", 0.0)
+    monkeypatch.setattr(limits, "CHILD_SIGN_OF_LIFE_S", 0.0)
     run = journal(mode="offline").open().rows(0, 1)
     run.deliver()
     run.reopen().rows(2, 3)
@@ -414,7 +414,7 @@ def test_a_later_attempt_takes_the_run_up_again(journal, stub):
 
 
 def test_an_outage_is_waited_for_and_the_end_waits_for_the_upload(journal, stub, monkeypatch):
-    monkeypatch.setattr(wandb_settings, "FINISH_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(limits, "WANDB_FINISH_TIMEOUT_S", 2.0)
     stub.answer_file_stream = lambda: 503
     run = journal().open().rows(0, 1).end()
     with pytest.raises(BackendUnavailable, match="in time"):
@@ -471,7 +471,7 @@ def test_a_key_that_cannot_be_one_pauses_and_is_not_shown(journal, stub, monkeyp
 def test_a_run_that_the_server_does_not_begin_leaves_no_files_and_is_tried_again(
     journal, stub, monkeypatch, status, error
 ):
-    monkeypatch.setattr(wandb_settings, "INIT_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(limits, "WANDB_INIT_TIMEOUT_S", 3.0)
     stub.answer_graphql = lambda operation: status if operation == "UpsertBucket" else 200
     run = journal()
     with pytest.raises(error):
@@ -483,7 +483,7 @@ def test_a_run_that_the_server_does_not_begin_leaves_no_files_and_is_tried_again
 
 
 def test_a_server_that_is_not_there_is_an_outage(journal, monkeypatch):
-    monkeypatch.setattr(wandb_settings, "INIT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(limits, "WANDB_INIT_TIMEOUT_S", 2.0)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("WANDB_API_KEY", wandb_stub.API_KEY)
     with pytest.raises(BackendUnavailable):

@@ -40,13 +40,7 @@ from tracker_daemon.backends.child_pipe import (
 from tracker_daemon.backends.child_pipe import Commit as CommitAsked
 from tracker_daemon.credentials import child_environment
 from tracker_daemon.errors import BackendUnavailable
-
-OPEN_DEADLINE_S = 180.0
-"""Importing an SDK from a busy network file system, and a server that is only just starting."""
-DELIVER_DEADLINE_S = 120.0
-CLOSE_DEADLINE_S = 20.0
-
-_DIED_S = 5.0
+from tracker_protocol import limits
 
 
 class ChildBackend(Backend):
@@ -62,9 +56,9 @@ class ChildBackend(Backend):
         self,
         *,
         environment: Mapping[str, str] | None = None,
-        open_deadline_s: float = OPEN_DEADLINE_S,
-        deliver_deadline_s: float = DELIVER_DEADLINE_S,
-        close_deadline_s: float = CLOSE_DEADLINE_S,
+        open_deadline_s: float = limits.CHILD_OPEN_DEADLINE_S,
+        deliver_deadline_s: float = limits.CHILD_DELIVER_DEADLINE_S,
+        close_deadline_s: float = limits.CHILD_CLOSE_DEADLINE_S,
     ) -> None:
         """``environment``: the child's whole environment; by default computed anew at each opening.
 
@@ -123,7 +117,7 @@ class ChildBackend(Backend):
                 "was killed; delivery begins again from what is committed"
             ) from error
         except PipeClosed as error:
-            child.await_end(_DIED_S)
+            child.await_end(limits.CHILD_DIES_S)
             self._kill()
             raise BackendUnavailable(
                 f"the {self.name} process (pid {child.process.pid}) ended, {child.outcome}; delivery "
@@ -193,7 +187,7 @@ class _Child:
             os.killpg(self.process.pid, signal.SIGKILL)
         # A process in an uninterruptible system call (a dead network mount) ends when the kernel lets
         # it; the lock that it holds keeps its successor waiting until then.
-        self.await_end(_DIED_S)
+        self.await_end(limits.CHILD_DIES_S)
 
     def await_end(self, timeout_s: float) -> None:
         """Wait until it has ended, ``timeout_s`` seconds at most."""

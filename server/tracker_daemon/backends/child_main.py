@@ -38,8 +38,7 @@ from tracker_daemon.backends.child_pipe import (
 )
 from tracker_daemon.credentials import masked
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable
-
-LOCK_WAIT_S = 20.0
+from tracker_protocol import limits
 
 _PR_SET_PDEATHSIG = 1
 
@@ -83,7 +82,7 @@ class ChildService:
     def _open(self, request: Open) -> None:
         backend = _load(self._target)
         if self._lock is None:
-            self._lock = ChildLock(request.run.outdir, backend.name, request.run_id, LOCK_WAIT_S)
+            self._lock = ChildLock(request.run.outdir, backend.name, request.run_id, limits.CHILD_LOCK_WAIT_S)
         self._backend = backend
         backend.open(request.run, request.state)
 

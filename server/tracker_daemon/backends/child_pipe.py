@@ -19,9 +19,7 @@ import msgspec
 
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
-
-MESSAGE_MAX_BYTES = 1 << 30
-"""A length beyond this is no length: the other side has written something else into the pipe."""
+from tracker_protocol import limits
 
 _LENGTH = struct.Struct("!I")
 _READ_BYTES = 1 << 20
@@ -179,7 +177,7 @@ class MessagePipe:
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         (length,) = _LENGTH.unpack(self._read(_LENGTH.size, deadline))
-        if length > MESSAGE_MAX_BYTES:
+        if length > limits.CHILD_MESSAGE_MAX_BYTES:
             raise PipeClosed(f"a message of {length} bytes was announced, which no message has")
         try:
             return self._decode(self._read(length, deadline))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from tracker_daemon.backends.child import ChildBackend
+from tracker_protocol import limits
 
 
 class MlflowChildBackend(ChildBackend):
@@ -16,7 +17,7 @@ class MlflowChildBackend(ChildBackend):
     settings: ClassVar[Mapping[str, str]] = {
         # Delivery retries; MLflow's own seven tries take longer than a call may.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "45",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(limits.MLFLOW_REQUEST_TIMEOUT_S),
         # A redirected request would take the X-Api-Key header along to wherever it is sent.
         "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tracker_daemon.credentials import without_user_information
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_protocol import limits
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,7 +32,6 @@ T = TypeVar("T")
 
 DATABASE_FILE = "mlflow.db"
 ARTIFACT_DIRECTORY = "mlartifacts"
-TOKEN_COMMAND_TIMEOUT_S = 30.0
 
 _SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 _API_KEY_VARIABLES = ("AMSC_API_KEY", "AM_SC_API_KEY")
@@ -248,7 +248,7 @@ class _TokenSource:
             check=True,
             capture_output=True,
             text=True,
-            timeout=TOKEN_COMMAND_TIMEOUT_S,
+            timeout=limits.MLFLOW_TOKEN_COMMAND_TIMEOUT_S,
         ).stdout.strip()
 
 

@@ -14,14 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tracker_daemon.aggregation.naming import STATISTICS, aggregate_base
+from tracker_protocol import limits
 
-KEY_MAX_CHARACTERS = 250
-PARAM_MAX_CHARACTERS = 6_000
-TAG_MAX_CHARACTERS = 5_000
-"""Older servers take no more; today's take 8,000."""
-EXPERIMENT_NAME_MAX_CHARACTERS = 500
-
-_STEM_MAX_CHARACTERS = 180
 _REFUSED = re.compile(r"[^/\w.\- :]")
 _RESERVED = ("mlflow.", "tracker.")
 _LOCAL = "/local"
@@ -45,7 +39,7 @@ def experiment_name(asked: object, project: str) -> str:
     name = str(asked).strip() if asked else project.strip()
     if not name.startswith("/"):
         name = name.replace(".", "-")
-    return name[:EXPERIMENT_NAME_MAX_CHARACTERS] or "tracker"
+    return name[: limits.MLFLOW_EXPERIMENT_NAME_MAX_CHARACTERS] or "tracker"
 
 
 class MetricKeys:
@@ -86,7 +80,7 @@ def flatten(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]
 
 def _is_key(name: str) -> bool:
     return (
-        0 < len(name) <= KEY_MAX_CHARACTERS
+        0 < len(name) <= limits.MLFLOW_KEY_MAX_CHARACTERS
         and not _REFUSED.search(name)
         and posixpath.normpath(name) == name
         and not name.startswith(("/", ".."))
@@ -97,5 +91,5 @@ def _is_key(name: str) -> bool:
 def _stand_in(name: str) -> str:
     parts = [part for part in _REFUSED.sub("_", name).split("/") if part not in {"", ".", ".."}]
     # A key that begins with two dots is taken for a way out of a directory.
-    stem = "/".join(parts).lstrip("./")[:_STEM_MAX_CHARACTERS] or "metric"
+    stem = "/".join(parts).lstrip("./")[: limits.MLFLOW_KEY_STEM_MAX_CHARACTERS] or "metric"
     return f"{stem}-{hashlib.sha256(name.encode(errors='backslashreplace')).hexdigest()[:8]}"

@@ -10,20 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from tracker_daemon.aggregation.record import RecordBlock
-from tracker_daemon.backends.mlflow_names import (
-    KEY_MAX_CHARACTERS,
-    PARAM_MAX_CHARACTERS,
-    TAG_MAX_CHARACTERS,
-    mlflow_key,
-)
+from tracker_daemon.backends.mlflow_names import mlflow_key
+from tracker_protocol import limits
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
-METRICS_MAX = 1_000
-PARAMS_AND_TAGS_MAX = 100
-REQUEST_MAX_BYTES = 900_000
-"""Of the million that MLflow takes, with room for what stands around the items."""
 
 _METRIC_BYTES = 160
 """What a metric weighs in a request beside its key: the longest numbers and the names of its fields."""
@@ -52,37 +44,40 @@ def metrics_of(block: RecordBlock, keys: Sequence[str]) -> Iterator[list[Metric]
                 if valid is None or valid[row][column]:
                     yield Metric(keys[column], value, time_ms, step), weights[column]
 
-    return _pieces(cells(), METRICS_MAX)
+    return _pieces(cells(), limits.MLFLOW_METRICS_PER_REQUEST_MAX)
 
 
 def pairs(items: Iterable[tuple[str, str]], make: Callable[[str, str], T]) -> Iterator[list[T]]:
     """Params or tags, made by ``make(key, value)``, in requests."""
     weighed = ((make(key, value), _PAIR_BYTES + _weight(key) + _weight(value)) for key, value in items)
-    return _pieces(weighed, PARAMS_AND_TAGS_MAX)
+    return _pieces(weighed, limits.MLFLOW_PARAMS_OR_TAGS_PER_REQUEST_MAX)
 
 
 def tag_value(text: str) -> str:
     """``text`` as a tag's value, cut where it is too long."""
-    return _cut(text, TAG_MAX_CHARACTERS)
+    return _cut(text, limits.MLFLOW_TAG_MAX_CHARACTERS)
 
 
 def param_value(text: str) -> str:
     """``text`` as a param's value, cut where it is too long."""
-    return _cut(text, PARAM_MAX_CHARACTERS)
+    return _cut(text, limits.MLFLOW_PARAM_MAX_CHARACTERS)
 
 
 def whole_value_tags(key: str, text: str) -> Iterator[tuple[str, str]]:
     """Tags that hold the whole of a param's value, where the param itself cannot."""
-    if len(text) <= PARAM_MAX_CHARACTERS:
+    if len(text) <= limits.MLFLOW_PARAM_MAX_CHARACTERS:
         return
-    for number, at in enumerate(range(0, len(text), TAG_MAX_CHARACTERS), 1):
-        yield tag_key("tracker.whole_param", f"{key}.{number}"), text[at : at + TAG_MAX_CHARACTERS]
+    for number, at in enumerate(range(0, len(text), limits.MLFLOW_TAG_MAX_CHARACTERS), 1):
+        yield (
+            tag_key("tracker.whole_param", f"{key}.{number}"),
+            text[at : at + limits.MLFLOW_TAG_MAX_CHARACTERS],
+        )
 
 
 def tag_key(kind: str, key: str) -> str:
     """The tag ``<kind>.<key>``, or one that stands for it where that is too long."""
     whole = f"{kind}.{key}"
-    return whole if len(whole) <= KEY_MAX_CHARACTERS else mlflow_key(whole)
+    return whole if len(whole) <= limits.MLFLOW_KEY_MAX_CHARACTERS else mlflow_key(whole)
 
 
 def _cut(text: str, characters: int) -> str:
@@ -99,7 +94,7 @@ def _pieces(weighed: Iterable[tuple[T, int]], count_max: int) -> Iterator[list[T
     piece: list[T] = []
     weight = 0
     for item, its_weight in weighed:
-        if piece and (len(piece) == count_max or weight + its_weight > REQUEST_MAX_BYTES):
+        if piece and (len(piece) == count_max or weight + its_weight > limits.MLFLOW_REQUEST_MAX_BYTES):
             yield piece
             piece, weight = [], 0
         piece.append(item)

@@ -39,13 +39,12 @@ from tracker_daemon.backends.mlflow_requests import (
     whole_value_tags,
 )
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_protocol import limits
 
 if TYPE_CHECKING:
     from mlflow.entities import Param, Run, RunTag
 
 CONFIG_PREFIX = "config"
-SIGN_OF_LIFE_S = 5.0
-"""A delivery that takes longer commits meanwhile, which also tells that it goes on."""
 
 _CHANGED = "tracker.changed"
 _RENAMED = "tracker.renamed"
@@ -233,7 +232,7 @@ class MlflowBackend(Backend):
             run.connection.call(lambda client: client.set_terminated(mlflow_run_id, status=status))
 
     def _show_life(self, commit: Commit) -> None:
-        if time.monotonic() - self._sign_of_life_at >= SIGN_OF_LIFE_S:
+        if time.monotonic() - self._sign_of_life_at >= limits.CHILD_SIGN_OF_LIFE_S:
             commit(self._state())
             self._sign_of_life_at = time.monotonic()
 

@@ -47,9 +47,8 @@ from tracker_daemon.backends.wandb_segment import Segment, segments
 from tracker_daemon.backends.wandb_session import WandbSession
 from tracker_daemon.backends.wandb_settings import Mode, mode_of, wandb_id
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_protocol import limits
 
-HEARTBEAT_S = 5.0
-"""Seconds between commits of an unchanged state, which tell that a long delivery goes on."""
 END_REASON = "tracker/end_reason"
 
 log = structlog.get_logger(__name__)
@@ -81,7 +80,7 @@ class _Heartbeat:
 
     def beat(self) -> None:
         now = time.monotonic()
-        if now - self.last >= HEARTBEAT_S:
+        if now - self.last >= limits.CHILD_SIGN_OF_LIFE_S:
             self.commit(self.state)
             self.last = now
 

@@ -22,12 +22,12 @@ from typing import Any
 
 from tracker_daemon.backends.atomic_file import replace_file, sync_directory
 from tracker_daemon.errors import BackendUnavailable
+from tracker_protocol import limits
 
 MARKER = ".tracker-run"
 _NOTES = Path("logs", "debug-internal.log")
 _FATAL_LEVEL = "ERROR+4"
 _CORE = "wandb-core"
-_CORE_ENDS_S = 10.0
 _PROC = Path("/proc")
 
 
@@ -76,7 +76,7 @@ class Segment:
         if not isinstance(core, list) or len(core) != 2:
             return
         process, began = core
-        deadline = time.monotonic() + _CORE_ENDS_S
+        deadline = time.monotonic() + limits.WANDB_CORE_ENDS_S
         while (
             (found := _process(process)) is not None and found.began == began and found.parent != os.getpid()
         ):

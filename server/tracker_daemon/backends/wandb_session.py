@@ -22,9 +22,7 @@ from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN
 from tracker_daemon.backends.wandb_segment import Segment, UploadWatch, make_durable, segments
 from tracker_daemon.backends.wandb_settings import Mode, init_arguments, settings_arguments, wandb_id
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable
-
-WRITTEN_TIMEOUT_S = 30.0
-"""Seconds without growth after which the SDK's log is taken to be stuck."""
+from tracker_protocol import limits
 
 _POLL_S = 0.01
 _NEEDS_THE_USER = frozenset({400, 401, 403, 404, 405, 410, 413, 422})
@@ -105,14 +103,14 @@ class WandbSession:
             BackendRefused: the SDK has given up uploading, since the server refused.
             BackendUnavailable: the SDK has given up for another reason, or does not write.
         """
-        deadline = time.monotonic() + WRITTEN_TIMEOUT_S
+        deadline = time.monotonic() + limits.WANDB_WRITTEN_TIMEOUT_S
         while not self._written():
             if self._log.advance():
-                deadline = time.monotonic() + WRITTEN_TIMEOUT_S
+                deadline = time.monotonic() + limits.WANDB_WRITTEN_TIMEOUT_S
             elif time.monotonic() > deadline:
                 raise _core_lost(
-                    f"{self._log.path} has not grown for {WRITTEN_TIMEOUT_S:.0f} s, though there is more "
-                    "to write; look for room on the disk"
+                    f"{self._log.path} has not grown for {limits.WANDB_WRITTEN_TIMEOUT_S:.0f} s, though "
+                    "there is more to write; look for room on the disk"
                 )
             else:
                 time.sleep(_POLL_S)

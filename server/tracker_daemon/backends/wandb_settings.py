@@ -18,15 +18,9 @@ from typing import Any
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.errors import BackendRefused
 from tracker_daemon.version import VERSION
-
-LOG_FLUSH_S = 0.1
-"""Seconds between the SDK's flushes of its log, which is what a delivery waits for."""
-INIT_TIMEOUT_S = 60.0
-FINISH_TIMEOUT_S = 90.0
-"""Seconds that W&B may take to upload what is left at the run's end, before that is tried again."""
+from tracker_protocol import limits
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_ID_KEPT_CHARACTERS = 51
 _PASSED_ON = ("entity", "group", "job_type", "notes")
 _BEGINNINGS = ("fork_from", "resume_from")
 _DESCRIBED = ("host", "torch_version", "working_directory")
@@ -67,7 +61,7 @@ def wandb_id(run: RunDescription) -> str:
     wanted = str(run.options.get("id") or run.run_id)
     if _ID.fullmatch(wanted):
         return wanted
-    kept = re.sub(r"[^A-Za-z0-9_.-]", "-", wanted)[:_ID_KEPT_CHARACTERS].lstrip("_.-")
+    kept = re.sub(r"[^A-Za-z0-9_.-]", "-", wanted)[: limits.WANDB_ID_KEPT_CHARACTERS].lstrip("_.-")
     return f"{kept}-{hashlib.sha256(wanted.encode(errors='backslashreplace')).hexdigest()[:12]}".lstrip("-")
 
 
@@ -105,11 +99,11 @@ def settings_arguments(run: RunDescription, mode: Mode) -> dict[str, Any]:
         "disable_job_creation": True,
         "x_disable_stats": True,
         "x_save_requirements": False,
-        "x_transaction_log_flush_interval": LOG_FLUSH_S,
+        "x_transaction_log_flush_interval": limits.WANDB_LOG_FLUSH_S,
         "x_history_value_encoding": "json",
         "stop_on_fatal_error": True,
-        "init_timeout": INIT_TIMEOUT_S,
-        "finish_timeout": FINISH_TIMEOUT_S,
+        "init_timeout": limits.WANDB_INIT_TIMEOUT_S,
+        "finish_timeout": limits.WANDB_FINISH_TIMEOUT_S,
         "finish_timeout_raises": True,
         "program": told.get("program", "-"),
         "program_relpath": _relative_program(told),

@@ -18,13 +18,13 @@ from tracker_daemon.backends.mlflow_names import (
     text_key,
 )
 from tracker_daemon.backends.mlflow_requests import (
-    REQUEST_MAX_BYTES,
     metrics_of,
     pairs,
     param_value,
     tag_key,
     whole_value_tags,
 )
+from tracker_protocol import limits
 
 AWKWARD = [
     "", "/", ".", "..", "../x", "a//b", "a/", "/a", "./a", "a/../b", "x\n", "loss[%]", "é", "🙂", "a" * 300,
@@ -130,7 +130,7 @@ def test_requests_with_long_keys_stay_below_a_megabyte():
     requests = list(metrics_of(wanted, keys))
     assert sum(len(request) for request in requests) == 2000
     assert all(len(request) < 1000 for request in requests)
-    assert max(len(request) * 240 * 6 for request in requests) < REQUEST_MAX_BYTES
+    assert max(len(request) * 240 * 6 for request in requests) < limits.MLFLOW_REQUEST_MAX_BYTES
 
 
 def test_equal_values_at_one_step_within_a_millisecond_stay_two_points():
@@ -153,7 +153,7 @@ def test_params_and_tags_go_by_the_hundred_and_below_a_megabyte():
     assert [len(request) for request in small] == [100, 100, 50]
     large = list(pairs(((f"k{n}", "é" * 6000) for n in range(100)), lambda *pair: pair))
     assert sum(len(request) for request in large) == 100
-    assert max(len(request) for request in large) * 36_000 < REQUEST_MAX_BYTES
+    assert max(len(request) for request in large) * 36_000 < limits.MLFLOW_REQUEST_MAX_BYTES
 
 
 def test_a_long_params_whole_value_is_in_tags():

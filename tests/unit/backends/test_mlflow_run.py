@@ -370,7 +370,7 @@ def test_a_store_that_mlflow_does_not_take_is_refused_with_the_variable_to_set(d
 
 
 def test_a_long_delivery_gives_signs_of_life_that_keep_what_is_stored(opened, client, monkeypatch):
-    monkeypatch.setattr("tracker_daemon.backends.mlflow_run.SIGN_OF_LIFE_S", 0.0)
+    monkeypatch.setattr("tracker_protocol.limits.CHILD_SIGN_OF_LIFE_S", 0.0)
     contents = [block(["x"], [1.0]), block(["x"], [2.0], first_step=1)]
     states = []
     opened().deliver(entries_of(*contents), states.append)
