@@ -8,9 +8,10 @@
 It needs grpcio and protobuf, never blocks the training loop and never raises into it.
 """
 
+from tracker_client.backend import TrackerBackend, register_backend
 from tracker_client.null_tracker import NullTracker
 from tracker_client.setup import setup_tracker
 from tracker_client.tracker import Tracker
 from tracker_client.version import __version__
 
-__all__ = ["NullTracker", "Tracker", "__version__", "setup_tracker"]
+__all__ = ["NullTracker", "Tracker", "TrackerBackend", "__version__", "register_backend", "setup_tracker"]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from typing_extensions import assert_type
 
-from tracker_client import NullTracker, Tracker, __version__, setup_tracker
+from tracker_client import NullTracker, Tracker, TrackerBackend, __version__, register_backend, setup_tracker
 from tracker_client.status import TrackerStatus
 
 tracker = setup_tracker("project", backends=["csv"], config={"lr": 0.1, "net": {"width": 3}}, rank=0)
@@ -24,5 +27,24 @@ with setup_tracker() as entered:
 
 nothing: Tracker = NullTracker()
 
+
+class Printing(TrackerBackend):
+    name = "printing"
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None: ...
+
+    def log_config(self, config: Mapping[str, Any]) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class Unfinished(TrackerBackend):
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None: ...
+
+
+assert_type(register_backend("printing", Printing), None)
+assert_type(Printing().log_artifacts({"label": "path"}), None)
+Unfinished()  # type: ignore[abstract]
+register_backend("printing", int)  # type: ignore[arg-type]
 setup_tracker(backends=3)  # type: ignore[arg-type]
 tracker.log("loss")  # type: ignore[arg-type]
