@@ -74,6 +74,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     delivered: int = 0
     pending: int = 0
     set_aside: int = 0
+    set_aside_reason: str | None = None
     location: str | None = None
 
 

@@ -127,6 +127,7 @@ def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[Backe
                 delivered=cursor.delivered_records,
                 pending=backlog.pending(cursor),
                 set_aside=cursor.set_aside,
+                set_aside_reason=(health.set_aside_reason if health else "") or None,
                 location=health.location if health else None,
             )
         )

@@ -171,6 +171,8 @@ def _backends(backends: tuple[BackendStatus, ...]) -> Table:
         state = Text(backend.state, style=STYLES.get(backend.state, ""))
         if backend.reason:
             state.append(f" ({backend.reason})", style="not bold")
+        if backend.set_aside_reason:
+            state.append(f" (set aside: {backend.set_aside_reason})", style="not bold")
         counts = (f"{backend.delivered:,}", f"{backend.pending:,}", f"{backend.set_aside:,}")
         table.add_row(escape(backend.name), state, *counts, escape(backend.location or ""))
     return table
@@ -208,7 +210,8 @@ def _backend_summary(backend: BackendStatus) -> str:
     if backend.pending:
         parts.append(f"{backend.pending:,} pending")
     if backend.set_aside:
-        parts.append(f"{backend.set_aside:,} set aside")
+        reason = f" ({backend.set_aside_reason})" if backend.set_aside_reason else ""
+        parts.append(f"{backend.set_aside:,} set aside{reason}")
     trouble = f" [{backend.state}: {backend.reason}]" if backend.reason else ""
     where = f" → {backend.location}" if backend.location else ""
     return ", ".join(parts) + trouble + where

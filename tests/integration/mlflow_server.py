@@ -82,13 +82,14 @@ class MlflowServer:
 class Gateway:
     """Passes requests on to a server once ``admit(headers)`` is None; else answers with that status.
 
-    Its own answers are a gateway's: JSON without any of MLflow's error codes.
+    Its own answers are a gateway's: JSON without any of MLflow's error codes, but for ``refusal``.
     """
 
     server: MlflowServer
     admit: Callable[[dict[str, str]], int | None] = lambda headers: None
     headers: list[dict[str, str]] = field(default_factory=list)
     """Those of each request that came."""
+    refusal: dict[str, str] = field(default_factory=lambda: {"message": "no entry"})
 
     def __enter__(self) -> Self:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -114,7 +115,7 @@ class Gateway:
                 gateway.headers.append(sent)
                 refused = gateway.admit(sent)
                 if refused is not None:
-                    self._answer(refused, json.dumps({"message": "no entry"}).encode(), "application/json")
+                    self._answer(refused, json.dumps(gateway.refusal).encode(), "application/json")
                     return
                 connection = http.client.HTTPConnection("127.0.0.1", gateway.server.port, timeout=60)
                 kept = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}

@@ -7,10 +7,12 @@ import math
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,47 @@ def test_refused_credentials_pause_the_backend_and_it_goes_on_when_they_are_take
         gateway.admit = lambda headers: None
         assert pump.drain(time.monotonic() + 60), pump.health()
         pump.stop(30)
+    assert points(client, the_run(client, project), "x") == [(step, float(step)) for step in range(10)]
+
+
+def test_what_the_servers_store_refuses_is_set_aside_and_the_rest_goes_on(
+    server, client, make_backend, describe, project, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    with closing(sqlite3.connect(server.home / "server.db")) as database:
+        database.execute(
+            "CREATE TRIGGER stricter BEFORE INSERT ON metrics WHEN NEW.key = 'refused' "
+            "BEGIN SELECT RAISE(ABORT, 'this key is not taken here'); END"
+        )
+    entries = [entry(1, block(["x", "refused"], 5)), entry(2, block(["y"], 5))]
+    pump = Pump(make_backend(), describe(), read=lambda after: entries[after:], commit=lambda *cursor: None)
+    pump.start()
+    pump.notify()
+    assert pump.drain(time.monotonic() + 60), pump.health()
+    pump.stop(30)
+    health = pump.health()
+    assert (health.state.value, health.delivered_records, health.set_aside_records) == ("healthy", 5, 5)
+    assert "5 of 'refused'" in health.set_aside_reason
+    run = the_run(client, project)
+    assert points(client, run, "x") == points(client, run, "y") == [(n, float(n)) for n in range(5)]
+    assert "refused" not in run.data.metrics
+
+
+@pytest.mark.parametrize("code", ["BAD_REQUEST", "INVALID_PARAMETER_VALUE"])
+def test_a_server_that_calls_everything_bad_pauses_and_costs_no_record(
+    server, client, make_backend, describe, project, monkeypatch, code
+):
+    with Gateway(server) as gateway:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.uri)
+        backend, entries = make_backend(), [entry(1, block(["x"], 10))]
+        backend.open(describe(), None)
+        gateway.refusal = {"error_code": code, "message": "not like this"}
+        gateway.admit = lambda headers: 400
+        with pytest.raises(BackendRefused, match="takes nothing"):
+            backend.deliver(entries, never)
+        gateway.admit = lambda headers: None
+        backend.deliver(entries, never)
+        assert backend.set_aside() == ()
     assert points(client, the_run(client, project), "x") == [(step, float(step)) for step in range(10)]
 
 

@@ -40,6 +40,17 @@ class OutboxEntry:
     payload: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """What of an entry a backend's store refuses, while the rest of the entry is stored."""
+
+    entry: int
+    """The entry's number."""
+    records: int
+    """How many of its records are not stored, or not whole; 0 where it is something else that is missing."""
+    reason: str
+
+
 class RunStatus(str, Enum):
     """How a run stands."""
 
@@ -86,6 +97,10 @@ class Backend(ABC):
         ``commit`` may be called on the way, for a step that must be on record before the next.
         Raises as :meth:`open` does, and PoisonEntry for an entry that can never be stored.
         """
+
+    def set_aside(self) -> Sequence[SetAside]:
+        """What of the entries of the last delivery its store refused; one each at most. Usually nothing."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

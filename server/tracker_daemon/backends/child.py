@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescription, SetAside
 from tracker_daemon.backends.child_pipe import (
     Answer,
     Close,
@@ -70,6 +70,7 @@ class ChildBackend(Backend):
         self._close_deadline_s = close_deadline_s
         self._child: _Child | None = None
         self._location: str | None = None
+        self._set_aside: tuple[SetAside, ...] = ()
 
     @property
     def pid(self) -> int | None:
@@ -88,8 +89,12 @@ class ChildBackend(Backend):
         """Have the child store ``entries``; see :class:`Backend`."""
         answer = self._ask(Deliver.of(entries), self._deliver_deadline_s, commit)
         assert isinstance(answer, Delivered), answer
-        self._location = answer.location
+        self._location, self._set_aside = answer.location, answer.set_aside
         return answer.state
+
+    def set_aside(self) -> Sequence[SetAside]:
+        """What the child said after the last delivery; see :class:`Backend`."""
+        return self._set_aside
 
     def close(self) -> None:
         """Have the child close the backend and end; kill it when it does not."""

@@ -17,9 +17,11 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 
-from tracker_daemon.backends.base import Backend
+from tracker_daemon.backends.base import Backend, SetAside
 from tracker_daemon.backends.child_lock import ChildLock
 from tracker_daemon.backends.child_pipe import (
     Answer,
@@ -73,8 +75,9 @@ class ChildService:
             self._open(request)
             return Opened(self._opened().location())
         if isinstance(request, Deliver):
-            state = self._opened().deliver(request.entries, self._commit)
-            return Delivered(state, self._opened().location())
+            backend = self._opened()
+            state = backend.deliver(request.entries, self._commit)
+            return Delivered(state, backend.location(), _masked(backend.set_aside()))
         assert isinstance(request, Close), request
         self._close()
         return Closed()
@@ -135,6 +138,10 @@ def _load(target: str) -> Backend:
     assert issubclass(found, Backend), target
     backend: Backend = found()
     return backend
+
+
+def _masked(set_aside: Sequence[SetAside]) -> tuple[SetAside, ...]:
+    return tuple(replace(one, reason=masked(one.reason, os.environ)) for one in set_aside)
 
 
 def _die_with(parent: int) -> None:

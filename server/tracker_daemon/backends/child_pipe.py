@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription, SetAside
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_protocol import limits
 
@@ -112,10 +112,11 @@ class Commit(msgspec.Struct, frozen=True, tag="commit"):
 
 
 class Delivered(msgspec.Struct, frozen=True, tag="delivered"):
-    """All entries are stored; ``state`` reflects them."""
+    """All entries are stored but for what is set aside; ``state`` reflects them."""
 
     state: bytes
     location: str | None
+    set_aside: tuple[SetAside, ...] = ()
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

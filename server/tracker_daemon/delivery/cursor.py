@@ -22,10 +22,14 @@ class Cursor:
     delivered_records: int = 0
     set_aside_records: int = 0
 
-    def past(self, entries: Sequence[OutboxEntry], state: bytes) -> Cursor:
-        """After ``entries`` were delivered and the backend returned ``state``."""
-        delivered = self.delivered_records + sum(map(records_in, entries))
-        return replace(self, position=entries[-1].number, state=state, delivered_records=delivered)
+    def past(self, entries: Sequence[OutboxEntry], state: bytes, set_aside: int = 0) -> Cursor:
+        """After the delivery of ``entries``, less ``set_aside`` records, which returned ``state``."""
+        return Cursor(
+            position=entries[-1].number,
+            state=state,
+            delivered_records=self.delivered_records + sum(map(records_in, entries)) - set_aside,
+            set_aside_records=self.set_aside_records + set_aside,
+        )
 
     def past_poison(self, entry: OutboxEntry) -> Cursor:
         """After ``entry`` was set aside; the backend's state stays."""

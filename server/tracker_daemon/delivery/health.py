@@ -29,3 +29,5 @@ class BackendHealth:
     delivered_records: int
     set_aside_records: int
     location: str | None
+    set_aside_reason: str = ""
+    """Why something was set aside, the last time that it was since the daemon started."""

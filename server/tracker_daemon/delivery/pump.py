@@ -9,6 +9,8 @@ half done. What then happens depends on the error:
 * BackendRefused: pause until :meth:`Pump.resume`, trying by itself every few minutes;
 * PoisonEntry: halve the slice until the entry stands alone, set that one aside, and go on.
 
+What a backend's store refuses of an entry whose rest it takes is set aside by the backend, and counted here.
+
 The journal's own errors end the pump: it may not go on from a position it cannot know. A restarted
 daemon begins again from what the journal holds.
 """
@@ -91,6 +93,7 @@ class Pump:
         self._state = DeliveryState.HEALTHY
         self._reason = ""
         self._location: str | None = None
+        self._set_aside_reason = ""
 
     # ---- called from other threads ----
 
@@ -167,6 +170,7 @@ class Pump:
                 cursor.delivered_records,
                 cursor.set_aside_records,
                 self._location,
+                self._set_aside_reason,
             )
 
     # ---- the thread ----
@@ -241,21 +245,23 @@ class Pump:
             self._deliver(entries[:middle])
             self._deliver(entries[middle:])
             return
-        self._move(self._cursor.past(entries, state), entries)
+        refused = self.backend.set_aside()
+        for one in refused:
+            self._report_set_aside(one.entry, one.records, one.reason)
+        self._move(self._cursor.past(entries, state, sum(one.records for one in refused)), entries)
         self._locate()
 
     def _commit_on_the_way(self, state: bytes) -> None:
         self._move(self._cursor.with_state(state), ())
 
     def _set_aside(self, entry: OutboxEntry, error: PoisonEntry) -> None:
-        self._log.error(
-            "entry set aside",
-            entry=entry.number,
-            kind=entry.kind.name,
-            records=records_in(entry),
-            reason=str(error),
-        )
+        self._report_set_aside(entry.number, records_in(entry), str(error))
         self._move(self._cursor.past_poison(entry), (entry,))
+
+    def _report_set_aside(self, entry: int, records: int, reason: str) -> None:
+        self._log.error("set aside", entry=entry, records=records, reason=reason)
+        with self._changed:
+            self._set_aside_reason = reason
 
     def _move(self, cursor: Cursor, entries: Sequence[OutboxEntry]) -> None:
         self._commit(cursor.position, cursor.state, cursor.delivered_records, cursor.set_aside_records)

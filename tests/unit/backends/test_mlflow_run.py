@@ -238,6 +238,42 @@ def test_a_changed_param_is_kept_as_a_tag_and_spoils_no_other(opened, client):
     assert the_run(client).data.tags["tracker.changed.config.lr"] == "1"
 
 
+def refuse(outdir, table, key):
+    """Have the store's database refuse a key in a table, as a stricter one would."""
+    with closing(sqlite3.connect(outdir / "mlflow.db")) as database:
+        database.execute(
+            f"CREATE TRIGGER refuse_{table} BEFORE INSERT ON {table} WHEN NEW.key = '{key}' "
+            "BEGIN SELECT RAISE(ABORT, 'this key is not taken here'); END"
+        )
+
+
+def test_what_the_store_refuses_is_set_aside_value_by_value_and_all_else_is_there(opened, client, outdir):
+    refuse(outdir, "metrics", "bad")
+    refuse(outdir, "params", "config.bad")
+    rows = [[float(n), float(n) if n % 400 == 7 else None, 2.0 * n] for n in range(500)]
+    backend = opened()
+    state = backend.deliver(
+        entries_of({"lr": 0.1, "bad": 1}, block(["x", "bad", "z"], *rows), {"width": 3}),
+        lambda state: None,
+    )
+    run = the_run(client)
+    assert points(client, run, "x") == [(n, float(n)) for n in range(500)]
+    assert points(client, run, "z") == [(n, 2.0 * n) for n in range(500)]
+    assert "bad" not in run.data.metrics
+    assert (run.data.params["config.lr"], run.data.params["config.width"]) == ("0.1", "3")
+    first, second = backend.set_aside()
+    assert (first.entry, first.records) == (1, 0)
+    assert first.reason.startswith("1 of 'config.bad'")
+    assert (second.entry, second.records) == (2, 2)
+    assert second.reason.startswith("2 of 'bad'")
+    assert "this key is not taken here" in second.reason
+    backend.deliver(entries_of({"depth": 1}, first=4), no_commit)
+    assert backend.set_aside() == ()
+    again = opened(state)  # as when the journal died with the cursor's new position
+    again.deliver(entries_of({"lr": 0.1}, {"a": 1}, {"b": 1}), no_commit)
+    assert again.set_aside() == (first, second)
+
+
 def test_a_large_configuration_arrives_whole(opened, client):
     long = "x" * 15_000
     opened().deliver(entries_of({**{f"key{n}": n for n in range(950)}, "long": long}), no_commit)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tracker_daemon.aggregation.record import RecordBlock
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription, SetAside
 from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import DeliveryState
@@ -291,6 +291,20 @@ def test_poison_alone_is_set_aside_and_counted(outbox, pump_of, poison):
     health = pump.health()
     assert (health.delivered_records, health.set_aside_records) == (2 * len(good), 2 * len(poison))
     assert health.delivered_entry == 11
+
+
+def test_what_a_backend_sets_aside_of_an_entry_is_counted_and_its_reason_shown(outbox, pump_of):
+    class Choosy(MemoryBackend):
+        def set_aside(self):
+            return (SetAside(1, 2, "two were not to its liking"), SetAside(2, 0, "a param was not"))
+
+    outbox.add(EntryKind.RECORDS, records(0, 5))
+    pump = pump_of(Choosy())
+    assert drained(pump)
+    health = pump.health()
+    assert (health.delivered_records, health.set_aside_records) == (3, 2)
+    assert (outbox.cursors[-1].delivered_records, outbox.cursors[-1].set_aside_records) == (3, 2)
+    assert (health.state, health.set_aside_reason) == (DeliveryState.HEALTHY, "a param was not")
 
 
 def test_poison_in_a_long_slice_is_found_in_few_deliveries(outbox, pump_of):
