@@ -38,6 +38,10 @@ class TrackerBackend(ABC):
     def finish(self) -> None:
         """The run is over, as far as this backend is concerned: flush and close. Called once, at last."""
 
+    def finish_with(self, exit_code: int) -> None:  # noqa: ARG002 - for those that tell how a run ended
+        """As :meth:`finish`, with what the script ends with, 0 for success; calls it unless overridden."""
+        self.finish()
+
     def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]]) -> None:  # noqa: B027 - optional
         """Take a table; does nothing unless overridden."""
 

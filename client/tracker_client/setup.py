@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracker_client.null_tracker import NullTracker
+from tracker_client.remote_tracker import RemoteTracker, is_forked_child
 from tracker_client.settings import backends_of, read_settings
-from tracker_client.tracker import Tracker, is_forked_child
+from tracker_client.tracker import Tracker
 
 logger = logging.getLogger("tracker_client")
 
@@ -65,7 +66,7 @@ def setup_tracker(
     )  # fmt: skip
     for warning in settings.warnings:
         logger.warning("%s", warning)
-    tracker = Tracker(settings, config)
+    tracker = RemoteTracker(settings, config)
     if settings.strict:
         tracker.wait_until_admitted()
     return tracker

@@ -14,7 +14,8 @@ class TrackerStatus:
     """
 
     state: str = "disabled"
-    """connecting, connected, disconnected, finished, unfinished (``finish`` ran out of time) or disabled."""
+    """connecting, connected, disconnected, finished, unfinished (``finish`` ran out of time), inprocess or
+    disabled."""
     run_id: str | None = None
     attempt: int | None = None
     buffered_points: int = 0
@@ -26,5 +27,7 @@ class TrackerStatus:
     refused_values: int = 0
     calls_after_finish: int = 0
     connections: int = 0
+    backend_failures: int = 0
+    """Calls that a backend in this process has failed at."""
     problem: str = ""
     """Why there is no connection; empty while there is one."""

@@ -1,74 +1,50 @@
-"""What a training script holds: :class:`Tracker`.
+"""What a training script holds: :class:`Tracker`, over backends in the script's own process.
 
-``Tracker.log`` is the hot path. It copies the dict, takes the time and appends to the staging buffer;
-which step is meant, what makes a row and whether a name is valid is decided later, by the sender.
-
-After a fork the tracker is inert in the child: its sender's thread does not exist there and gRPC must
-not be touched, so ``log`` does nothing and neither does the exit of the child.
+``setup_tracker`` returns one of its kinds: :class:`~tracker_client.remote_tracker.RemoteTracker`, which
+streams to a daemon, :class:`~tracker_client.null_tracker.NullTracker`, which records nothing, or, for
+``endpoint="inprocess"``, this class itself. What they share is here: that a tracker finishes once, at the
+interpreter's exit at the latest, counts what is called after that, and is inert in a forked child.
 """
 
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import os
 import sys
 import threading
-import time
 import weakref
-from collections.abc import Mapping
-from time import time_ns
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
-from tracker_client.arguments import bounded_seconds, exit_code_for, exit_code_of, json_object, step_number
-from tracker_client.buffer import FAST_ROW_VALUES_MAX, VALUE_BYTES, HeavyRow, StagingBuffer
-from tracker_client.errors import DaemonRefused, EndpointError
-from tracker_client.introduction import introduce
+from tracker_client.arguments import exit_code_for, exit_code_of
 from tracker_client.refusals import Refusals
-from tracker_client.sender import Finish, LogConfig, Sender
-from tracker_client.settings import ClientSettings
 from tracker_client.status import TrackerStatus
-from tracker_client.values import PLAIN, snapshot
-from tracker_protocol import limits
+from tracker_client.backend import TrackerBackend
 
 FINISH_TIMEOUT_S = 60.0
-JOIN_GRACE_S = 2.0
-"""How much longer than its own deadline ``finish`` waits for the sender's thread."""
-FIRST_TRY_S = 0.5
-"""CPython 3.12 starts no thread once a script has ended, so the connection of a very short one must
-have its threads before that; how long setting up waits for them there."""
-WAITS = ("recorded", "delivered")
 
-_all_plain = PLAIN.issuperset  # looked up once: log() is measured in nanoseconds
 logger = logging.getLogger("tracker_client")
 _trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
-_forked_from_tracker = False
 
 
 class Tracker:
-    """A rank's connection to its run. Make one with :func:`setup_tracker`.
+    """Records a run through ``backends``, in this process and without a daemon.
 
-    All methods may be called from any thread, and none raises for bad input.
+    All methods may be called from any thread that the backends allow, and none raises: what a backend raises
+    is counted, warned about once for each of its methods, and reaches no other backend.
     """
 
-    def __init__(self, settings: ClientSettings, config: Mapping[str, Any] | None = None) -> None:
-        self._settings = settings
+    def __init__(self, backends: Iterable[TrackerBackend] = ()) -> None:
+        self._backends = tuple(backends)
         self._refusals = Refusals()
-        self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
-        self._rows = self._staging.rows
-        self._sender = Sender(settings, introduce(settings), self._staging, self._refusals)
         self._closed = False
         self._inert = False
         self._calls_after_finish = 0
-        self._finish_lock = threading.Lock()
+        self._backend_failures = 0
+        self._lock = threading.Lock()
         _trackers.add(self)
-        self._sender.start()
-        if sys.version_info[:2] == (3, 12):
-            self._sender.tried.wait(FIRST_TRY_S)
-        if config:
-            self.log_config(config)
 
     # ---- logging ---------------------------------------------------------------------------------
 
@@ -80,92 +56,57 @@ class Tracker:
             step: the training step; None counts on from the last one.
             commit: False keeps the row open for further calls with the same step.
         """
-        if self._closed:
-            self._count_late_call()
-            return
-        try:
-            if (
-                _all_plain(map(type, metrics.values()))
-                and (step is None or type(step) is int)
-                and commit is True
-            ):
-                rows = self._rows
-                rows.append((step, time_ns(), dict(metrics), True))
-                if len(rows) > self._staging.limit or len(metrics) > FAST_ROW_VALUES_MAX:
-                    self._staging.make_room()
-            else:
-                self._log_checked(metrics, step, commit)
-        except Exception as error:  # noqa: BLE001 - bad input is the user's code, and training must go on
-            self._refusals.refuse("log()", f"a call raised {error!r}; it recorded nothing")
-
-    def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
-        """The general path: snapshot each value, weigh the row exactly."""
-        at = None if step is None else step_number(step)
-        row = snapshot(metrics, self._refusals)
-        deferred = False
-        weight = len(row)
-        for value in row.values():
-            if isinstance(value, str):
-                weight += 4 * len(value) // VALUE_BYTES
-            elif not isinstance(value, (float, int)):
-                deferred = True
-        self._rows.append((at, time_ns(), HeavyRow(row, weight, deferred=deferred), bool(commit)))
-        self._staging.make_room()
+        self._each("log()", lambda backend: backend.log(metrics, step, commit))
 
     def log_config(self, config: Mapping[str, Any]) -> None:
-        """Merge ``config`` into the run's configuration; what is not JSON becomes a text."""
+        """Merge ``config`` into the run's configuration."""
+        self._each("log_config()", lambda backend: backend.log_config(config))
+
+    def _each(self, method: str, call: Callable[[TrackerBackend], None]) -> None:
         if self._closed:
             self._count_late_call()
             return
-        try:
-            document = json.dumps(json_object(config), default=str, allow_nan=True)
-            document.encode()
-        except Exception as error:  # noqa: BLE001 - a value's own conversion to text may raise anything
-            self._refusals.refuse("config", f"it cannot be written as JSON ({error!r}); it is not recorded")
-            return
-        if len(document.encode()) > limits.CONFIG_MAX_BYTES:
-            reason = (
-                f"it has {len(document)} characters of JSON; {limits.CONFIG_MAX_BYTES} bytes may be recorded"
-            )
-            self._refusals.refuse("config", reason)
-            return
-        self._sender.inbox.put(LogConfig(document))
+        self._call_each(method, call)
+
+    def _call_each(self, method: str, call: Callable[[TrackerBackend], None]) -> None:
+        for backend in self._backends:
+            try:
+                call(backend)
+            except Exception as error:  # noqa: BLE001 - a backend is anyone's code, and training must go on
+                with self._lock:
+                    self._backend_failures += 1
+                self._refusals.warn_once(
+                    f"{backend.name or type(backend).__name__}.{method}",
+                    f"it raised {error!r}; the run goes on, and later failures of this call are only counted",
+                )
 
     # ---- the end ---------------------------------------------------------------------------------
 
-    def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
-        """Send what is left and end this rank's part of the run; the second call does nothing.
+    def finish(
+        self,
+        exit_code: int = 0,
+        wait: str = "recorded",  # noqa: ARG002 - there is no daemon here that would have one before the other
+        timeout: float = FINISH_TIMEOUT_S,  # noqa: ARG002 - each backend bounds its own end
+    ) -> None:
+        """End the run in each backend, which has all that was logged then; the second call does nothing.
 
         Args:
             exit_code: 0, or what the run failed with.
-            wait: "recorded" until the daemon has everything durably, "delivered" until its backends
-                have it too.
-            timeout: how many seconds to wait at most; what is unacknowledged then is named in a warning.
+            wait: means the same for both of its values where no daemon is.
+            timeout: unused here; each backend bounds its own end.
         """
-        with self._finish_lock:
-            if self._closed:
-                return
-            self._closed = True
-        if wait not in WAITS:
-            logger.warning("finish(wait=%r): it is one of %s; waiting until recorded", wait, WAITS)
-        timeout = bounded_seconds(timeout, FINISH_TIMEOUT_S)
-        deadline = time.monotonic() + timeout
-        self._sender.inbox.put(Finish(exit_code_for(exit_code), wait == "delivered", deadline))
-        self._sender.ended.wait(timeout + JOIN_GRACE_S)
-        if not self._sender.finished:
-            self._warn_unfinished(wait, timeout)
+        if self._close_once():
+            code = exit_code_for(exit_code)
+            self._call_each("finish()", lambda backend: backend.finish_with(code))
 
-    def _warn_unfinished(self, wait: str, timeout: float) -> None:
-        status = self.status()
-        missing = status.buffered_points + status.unacknowledged_points
-        logger.warning(
-            "finish(wait=%r) ended after %.0f s; %d values are not acknowledged by the daemon%s",
-            wait, timeout, missing, f" ({status.problem})" if status.problem else "",
-        )  # fmt: skip
+    def _close_once(self) -> bool:
+        """Take nothing more from now on; False where that was so already."""
+        with self._lock:
+            first, self._closed = not self._closed, True
+            return first
 
     def _finish_at_exit(self) -> None:
-        failed = getattr(sys, "last_exc", None) is not None or getattr(sys, "last_type", None) is not None
-        self.finish(1 if failed else 0, timeout=self._settings.exit_timeout_s)
+        self.finish(exit_code_so_far())
 
     def __enter__(self) -> Tracker:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         return self
@@ -179,110 +120,52 @@ class Tracker:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id, which the daemon tells; waits up to ``handle_timeout`` for it, then None."""
-        return self._sender.run.run_id if self._wait_for_run() and self._sender.run else None
+        """The run's id; None where the backends have no common one."""
+        return None
 
     @property
     def attempt(self) -> int | None:
-        """Which incarnation of the run this is, from 1; waits up to ``handle_timeout``, then None."""
-        return self._sender.run.attempt if self._wait_for_run() and self._sender.run else None
-
-    def _wait_for_run(self) -> bool:
-        if self._inert:
-            return self._sender.run is not None
-        if self._sender.welcomed.wait(self._settings.handle_timeout_s):
-            return True
-        seconds = self._settings.handle_timeout_s
-        self._refusals.warn_once("run_id", f"the daemon did not answer within {seconds:.0f} s; it is None")
-        return False
+        """Which incarnation of the run this is, from 1; None where nothing counts them."""
+        return None
 
     def status(self) -> TrackerStatus:
-        """This process's own state: what is buffered, acknowledged and dropped."""
-        if self._inert:
-            return TrackerStatus()
-        sender, held = self._sender, self._sender.intake.held
-        late = self._count_late_rows()
-        run = sender.run
+        """This process's own state: what failed or was called too late."""
         return TrackerStatus(
-            state=self._state(),
-            run_id=run.run_id if run else None,
-            attempt=run.attempt if run else None,
-            buffered_points=self._staging.count_points() + sender.intake.blocked_points,
-            unacknowledged_points=held.held_points,
-            unacknowledged_batches=held.held_batches,
-            unacknowledged_bytes=held.held_bytes,
-            acknowledged_sequence=held.acknowledged,
-            dropped_points=self._staging.dropped_points + held.lost_points,
+            state="finished" if self._closed else "inprocess",
             refused_values=self._refusals.count,
-            calls_after_finish=late,
-            connections=sender.connections,
-            problem=sender.problem,
+            calls_after_finish=self._calls_after_finish,
+            backend_failures=self._backend_failures,
         )
-
-    def _state(self) -> str:
-        sender = self._sender
-        if sender.ended.is_set():
-            return "finished" if sender.finished else "unfinished"
-        if sender.connected:
-            return "connected"
-        return "disconnected" if sender.connections else "connecting"
-
-    def wait_until_admitted(self) -> None:
-        """Wait for the daemon's first answer.
-
-        Raises:
-            DaemonRefused: it refused this rank.
-            EndpointError: there was no answer within ``handle_timeout``.
-        """
-        self._sender.answered.wait(self._settings.handle_timeout_s)
-        if self._sender.welcomed.is_set():
-            return
-        kind = DaemonRefused if self._sender.answered.is_set() else EndpointError
-        problem = self._sender.problem or f"{self._settings.source}: no answer"
-        self.finish(1, timeout=0)
-        raise kind(problem)
 
     # ---- after the end, and after a fork ---------------------------------------------------------
 
     def _count_late_call(self) -> None:
         if self._inert:
             return
-        with self._finish_lock:
+        with self._lock:
             self._calls_after_finish += 1
         self._refusals.warn_once("log()", "called after finish(); it records nothing any more")
-
-    def _count_late_rows(self) -> int:
-        # A call that had begun when finish() was called may have added its row after the last drain.
-        if self._sender.ended.is_set() and self._sender.finished:
-            late = self._staging.drop_rows()
-            with self._finish_lock:
-                self._calls_after_finish += late
-        return self._calls_after_finish
-
-    def _wake_sender(self) -> None:
-        self._sender.wake()
 
     def _make_inert(self) -> None:
         self._closed = True
         self._inert = True
 
 
-def is_forked_child() -> bool:
-    """Whether this process was forked from one that had a tracker."""
-    return _forked_from_tracker
+def exit_code_so_far() -> int:
+    """1 where an exception has ended the script, else 0."""
+    failed = getattr(sys, "last_exc", None) is not None or getattr(sys, "last_type", None) is not None
+    return 1 if failed else 0
 
 
 def _finish_all() -> None:
-    if _forked_from_tracker:
-        return
     for tracker in tuple(_trackers):
-        tracker._finish_at_exit()  # noqa: SLF001 - the same module's class
+        # A lock that another thread held at the fork stays held in the child.
+        if not tracker._inert:  # noqa: SLF001 - the same module's class
+            tracker._finish_at_exit()  # noqa: SLF001 - the same module's class
 
 
 def _make_all_inert() -> None:
-    global _forked_from_tracker  # noqa: PLW0603 - what a fork changes is the process itself
     for tracker in tuple(_trackers):
-        _forked_from_tracker = True
         tracker._make_inert()  # noqa: SLF001 - the same module's class
 
 

@@ -155,7 +155,7 @@ def test_values_still_on_their_device_hold_back_what_was_logged_after_them(
             return 7.0
 
     pending = Pending()
-    monkeypatch.setattr("tracker_client.tracker.snapshot", lambda metrics, refusals: {"loss": pending})
+    monkeypatch.setattr("tracker_client.remote_tracker.snapshot", lambda metrics, refusals: {"loss": pending})
     tracker = connect(daemon)
     tracker.log({"loss": object()}, 0)
     tracker.log({"loss": 1.0}, 1)

@@ -1,0 +1,243 @@
+"""The tracker that streams to a daemon: :class:`RemoteTracker`.
+
+``RemoteTracker.log`` is the hot path. It copies the dict, takes the time and appends to the staging buffer;
+which step is meant, what makes a row and whether a name is valid is decided later, by the sender.
+
+After a fork the tracker is inert in the child: its sender's thread does not exist there and gRPC must
+not be touched, so ``log`` does nothing and neither does the exit of the child.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from time import time_ns
+from typing import Any
+
+from tracker_client.arguments import bounded_seconds, exit_code_for, json_object, step_number
+from tracker_client.buffer import FAST_ROW_VALUES_MAX, VALUE_BYTES, HeavyRow, StagingBuffer
+from tracker_client.errors import DaemonRefused, EndpointError
+from tracker_client.introduction import introduce
+from tracker_client.sender import Finish, LogConfig, Sender
+from tracker_client.settings import ClientSettings
+from tracker_client.status import TrackerStatus
+from tracker_client.tracker import FINISH_TIMEOUT_S, Tracker, exit_code_so_far
+from tracker_client.values import PLAIN, snapshot
+from tracker_protocol import limits
+
+JOIN_GRACE_S = 2.0
+"""How much longer than its own deadline ``finish`` waits for the sender's thread."""
+FIRST_TRY_S = 0.5
+"""CPython 3.12 starts no thread once a script has ended, so the connection of a very short one must
+have its threads before that; how long setting up waits for them there."""
+WAITS = ("recorded", "delivered")
+
+_all_plain = PLAIN.issuperset  # looked up once: log() is measured in nanoseconds
+logger = logging.getLogger("tracker_client")
+_forked_from_tracker = False
+
+
+class RemoteTracker(Tracker):
+    """A rank's connection to its run on a daemon. Make one with :func:`setup_tracker`.
+
+    All methods may be called from any thread, and none raises for bad input.
+    """
+
+    def __init__(self, settings: ClientSettings, config: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self._settings = settings
+        self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
+        self._rows = self._staging.rows
+        self._sender = Sender(settings, introduce(settings), self._staging, self._refusals)
+        self._sender.start()
+        if sys.version_info[:2] == (3, 12):
+            self._sender.tried.wait(FIRST_TRY_S)
+        if config:
+            self.log_config(config)
+
+    # ---- logging ---------------------------------------------------------------------------------
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature that W&B's and the seed's users know
+        """Record ``metrics`` as they are now.
+
+        Args:
+            metrics: names and values: numbers, texts, and arrays or tensors of one element.
+            step: the training step; None counts on from the last one.
+            commit: False keeps the row open for further calls with the same step.
+        """
+        if self._closed:
+            self._count_late_call()
+            return
+        try:
+            if (
+                _all_plain(map(type, metrics.values()))
+                and (step is None or type(step) is int)
+                and commit is True
+            ):
+                rows = self._rows
+                rows.append((step, time_ns(), dict(metrics), True))
+                if len(rows) > self._staging.limit or len(metrics) > FAST_ROW_VALUES_MAX:
+                    self._staging.make_room()
+            else:
+                self._log_checked(metrics, step, commit)
+        except Exception as error:  # noqa: BLE001 - bad input is the user's code, and training must go on
+            self._refusals.refuse("log()", f"a call raised {error!r}; it recorded nothing")
+
+    def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
+        """The general path: snapshot each value, weigh the row exactly."""
+        at = None if step is None else step_number(step)
+        row = snapshot(metrics, self._refusals)
+        deferred = False
+        weight = len(row)
+        for value in row.values():
+            if isinstance(value, str):
+                weight += 4 * len(value) // VALUE_BYTES
+            elif not isinstance(value, (float, int)):
+                deferred = True
+        self._rows.append((at, time_ns(), HeavyRow(row, weight, deferred=deferred), bool(commit)))
+        self._staging.make_room()
+
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Merge ``config`` into the run's configuration; what is not JSON becomes a text."""
+        if self._closed:
+            self._count_late_call()
+            return
+        try:
+            document = json.dumps(json_object(config), default=str, allow_nan=True)
+            document.encode()
+        except Exception as error:  # noqa: BLE001 - a value's own conversion to text may raise anything
+            self._refusals.refuse("config", f"it cannot be written as JSON ({error!r}); it is not recorded")
+            return
+        if len(document.encode()) > limits.CONFIG_MAX_BYTES:
+            reason = (
+                f"it has {len(document)} characters of JSON; {limits.CONFIG_MAX_BYTES} bytes may be recorded"
+            )
+            self._refusals.refuse("config", reason)
+            return
+        self._sender.inbox.put(LogConfig(document))
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
+        """Send what is left and end this rank's part of the run; the second call does nothing.
+
+        Args:
+            exit_code: 0, or what the run failed with.
+            wait: "recorded" until the daemon has everything durably, "delivered" until its backends
+                have it too.
+            timeout: how many seconds to wait at most; what is unacknowledged then is named in a warning.
+        """
+        if not self._close_once():
+            return
+        if wait not in WAITS:
+            logger.warning("finish(wait=%r): it is one of %s; waiting until recorded", wait, WAITS)
+        timeout = bounded_seconds(timeout, FINISH_TIMEOUT_S)
+        deadline = time.monotonic() + timeout
+        self._sender.inbox.put(Finish(exit_code_for(exit_code), wait == "delivered", deadline))
+        self._sender.ended.wait(timeout + JOIN_GRACE_S)
+        if not self._sender.finished:
+            self._warn_unfinished(wait, timeout)
+
+    def _warn_unfinished(self, wait: str, timeout: float) -> None:
+        status = self.status()
+        missing = status.buffered_points + status.unacknowledged_points
+        logger.warning(
+            "finish(wait=%r) ended after %.0f s; %d values are not acknowledged by the daemon%s",
+            wait, timeout, missing, f" ({status.problem})" if status.problem else "",
+        )  # fmt: skip
+
+    def _finish_at_exit(self) -> None:
+        self.finish(exit_code_so_far(), timeout=self._settings.exit_timeout_s)
+
+    # ---- what it knows ---------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id, which the daemon tells; waits up to ``handle_timeout`` for it, then None."""
+        return self._sender.run.run_id if self._wait_for_run() and self._sender.run else None
+
+    @property
+    def attempt(self) -> int | None:
+        """Which incarnation of the run this is, from 1; waits up to ``handle_timeout``, then None."""
+        return self._sender.run.attempt if self._wait_for_run() and self._sender.run else None
+
+    def _wait_for_run(self) -> bool:
+        if self._inert:
+            return self._sender.run is not None
+        if self._sender.welcomed.wait(self._settings.handle_timeout_s):
+            return True
+        seconds = self._settings.handle_timeout_s
+        self._refusals.warn_once("run_id", f"the daemon did not answer within {seconds:.0f} s; it is None")
+        return False
+
+    def status(self) -> TrackerStatus:
+        """This process's own state: what is buffered, acknowledged and dropped."""
+        if self._inert:
+            return TrackerStatus()
+        sender, held = self._sender, self._sender.intake.held
+        late = self._count_late_rows()
+        run = sender.run
+        return TrackerStatus(
+            state=self._state(),
+            run_id=run.run_id if run else None,
+            attempt=run.attempt if run else None,
+            buffered_points=self._staging.count_points() + sender.intake.blocked_points,
+            unacknowledged_points=held.held_points,
+            unacknowledged_batches=held.held_batches,
+            unacknowledged_bytes=held.held_bytes,
+            acknowledged_sequence=held.acknowledged,
+            dropped_points=self._staging.dropped_points + held.lost_points,
+            refused_values=self._refusals.count,
+            calls_after_finish=late,
+            connections=sender.connections,
+            problem=sender.problem,
+        )
+
+    def _state(self) -> str:
+        sender = self._sender
+        if sender.ended.is_set():
+            return "finished" if sender.finished else "unfinished"
+        if sender.connected:
+            return "connected"
+        return "disconnected" if sender.connections else "connecting"
+
+    def wait_until_admitted(self) -> None:
+        """Wait for the daemon's first answer.
+
+        Raises:
+            DaemonRefused: it refused this rank.
+            EndpointError: there was no answer within ``handle_timeout``.
+        """
+        self._sender.answered.wait(self._settings.handle_timeout_s)
+        if self._sender.welcomed.is_set():
+            return
+        kind = DaemonRefused if self._sender.answered.is_set() else EndpointError
+        problem = self._sender.problem or f"{self._settings.source}: no answer"
+        self.finish(1, timeout=0)
+        raise kind(problem)
+
+    # ---- after the end, and after a fork ---------------------------------------------------------
+
+    def _count_late_rows(self) -> int:
+        # A call that had begun when finish() was called may have added its row after the last drain.
+        if self._sender.ended.is_set() and self._sender.finished:
+            late = self._staging.drop_rows()
+            with self._lock:
+                self._calls_after_finish += late
+        return self._calls_after_finish
+
+    def _wake_sender(self) -> None:
+        self._sender.wake()
+
+    def _make_inert(self) -> None:
+        global _forked_from_tracker  # noqa: PLW0603 - what a fork changes is the process itself
+        super()._make_inert()
+        _forked_from_tracker = True
+
+
+def is_forked_child() -> bool:
+    """Whether this process was forked from one that had a daemon's tracker."""
+    return _forked_from_tracker

@@ -1,0 +1,123 @@
+"""A tracker over backends in the script's own process: each gets every call, and none harms another."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tracker_client import NullTracker, Tracker, TrackerBackend
+from tracker_client.remote_tracker import RemoteTracker
+
+
+class Notes(TrackerBackend):
+    name = "notes"
+
+    def __init__(self):
+        self.calls = []
+
+    def log(self, metrics, step=None, commit=True):
+        self.calls.append(("log", dict(metrics), step, commit))
+
+    def log_config(self, config):
+        self.calls.append(("log_config", config))
+
+    def finish(self):
+        self.calls.append(("finish",))
+
+
+class Failing(Notes):
+    name = "failing"
+
+    def log(self, metrics, step=None, commit=True):
+        raise OSError("the disk is full")
+
+
+class Ending(Notes):
+    def finish_with(self, exit_code):
+        self.calls.append(("finish_with", exit_code))
+
+
+def test_a_backend_takes_every_call_and_ends_once():
+    notes = Notes()
+    tracker = Tracker([notes])
+    tracker.log({"loss": 1.0})
+    tracker.log({"loss": 2.0}, step=4, commit=False)
+    tracker.log_config({"lr": 0.1})
+    assert tracker.status().state == "inprocess"
+    tracker.finish()
+    tracker.finish()
+    assert notes.calls == [
+        ("log", {"loss": 1.0}, None, True),
+        ("log", {"loss": 2.0}, 4, False),
+        ("log_config", {"lr": 0.1}),
+        ("finish",),
+    ]
+    assert tracker.status().state == "finished"
+
+
+def test_what_a_backend_raises_reaches_no_other_and_is_warned_about_once(caplog):
+    notes = Notes()
+    tracker = Tracker([Failing(), notes])
+    for step in range(3):
+        tracker.log({"loss": 1.0}, step)
+    assert len(notes.calls) == 3
+    assert tracker.status().backend_failures == 3
+    (warning,) = caplog.messages
+    assert "failing.log()" in warning
+    assert "the disk is full" in warning
+
+
+def test_calls_after_the_end_are_counted_and_reach_no_backend(caplog):
+    notes = Notes()
+    tracker = Tracker([notes])
+    tracker.finish()
+    tracker.log({"loss": 1.0})
+    tracker.log_config({"lr": 1})
+    assert notes.calls == [("finish",)]
+    assert tracker.status().calls_after_finish == 2
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(("ending", "code"), [(None, 0), (ValueError("x"), 1), (SystemExit(3), 3)])
+def test_a_backend_that_wants_to_know_learns_how_the_run_ended(ending, code):
+    backend = Ending()
+    try:
+        with Tracker([backend]):
+            if ending is not None:
+                raise ending
+    except (ValueError, SystemExit):
+        pass
+    assert backend.calls == [("finish_with", code)]
+
+
+def test_every_kind_of_tracker_is_a_tracker():
+    assert isinstance(NullTracker(), Tracker)
+    assert issubclass(RemoteTracker, Tracker)
+
+
+def test_an_exiting_script_finishes_and_its_forked_child_does_not(tmp_path):
+    script = f"""
+        import os, sys
+        from tracker_client import Tracker, TrackerBackend
+
+        class Note(TrackerBackend):
+            def log(self, metrics, step=None, commit=True): self.note(f"log {{metrics}}")
+            def log_config(self, config): pass
+            def finish(self): pass
+            def finish_with(self, code): self.note(f"end {{code}}")
+            def note(self, text):
+                with open({str(tmp_path / "notes")!r}, "a") as file: print(text, file=file)
+
+        tracker = Tracker([Note()])
+        child = os.fork()
+        if child == 0:
+            tracker.log({{"from": "the child"}})
+            sys.exit(0)
+        os.waitpid(child, 0)
+        tracker.log({{"a": 1}})
+        raise ValueError
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, env=os.environ)
+    assert (tmp_path / "notes").read_text() == "log {'a': 1}\nend 1\n"
