@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Any
 
 from tracker_client.arguments import exit_code_for, exit_code_of
+from tracker_client.backend import TrackerBackend
 from tracker_client.refusals import Refusals
 from tracker_client.status import TrackerStatus
-from tracker_client.backend import TrackerBackend
 
 FINISH_TIMEOUT_S = 60.0
 
