@@ -151,6 +151,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 pytest.wait_until = wait_until
 pytest.finish = finish
 pytest.ranks_of = Ranks
+pytest.daemon_at = Daemon
 
 
 @pytest.fixture

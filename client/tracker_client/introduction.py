@@ -10,23 +10,20 @@ from tracker_client.settings import ClientSettings
 from tracker_client.stream import Introduction
 from tracker_client.version import __version__
 
-_ordinals: dict[tuple[str, str], int] = {}
+_ordinals: dict[tuple[str, ...], int] = {}
 _ordinals_lock = threading.Lock()
 
 
 def introduce(settings: ClientSettings) -> Introduction:
     """What the Hellos of a new stream say; counts the set-ups of its project and name."""
-    key = (settings.project, settings.name)
-    with _ordinals_lock:
-        ordinal = _ordinals.get(key, 0)
-        _ordinals[key] = ordinal + 1
+    ordinal = _count(settings.project, settings.name)
     return Introduction(
         stream_id=secrets.token_bytes(16),
         launch_key=valid_text(settings.launch_key),
         project=valid_text(settings.project),
         name=valid_text(settings.name),
         ordinal=ordinal,
-        run_id=valid_text(settings.run_id),
+        run_id=valid_text(_run_id(settings)),
         rank=settings.rank.rank,
         world_size=settings.rank.world_size or 0,
         local_rank=settings.rank.local_rank,
@@ -42,3 +39,19 @@ def introduce(settings: ClientSettings) -> Introduction:
         backend_options=settings.backend_options,
         environment=settings.environment,
     )
+
+
+def _run_id(settings: ClientSettings) -> str:
+    """The environment is the whole script's: each further tracker that takes its run id has its own run."""
+    if not settings.run_id or not settings.run_id_is_shared:
+        return settings.run_id
+    before = _count(settings.run_id)
+    return f"{settings.run_id}-{before + 1}" if before else settings.run_id
+
+
+def _count(*key: str) -> int:
+    """How many set-ups with this key came before this one, in this process."""
+    with _ordinals_lock:
+        count = _ordinals.get(key, 0)
+        _ordinals[key] = count + 1
+    return count

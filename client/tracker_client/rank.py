@@ -37,6 +37,10 @@ WORLD_SIZE_VARIABLES = (
     "JSM_NAMESPACE_SIZE",
     "FLUX_JOB_SIZE",
 )
+ALONE = "one process"
+HYDRA = "MPICH"
+OPEN_MPI = "Open MPI"
+"""Sources that the launch key depends on."""
 RANK_VARIABLES = (
     "TRACKER_RANK",
     "RANK",
@@ -202,11 +206,11 @@ def _two_variables(environ: Mapping[str, str]) -> RankInfo | None:
 _SOURCES: tuple[tuple[str, Callable[[Mapping[str, str]], RankInfo | None]], ...] = (
     ("torchrun", _torchrun),
     ("RANK, WORLD_SIZE, LOCAL_RANK", _three_variables),
-    ("Open MPI", _open_mpi),
+    (OPEN_MPI, _open_mpi),
     ("PALS", _pals),
     ("JSM", _jsm),
     ("Flux", _flux),
-    ("MPICH", _hydra),
+    (HYDRA, _hydra),
     ("PMIx", _pmix),
     ("Slurm", _slurm),
     ("RANK, WORLD_SIZE", _two_variables),
@@ -219,7 +223,7 @@ def _alone(environ: Mapping[str, str]) -> RankInfo:
         sizes.append(_slurm_size(environ))
     several = [name for name in sizes if (_number(environ.get(name, "")) or 0) > 1]
     if not several:
-        return RankInfo(0, 1, 0, "one process")
+        return RankInfo(0, 1, 0, ALONE)
     seen = [f"{name}={environ[name]!r}" for name in RANK_VARIABLES if name in environ]
     evidence = ", ".join(f"{name}={environ[name]}" for name in several)
     raise RankUnknown(

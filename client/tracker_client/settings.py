@@ -15,7 +15,8 @@ run_id                      TRACKER_RUN_ID
 backends                    TRACKER_BACKENDS, EZPZ_TRACKER_BACKENDS, EZPZ_TRACKERS
 rank, world_size,           TRACKER_RANK, TRACKER_WORLD_SIZE, TRACKER_LOCAL_RANK, else the launcher's
 local_rank                  (``tracker_client.rank``)
-launch_id                   TRACKER_LAUNCH_ID, else the launcher's or the scheduler's (``launch_key``)
+launch_id                   TRACKER_LAUNCH_ID, else the launcher's or the scheduler's
+                            (``tracker_client.launch``)
 buffer_bytes                TRACKER_BUFFER_BYTES
 handle_timeout_s            TRACKER_HANDLE_TIMEOUT_S
 exit_timeout_s              TRACKER_EXIT_TIMEOUT_S
@@ -29,9 +30,7 @@ cluster                     NERSC_HOST, LMOD_SYSTEM_NAME, SLURM_CLUSTER_NAME
 scheduler                   PBS_JOBID, SLURM_JOB_ID, LSB_JOBID, FLUX_JOB_ID, COBALT_JOBID
 ==========================  ========================================================================
 
-The launch key is made of TRACKER_LAUNCH_ID, else of TORCHELASTIC_RUN_ID, SLURM_JOB_ID with SLURM_STEP_ID,
-PALS_APID, PMIX_NAMESPACE or the scheduler's variable, with MASTER_ADDR and MASTER_PORT. Keys, passwords and
-addresses of backends are never read here: they are the daemon's.
+Keys, passwords and addresses of backends are never read here: they are the daemon's.
 
 ``outdir``, ``primary_rank`` and ``record_ranks`` have no variable here: unset, the daemon's decide.
 """
@@ -41,7 +40,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +47,7 @@ from typing import Any
 
 from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
 from tracker_client.errors import EndpointError, SettingsError
+from tracker_client.launch import launch_key
 from tracker_client.rank import RankInfo, RankOverrides, detect_rank
 from tracker_client.selectors import ARGUMENTS, read_selectors
 from tracker_client.surroundings import Script, describe
@@ -80,6 +79,7 @@ class ClientSettings:
     project: str
     name: str
     run_id: str
+    run_id_is_shared: bool
     backends: str | None
     outdir: str | None
     primary_rank: int | None
@@ -146,6 +146,7 @@ def read_settings(
         project=_first(environ, PROJECT_VARIABLES, project_name) or script_name(sys.argv),
         name=_first(environ, ("TRACKER_RUN_NAME", "WANDB_NAME"), options.get("name")) or "",
         run_id=_first(environ, ("TRACKER_RUN_ID",), run_id) or "",
+        run_id_is_shared=not run_id,
         backends=backends,
         outdir=None if outdir is None else str(Path(outdir).absolute()),
         primary_rank=_optional_rank(options.get("primary_rank")),
@@ -175,45 +176,6 @@ def _backends_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments that are not the client's alone; a run's name is the backends' too."""
     own = KNOWN_OPTIONS - {"name"}
     return {name: value for name, value in options.items() if name not in own}
-
-
-def launch_key(
-    environ: Mapping[str, str], info: RankInfo, given: str | None = None
-) -> tuple[str, str | None]:
-    """What all ranks of one launch share and no other launch has, and a warning where that is doubtful."""
-    explicit = given or environ.get("TRACKER_LAUNCH_ID")
-    if explicit:
-        return explicit, None
-    address = environ.get("MASTER_ADDR", "")
-    rendezvous = f"{address}:{environ.get('MASTER_PORT', '')}" if address else ""
-    key = "@".join(filter(None, (_launcher_id(environ), rendezvous)))
-    if key:
-        return key, None
-    if info.world_size == 1:
-        return uuid.uuid4().hex, None
-    warning = (
-        "nothing tells this launch from another on the same daemon; "
-        "set TRACKER_LAUNCH_ID to a value that all of its ranks share"
-    )
-    return "default", warning
-
-
-def _launcher_id(environ: Mapping[str, str]) -> str:
-    torchrun = environ.get("TORCHELASTIC_RUN_ID", "")
-    if torchrun and torchrun != "none":
-        return torchrun
-    if environ.get("SLURM_JOB_ID") and environ.get("SLURM_STEP_ID"):
-        return f"{environ['SLURM_JOB_ID']}.{environ['SLURM_STEP_ID']}"
-    jobs = (
-        "PALS_APID",
-        "PMIX_NAMESPACE",
-        "PBS_JOBID",
-        "SLURM_JOB_ID",
-        "LSB_JOBID",
-        "FLUX_JOB_ID",
-        "COBALT_JOBID",
-    )
-    return _first(environ, jobs, None) or ""
 
 
 def script_name(argv: Sequence[str]) -> str:

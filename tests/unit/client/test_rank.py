@@ -5,14 +5,41 @@ from types import SimpleNamespace
 import pytest
 
 from tracker_client.errors import RankUnknown, SettingsError
-from tracker_client.rank import RankOverrides, detect_rank
+from tracker_client.rank import WORLD_SIZE_VARIABLES, RankOverrides, detect_rank
 
 SBATCH_SHELL = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
 SLURM_STEP = {**SBATCH_SHELL, "SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
-TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}
-OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "2"}
-PALS = {"PALS_RANKID": "5", "PMI_SIZE": "12", "PALS_LOCAL_RANKID": "1", "PMI_RANK": "5"}
-HYDRA = {"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "3"}
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "none", "RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+    "GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2", "ROLE_RANK": "2", "ROLE_WORLD_SIZE": "4",
+    "TORCHELASTIC_RESTART_COUNT": "0", "MASTER_ADDR": "node0", "MASTER_PORT": "29500",
+}  # fmt: skip
+DEEPSPEED = {
+    "RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_SIZE": "2", "CROSS_SIZE": "2",
+    "MASTER_ADDR": "node0", "MASTER_PORT": "29500",
+}  # fmt: skip
+RAY_TRAIN = {
+    "RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "NODE_RANK": "2",
+    "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "40001",
+}  # fmt: skip
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_RANK": "3", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "2",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4", "OMPI_COMM_WORLD_NODE_RANK": "2", "OMPI_UNIVERSE_SIZE": "8",
+    "PMIX_RANK": "3", "PMIX_NAMESPACE": "2013986817", "PMIX_ID": "2013986817.3",
+}  # fmt: skip
+PALS = {
+    "PALS_RANKID": "5", "PALS_LOCAL_RANKID": "1", "PALS_LOCAL_SIZE": "4", "PALS_NODEID": "1",
+    "PALS_APID": "3f6a", "PMI_RANK": "5", "PMI_SIZE": "12", "PMI_LOCAL_RANK": "1", "PMI_LOCAL_SIZE": "4",
+}  # fmt: skip
+JSM = {
+    "JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "6", "JSM_NAMESPACE_LOCAL_RANK": "1",
+    "JSM_NAMESPACE_LOCAL_SIZE": "6", "PMIX_RANK": "1", "PMIX_NAMESPACE": "1",
+}  # fmt: skip
+FLUX = {
+    "FLUX_TASK_RANK": "2", "FLUX_JOB_SIZE": "3", "FLUX_TASK_LOCAL_ID": "2", "FLUX_JOB_NNODES": "1",
+    "FLUX_JOB_ID": "f3x", "PMI_FD": "11", "PMI_RANK": "2", "PMI_SIZE": "3",
+}  # fmt: skip
+HYDRA = {"PMI_RANK": "3", "PMI_SIZE": "4", "PMI_FD": "8", "MPI_LOCALRANKID": "3", "MPI_LOCALNRANKS": "4"}
 
 
 def found(environ, modules=None, **overrides):
@@ -28,15 +55,13 @@ def found(environ, modules=None, **overrides):
             (1, 2, 1, "TRACKER_RANK"),
         ),
         (TORCHRUN, (2, 4, 1, "torchrun")),
-        ({"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}, (2, 4, 1, "RANK, WORLD_SIZE, LOCAL_RANK")),
+        (DEEPSPEED, (2, 4, 1, "RANK, WORLD_SIZE, LOCAL_RANK")),
+        (RAY_TRAIN, (2, 4, 0, "RANK, WORLD_SIZE, LOCAL_RANK")),
         (OPEN_MPI, (3, 4, 2, "Open MPI")),
         (PALS, (5, 12, 1, "PALS")),
         ({"PMI_RANK": "5", "PMI_SIZE": "12", "PALS_LOCAL_RANKID": "1"}, (5, 12, 1, "PALS")),
-        (
-            {"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_SIZE": "6", "JSM_NAMESPACE_LOCAL_RANK": "1"},
-            (1, 6, 1, "JSM"),
-        ),
-        ({"FLUX_TASK_RANK": "2", "FLUX_JOB_SIZE": "3", "FLUX_TASK_LOCAL_ID": "2"}, (2, 3, 2, "Flux")),
+        (JSM, (1, 6, 1, "JSM")),
+        (FLUX, (2, 3, 2, "Flux")),
         (HYDRA, (3, 4, 3, "MPICH")),
         ({"PMIX_RANK": "2"}, (2, None, 0, "PMIx")),
         ({**SLURM_STEP, "PMIX_RANK": "3", "PMIX_NAMESPACE": "slurm.pmix.7.0"}, (3, 8, 1, "PMIx")),
@@ -64,6 +89,8 @@ def test_each_source_is_taken_whole(environ, expected):
             {**SLURM_STEP, "SLURM_PROCID": "0", "PMIX_RANK": "0", "PMIX_NAMESPACE": "prte-1"},
             (0, None, 0, "PMIx"),
         ),
+        # jsrun sets Open MPI's for its own MPI, with the same numbers
+        ({**OPEN_MPI, **JSM}, (3, 4, 2, "Open MPI")),
         ({**OPEN_MPI, "RANK": "1", "WORLD_SIZE": "2"}, (3, 4, 2, "Open MPI")),
         ({**TORCHRUN, **OPEN_MPI}, (2, 4, 1, "torchrun")),
         # a number that cannot be a rank is no source
@@ -106,8 +133,8 @@ def test_a_rank_alone_takes_the_size_of_a_launcher_that_agrees():
 @pytest.mark.parametrize(
     "environ",
     [
-        {"WORLD_SIZE": "4"},
-        {"OMPI_COMM_WORLD_SIZE": "4"},
+        # each source's size alone, as where a wrapper has dropped the rank
+        *({size: "4"} for size in WORLD_SIZE_VARIABLES),
         {"RANK": "x", "WORLD_SIZE": "4", "LOCAL_RANK": "0"},
         {"RANK": "4", "WORLD_SIZE": "4"},
         {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "2"},

@@ -7,48 +7,13 @@ import pytest
 from tracker_client import NullTracker, setup_tracker
 from tracker_client.endpoint import EndpointFile
 from tracker_client.errors import EndpointError, SettingsError
-from tracker_client.rank import RankInfo
-from tracker_client.settings import backends_of, launch_key, read_settings, script_name
+from tracker_client.settings import backends_of, read_settings, script_name
 
-ALONE = RankInfo(0, 1, 0, "one process")
-OF_FOUR = RankInfo(1, 4, 1, "MPICH")
 HERE = {"TRACKER_ENDPOINT": "localhost:1"}
 
 
 def settings(environ=None, **arguments):
     return read_settings(environ={**HERE, **(environ or {})}, modules={}, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({"TRACKER_LAUNCH_ID": "a", "TORCHELASTIC_RUN_ID": "b", "MASTER_ADDR": "h"}, "a"),
-        ({"TORCHELASTIC_RUN_ID": "b", "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "2"}, "b"),
-        ({"TORCHELASTIC_RUN_ID": "none", "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "2"}, "1.2"),
-        ({"PALS_APID": "p", "PBS_JOBID": "j"}, "p"),
-        ({"PMIX_NAMESPACE": "n", "SLURM_JOB_ID": "1"}, "n"),
-        ({"SLURM_JOB_ID": "1"}, "1"),
-        ({"PBS_JOBID": "j", "MASTER_ADDR": "h", "MASTER_PORT": "29"}, "j@h:29"),
-        ({"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "h", "MASTER_PORT": "29"}, "h:29"),
-        ({"LSB_JOBID": "l"}, "l"),
-        ({"FLUX_JOB_ID": "f"}, "f"),
-        ({"COBALT_JOBID": "c"}, "c"),
-    ],
-)
-def test_the_launch_key_is_what_the_ranks_of_one_launch_share(environ, expected):
-    assert launch_key(environ, OF_FOUR) == (expected, None)
-
-
-def test_a_single_process_is_its_own_launch():
-    (one, _), (other, warning) = launch_key({}, ALONE), launch_key({}, ALONE)
-    assert one != other
-    assert warning is None
-
-
-def test_several_processes_that_nothing_ties_together_are_warned_about():
-    key, warning = launch_key({}, OF_FOUR)
-    assert key == "default"
-    assert "TRACKER_LAUNCH_ID" in warning
 
 
 @pytest.mark.parametrize(
