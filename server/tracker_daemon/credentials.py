@@ -1,9 +1,10 @@
 """Which environment each backend's process gets, and what of it is secret.
 
-A backend's variables are those whose names begin as its SDK's do. They come from three places: the
-daemon's own environment; ``~/.amsc.env``, for what that does not set; and the project's ``.env``, found by
-walking up from the daemon's working directory, which overrides both. From the two files a backend takes
-its own variables and nothing else. One backend's variables are never in another's environment, and
+A backend's variables are those whose names begin as its SDK's do. They come from four places, the
+later winning: ``~/.amsc.env``; the daemon's own environment; the directory that CREDENTIALS_DIRECTORY
+names, where systemd puts a service's credentials, a file for each variable; and the project's ``.env``,
+found by walking up from the daemon's working directory. From the files a backend takes its own variables
+and nothing else. One backend's variables are never in another's environment, and
 the daemon's own token is in none.
 
 What selects a run (its project, name, id …) is read on the ranks and comes with the run: such
@@ -24,6 +25,7 @@ from tracker_daemon.errors import BackendRefused
 
 HOME_FILE = ".amsc.env"
 PROJECT_FILE = ".env"
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 
 _MASK = "****"
 _SECRET_MIN_CHARACTERS = 6
@@ -74,7 +76,7 @@ BACKENDS: Mapping[str, BackendVariables] = {
     ),
 }  # fmt: skip
 
-_DAEMONS_OWN = frozenset({"TRACKER_TOKEN", "TRACKER_TOKEN_FILE"})
+_DAEMONS_OWN = frozenset({"TRACKER_TOKEN", "TRACKER_TOKEN_FILE", CREDENTIALS_VARIABLE})
 _SECRET = re.compile(r"(?i)(key|token|secret|password|passwd|credential)")
 _NO_SECRET = re.compile(r"(?i)(_(file|path|command|uri|url|host)|_timeout|_max_\w+)$")
 _USER_INFORMATION = re.compile(r"(?<=://)[^/@\s]+(?=@)")
@@ -101,8 +103,9 @@ def child_environment(
     if own is None:
         return inherited
     from_home = _own_values((home or Path.home()) / HOME_FILE, own)
+    from_service = _own_credentials(environ.get(CREDENTIALS_VARIABLE), own)
     from_project = _own_values(_project_file(directory or Path.cwd()), own)
-    return {**from_home, **inherited, **from_project}
+    return {**from_home, **inherited, **from_service, **from_project}
 
 
 def secrets_of(environ: Mapping[str, str]) -> list[str]:
@@ -134,6 +137,19 @@ def _may_see(own: BackendVariables | None, name: str) -> bool:
 def _project_file(directory: Path) -> Path | None:
     candidates = (above / PROJECT_FILE for above in (directory, *directory.parents))
     return next((path for path in candidates if path.is_file()), None)
+
+
+def _own_credentials(directory: str | None, own: BackendVariables) -> dict[str, str]:
+    """Files of ``directory`` that are named like variables of the backend, and what they hold."""
+    if not directory:
+        return {}
+    try:
+        paths = [path for path in Path(directory).iterdir() if own.takes(path.name)]
+        return {path.name: path.read_text(encoding="utf-8").rstrip("\n") for path in paths}
+    except (OSError, UnicodeDecodeError) as error:
+        raise BackendRefused(
+            f"the credentials in {directory} cannot be read ({error}); see LoadCredential= of the service"
+        ) from error
 
 
 def _own_values(path: Path | None, own: BackendVariables) -> dict[str, str]:

@@ -37,9 +37,10 @@ from tracker_daemon.journal.store import Journal
 from tracker_daemon.launch_outcome import LaunchOutcome
 from tracker_daemon.part_settings import backend_names, default_options, recorder_settings, rules
 from tracker_daemon.run_delivery import RunDelivery
+from tracker_daemon.service_manager import ServiceManager
 from tracker_daemon.settings import Settings
 from tracker_daemon.status_document import LAST_STATUS_FILE, DaemonStatus, StatusDocument
-from tracker_daemon.status_report import read_facts, status_document
+from tracker_daemon.status_report import read_facts, standing, status_document
 from tracker_daemon.version import VERSION
 from tracker_protocol import PROTOCOL_VERSION, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -77,6 +78,7 @@ class Daemon:
         self._settings = settings
         self._journal = journal
         self._started_s = time.monotonic()
+        self._service_manager = ServiceManager.of(os.environ)
         self._token = journal.token
         self._endpoints: tuple[str, ...] = ()
         self._draining = False
@@ -104,9 +106,15 @@ class Daemon:
         self._restore()
         care = asyncio.create_task(self._care())
         care.add_done_callback(self._care_ended)
+        informing = asyncio.create_task(
+            self._service_manager.keep_informed(
+                self._commit_nothing, lambda: standing(self._registry, self._fleet)
+            )
+        )
         try:
             await server.start()
             info = self._announce()
+            self._service_manager.ready()
             log.info("ready", endpoint=info.endpoint, state_dir=str(self._journal.directory), pid=os.getpid())
             if on_ready is not None:
                 on_ready(info)
@@ -116,7 +124,9 @@ class Daemon:
             raise
         finally:
             care.cancel()
+            self._service_manager.stopping()
             await self._drain(server)
+            informing.cancel()
         return 1 if self._failure is not None else 0
 
     def _take_signal(self) -> None:
@@ -209,7 +219,7 @@ class Daemon:
             if outcome is not None and run.running and outcome.launch_id in run.row.launch_key:
                 payload = events.encode(outcome.exit_status)
                 self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=payload))
-        await self._on_journal_async(lambda _: None)
+        await self._commit_nothing()
 
     def _leave(self, document: StatusDocument) -> None:
         path = self._journal.directory / LAST_STATUS_FILE
@@ -329,6 +339,10 @@ class Daemon:
 
     async def _on_journal_async(self, work: Callable[[Journal], T]) -> T:
         return await asyncio.wrap_future(self._recorder.call(work))
+
+    async def _commit_nothing(self) -> None:
+        """Returns if neither the event loop nor the journal hangs."""
+        await self._on_journal_async(lambda _: None)
 
     def _on_tick(self, runs: list[LiveRun], submissions: list[Submission]) -> None:
         # On the recorder's thread; the loop may be closed already when the last commits come.

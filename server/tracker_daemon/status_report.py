@@ -31,6 +31,7 @@ from tracker_protocol import limits
 
 log = structlog.get_logger(__name__)
 _RANKS_SHOWN_MAX = 20_000
+_WAITING_NAMED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,20 @@ def status_document(
         _run_status(run, facts, fleet) for run in registry.runs.values() if run.run_id in facts.backlogs
     )
     return StatusDocument(daemon=daemon, runs=runs)
+
+
+def standing(registry: Registry, fleet: Fleet) -> str:
+    """The whole in one line: how much goes on, and which backends do not."""
+    running = [run for run in registry.runs.values() if run.running]
+    line = f"{len(running)} running of {len(registry.runs)} runs, {registry.connections} ranks connected"
+    waiting = sorted(
+        f"{name} of {run.run_id} {health.state.value}"
+        for run in registry.runs.values()
+        for name, health in fleet.health(run.live.row_id).items()
+        if health.state is not DeliveryState.HEALTHY
+    )
+    more = [f"{len(waiting) - _WAITING_NAMED} more"] if len(waiting) > _WAITING_NAMED else []
+    return "; ".join([line, *waiting[:_WAITING_NAMED], *more])
 
 
 def _run_status(run: Run, facts: JournalFacts, fleet: Fleet) -> RunStatusEntry:

@@ -135,3 +135,22 @@ def test_a_url_is_shown_without_who_asks():
     assert without_user_information("https://ada:pw@m.example:5000/p") == "https://m.example:5000/p"
     assert without_user_information("postgresql://ada@h/db") == "postgresql://h/db"
     assert without_user_information("sqlite:////tmp/a@b.db") == "sqlite:////tmp/a@b.db"
+
+
+def test_a_service_s_credentials_are_the_variables_that_their_files_are_named_after(tmp_path):
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    (directory / "WANDB_API_KEY").write_text("from-the-service\n")
+    (directory / "MLFLOW_TRACKING_TOKEN").write_text("not-for-wandb\n")
+    (directory / "PATH").write_text("/elsewhere\n")
+    environ = {"CREDENTIALS_DIRECTORY": str(directory), "WANDB_API_KEY": "older", "PATH": "/usr/bin"}
+    assert child_environment("wandb", environ, directory=tmp_path, home=tmp_path) == {
+        "WANDB_API_KEY": "from-the-service",
+        "PATH": "/usr/bin",
+    }
+
+
+def test_credentials_that_cannot_be_read_are_refused_with_what_to_look_at(tmp_path):
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "nowhere")}
+    with pytest.raises(BackendRefused, match="LoadCredential"):
+        child_environment("wandb", environ, directory=tmp_path, home=tmp_path)

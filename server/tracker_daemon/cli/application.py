@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from tracker_daemon.cli import configuration, observing, serving
+from tracker_daemon.cli import configuration, observing, serving, starting
 from tracker_daemon.errors import CommandNotExecutable, CommandNotFound, SettingsError, TrackerDaemonError
 
 FAILED = 1
@@ -29,7 +29,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 serving.register(app)
+starting.register(app)
 observing.register(app)
+starting.register(app)
 configuration.register(app)
 
 

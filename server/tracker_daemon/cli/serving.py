@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -11,8 +10,10 @@ import typer
 
 from tracker_daemon import logs
 from tracker_daemon.cli.options import as_arguments, with_settings
+from tracker_daemon.cli.ourselves import ourselves
 from tracker_daemon.endpoint import ENDPOINT_FILE_NAME
 from tracker_daemon.launch.daemon_process import UNTIL_STDIN_CLOSES, end_when_stdin_closes
+from tracker_daemon.launch.detached import READY_FD_OPTION, readiness_reporter
 from tracker_daemon.launch.launcher import LAUNCH_ID_VARIABLE, Launch, Launcher
 from tracker_daemon.locate import RUN_STATE_DIR_NAME
 from tracker_daemon.settings import Settings, load, variable_of
@@ -43,6 +44,7 @@ def serve(
     flags: Mapping[str, Any],
     *,
     until_stdin_closes: Annotated[bool, typer.Option(UNTIL_STDIN_CLOSES, hidden=True)] = False,
+    ready_fd: Annotated[int | None, typer.Option(READY_FD_OPTION, hidden=True)] = None,
 ) -> None:
     """Run a daemon in the foreground until SIGTERM; many runs at once and one after another."""
     settings = load(flags)
@@ -51,7 +53,8 @@ def serve(
         end_when_stdin_closes()
     from tracker_daemon import daemon  # noqa: PLC0415  numpy and grpc, which the other commands spare
 
-    raise typer.Exit(daemon.serve(settings))
+    on_ready = None if ready_fd is None else readiness_reporter(ready_fd)
+    raise typer.Exit(daemon.serve(settings, on_ready=on_ready))
 
 
 def run(
@@ -86,17 +89,10 @@ def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ..
         arguments["log_format"] = "console"  # the log's tail is shown to a person
     return Launch(
         command=command,
-        daemon_argv=(*_ourselves(), "serve", UNTIL_STDIN_CLOSES, *as_arguments(arguments)),
+        daemon_argv=(*ourselves(), "serve", UNTIL_STDIN_CLOSES, *as_arguments(arguments)),
         state_dir=state_dir,
         endpoint_file=endpoint_file,
         log_path=state_dir / LOG_FILE_NAME,
         drain_timeout_s=settings.drain_timeout_s,
         environ=os.environ,
     )
-
-
-def _ourselves() -> tuple[str, ...]:
-    """Our own command line, up to the command's name."""
-    # -P (since 3.11) keeps the working directory, a training script's, from shadowing modules.
-    safe = ("-P",) if sys.version_info >= (3, 11) else ()
-    return sys.executable, *safe, "-m", "tracker_daemon"

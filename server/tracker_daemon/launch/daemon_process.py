@@ -16,9 +16,8 @@ from pathlib import Path
 
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import DaemonStartError, EndpointError
+from tracker_daemon.launch.log_tail import log_tail
 
-LOG_TAIL_LINES = 12
-LOG_TAIL_BYTES = 16 * 1024
 UNTIL_STDIN_CLOSES = "--until-stdin-closes"
 
 
@@ -89,14 +88,7 @@ class DaemonProcess:
 
     def log_tail(self) -> str:
         """The last lines that this daemon, and none before it, printed."""
-        try:
-            with self._log_path.open("rb") as log:
-                end = log.seek(0, os.SEEK_END)
-                log.seek(max(self._log_start, end - LOG_TAIL_BYTES))
-                lines = log.read().decode("utf-8", "replace").splitlines()
-        except OSError as error:
-            return f"  (the log cannot be read: {error.strerror})"
-        return "\n".join("  " + line for line in lines[-LOG_TAIL_LINES:]) or "  (nothing)"
+        return log_tail(self._log_path, self._log_start)
 
 
 def describe_exit(code: int) -> str:

@@ -1,0 +1,12 @@
+"""Our own command line, to start a daemon with."""
+
+from __future__ import annotations
+
+import sys
+
+
+def ourselves() -> tuple[str, ...]:
+    """The interpreter and the module, up to the command's name."""
+    # -P (since 3.11) keeps the working directory, a training script's, from shadowing modules.
+    safe = ("-P",) if sys.version_info >= (3, 11) else ()
+    return sys.executable, *safe, "-m", "tracker_daemon"
