@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from tracker_client.items import PlacedItem
 from tracker_client.refusals import Refusals
 from tracker_client.rows import LoggedRow
 from tracker_client.values import PLAIN
@@ -258,6 +259,20 @@ class Encoder:
         """Batches that carry configurations, in their order."""
         return [Body(pb.BatchBody(config=[document]).SerializeToString()) for document in documents]
 
+    def items(self, items: Sequence[PlacedItem]) -> list[Body]:
+        """Batches that carry ``items``, in their order; a large one has a batch of its own."""
+        bodies: list[Body] = []
+        message, size = pb.BatchBody(), 0
+        for item in items:
+            encoded = _item(item)
+            weight = encoded.ByteSize()
+            if size and size + weight > limits.BATCH_TARGET_BYTES:
+                bodies.append(Body(message.SerializeToString()))
+                message, size = pb.BatchBody(), 0
+            message.items.append(encoded)
+            size += weight
+        return [*bodies, Body(message.SerializeToString())] if size else bodies
+
     def finish(self, exit_code: int) -> Body:
         """The last batch of the stream."""
         message = pb.BatchBody(dropped_points=self._dropped_points(), flushed=True, finish=exit_code)
@@ -298,6 +313,21 @@ def _text_block(block: _OpenBlock) -> pb.TextBlock:
         steps=_little_endian(block.steps),
         times=_little_endian(block.times),
         values=block.texts,
+    )
+
+
+def _item(item: PlacedItem) -> pb.Item:
+    return pb.Item(
+        kind=item.kind,
+        key=item.key,
+        step=item.step,
+        automatic_step=item.automatic_step,
+        time_ns=item.time_ns,
+        document=item.document,
+        contents=[
+            pb.Content(sha256=content.sha256, size_bytes=content.size_bytes, path=content.path)
+            for content in item.contents
+        ],
     )
 
 

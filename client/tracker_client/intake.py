@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from tracker_client.buffer import NO_SHIFT, Entry, HeavyRow, StagingBuffer, row_of
 from tracker_client.encoder import Body, Encoder
+from tracker_client.items import ItemDraft, ItemQueue, PlacedItem
 from tracker_client.refusals import Refusals
 from tracker_client.rows import RowAssembler
 from tracker_client.unacknowledged import Unacknowledged
@@ -30,6 +31,7 @@ class Intake:
 
     def __init__(self, staging: StagingBuffer, refusals: Refusals, buffer_bytes: int) -> None:
         self.held = Unacknowledged()
+        self.items = ItemQueue()
         self.encoder = Encoder(refusals, lambda: staging.dropped_points)
         self._staging = staging
         self._refusals = refusals
@@ -39,8 +41,9 @@ class Intake:
         self._begun = False
         self._blocked: list[Entry] = []  # taken; the first has a value that is still on its device
 
-    def begin(self, next_step: int) -> None:
+    def begin(self, next_step: int, *, records_items: bool) -> None:
         """The daemon tells where automatic steps go on; only its first answer counts."""
+        self.items.recorded = records_items
         if not self._begun:
             self._begun = True
             self._rows.next_step = next_step
@@ -68,7 +71,11 @@ class Intake:
     def drain(self, between_slices: Callable[[], None]) -> None:
         """Take rows until none is left, one waits for a device, or it has been long enough."""
         for _ in range(SLICES_PER_DRAIN_MAX):
+            # Counted before the rows are looked at: those logged before these items are taken then.
+            announced = len(self.items.announced)
             self._take_slice()
+            if not (self._blocked or self._staging.rows):
+                self._send_items(self.items.place(announced, self._step_reached))
             self._keep_within_budget()
             between_slices()
             if self._blocked or not self._staging.rows:
@@ -92,13 +99,37 @@ class Intake:
 
     def config(self, document: str) -> None:
         """Keep a configuration for the daemon."""
-        if self.held.held_bytes + len(document) > self._held_max_bytes:
-            self.held.shrink(self._held_max_bytes - len(document))
-            if self.held.held_bytes + len(document) > self._held_max_bytes:
-                self._refusals.refuse("config", "the buffer is full; this configuration is not recorded")
-                return
+        if not self._make_room(len(document)):
+            self._refusals.refuse("config", "the buffer is full; this configuration is not recorded")
+            return
         self._keep(self.encoder.config([document]))
         self._keep_within_budget()
+
+    def complete_item(self, draft: ItemDraft) -> None:
+        """The contents of ``draft`` are durable at the daemon: the item follows them."""
+        placed = self.items.complete(draft)
+        if placed is not None:
+            self._send_items([placed])
+            self._keep_within_budget()
+
+    def _send_items(self, items: list[PlacedItem]) -> None:
+        if not items:
+            return
+        self._keep(self.encoder.close())  # the rows before them
+        for body in self.encoder.items(items):
+            if self._make_room(len(body.data)):
+                self._keep([body])
+            else:
+                self._refusals.refuse("items", "the buffer is full; tables or the like are not recorded")
+
+    def _step_reached(self) -> int:
+        return self._rows.reached
+
+    def _make_room(self, size_bytes: int) -> bool:
+        """Give up rows, if need be, for what may not be dropped."""
+        if self.held.held_bytes + size_bytes > self._held_max_bytes:
+            self.held.shrink(self._held_max_bytes - size_bytes)
+        return self.held.held_bytes + size_bytes <= self._held_max_bytes
 
     def finish(self, exit_code: int) -> int:
         """Close the pending row and the stream; the sequence of the last batch."""
@@ -116,7 +147,10 @@ class Intake:
         if shift != NO_SHIFT:
             for row in self._rows.skip(shift):
                 self._keep(self.encoder.add(row))
+        announced = self.items.announced
         for position, entry in enumerate(entries):
+            if announced and announced[0].time_ns <= entry[1]:
+                self._send_items(self.items.place(len(announced), self._step_reached, entry[1]))
             resolved = self._resolve(entry)
             if resolved is None:
                 self._blocked = entries[position:]

@@ -21,6 +21,7 @@ from tracker_client.arguments import bounded_seconds, exit_code_for, json_object
 from tracker_client.buffer import FAST_ROW_VALUES_MAX, VALUE_BYTES, HeavyRow, StagingBuffer
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.introduction import introduce
+from tracker_client.media import Media
 from tracker_client.sender import Finish, LogConfig, Sender
 from tracker_client.settings import ClientSettings
 from tracker_client.status import TrackerStatus
@@ -52,6 +53,7 @@ class RemoteTracker(Tracker):
         self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
         self._rows = self._staging.rows
         self._sender = Sender(settings, introduce(settings), self._staging, self._refusals)
+        self._media = Media(self._sender.intake.items, self._refusals)
         self._sender.start()
         if sys.version_info[:2] == (3, 12):
             self._sender.tried.wait(FIRST_TRY_S)

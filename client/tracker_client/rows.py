@@ -37,6 +37,11 @@ class RowAssembler:
         """Whether a row waits for its commit."""
         return self._pending is not None
 
+    @property
+    def reached(self) -> int:
+        """The step that the rows have reached: the pending row's, else the last one's; 0 before any."""
+        return self._pending.step if self._pending is not None else max(0, self.next_step - 1)
+
     def add(self, entry: Entry) -> list[LoggedRow]:
         """Take one call; the rows that it completes, at most two."""
         step, time_ns, _, commit = entry

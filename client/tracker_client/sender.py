@@ -267,7 +267,7 @@ class Sender:
             self._failing_since = None
             self._warned = {text for text in self._warned if not text.startswith("no daemon")}
         self.intake.held.resume(welcome.next_sequence)
-        self.intake.begin(welcome.next_step)
+        self.intake.begin(welcome.next_step, records_items=welcome.records_items)
         self._set_interval(welcome.flush_interval_s)
         self.welcomed.set()
         self.answered.set()
@@ -317,7 +317,7 @@ class Sender:
 
     def _advance_finish(self, finish: Finish, now: float) -> None:
         if self._finish_sequence == 0 and self.intake.begun:
-            if self.intake.has_staged_rows or self.intake.blocked:
+            if self.intake.has_staged_rows or self.intake.blocked or self.intake.items.announced:
                 self._flush_at = now + (BLOCKED_RETRY_S if self.intake.blocked else 0.0)
             else:
                 self._finish_sequence = self.intake.finish(finish.exit_code)

@@ -32,7 +32,8 @@ scheduler                   PBS_JOBID, SLURM_JOB_ID, LSB_JOBID, FLUX_JOB_ID, COB
 
 Keys, passwords and addresses of backends are never read here: they are the daemon's.
 
-``outdir``, ``primary_rank`` and ``record_ranks`` have no variable here: unset, the daemon's decide.
+``outdir``, ``primary_rank``, ``record_ranks`` and ``item_ranks`` have no variable here: unset, the
+daemon's decide.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ TIMEOUT_MAX_S = 1e6
 BUFFER_BYTES_MIN = 1024 * 1024
 KNOWN_OPTIONS = frozenset(
     (
-        "name", "primary_rank", "record_ranks", "world_size", "local_rank", "launch_id", "token",
-        "buffer_bytes", "handle_timeout", "exit_timeout", "strict",
+        "name", "primary_rank", "record_ranks", "item_ranks", "world_size", "local_rank", "launch_id",
+        "token", "buffer_bytes", "handle_timeout", "exit_timeout", "strict",
     )
 )  # fmt: skip
 
@@ -96,6 +97,7 @@ class ClientSettings:
     backend_options: str | None
     environment: str
     warnings: tuple[str, ...] = ()
+    item_ranks: str | None = None
 
 
 def backends_of(backends: Backends, environ: Mapping[str, str] | None = None) -> str | None:
@@ -150,7 +152,8 @@ def read_settings(
         backends=backends,
         outdir=None if outdir is None else str(Path(outdir).absolute()),
         primary_rank=_optional_rank(options.get("primary_rank")),
-        record_ranks=_record_ranks(options.get("record_ranks")),
+        record_ranks=_rank_set("record_ranks", options.get("record_ranks")),
+        item_ranks=_rank_set("item_ranks", options.get("item_ranks")),
         rank=info,
         launch_key=key,
         host=host,
@@ -237,12 +240,12 @@ def _optional_rank(value: object) -> int | None:
     return int(value)
 
 
-def _record_ranks(value: object) -> str | None:
+def _rank_set(name: str, value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, Sequence):
         return ",".join(str(rank) for rank in value)
-    raise SettingsError(f"record_ranks is {value!r}; it must be like '0,8-15', 'all' or a list of ranks")
+    raise SettingsError(f"{name} is {value!r}; it must be like '0,8-15', 'all' or a list of ranks")
 
 
 def _buffer_bytes(environ: Mapping[str, str], argument: object) -> int:

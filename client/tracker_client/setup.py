@@ -37,13 +37,13 @@ def setup_tracker(
         run_id: a run to resume or to name; else the daemon chooses.
         endpoint: "host:port", "unix:/path" or the path of an endpoint file; else TRACKER_ENDPOINT or
             TRACKER_ENDPOINT_FILE.
-        **kwargs: ``name``, ``primary_rank``, ``record_ranks``, ``world_size``, ``local_rank``,
-            ``launch_id``, ``token``, ``buffer_bytes``, ``handle_timeout`` and ``exit_timeout`` (seconds),
-            ``strict`` (wait for the daemon and raise if it refuses). Options of backends: ``wandb={...}``,
-            ``mlflow={...}`` or a dict of that name for any other backend that ``backends`` names; bare ones
-            (``entity``, ``group``, ``job_type``, ``tags``, ``notes``, ``mode``, ``id``, ``resume``,
-            ``experiment_name``, ``run_name``, ``description`` …) go to each backend that has them. Secrets
-            and addresses are the daemon's and are left out; others are warned about.
+        **kwargs: ``name``, ``primary_rank``, ``record_ranks``, ``item_ranks``, ``world_size``,
+            ``local_rank``, ``launch_id``, ``token``, ``buffer_bytes``, ``handle_timeout`` and
+            ``exit_timeout`` (seconds), ``strict`` (wait for the daemon and raise if it refuses). Options of
+            backends: ``wandb={...}``, ``mlflow={...}`` or a dict of that name for any other backend that
+            ``backends`` names; bare ones (``entity``, ``group``, ``job_type``, ``tags``, ``notes``, ``mode``,
+            ``id``, ``resume``, ``experiment_name``, ``run_name``, ``description`` …) go to each backend that
+            has them. Secrets and addresses are the daemon's and are left out; others are warned about.
 
     Raises:
         SettingsError: a value cannot be used.

@@ -61,6 +61,7 @@ class Introduction:
     record_ranks: str | None
     backend_options: str | None
     environment: str
+    item_ranks: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ class Welcomed:
     flush_interval_s: float
     run_name: str
     outdir: str
+    records_items: bool = False
+    """Whether the daemon records this rank's items."""
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,7 @@ def _hello(introduction: Introduction, acknowledged: int, oldest_held: int, name
             primary_rank=who.primary_rank,
             record_ranks=who.record_ranks,
             backend_options=who.backend_options,
+            item_ranks=who.item_ranks,
         ),
     )
 
@@ -238,7 +242,7 @@ def _reply(message: pb.DaemonMessage) -> Reply | None:
         welcome = message.welcome
         return Welcomed(
             welcome.run_id, welcome.attempt, welcome.next_sequence, welcome.next_step,
-            welcome.flush_interval_ms / 1000, welcome.run_name, welcome.outdir,
+            welcome.flush_interval_ms / 1000, welcome.run_name, welcome.outdir, welcome.records_items,
         )  # fmt: skip
     if kind == "acknowledgement":
         acknowledgement = message.acknowledgement

@@ -14,6 +14,17 @@ CONFIG_MAX_BYTES = 192 * 1024
 STEP_MAX = 2**62
 OCCURRENCES_PER_STEP_MAX = 16
 
+# ---- items and their contents ----
+ITEM_KIND_MAX_BYTES = 64
+ITEM_DOCUMENT_MAX_BYTES = 128 * 1024
+ITEM_MAX_BYTES = 1024 * 1024
+"""What an item may weigh with the list of its contents; some 10,000 files."""
+CONTENTS_PER_ITEM_MAX = 10_000
+CONTENT_PATH_MAX_BYTES = 1_024
+CONTENT_MAX_BYTES = 16 * 1024**3
+CONTENTS_MAX_BYTES = 64 * 1024**3
+"""What a daemon holds of contents that are not delivered yet."""
+
 # ---- messages ----
 MESSAGE_MAX_BYTES = 256 * 1024
 """The most that one metric message may weigh."""
@@ -28,6 +39,8 @@ DROPPED_POINTS_MAX = 2**48
 
 # ---- the client ----
 CLIENT_BUFFER_BYTES = 64 * 1024 * 1024
+CLIENT_ITEMS_BYTES = 16 * 1024 * 1024
+"""What a client keeps of items, files apart, before they have their place in the stream."""
 FLUSH_INTERVAL_MIN_S = 0.2
 FLUSH_INTERVAL_MAX_S = 2.0
 RECONNECT_BACKOFF_MIN_S = 0.1

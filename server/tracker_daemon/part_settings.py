@@ -25,6 +25,7 @@ def default_options(settings: Settings) -> RunOptions:
         str(settings.output_directory),
         settings.primary_rank,
         settings.record_ranks,
+        item_ranks=settings.item_ranks,
     )
 
 

@@ -135,6 +135,9 @@ class Settings(BaseSettings):
     record_ranks: Annotated[str, BeforeValidator(_comma_separated), AfterValidator(_rank_set)] = Field(
         "", description="Ranks whose own values are recorded too: '0,8-15', 'all' or nothing."
     )
+    item_ranks: Annotated[str, BeforeValidator(_comma_separated), AfterValidator(_rank_set)] = Field(
+        "", description="Ranks whose tables, images, artifacts and histograms are recorded too."
+    )
     reporters: Annotated[str, BeforeValidator(_comma_separated), AfterValidator(_reporters)] = Field(
         "", description="Who reports a metric, by glob: 'lr=primary,eval/*=primary'. Others are learned."
     )

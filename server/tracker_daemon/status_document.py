@@ -57,6 +57,8 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     gap_points: int = 0
     evicted_rows: int = 0
     dropped_points: int = 0
+    items: int = 0
+    items_left_out: int = 0
 
 
 class RecordsStatus(msgspec.Struct, frozen=True, kw_only=True):

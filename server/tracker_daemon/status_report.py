@@ -121,7 +121,19 @@ def _run_status(run: Run, facts: JournalFacts, fleet: Fleet) -> RunStatusEntry:
     )
 
 
-_BOOKS = frozenset({"received", "folded", "open", "late", "rejected", "gap_points", "dropped_points"})
+_BOOKS = frozenset(
+    {
+        "received",
+        "folded",
+        "open",
+        "late",
+        "rejected",
+        "gap_points",
+        "dropped_points",
+        "items",
+        "items_left_out",
+    }
+)
 
 
 def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[BackendStatus]:

@@ -188,6 +188,7 @@ class RunOptions(google.protobuf.message.Message):
     PRIMARY_RANK_FIELD_NUMBER: builtins.int
     RECORD_RANKS_FIELD_NUMBER: builtins.int
     BACKEND_OPTIONS_FIELD_NUMBER: builtins.int
+    ITEM_RANKS_FIELD_NUMBER: builtins.int
     backends: builtins.str
     """comma-separated"""
     outdir: builtins.str
@@ -199,6 +200,8 @@ class RunOptions(google.protobuf.message.Message):
     """A JSON object: for each backend an object of its own options, selectors only. Credentials and
     addresses of services belong to the daemon, which refuses a client that sends any.
     """
+    item_ranks: builtins.str
+    """whose items are recorded beside the primary's; as record_ranks"""
     def __init__(
         self,
         *,
@@ -207,13 +210,16 @@ class RunOptions(google.protobuf.message.Message):
         primary_rank: builtins.int | None = ...,
         record_ranks: builtins.str | None = ...,
         backend_options: builtins.str | None = ...,
+        item_ranks: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_item_ranks", b"_item_ranks", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "item_ranks", b"item_ranks", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_item_ranks", b"_item_ranks", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "item_ranks", b"item_ranks", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_backend_options", b"_backend_options"]) -> typing.Literal["backend_options"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_backends", b"_backends"]) -> typing.Literal["backends"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_item_ranks", b"_item_ranks"]) -> typing.Literal["item_ranks"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_outdir", b"_outdir"]) -> typing.Literal["outdir"] | None: ...
     @typing.overload
@@ -260,6 +266,7 @@ class BatchBody(google.protobuf.message.Message):
     DROPPED_POINTS_FIELD_NUMBER: builtins.int
     FLUSHED_FIELD_NUMBER: builtins.int
     FINISH_FIELD_NUMBER: builtins.int
+    ITEMS_FIELD_NUMBER: builtins.int
     dropped_points: builtins.int
     """values that the client dropped before they had a sequence, so far"""
     flushed: builtins.bool
@@ -280,6 +287,10 @@ class BatchBody(google.protobuf.message.Message):
     def config(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """JSON objects, in order, each merged into the run's configuration"""
 
+    @property
+    def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Item]:
+        """in the order in which the rank logged"""
+
     def __init__(
         self,
         *,
@@ -290,9 +301,10 @@ class BatchBody(google.protobuf.message.Message):
         dropped_points: builtins.int = ...,
         flushed: builtins.bool = ...,
         finish: builtins.int | None = ...,
+        items: collections.abc.Iterable[global___Item] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_finish", b"_finish", "finish", b"finish"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_finish", b"_finish", "blocks", b"blocks", "config", b"config", "dropped_points", b"dropped_points", "finish", b"finish", "flushed", b"flushed", "names", b"names", "texts", b"texts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_finish", b"_finish", "blocks", b"blocks", "config", b"config", "dropped_points", b"dropped_points", "finish", b"finish", "flushed", b"flushed", "items", b"items", "names", b"names", "texts", b"texts"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_finish", b"_finish"]) -> typing.Literal["finish"] | None: ...
 
 global___BatchBody = BatchBody
@@ -362,6 +374,72 @@ class TextBlock(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["keys", b"keys", "steps", b"steps", "times", b"times", "values", b"values"]) -> None: ...
 
 global___TextBlock = TextBlock
+
+@typing.final
+class Item(google.protobuf.message.Message):
+    """What a rank logged that is no value of a metric: a table, an image, an artifact, a histogram. It is
+    sent once all its contents are durable at the daemon (Upload), so that nothing waits for a file.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    AUTOMATIC_STEP_FIELD_NUMBER: builtins.int
+    TIME_NS_FIELD_NUMBER: builtins.int
+    DOCUMENT_FIELD_NUMBER: builtins.int
+    CONTENTS_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    key: builtins.str
+    step: builtins.int
+    automatic_step: builtins.bool
+    """the step that the rank had reached, since none was given"""
+    time_ns: builtins.int
+    """since the epoch"""
+    document: builtins.str
+    """a JSON object; what it holds is the kind's own"""
+    @property
+    def contents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Content]: ...
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        key: builtins.str = ...,
+        step: builtins.int = ...,
+        automatic_step: builtins.bool = ...,
+        time_ns: builtins.int = ...,
+        document: builtins.str = ...,
+        contents: collections.abc.Iterable[global___Content] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["automatic_step", b"automatic_step", "contents", b"contents", "document", b"document", "key", b"key", "kind", b"kind", "step", b"step", "time_ns", b"time_ns"]) -> None: ...
+
+global___Item = Item
+
+@typing.final
+class Content(google.protobuf.message.Message):
+    """Bytes that travel apart from the stream."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    sha256: builtins.bytes
+    """32 bytes"""
+    size_bytes: builtins.int
+    path: builtins.str
+    """what the item calls it: relative, with "/" between its parts; may be empty"""
+    def __init__(
+        self,
+        *,
+        sha256: builtins.bytes = ...,
+        size_bytes: builtins.int = ...,
+        path: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["path", b"path", "sha256", b"sha256", "size_bytes", b"size_bytes"]) -> None: ...
+
+global___Content = Content
 
 @typing.final
 class Gap(google.protobuf.message.Message):
@@ -461,6 +539,7 @@ class Welcome(google.protobuf.message.Message):
     DAEMON_VERSION_FIELD_NUMBER: builtins.int
     RUN_NAME_FIELD_NUMBER: builtins.int
     OUTDIR_FIELD_NUMBER: builtins.int
+    RECORDS_ITEMS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
     """counted by the daemon, from 1"""
@@ -471,6 +550,8 @@ class Welcome(google.protobuf.message.Message):
     daemon_version: builtins.str
     run_name: builtins.str
     outdir: builtins.str
+    records_items: builtins.bool
+    """this rank's items are recorded; else it need not send any"""
     def __init__(
         self,
         *,
@@ -482,8 +563,9 @@ class Welcome(google.protobuf.message.Message):
         daemon_version: builtins.str = ...,
         run_name: builtins.str = ...,
         outdir: builtins.str = ...,
+        records_items: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "daemon_version", b"daemon_version", "flush_interval_ms", b"flush_interval_ms", "next_sequence", b"next_sequence", "next_step", b"next_step", "outdir", b"outdir", "run_id", b"run_id", "run_name", b"run_name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "daemon_version", b"daemon_version", "flush_interval_ms", b"flush_interval_ms", "next_sequence", b"next_sequence", "next_step", b"next_step", "outdir", b"outdir", "records_items", b"records_items", "run_id", b"run_id", "run_name", b"run_name"]) -> None: ...
 
 global___Welcome = Welcome
 
@@ -592,3 +674,69 @@ class StopReply(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["pid", b"pid"]) -> None: ...
 
 global___StopReply = StopReply
+
+@typing.final
+class UploadRequest(google.protobuf.message.Message):
+    """---- contents ----------------------------------------------------------------------------------
+
+    One content goes up in one call: a beginning, then chunks from the offset that the first reply names.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BEGINNING_FIELD_NUMBER: builtins.int
+    CHUNK_FIELD_NUMBER: builtins.int
+    chunk: builtins.bytes
+    @property
+    def beginning(self) -> global___UploadBeginning: ...
+    def __init__(
+        self,
+        *,
+        beginning: global___UploadBeginning | None = ...,
+        chunk: builtins.bytes = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["beginning", b"beginning", "chunk", b"chunk", "message", b"message"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["beginning", b"beginning", "chunk", b"chunk", "message", b"message"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["beginning", "chunk"] | None: ...
+
+global___UploadRequest = UploadRequest
+
+@typing.final
+class UploadBeginning(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    sha256: builtins.bytes
+    size_bytes: builtins.int
+    def __init__(
+        self,
+        *,
+        sha256: builtins.bytes = ...,
+        size_bytes: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["sha256", b"sha256", "size_bytes", b"size_bytes"]) -> None: ...
+
+global___UploadBeginning = UploadBeginning
+
+@typing.final
+class UploadReply(google.protobuf.message.Message):
+    """The first reply says where to go on, after what an earlier call brought. The last says that the
+    content is complete, checked and durable; a content that is there already is answered so at once.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: builtins.int
+    COMPLETE_FIELD_NUMBER: builtins.int
+    offset: builtins.int
+    complete: builtins.bool
+    def __init__(
+        self,
+        *,
+        offset: builtins.int = ...,
+        complete: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["complete", b"complete", "offset", b"offset"]) -> None: ...
+
+global___UploadReply = UploadReply

@@ -13,6 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from tracker_daemon.aggregation.item import Item, decode_items
 from tracker_daemon.errors import MalformedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -54,6 +55,7 @@ class DecodedBatch:
     flushed: bool
     finish: int | None
     points: int
+    items: tuple[Item, ...] = ()
 
 
 def decode_batch(body: bytes, names_known: int) -> DecodedBatch:
@@ -78,8 +80,9 @@ def decode_batch(body: bytes, names_known: int) -> DecodedBatch:
     points += sum(len(block.keys) * len(block.steps) for block in texts)
     finish = message.finish if message.HasField("finish") else None
     return DecodedBatch(
-        names, rows, texts, tuple(message.config), message.dropped_points, message.flushed, finish, points
-    )
+        names, rows, texts, tuple(message.config), message.dropped_points, message.flushed, finish, points,
+        decode_items(message.items),
+    )  # fmt: skip
 
 
 def check_names(names: tuple[str, ...]) -> None:

@@ -22,6 +22,10 @@ class Books:
     gap_points: int = 0
     dropped_points: int = 0
     records: int = 0
+    items: int = 0
+    """Items passed on."""
+    items_left_out: int = 0
+    """Items of ranks whose items are not recorded, and of attempts that are long over."""
     late_by_rank: dict[int, int] = field(default_factory=dict)
     warned: set[Hashable] = field(default_factory=set)
 

@@ -12,11 +12,14 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from tracker_daemon.aggregation import closing
 from tracker_daemon.aggregation.attempt import Attempt, PlanPart
 from tracker_daemon.aggregation.batch import DecodedBatch, Rows, TextRows
 from tracker_daemon.aggregation.books import Books
 from tracker_daemon.aggregation.emission import Emitter
+from tracker_daemon.aggregation.item import Item
 from tracker_daemon.aggregation.marks import Key
 from tracker_daemon.aggregation.naming import DROPPED_POINTS, rank_column
 from tracker_daemon.aggregation.record import RecordBlock
@@ -56,11 +59,12 @@ class StreamFold:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Settled:
-    """What a tick brought forth, in order of emission: configurations, records; and notices for people."""
+    """What a tick brought forth, in order of emission: configurations, records, items; and notices."""
 
     configs: tuple[str, ...]
     blocks: tuple[RecordBlock, ...]
     notices: tuple[str, ...]
+    items: tuple[Item, ...] = ()
 
 
 class RunFold:
@@ -73,6 +77,7 @@ class RunFold:
         self.streams: dict[bytes, StreamFold] = {}
         self.notices: list[str] = []
         self.configs: list[str] = []
+        self.items: list[Item] = []
         self.attempt = Attempt(1, rules, self.books, self.notices)
         self.older: dict[int, Attempt] = {}
         self.automatic_keys: OrderedDict[int, frozenset[str]] = OrderedDict()
@@ -119,6 +124,7 @@ class RunFold:
         self.books.received += batch.points
         self._count_dropped(source, batch.dropped_points)
         attempt = self._attempt_of(source)
+        self._pass_on(source, batch.items, known=attempt is not None)
         if attempt is None:
             self.books.count_late(source.rank, batch.points)
             return
@@ -132,6 +138,18 @@ class RunFold:
     def _attempt_of(self, source: StreamFold) -> Attempt | None:
         current = source.attempt == self.attempt.number
         return self.attempt if current else self.older.get(source.attempt)
+
+    def _pass_on(self, source: StreamFold, items: Iterable[Item], *, known: bool) -> None:
+        """Items wait for no other rank; those of a rank beside the primary carry it in their name."""
+        rank = source.rank
+        recorded = known and self.rules.records_items(rank)
+        for item in items:
+            if not recorded:
+                self.books.items_left_out += 1
+                continue
+            self.books.items += 1
+            key = item.key if rank == self.rules.primary_rank else rank_column(item.key, rank)
+            self.items.append(msgspec.structs.replace(item, key=key, rank=rank, attempt=source.attempt))
 
     def _standing(self, source: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
         """What a batch says beside its values."""
@@ -250,10 +268,11 @@ class RunFold:
         keys = self._show_dropped(closing.settle(self.attempt, now_ns), now_ns)
         late = [block for old in self.older.values() for block in self.emitter.emit(old, sorted(old.extras))]
         blocks = (*self._finished_blocks, *late, *self.emitter.emit(self.attempt, keys))
-        settled = Settled(tuple(self.configs), blocks, tuple(self.notices))
+        settled = Settled(tuple(self.configs), blocks, tuple(self.notices), tuple(self.items))
         self.books.records += sum(map(len, blocks))
         self._finished_blocks.clear()
         self.configs.clear()
+        self.items.clear()
         self.notices.clear()
         return settled
 

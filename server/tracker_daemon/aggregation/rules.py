@@ -15,7 +15,8 @@ class Rules:
     """The settings of one run. Times are in nanoseconds; defaults are those of the limits.
 
     ``recorded_ranks`` are recorded one by one beside the primary; ``reporters`` says of some
-    metrics who reports them, and spares those metrics the learning.
+    metrics who reports them, and spares those metrics the learning. ``item_ranks`` are the ranks whose
+    tables, images, artifacts and histograms are recorded beside the primary's.
     """
 
     primary_rank: int = 0
@@ -24,10 +25,15 @@ class Rules:
     learn_wait_ns: int = int(limits.LEARN_WAIT_S * _NS)
     partial_after_ns: int = int(limits.PARTIAL_AFTER_S * _NS)
     lagging_after_cells: int = limits.LAGGING_AFTER_CELLS
+    item_ranks: RankSet = field(default_factory=RankSet)
 
     def records(self, rank: int) -> bool:
         """Whether this rank's own values are emitted under its own name."""
         return rank != self.primary_rank and rank in self.recorded_ranks
+
+    def records_items(self, rank: int) -> bool:
+        """Whether this rank's items are recorded."""
+        return rank == self.primary_rank or rank in self.item_ranks
 
     def reporters_of(self, metric: str) -> Reporters | None:
         """Who reports a metric; None when that is to be learned."""

@@ -81,11 +81,12 @@ def _dump_books(books: Books) -> Plain:
 def _load_books(plain: Plain) -> Books:
     warned = {tuple(about) if isinstance(about, list) else about for about in plain["warned"]}
     late = {int(rank): points for rank, points in plain["late_by_rank"].items()}
-    return Books(**{name: plain[name] for name in _BOOK_COUNTS}, late_by_rank=late, warned=warned)
+    return Books(**{name: plain.get(name, 0) for name in _BOOK_COUNTS}, late_by_rank=late, warned=warned)
 
 
 _BOOK_COUNTS = (
     "received", "folded", "late", "rejected", "rejected_batches", "gap_points", "dropped_points", "records",
+    "items", "items_left_out",
 )  # fmt: skip
 
 

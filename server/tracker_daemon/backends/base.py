@@ -29,6 +29,10 @@ class EntryKind(IntEnum):
     """A JSON object to merge into the run's configuration."""
     END = 3
     """The run's end: a JSON object ``{"status": "FINISHED" | "FAILED", "reason": str}``."""
+    ITEM = 4
+    """An Item's bytes: a histogram, say, all of which stands in its document."""
+    FILES = 5
+    """An Item's bytes: a table, an image or an artifact, whose contents are files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from tracker_daemon.aggregation.item import Item
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
 
@@ -18,6 +19,7 @@ class _State(msgspec.Struct, frozen=True):
     blocks: int
     configs: int
     ended: bool
+    items: int = 0
 
 
 @dataclass(eq=False)
@@ -27,6 +29,7 @@ class MemoryRun:
     description: RunDescription
     blocks: list[RecordBlock] = field(default_factory=list)
     configs: list[dict[str, Any]] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
     status: str | None = None
     reason: str = ""
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -60,7 +63,7 @@ class MemoryBackend(Backend):
         kept = msgspec.msgpack.decode(state, type=_State) if state else _State(0, 0, False)
         mine = self.runs.setdefault(run.run_id, MemoryRun(run))
         with mine.changed:
-            del mine.blocks[kept.blocks :], mine.configs[kept.configs :]
+            del mine.blocks[kept.blocks :], mine.configs[kept.configs :], mine.items[kept.items :]
             if not kept.ended:
                 mine.status, mine.reason = None, ""
             mine.changed.notify_all()
@@ -75,7 +78,7 @@ class MemoryBackend(Backend):
             for entry in entries:
                 _keep(run, entry)
             run.changed.notify_all()
-            state = _State(len(run.blocks), len(run.configs), run.status is not None)
+            state = _State(len(run.blocks), len(run.configs), run.status is not None, len(run.items))
         return msgspec.msgpack.encode(state)
 
     def close(self) -> None:
@@ -91,10 +94,13 @@ def _keep(run: MemoryRun, entry: OutboxEntry) -> None:
     if entry.kind is EntryKind.RECORDS:
         run.blocks.append(RecordBlock.from_bytes(entry.payload))
         return
+    if entry.kind in {EntryKind.ITEM, EntryKind.FILES}:
+        run.items.append(Item.from_bytes(entry.payload))
+        return
     document = json.loads(entry.payload)
     if entry.kind is EntryKind.CONFIG:
         run.configs.append(document)
-    else:
+    elif entry.kind is EntryKind.END:
         run.status, run.reason = document["status"], document.get("reason", "")
 
 

@@ -107,7 +107,7 @@ class MlflowBackend(Backend):
             self._store_block(read_block(entry), commit)
         elif entry.kind is EntryKind.CONFIG:
             self._opened().store_params(dict(flatten(_document(entry), CONFIG_PREFIX)))
-        else:
+        elif entry.kind is EntryKind.END:
             self._end(_document(entry))
 
     def _store_block(self, block: RecordBlock, commit: Commit) -> None:

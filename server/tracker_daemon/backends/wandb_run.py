@@ -69,6 +69,7 @@ class _End(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+_TAKEN = frozenset({EntryKind.RECORDS, EntryKind.CONFIG, EntryKind.END})
 _Change = RecordBlock | dict[str, Any] | _End
 
 
@@ -120,7 +121,7 @@ class WandbBackend(Backend):
 
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:
         """Log ``entries`` and return once they are on the disk, at the run's end once uploaded."""
-        changes = [_change(entry) for entry in entries]
+        changes = [_change(entry) for entry in entries if entry.kind in _TAKEN]
         if self._run is None:
             raise BackendUnavailable("the W&B backend is not open; open it with the last committed state")
         if self._mode is not Mode.DISABLED:

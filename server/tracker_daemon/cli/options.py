@@ -29,6 +29,7 @@ METAVARS = {
     "backends": "NAMES",
     "primary_rank": "RANK",
     "record_ranks": "RANKS",
+    "item_ranks": "RANKS",
     "reporters": "RULES",
     "log_level": "LEVEL",
     "log_format": "FORMAT",

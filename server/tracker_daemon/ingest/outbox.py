@@ -14,4 +14,7 @@ def write_outbox(journal: Journal, run: int, settled: Settled) -> int:
         number = journal.put_outbox(run, EntryKind.CONFIG, document.encode(), 0)
     for block in settled.blocks:
         number = journal.put_outbox(run, EntryKind.RECORDS, block.to_bytes(), len(block))
+    for item in settled.items:
+        kind = EntryKind.FILES if item.contents else EntryKind.ITEM
+        number = journal.put_outbox(run, kind, item.to_bytes(), 0)
     return number

@@ -49,6 +49,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     record_ranks: str
     backend_options: BackendOptions = {}
     environment: dict[str, str] = {}
+    item_ranks: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -169,6 +170,7 @@ class Registry:
             self._rules,
             primary_rank=options.primary_rank,
             recorded_ranks=RankSet.parse(options.record_ranks),
+            item_ranks=RankSet.parse(options.item_ranks),
         )
         run = Run(row, options, LiveRun(row.run_id, rules, row.created_ns), attempt=row.attempt)
         self.runs[row.run_id] = run
@@ -245,13 +247,12 @@ class Registry:
             asked.record_ranks if asked.HasField("record_ranks") else defaults.record_ranks,
             read_backend_options(asked.backend_options),
             read_environment(hello.process.environment),
+            asked.item_ranks if asked.HasField("item_ranks") else defaults.item_ranks,
         )
         if not Path(options.outdir).is_absolute():
             raise ProtocolError(f"the output directory {options.outdir!r} is not absolute")
-        try:
-            RankSet.parse(options.record_ranks)
-        except ValueError as error:
-            raise SettingsError(f"record_ranks: {error}") from error
+        _check_ranks("record_ranks", options.record_ranks)
+        _check_ranks("item_ranks", options.item_ranks)
         run_id = launch.run_id or self._new_run_id()
         row = RunRow(
             0, run_id, launch.key, launch.project, launch.name or run_id, launch.ordinal,
@@ -346,6 +347,13 @@ def _identity(row: RunRow) -> tuple[str, str, str, int]:
     return row.launch_key, row.project, name, row.ordinal
 
 
+def _check_ranks(name: str, ranks: str) -> None:
+    try:
+        RankSet.parse(ranks)
+    except ValueError as error:
+        raise SettingsError(f"{name}: {error}") from error
+
+
 def _check(hello: pb.Hello) -> None:
     process = hello.process
     if len(hello.stream_id) != 16:
@@ -376,6 +384,7 @@ def _check_texts(hello: pb.Hello) -> None:
         "list of backends": options.backends,
         "output directory": options.outdir,
         "record_ranks": options.record_ranks,
+        "item_ranks": options.item_ranks,
     }
     for what, text in texts.items():
         if len(text.encode()) > limits.HELLO_TEXT_MAX_BYTES or "\0" in text:

@@ -92,6 +92,7 @@ class Session:
             daemon_version=version,
             run_name=run.row.name,
             outdir=run.options.outdir,
+            records_items=run.live.rules.records_items(stream.rank),
         )
         return pb.DaemonMessage(welcome=welcome)
 

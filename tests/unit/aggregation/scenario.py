@@ -22,6 +22,7 @@ import numpy as np
 
 from tracker_daemon.aggregation.batch import decode_batch
 from tracker_daemon.aggregation.fold import RunFold, Settled
+from tracker_daemon.aggregation.item import Item
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.selection import RankSet, ReporterRules
@@ -53,6 +54,7 @@ def rules(
     learn_wait: float = 5,
     partial_after: float = 30,
     lagging_after: int = 3,
+    items: str = "",
 ) -> Rules:
     return Rules(
         primary,
@@ -61,6 +63,7 @@ def rules(
         int(learn_wait * SECOND),
         int(partial_after * SECOND),
         lagging_after,
+        RankSet.parse(items),
     )
 
 
@@ -151,6 +154,7 @@ class Scenario:
         self.blocks: list[RecordBlock] = []
         self.records: list[Record] = []
         self.configs: list[str] = []
+        self.items: list[Item] = []
         self.notices: list[str] = []
         self._emitted: set[tuple[int, int, int, str]] = set()
         for rank in range(world_size) if connected is None else connected:
@@ -206,6 +210,12 @@ class Scenario:
         self.clients[rank].body.config.append(document)
         self.send(rank)
 
+    def give(self, rank: int, kind: str, key: str, step: int = 0, **fields: Any) -> None:
+        """The rank logs an item."""
+        item = {"document": "{}", **fields}
+        self.clients[rank].body.items.add(kind=kind, key=key, step=step, time_ns=self.now_ns, **item)
+        self.send(rank)
+
     def drop(self, rank: int, points_so_far: int) -> None:
         """The rank's client reports how many values it has dropped."""
         self.clients[rank].body.dropped_points = points_so_far
@@ -252,6 +262,7 @@ class Scenario:
         self.blocks += settled.blocks
         self.records += new
         self.configs += settled.configs
+        self.items += settled.items
         self.notices += settled.notices
         return new
 

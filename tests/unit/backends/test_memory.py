@@ -3,6 +3,7 @@
 import uuid
 from pathlib import Path
 
+from tracker_daemon.aggregation.item import Item
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.memory import MemoryBackend
 
@@ -33,6 +34,18 @@ def test_what_arrived_is_read_by_run_id(make_block):
     assert kept.config == {"lr": 3, "n": 2}
     assert (kept.status, kept.reason) == ("FAILED", "rank 1 lost")
     assert kept.wait_for(lambda found: len(found.blocks) == 1, 0)
+
+
+def test_items_are_kept_in_order_and_forgotten_with_an_older_state():
+    run = description()
+    backend = MemoryBackend()
+    backend.open(run, None)
+    items = [Item("histogram", f"h{number}", number, 0, "{}") for number in range(2)]
+    state = backend.deliver([OutboxEntry(1, EntryKind.ITEM, items[0].to_bytes())], never)
+    backend.deliver([OutboxEntry(2, EntryKind.FILES, items[1].to_bytes())], never)
+    assert MemoryBackend.runs[run.run_id].items == items
+    backend.open(run, state)
+    assert MemoryBackend.runs[run.run_id].items == items[:1]
 
 
 def test_a_reopening_forgets_what_its_state_does_not_cover(make_block):

@@ -27,6 +27,7 @@ OTHER_VALUES = {
     "listen": "127.0.0.1:7",
     "backends": "memory",
     "record_ranks": "0-3",
+    "item_ranks": "0-3",
     "reporters": "lr=all",
     "log_level": "error",
     "log_format": "json",

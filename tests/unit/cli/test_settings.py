@@ -20,6 +20,7 @@ FORMS: dict[str, tuple[str, str, str]] = {
     "backends": ("csv", "memory", "csv,memory"),
     "primary_rank": ("1", "2", "3"),
     "record_ranks": ("1", "2", "3-4"),
+    "item_ranks": ("1", "2", "3-4"),
     "reporters": ("a=all", "b=primary", "c=all"),
     "learn_wait_s": ("1.5", "2.5", "3.5"),
     "partial_after_s": ("11.5", "12.5", "13.5"),

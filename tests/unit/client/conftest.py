@@ -41,6 +41,7 @@ class Stored:
         self.gaps = []
         self.points = []
         self.config = []
+        self.items = []
         self.finish = None
 
     def hello(self, hello):
@@ -55,6 +56,7 @@ class Stored:
         for block in body.texts:
             self._take(block, list(block.values))
         self.config.extend(body.config)
+        self.items.extend(body.items)
         if body.HasField("finish"):
             self.finish = body.finish
         self.bodies[sequence] = body
@@ -72,6 +74,7 @@ class FakeDaemon:
         self.token = TOKEN
         self.flush_interval_ms = 20
         self.next_step = 0
+        self.records_items = True
         self.refusal = None  # (status code, text)
         self.acknowledging = threading.Event()
         self.acknowledging.set()
@@ -132,6 +135,7 @@ class FakeDaemon:
         welcome = pb.Welcome(
             run_id="run-1", attempt=1, next_sequence=stored.next_sequence, next_step=self.next_step,
             flush_interval_ms=self.flush_interval_ms, run_name="name", outdir="/out",
+            records_items=self.records_items,
         )  # fmt: skip
         yield pb.DaemonMessage(welcome=welcome)
         threading.Thread(target=self._read, args=(requests, stored, replies, ended), daemon=True).start()

@@ -1,0 +1,106 @@
+"""Items take their place among the rows, wait apart for their contents, and are never dropped unseen."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from tracker_client.items import ContentReference, ItemDraft, ItemQueue
+from tracker_protocol import limits
+
+
+def kinds_and_steps(daemon):
+    """Rows as ("row", step) and items as (kind, step), in the order of the stream."""
+    from array import array
+
+    found = []
+    for _, body in sorted(daemon.stream.bodies.items()):
+        for block in body.blocks:
+            found += [("row", step) for step in array("q", block.steps)]
+        found += [(item.kind, item.step) for item in body.items]
+    return found
+
+
+def test_an_item_has_the_step_of_the_rows_before_it_and_comes_after_them(daemon, connect):
+    tracker = connect(daemon)
+    tracker._media.document("histogram", "h", {"first": True})
+    tracker.log({"a": 1.0}, step=5)
+    tracker._media.document("histogram", "h", {})
+    tracker.log({"a": 2.0})
+    tracker.log({"a": 3.0}, commit=False)
+    tracker._media.document("histogram", "h", {})
+    tracker._media.document("histogram", "h", {}, step=40)
+    tracker.log({"b": 3.0})
+    tracker.finish()
+    assert kinds_and_steps(daemon) == [
+        ("histogram", 0), ("row", 5), ("histogram", 5), ("row", 6),
+        ("histogram", 7), ("histogram", 40), ("row", 7),
+    ]  # fmt: skip
+    automatic = [item.automatic_step for item in daemon.stream.items]
+    assert automatic == [True, True, True, False]
+    assert json.loads(daemon.stream.items[0].document) == {"first": True}
+
+
+def test_many_items_share_batches_within_the_bound(daemon, connect):
+    tracker = connect(daemon)
+    for number in range(40):
+        tracker._media.document("histogram", f"h{number}", {"counts": "x" * 20_000}, step=number)
+    tracker.finish()
+    assert [item.step for item in daemon.stream.items] == list(range(40))
+    sizes = [body.ByteSize() for body in daemon.stream.bodies.values() if body.items]
+    assert len(sizes) < 20
+    assert max(sizes) <= limits.MESSAGE_MAX_BYTES
+
+
+def test_items_that_the_daemon_does_not_record_are_not_sent(make_daemon, connect):
+    daemon = make_daemon(records_items=False)
+    tracker = connect(daemon)
+    tracker._media.document("histogram", "h", {})
+    tracker.log({"a": 1.0})
+    tracker.finish()
+    assert daemon.stream.items == []
+    assert len(daemon.points) == 1
+
+
+def test_what_has_no_room_is_refused_by_name(daemon, connect, caplog):
+    daemon.stop()
+    tracker = connect(daemon)
+    document = {"counts": "x" * (limits.ITEM_DOCUMENT_MAX_BYTES - 100)}
+    with caplog.at_level(logging.WARNING, "tracker_client"):
+        for number in range(limits.CLIENT_ITEMS_BYTES // limits.ITEM_DOCUMENT_MAX_BYTES + 2):
+            tracker._media.document("histogram", f"h{number}", document)
+    assert tracker.status().refused_values >= 1
+    assert any("not recorded" in record.getMessage() for record in caplog.records)
+
+
+def test_an_item_waits_for_its_contents_and_holds_up_nothing():
+    queue = ItemQueue()
+    waiting, plain = ItemDraft("image", "i", None, 1, "{}", None), ItemDraft("histogram", "h", None, 2, "{}")
+    assert queue.announce(waiting)
+    assert queue.announce(plain)
+    assert [item.key for item in queue.place(2, lambda: 7)] == ["h"]
+    assert queue.unfinished == [waiting]
+    waiting.contents = (ContentReference(b"d" * 32, 3, "p"),)
+    placed = queue.complete(waiting)
+    assert (placed.step, placed.automatic_step, placed.contents) == (7, True, waiting.contents)
+    assert queue.unfinished == []
+
+
+def test_contents_that_come_before_the_place_do_not_send_the_item_twice():
+    queue = ItemQueue()
+    draft = ItemDraft("image", "i", None, 1, "{}", None)
+    queue.announce(draft)
+    draft.contents = ()
+    assert queue.complete(draft) is None
+    assert [item.key for item in queue.place(1, lambda: 0)] == ["i"]
+    assert queue.complete(draft) is None
+    assert queue.unfinished == []
+
+
+def test_what_is_given_up_makes_room():
+    queue = ItemQueue()
+    draft = ItemDraft("image", "i", None, 1, "x" * (limits.CLIENT_ITEMS_BYTES - 1_000), None)
+    assert queue.announce(draft)
+    assert not queue.announce(draft)
+    queue.give_up(draft)
+    assert queue.announce(draft)
