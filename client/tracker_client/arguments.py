@@ -40,15 +40,6 @@ def step_number(step: Any) -> int:
         raise
 
 
-def json_object(value: Any) -> Any:
-    """``value`` with texts for keys, all the way down; as for ``json``, what is no container stays."""
-    if isinstance(value, Mapping):
-        return {str(key): json_object(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_object(item) for item in value]
-    return value
-
-
 def strict_json(value: Any, depth: int = JSON_DEPTH_MAX) -> Any:
     """``value`` as any reader of JSON takes it; what is not JSON becomes a text, its secrets masked.
 

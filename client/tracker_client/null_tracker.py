@@ -18,7 +18,7 @@ class NullTracker(Tracker):
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - as in Tracker
         """Do nothing."""
 
-    def log_config(self, config: Mapping[str, Any]) -> None:
+    def log_config(self, config: Any) -> None:
         """Do nothing."""
 
     def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]]) -> None:

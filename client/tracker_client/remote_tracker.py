@@ -9,7 +9,6 @@ not be touched, so ``log`` does nothing and neither does the exit of the child.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -17,8 +16,9 @@ from collections.abc import Mapping
 from time import time_ns
 from typing import Any
 
-from tracker_client.arguments import bounded_seconds, exit_code_for, json_object, step_number
+from tracker_client.arguments import bounded_seconds, exit_code_for, step_number
 from tracker_client.buffer import FAST_ROW_VALUES_MAX, VALUE_BYTES, HeavyRow, StagingBuffer
+from tracker_client.configuration import read_configuration
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.introduction import introduce
 from tracker_client.media import Media
@@ -27,7 +27,6 @@ from tracker_client.settings import ClientSettings
 from tracker_client.status import TrackerStatus
 from tracker_client.tracker import FINISH_TIMEOUT_S, Tracker, exit_code_so_far
 from tracker_client.values import PLAIN, snapshot
-from tracker_protocol import limits
 
 JOIN_GRACE_S = 2.0
 """How much longer than its own deadline ``finish`` waits for the sender's thread."""
@@ -47,7 +46,7 @@ class RemoteTracker(Tracker):
     All methods may be called from any thread, and none raises for bad input.
     """
 
-    def __init__(self, settings: ClientSettings, config: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, settings: ClientSettings, config: Any = None) -> None:
         super().__init__()
         self._settings = settings
         self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
@@ -57,7 +56,7 @@ class RemoteTracker(Tracker):
         self._sender.start()
         if sys.version_info[:2] == (3, 12):
             self._sender.tried.wait(FIRST_TRY_S)
-        if config:
+        if config is not None:
             self.log_config(config)
 
     # ---- logging ---------------------------------------------------------------------------------
@@ -102,24 +101,20 @@ class RemoteTracker(Tracker):
         self._rows.append((at, time_ns(), HeavyRow(row, weight, deferred=deferred), bool(commit)))
         self._staging.make_room()
 
-    def log_config(self, config: Mapping[str, Any]) -> None:
-        """Merge ``config`` into the run's configuration; what is not JSON becomes a text."""
+    def log_config(self, config: Any) -> None:
+        """Merge ``config`` into the run's configuration; see :mod:`tracker_client.configuration`."""
         if self._closed:
             self._count_late_call()
             return
-        try:
-            document = json.dumps(json_object(config), default=str, allow_nan=True)
-            document.encode()
-        except Exception as error:  # noqa: BLE001 - a value's own conversion to text may raise anything
-            self._refusals.refuse("config", f"it cannot be written as JSON ({error!r}); it is not recorded")
-            return
-        if len(document.encode()) > limits.CONFIG_MAX_BYTES:
-            reason = (
-                f"it has {len(document)} characters of JSON; {limits.CONFIG_MAX_BYTES} bytes may be recorded"
-            )
+        read = read_configuration(config)
+        if read is None:
+            reason = f"a {type(config).__name__} has no names and values; it is not recorded"
             self._refusals.refuse("config", reason)
             return
-        self._sender.inbox.put(LogConfig(document))
+        if read.warning:
+            self._refusals.refuse("config", read.warning)
+        if read.values:
+            self._sender.inbox.put(LogConfig(read.document))
 
     # ---- the end ---------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tracker_client.null_tracker import NullTracker
@@ -18,7 +18,7 @@ logger = logging.getLogger("tracker_client")
 def setup_tracker(
     project_name: str | None = None,
     backends: str | Sequence[str] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Any = None,
     outdir: str | os.PathLike[str] | None = None,
     rank: int | None = None,
     run_id: str | None = None,
@@ -31,7 +31,8 @@ def setup_tracker(
         project_name: W&B's project, MLflow's experiment; from the environment or the script's name if None.
         backends: "wandb,mlflow,csv" or a list; "none" gives a :class:`NullTracker`; None lets the
             environment decide, and then the daemon.
-        config: the run's configuration, a nested dict.
+        config: the run's configuration: a nested dict, a dataclass, an ``argparse.Namespace``, OmegaConf's
+            containers, pydantic's or attrs' models …; values whose names are secrets' are masked.
         outdir: where file backends write, on the daemon's host; relative to the working directory.
         rank: this process's rank; detected from the launcher if None.
         run_id: a run to resume or to name; else the daemon chooses.

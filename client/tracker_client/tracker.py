@@ -20,6 +20,7 @@ from typing import Any
 
 from tracker_client.arguments import exit_code_for, exit_code_of
 from tracker_client.backend import TrackerBackend
+from tracker_client.configuration import read_configuration
 from tracker_client.refusals import Refusals
 from tracker_client.status import TrackerStatus
 
@@ -58,9 +59,11 @@ class Tracker:
         """
         self._each("log()", lambda backend: backend.log(metrics, step, commit))
 
-    def log_config(self, config: Mapping[str, Any]) -> None:
-        """Merge ``config`` into the run's configuration."""
-        self._each("log_config()", lambda backend: backend.log_config(config))
+    def log_config(self, config: Any) -> None:
+        """Merge ``config`` into the run's configuration: a nested dict, a dataclass or the like."""
+        read = None if isinstance(config, Mapping) else read_configuration(config)
+        values = config if read is None else read.values
+        self._each("log_config()", lambda backend: backend.log_config(values))
 
     def _each(self, method: str, call: Callable[[TrackerBackend], None]) -> None:
         if self._closed:

@@ -11,6 +11,8 @@ METRICS_PER_ROW_MAX = 16_384
 """More than this in one ``log()`` call would not fit one message."""
 TEXT_VALUE_MAX_CHARACTERS = 4_096
 CONFIG_MAX_BYTES = 192 * 1024
+CONFIG_ARRAY_VALUES_MAX = 1_000
+"""A larger array in a configuration is told by its shape."""
 STEP_MAX = 2**62
 OCCURRENCES_PER_STEP_MAX = 16
 
