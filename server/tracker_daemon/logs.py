@@ -16,6 +16,11 @@ from structlog.typing import Processor
 LogFormat = Literal["auto", "console", "json"]
 TIMESTAMP_FORMAT = "iso"
 
+# structlog's own would write the frames' variables too, and with them whatever secret one of them holds.
+_traceback = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+
 
 def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -> None:
     """Send events of ``level`` and above to ``stream`` (stderr when None).
@@ -60,5 +65,5 @@ def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -
 def _rendering(log_format: LogFormat, target: TextIO) -> list[Processor]:
     terminal = target.isatty()
     if log_format == "json" or (log_format == "auto" and not terminal):
-        return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        return [_traceback, structlog.processors.JSONRenderer()]
     return [structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)]

@@ -80,6 +80,23 @@ def test_an_exception_stays_one_json_line() -> None:
     assert "broken" in line
 
 
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_an_exception_tells_no_variable_of_its_frames(log_format: str) -> None:
+    def fail(api_key: str) -> None:
+        raise ValueError(f"a key of {len(api_key)} characters")
+
+    stream = io.StringIO()
+    logs.configure("info", log_format, stream)  # type: ignore[arg-type]
+    secret = "s3cret-value"
+    try:
+        fail(secret)
+    except ValueError:
+        structlog.get_logger().exception("it failed")
+        logging.getLogger("library").exception("it failed too")
+    assert "12 characters" in stream.getvalue()
+    assert secret not in stream.getvalue()
+
+
 def test_the_console_has_no_colours_outside_a_terminal() -> None:
     stream = io.StringIO()
     logs.configure("info", "console", stream)
