@@ -136,7 +136,14 @@ def _may_see(own: BackendVariables | None, name: str) -> bool:
 
 def _project_file(directory: Path) -> Path | None:
     candidates = (above / PROJECT_FILE for above in (directory, *directory.parents))
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if _is_file(path)), None)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except PermissionError:  # withheld from the daemon, as a service's ProtectHome= does: nothing is there
+        return False
 
 
 def _own_credentials(directory: str | None, own: BackendVariables) -> dict[str, str]:
@@ -154,7 +161,7 @@ def _own_credentials(directory: str | None, own: BackendVariables) -> dict[str, 
 
 def _own_values(path: Path | None, own: BackendVariables) -> dict[str, str]:
     """The variables of ``path`` that the backend takes; a file that is not there has none."""
-    if path is None or not path.is_file():
+    if path is None or not _is_file(path):
         return {}
     try:
         values = dotenv_values(path)

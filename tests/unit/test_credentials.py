@@ -154,3 +154,11 @@ def test_credentials_that_cannot_be_read_are_refused_with_what_to_look_at(tmp_pa
     environ = {"CREDENTIALS_DIRECTORY": str(tmp_path / "nowhere")}
     with pytest.raises(BackendRefused, match="LoadCredential"):
         child_environment("wandb", environ, directory=tmp_path, home=tmp_path)
+
+
+def test_a_home_that_is_withheld_from_the_daemon_has_no_credentials(tmp_path, monkeypatch):
+    def withheld(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.is_file", withheld)  # root, as whom tests may run, is refused nothing
+    assert child_environment("wandb", {"PATH": "/bin"}, directory=tmp_path, home=tmp_path) == {"PATH": "/bin"}
