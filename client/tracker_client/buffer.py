@@ -19,11 +19,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
+from types import MappingProxyType
 
+from tracker_client.histogram import Histogram
 from tracker_client.values import Row
 
 ROW_BYTES = 350
@@ -31,22 +33,34 @@ ROW_BYTES = 350
 VALUE_BYTES = 75
 FAST_ROW_VALUES_MAX = 64
 FAST_ROW_BYTES_MAX = ROW_BYTES + FAST_ROW_VALUES_MAX * VALUE_BYTES
+NO_ITEMS: Mapping[str, Histogram] = MappingProxyType({})
 DROP_AT_ONCE_SHARE = 16
 """A full buffer makes room for this fraction of itself, so that the next calls are fast again."""
 
 
 class HeavyRow:
-    """A row that is not on the fast path, with its weight in values; ``deferred``: some are on a device."""
+    """A row that is not on the fast path, with its weight in values; ``deferred``: some are on a device.
 
-    __slots__ = ("deferred", "row", "weight")
+    ``items`` are what it holds beside numbers and texts, by their keys.
+    """
 
-    def __init__(self, row: Row, weight: int, *, deferred: bool) -> None:
+    __slots__ = ("deferred", "items", "row", "weight")
+
+    def __init__(
+        self, row: Row, weight: int, *, deferred: bool, items: Mapping[str, Histogram] = NO_ITEMS
+    ) -> None:
         self.row = row
         self.weight = weight
         self.deferred = deferred
+        self.items = items
 
     def __len__(self) -> int:
         return self.weight
+
+    @property
+    def points(self) -> int:
+        """How many values it has."""
+        return len(self.row)
 
 
 Entry = tuple[int | None, int, Row | HeavyRow, bool]
@@ -58,6 +72,12 @@ def row_of(entry: Entry) -> Row:
     """The values of ``entry``."""
     payload = entry[2]
     return payload.row if isinstance(payload, HeavyRow) else payload
+
+
+def points_of(entry: Entry) -> int:
+    """How many values ``entry`` has."""
+    payload = entry[2]
+    return payload.points if isinstance(payload, HeavyRow) else len(payload)
 
 
 @dataclass(frozen=True)
@@ -182,4 +202,4 @@ def _weight_bytes(entries: list[Entry]) -> int:
 
 
 def _points(entries: Iterable[Entry]) -> int:
-    return sum(len(row_of(entry)) for entry in entries)
+    return sum(map(points_of, entries))

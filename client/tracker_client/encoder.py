@@ -104,6 +104,7 @@ class _OpenBlock:
     group: object
     is_text: bool
     automatic: bool
+    own: bool
     steps: array[int] = field(default_factory=lambda: array("q"))
     times: array[int] = field(default_factory=lambda: array("q"))
     numbers: array[float] = field(default_factory=lambda: array("d"))
@@ -135,7 +136,7 @@ class Encoder:
             return []
         values = row.values
         try:
-            if PLAIN.issuperset(map(type, values.values())):
+            if not row.own and PLAIN.issuperset(map(type, values.values())):
                 return self._add_numbers(row, (tuple(values), row.automatic))
             return self._add_mixed(row)
         except Exception as error:  # noqa: BLE001 - a key's hash and comparison are the user's code
@@ -200,14 +201,14 @@ class Encoder:
 
     def _group(self, row: LoggedRow, keys: tuple[int, ...], *, is_text: bool) -> object:
         """Rows of one group may share a block. The group of a whole numeric row needs no look-up of names."""
-        if not is_text and len(keys) == len(row.values):
+        if not is_text and not row.own and len(keys) == len(row.values):
             return (tuple(row.values), row.automatic)
-        return (keys, row.automatic, is_text)
+        return (keys, row.automatic, is_text, row.own)
 
     def _open_block(
         self, keys: tuple[int, ...], group: object, opening: int, row: LoggedRow, *, is_text: bool
     ) -> _OpenBlock:
-        block = _OpenBlock(keys, group, is_text, row.automatic)
+        block = _OpenBlock(keys, group, is_text, row.automatic, row.own)
         for key in keys:
             earlier = self._owner.get(key)
             if earlier is not None:
@@ -304,6 +305,7 @@ def _number_block(block: _OpenBlock) -> pb.Block:
         times=_little_endian(block.times),
         values=_little_endian(block.numbers),
         automatic_steps=block.automatic,
+        own=block.own,
     )
 
 

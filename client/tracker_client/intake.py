@@ -11,11 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tracker_client.buffer import NO_SHIFT, Entry, HeavyRow, StagingBuffer, row_of
+from tracker_client.attachment import AttachedRow, Attachment
+from tracker_client.buffer import NO_SHIFT, Entry, HeavyRow, StagingBuffer, points_of
 from tracker_client.encoder import Body, Encoder
 from tracker_client.items import ItemDraft, ItemQueue, PlacedItem
 from tracker_client.refusals import Refusals
-from tracker_client.rows import RowAssembler
+from tracker_client.row_items import items_of
+from tracker_client.rows import LoggedRow, RowAssembler
 from tracker_client.unacknowledged import Unacknowledged
 from tracker_client.values import Row, Value
 
@@ -61,7 +63,7 @@ class Intake:
     @property
     def blocked_points(self) -> int:
         """How many values wait in taken rows."""
-        return sum(len(row_of(entry)) for entry in self._blocked)
+        return sum(map(points_of, self._blocked))
 
     @property
     def has_staged_rows(self) -> bool:
@@ -133,8 +135,7 @@ class Intake:
 
     def finish(self, exit_code: int) -> int:
         """Close the pending row and the stream; the sequence of the last batch."""
-        for row in self._rows.close():
-            self._keep(self.encoder.add(row))
+        self._take_rows(self._rows.end())
         self._keep(self.encoder.close())
         self._keep([self.encoder.finish(exit_code)])
         return self.held.next_sequence - 1
@@ -145,8 +146,7 @@ class Intake:
         shift, entries = (NO_SHIFT, self._blocked) if self._blocked else self._staging.take(SLICE_ROWS)
         self._blocked = []
         if shift != NO_SHIFT:
-            for row in self._rows.skip(shift):
-                self._keep(self.encoder.add(row))
+            self._take_rows(self._rows.skip(shift))
         announced = self.items.announced
         for position, entry in enumerate(entries):
             if announced and announced[0].time_ns <= entry[1]:
@@ -155,14 +155,23 @@ class Intake:
             if resolved is None:
                 self._blocked = entries[position:]
                 return
-            for row in self._rows.add(resolved):
-                self._keep(self.encoder.add(row))
+            self._take_rows(self._rows.add(resolved))
+
+    def _take_rows(self, rows: list[LoggedRow]) -> None:
+        for row in rows:
+            if row.own and not self.items.recorded:
+                continue
+            self._keep(self.encoder.add(row))
+            if row.items and self.items.recorded:
+                self._send_items(items_of(row, self._refusals))
 
     def _resolve(self, entry: Entry) -> Entry | None:
         """The entry with its deferred values as numbers; None if one is not there yet."""
         payload = entry[2]
         if not isinstance(payload, HeavyRow) or not payload.deferred:
             return entry
+        if isinstance(payload, Attachment):
+            return self._resolve_attachment(entry, payload)
         if not all(_is_ready(value) for value in payload.row.values()):
             return None
         row: Row = {}
@@ -171,7 +180,18 @@ class Intake:
                 row[key] = value if isinstance(value, (float, int, str)) else value.value()
             except Exception as error:  # noqa: BLE001 - the device's library may raise anything
                 self._refusals.refuse(key, f"reading it from its device raised {error!r}")
-        return entry[0], entry[1], row, entry[3]
+        resolved = HeavyRow(row, len(row), deferred=False, items=payload.items) if payload.items else row
+        return entry[0], entry[1], resolved, entry[3]
+
+    def _resolve_attachment(self, entry: Entry, attachment: Attachment) -> Entry | None:
+        if not _is_ready(attachment):
+            return None
+        try:
+            return entry[0], entry[1], attachment.resolve(), entry[3]
+        except Exception as error:  # noqa: BLE001 - the device's library may raise anything
+            reason = f"reading a model's statistics from their device raised {error!r}"
+            self._refusals.refuse("watch()", reason, values=attachment.points)
+            return entry[0], entry[1], AttachedRow({}, {}), entry[3]
 
     # ---- memory ----------------------------------------------------------------------------------
 
@@ -185,7 +205,7 @@ class Intake:
         self._staging.set_budget(max(0, self._buffer_bytes - self.held.held_bytes))
 
 
-def _is_ready(value: Value) -> bool:
+def _is_ready(value: Value | Attachment) -> bool:
     if isinstance(value, (float, int, str)):
         return True
     try:

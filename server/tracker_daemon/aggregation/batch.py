@@ -23,7 +23,7 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 class Rows:
     """n rows that share k metrics: ``steps`` and ``times_ns`` are (n,), ``values`` (n, k).
 
-    ``keys`` index the stream's dictionary of names.
+    ``keys`` index the stream's dictionary of names. ``own``: nothing is to be computed of them.
     """
 
     keys: tuple[int, ...]
@@ -31,6 +31,7 @@ class Rows:
     times_ns: NDArray[np.int64]
     values: NDArray[np.float64]
     automatic_steps: bool
+    own: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,7 +106,7 @@ def _decode_block(block: pb.Block, known: int) -> Rows:
             f"a block of {len(steps)} rows and {len(keys)} metrics has {len(block.values)} bytes of values"
         )
     values = np.frombuffer(block.values, "<f8").reshape(len(steps), len(keys))
-    return Rows(keys, steps, times, values, block.automatic_steps)
+    return Rows(keys, steps, times, values, block.automatic_steps, block.own)
 
 
 def _decode_texts(block: pb.TextBlock, known: int) -> TextRows:

@@ -9,8 +9,9 @@ and the same records, bit for bit.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -38,7 +39,7 @@ class StreamFold:
     attempt: int
     names: list[str]
     dropped_points: int = 0
-    text_highs: dict[str, list[int]] = field(default_factory=dict)
+    own_highs: dict[str, list[int]] = field(default_factory=dict)
     plans: dict[tuple[int, ...], tuple[PlanPart, ...]] = field(default_factory=dict)
     known: set[str] = field(init=False)
 
@@ -129,7 +130,10 @@ class RunFold:
             self.books.count_late(source.rank, batch.points)
             return
         for block in batch.rows:
-            self._rows(source, attempt, block, now_ns)
+            if block.own:
+                self._own_rows(source, attempt, block)
+            else:
+                self._rows(source, attempt, block, now_ns)
         for texts in batch.texts:
             self._texts(source, attempt, texts)
         if attempt is self.attempt:
@@ -205,25 +209,40 @@ class RunFold:
             self.automatic_keys.popitem(last=False)
 
     def _texts(self, source: StreamFold, attempt: Attempt, block: TextRows) -> None:
-        """Texts are own values: they wait for nobody, but share the record of their step."""
+        """Texts are own values: nobody is waited for."""
+        rank = source.rank
+        recorded = rank == self.rules.primary_rank or self.rules.records(rank)
+        for key, time_ns, column, text in self._own_cells(source, attempt, block, recorded=recorded):
+            attempt.extras_at(key, time_ns).texts[column] = text
+
+    def _own_rows(self, source: StreamFold, attempt: Attempt, block: Rows) -> None:
+        """Numbers that are to stay as they are, from the ranks whose items are recorded."""
+        recorded = self.rules.records_items(source.rank)
+        for key, time_ns, column, number in self._own_cells(source, attempt, block, recorded=recorded):
+            if not attempt.is_computed(column):
+                attempt.extras_at(key, time_ns).numbers[column] = float(number)
+
+    def _own_cells(
+        self, source: StreamFold, attempt: Attempt, block: Rows | TextRows, *, recorded: bool
+    ) -> Iterator[tuple[Key, int, str, Any]]:
+        """Where each value goes, as (step and occurrence), time, name: into the record of its step."""
         names = source.names_of(block.keys)
         if names is None:
             self._reject_unnamed(source, block)
             return
         self.books.folded += len(block.keys) * len(block.steps)
-        rank = source.rank
-        if rank != self.rules.primary_rank and not self.rules.records(rank):
+        if not recorded:
             return
+        rank, primary = source.rank, source.rank == self.rules.primary_rank
         axis = zip(block.steps.tolist(), block.times_ns.tolist(), strict=True)
-        for (step, time_ns), texts in zip(axis, block.values, strict=True):
-            for name, text in zip(names, texts, strict=True):
-                occurrence = _text_occurrence(source.text_highs.setdefault(name, []), step)
+        for (step, time_ns), values in zip(axis, block.values, strict=True):
+            for name, value in zip(names, values, strict=True):
+                occurrence = _own_occurrence(source.own_highs.setdefault(name, []), step)
                 if occurrence >= limits.OCCURRENCES_PER_STEP_MAX:
                     self.books.folded -= 1
                     attempt.reject_repeats(rank, name, step, 1)
                     continue
-                column = name if rank == self.rules.primary_rank else rank_column(name, rank)
-                attempt.extras_at((step, occurrence), time_ns).texts[column] = text
+                yield (step, occurrence), time_ns, name if primary else rank_column(name, rank), value
 
     def flushed(self, stream: bytes, now_ns: int) -> None:
         """A stream without news says that all it logged has been sent."""
@@ -295,8 +314,8 @@ class RunFold:
         return self.attempt.membership.over()
 
 
-def _text_occurrence(highs: list[int], step: int) -> int:
-    """The rule of :mod:`tracker_daemon.aggregation.occurrence`, for one metric's texts."""
+def _own_occurrence(highs: list[int], step: int) -> int:
+    """The rule of :mod:`tracker_daemon.aggregation.occurrence`, for one metric's own values."""
     occurrence = sum(high >= step for high in highs)
     if occurrence < len(highs):
         highs[occurrence] = step

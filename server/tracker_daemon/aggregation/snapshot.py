@@ -36,7 +36,7 @@ def dump(fold: RunFold) -> bytes:
             "books": _dump_books(fold.books),
             "next_ordinal": fold.emitter.next_ordinal,
             "streams": [
-                [stream, s.rank, s.attempt, s.names, s.dropped_points, s.text_highs]
+                [stream, s.rank, s.attempt, s.names, s.dropped_points, s.own_highs]
                 for stream, s in fold.streams.items()
             ],
             "next_step": fold.next_step,

@@ -120,8 +120,9 @@ class Client:
         values: Mapping[str, Sequence[float]],
         times: Sequence[int],
         automatic: bool,
+        own: bool = False,
     ) -> None:
-        block = self.body.blocks.add(automatic_steps=automatic)
+        block = self.body.blocks.add(automatic_steps=automatic, own=own)
         block.keys.extend(self.key(name) for name in values)
         block.steps = np.array(steps, "<i8").tobytes()
         block.times = np.array(times, "<i8").tobytes()
@@ -186,6 +187,13 @@ class Scenario:
     def log(self, rank: int, step: int, values: Mapping[str, float] | None = None, **more: float) -> None:
         """The rank logs one row, in a batch of its own."""
         self.log_rows(rank, [step], {name: [value] for name, value in {**(values or {}), **more}.items()})
+
+    def log_own(self, rank: int, step: int, values: Mapping[str, float]) -> None:
+        """The rank logs values of which nothing is to be computed, in a batch of their own."""
+        client = self.clients[rank]
+        columns = {name: [value] for name, value in values.items()}
+        client.add_rows([step], columns, [step * SECOND], False, own=True)
+        self.send(rank, client)
 
     def log_rows(
         self,

@@ -199,3 +199,19 @@ def test_batches_say_what_was_dropped_and_whether_all_is_sent():
     assert wire.encoder.close(flushed=True) == []
     last = pb.BatchBody.FromString(wire.encoder.finish(-3).data)
     assert (last.finish, last.flushed) == (-3, True)
+
+
+def test_own_rows_have_blocks_of_their_own_that_say_so():
+    wire = Wire()
+    for row in (
+        LoggedRow(1, 0, {"a": 1.0}, automatic=False),
+        LoggedRow(1, 0, {"a": 2.0}, automatic=False, own=True),
+        LoggedRow(1, 0, {"b": 3.0}, automatic=False, own=True),
+        LoggedRow(2, 0, {"a": 4.0}, automatic=False),
+    ):
+        wire.bodies += wire.encoder.add(row)
+    wire.close()
+    blocks = [block for message in wire.messages for block in message.blocks]
+    assert [(block.own, list(array("d", block.values))) for block in blocks] == [
+        (False, [1.0]), (True, [2.0]), (True, [3.0]), (False, [4.0]),
+    ]  # fmt: skip

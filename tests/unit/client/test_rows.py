@@ -1,5 +1,7 @@
 """Steps and pending rows."""
 
+from tracker_client.attachment import AttachedRow
+from tracker_client.buffer import StepShift
 from tracker_client.rows import RowAssembler
 from tracker_protocol import limits
 
@@ -75,3 +77,60 @@ def test_a_pending_row_does_not_grow_without_bound():
         if number % 4096 == 0:
             rows += assembler.add((1, 0, {f"{number}/{key}": 1 for key in range(4096)}, False))
     assert rows
+
+
+def attached(values, **items):
+    return AttachedRow(values, items)
+
+
+def assemble_with_attachments(calls):
+    """(step, values, own) of the rows that ``calls`` make, the end included."""
+    assembler = RowAssembler(0)
+    rows = []
+    for number, (step, payload, *commit) in enumerate(calls):
+        rows += assembler.add((step, number, payload, *(commit or [not isinstance(payload, AttachedRow)])))
+    rows += assembler.end()
+    return [(row.step, row.values, row.own) for row in rows]
+
+
+def test_what_is_attached_has_the_step_of_the_row_that_the_next_committing_call_makes():
+    calls = [
+        (None, {"a": 1}),
+        (None, attached({"norm": 1})),
+        (70, {"a": 2}),
+        (71, {"b": 1}, False),
+        (None, attached({"norm": 2})),
+        (72, {"b": 2}, False),
+        (72, {"a": 3}),
+        (None, {"a": 4}),
+    ]
+    assert assemble_with_attachments(calls) == [
+        (0, {"a": 1}, False),
+        (70, {"a": 2}, False),
+        (70, {"norm": 1}, True),
+        (71, {"b": 1}, False),
+        (72, {"b": 2, "a": 3}, False),
+        (72, {"norm": 2}, True),
+        (73, {"a": 4}, False),
+    ]
+
+
+def test_what_is_attached_twice_before_a_commit_is_there_once_as_it_was_last():
+    calls = [(None, attached({"x": 1, "y": 1})), (None, attached({"x": 2})), (4, {"a": 0})]
+    assert assemble_with_attachments(calls) == [(4, {"a": 0}, False), (4, {"x": 2, "y": 1}, True)]
+
+
+def test_what_no_call_follows_has_the_step_of_the_pending_row_or_the_next():
+    assert assemble_with_attachments([(9, {"a": 0}), (None, attached({"x": 1}))])[1:] == [
+        (10, {"x": 1}, True)
+    ]
+    calls = [(9, {"a": 0}, False), (None, attached({"x": 1}))]
+    assert assemble_with_attachments(calls) == [(9, {"a": 0}, False), (9, {"x": 1}, True)]
+
+
+def test_what_is_attached_survives_the_loss_of_the_rows_before_it():
+    assembler = RowAssembler(0)
+    assembler.add((None, 0, attached({"x": 1}), False))
+    assert assembler.skip(StepShift(None, 5)) == []
+    assert [row.step for row in assembler.add((None, 1, {"a": 1}, True))] == [5, 5]
+    assert not assembler.has_pending
