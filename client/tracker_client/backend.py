@@ -54,6 +54,9 @@ class TrackerBackend(ABC):
     def watch(self, model: Any, **kwargs: Any) -> None:  # noqa: B027 - optional
         """Follow a model's parameters; does nothing unless overridden."""
 
+    def unwatch(self, model: Any = None) -> None:  # noqa: B027 - optional
+        """Follow a model, or all, no more; does nothing unless overridden."""
+
 
 def register_backend(name: str, cls: type[TrackerBackend]) -> None:
     """Make ``cls`` usable as ``backends="name"`` by the ``setup_tracker`` calls that follow.

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracker_client.status import TrackerStatus
-from tracker_client.tracker import FINISH_TIMEOUT_S, Tracker
+from tracker_client.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker
 
 
 class NullTracker(Tracker):
@@ -30,7 +30,12 @@ class NullTracker(Tracker):
     def log_artifacts(self, artifacts: Mapping[str, Any]) -> None:
         """Do nothing."""
 
-    def watch(self, model: Any, **kwargs: Any) -> None:
+    def watch(
+        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
+    ) -> None:
+        """Do nothing."""
+
+    def unwatch(self, model: Any = None) -> None:
         """Do nothing."""
 
     def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:

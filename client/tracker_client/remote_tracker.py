@@ -13,22 +13,22 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from functools import partial
 from time import time_ns
 from typing import Any
 
 from tracker_client.arguments import bounded_seconds, exit_code_for, step_number
+from tracker_client.attachment import Attachment
 from tracker_client.buffer import FAST_ROW_VALUES_MAX, VALUE_BYTES, HeavyRow, StagingBuffer
 from tracker_client.configuration import read_configuration
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.introduction import introduce
 from tracker_client.media import Media
-from tracker_client.script_backends import Construct, ScriptBackends
 from tracker_client.sender import Finish, LogConfig, Sender
 from tracker_client.settings import ClientSettings
 from tracker_client.status import TrackerStatus
-from tracker_client.tracker import FINISH_TIMEOUT_S, Tracker, exit_code_so_far
+from tracker_client.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker, exit_code_so_far
 from tracker_client.values import PLAIN, snapshot
+from tracker_client.watch import Watches
 
 JOIN_GRACE_S = 2.0
 """How much longer than its own deadline ``finish`` waits for the sender's thread."""
@@ -53,11 +53,9 @@ class RemoteTracker(Tracker):
         self._settings = settings
         self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
         self._rows = self._staging.rows
-        self._scripts = ScriptBackends(_constructors(settings, config), self._refusals)
-        self._sender = Sender(settings, introduce(settings), self._staging, self._refusals, self._scripts)
-        is_primary = settings.rank.rank == (settings.primary_rank or 0)
-        self._scripts.start(self._sender.inbox.put, at_once=settings.script_classes.sure and is_primary)
+        self._sender = Sender(settings, introduce(settings), self._staging, self._refusals)
         self._media = Media(self._sender.intake.items, self._refusals)
+        self._watches = Watches(self._attach, self._wants_items, self._refusals)
         self._sender.start()
         if sys.version_info[:2] == (3, 12):
             self._sender.tried.wait(FIRST_TRY_S)
@@ -121,6 +119,30 @@ class RemoteTracker(Tracker):
         if read.values:
             self._sender.inbox.put(LogConfig(read.document))
 
+    def watch(
+        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
+    ) -> None:
+        """Record how a model's gradients and parameters are distributed; see :meth:`Tracker.watch`."""
+        if self._closed:
+            self._count_late_call()
+            return
+        try:
+            self._watches.watch(model, log, log_freq, **kwargs)
+        except Exception as error:  # noqa: BLE001 - a model is the user's code, and training must go on
+            self._refusals.refuse("watch()", f"it raised {error!r}; this model may be watched in part only")
+
+    def unwatch(self, model: Any = None) -> None:
+        """Watch this model (or these) no more, by default all of them; ``finish`` does so too."""
+        self._watches.unwatch(model)
+
+    def _attach(self, attachment: Attachment) -> None:
+        self._rows.append((None, time_ns(), attachment, False))
+        self._staging.make_room()
+
+    def _wants_items(self) -> bool:
+        run = self._sender.run
+        return not self._closed and (run is None or run.records_items)
+
     # ---- the end ---------------------------------------------------------------------------------
 
     def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
@@ -131,15 +153,10 @@ class RemoteTracker(Tracker):
             wait: "recorded" until the daemon has everything durably, "delivered" until its backends
                 have it too.
             timeout: how many seconds to wait at most; what is unacknowledged then is named in a warning.
-
-        The primary rank's also waits until the classes that ``register_backend`` named have had every record
-        and have finished: with the run's end, where the other ranks end within a few seconds; else with all
-        that is recorded once no value of the primary rank waits for another rank's any more (the daemon's
-        ``partial_after_s`` at the latest). What other ranks log after that is not given to them. When the
-        time is over they finish with what they have.
         """
         if not self._close_once():
             return
+        self._watches.unwatch()
         if wait not in WAITS:
             logger.warning("finish(wait=%r): it is one of %s; waiting until recorded", wait, WAITS)
         timeout = bounded_seconds(timeout, FINISH_TIMEOUT_S)
@@ -201,7 +218,6 @@ class RemoteTracker(Tracker):
             refused_values=self._refusals.count,
             calls_after_finish=late,
             connections=sender.connections,
-            backend_failures=self._scripts.failures,
             problem=sender.problem,
         )
 
@@ -245,18 +261,6 @@ class RemoteTracker(Tracker):
         global _forked_from_tracker  # noqa: PLW0603 - what a fork changes is the process itself
         super()._make_inert()
         _forked_from_tracker = True
-
-
-def _constructors(settings: ClientSettings, config: Mapping[str, Any] | None) -> dict[str, Construct]:
-    """How the script's classes are made for this run."""
-    described = {
-        "project_name": settings.project,
-        "config": dict(config or {}),
-        "outdir": settings.outdir or settings.working_directory,
-        "rank": settings.rank.rank,
-    }
-    classes = settings.script_classes.by_name
-    return {name: partial(found.construct, **described) for name, found in classes.items()}
 
 
 def is_forked_child() -> bool:

@@ -25,6 +25,8 @@ from tracker_client.refusals import Refusals
 from tracker_client.status import TrackerStatus
 
 FINISH_TIMEOUT_S = 60.0
+LOG_FREQ = 100
+"""In how many backward passes a watched model's parameters are measured once."""
 
 logger = logging.getLogger("tracker_client")
 _trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
@@ -64,6 +66,38 @@ class Tracker:
         read = None if isinstance(config, Mapping) else read_configuration(config)
         values = config if read is None else read.values
         self._each("log_config()", lambda backend: backend.log_config(values))
+
+    def watch(
+        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
+    ) -> None:
+        """Record how a model's gradients and parameters are distributed, every ``log_freq`` backward passes.
+
+        For each parameter: ``gradients/<parameter>/norm``, ``/mean``, ``/std`` (the population's), ``/min``
+        and ``/max`` over its finite values, ``/nonfinite``, how many the others are, and a histogram of 64
+        bins, ``gradients/<parameter>``; and the same under ``parameters/``. They belong to the step of the
+        next call of ``log()`` that commits, and come from the primary rank (and from those that
+        ``item_ranks`` names, whose rank joins the name); nothing is computed of them across ranks.
+
+        Gradients are those at the end of the backward pass: accumulated over micro-batches so far, reduced
+        over the ranks under DDP (unless in ``no_sync``) and FSDP, as a gradient scaler has scaled them,
+        before clipping. Under FSDP each rank sees its own shards, without communication: the first
+        version's flat parameters, or what they hold of each parameter; the second's local parts. Watch
+        after wrapping. Of a sparse gradient the stored values are taken, those of each look-up apart on an
+        accelerator; of a complex tensor the moduli. Frozen parameters have no gradient, and are measured
+        beside the others.
+
+        Args:
+            model: a ``torch.nn.Module``, or several; names of the second begin with ``model1.``, and so on.
+            log: "gradients", "parameters", "all", or None for nothing.
+            log_freq: in how many backward passes that reach a parameter it is measured once.
+            **kwargs: ``idx``, the number that ``model<idx>.`` is made of; W&B's ``criterion`` and
+                ``log_graph`` have no effect.
+        """
+        self._each("watch()", lambda backend: backend.watch(model, log=log, log_freq=log_freq, **kwargs))
+
+    def unwatch(self, model: Any = None) -> None:
+        """Watch this model (or these) no more, by default all of them; ``finish`` does so too."""
+        self._each("unwatch()", lambda backend: backend.unwatch(model))
 
     def _each(self, method: str, call: Callable[[TrackerBackend], None]) -> None:
         if self._closed:
