@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -52,6 +53,7 @@ class MlflowServer:
             **os.environ,
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_ALLOWED_HOST_ADDRESSED_ARTIFACT_SCHEMES": "mlflow-artifacts,http",
         }
         with (self.home / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -87,13 +89,18 @@ class Gateway:
 
     server: MlflowServer
     admit: Callable[[dict[str, str]], int | None] = lambda headers: None
+    tls: ssl.SSLContext | None = None
     headers: list[dict[str, str]] = field(default_factory=list)
     """Those of each request that came."""
+    requests: list[str] = field(default_factory=list)
+    """Method and path of each."""
     refusal: dict[str, str] = field(default_factory=lambda: {"message": "no entry"})
 
     def __enter__(self) -> Self:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
+        if self.tls is not None:
+            self._http.socket = self.tls.wrap_socket(self._http.socket, server_side=True)
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
         return self
 
@@ -103,7 +110,7 @@ class Gateway:
 
     @property
     def uri(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._http.server_port}"
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         gateway = self
@@ -113,6 +120,7 @@ class Gateway:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 sent = {name.lower(): value for name, value in self.headers.items()}
                 gateway.headers.append(sent)
+                gateway.requests.append(f"{self.command} {self.path}")
                 refused = gateway.admit(sent)
                 if refused is not None:
                     self._answer(refused, json.dumps(gateway.refusal).encode(), "application/json")

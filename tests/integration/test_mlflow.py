@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 sys.path.insert(0, str(Path(__file__).parent))
-from mlflow_server import Gateway, MlflowServer
+from mlflow_server import Gateway
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
@@ -30,13 +30,6 @@ from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendRefused, BackendUnavailable
 
 TIME_NS = 1_700_000_000_000_000_000
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = MlflowServer(tmp_path_factory.mktemp("mlflow-server")).start()
-    yield server
-    server.kill()
 
 
 @pytest.fixture(autouse=True)

@@ -10,23 +10,29 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shlex
-import ssl
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
+from tracker_daemon.backends.mlflow_authentication import (
+    TokenSource,
+    api_key,
+    prepare_tls,
+    register_api_key_header,
+    sent_with,
+    tls_refusal,
+)
 from tracker_daemon.credentials import without_user_information
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
-from tracker_protocol import limits
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
+    from requests import RequestException
 
 T = TypeVar("T")
 
@@ -34,13 +40,13 @@ DATABASE_FILE = "mlflow.db"
 ARTIFACT_DIRECTORY = "mlartifacts"
 
 _SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
-_API_KEY_VARIABLES = ("AMSC_API_KEY", "AM_SC_API_KEY")
 _UNAUTHENTICATED = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _FORBIDDEN = {"PERMISSION_DENIED"}
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}
 _INVALID = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 _UNCLASSIFIED = {"INTERNAL_ERROR"}
 _PASSING = {"TEMPORARILY_UNAVAILABLE"}
+_BAD_STATUSES = {400, 413, 414, 422}
 _CODE_OF_STATUS = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "ENDPOINT_NOT_FOUND"}
 
 
@@ -101,13 +107,14 @@ class MlflowConnection:
     def __init__(self, address: StoreAddress, environ: Mapping[str, str]) -> None:
         self.address = address
         self._environ = environ
-        self._token = _TokenSource(environ)
-        self._token.renew()
-        self._api_key = _api_key(environ) if address.is_http else None
-        if address.is_http and _is_true(environ.get("MLFLOW_TRACKING_INSECURE_TLS", "")):
-            _silence_tls_warnings()
+        self._token = TokenSource(environ)
+        self._api_key = None
+        if address.is_http:
+            self._token.renew()
+            self._api_key = api_key(environ)
+            prepare_tls(environ)
         if self._api_key:
-            _register_api_key_header()
+            register_api_key_header()
         self._client = self._connect()
 
     def call(self, action: Callable[[MlflowClient], T]) -> T:
@@ -127,8 +134,53 @@ class MlflowConnection:
         except MlflowException as error:
             raise self._translated(error, self._code(error)) from error
 
+    def move_artifacts(self, artifact_uri: str, action: Callable[[ArtifactRepository], T]) -> T:
+        """What ``action`` returns, which moves artifacts to or from ``artifact_uri``; raises as :meth:`call`.
+
+        The key goes along only where they pass through the tracking server: not to another host's store.
+        """
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+        from requests import RequestException  # noqa: PLC0415  # comes with mlflow
+
+        try:
+            return self._move(artifact_uri, action)
+        except RequestException as error:
+            status = error.response.status_code if error.response is not None else None
+            if not (status in _CODE_OF_STATUS and self._token.renew()):
+                raise self._refused_transfer(error, status) from error
+        except MlflowException as error:
+            raise self._translated(error, self._code(error)) from error
+        try:
+            return self._move(artifact_uri, action)
+        except (RequestException, MlflowException) as error:
+            raise BackendUnavailable(f"artifacts cannot be moved to {artifact_uri}: {error}") from error
+
+    def _move(self, artifact_uri: str, action: Callable[[ArtifactRepository], T]) -> T:
+        from mlflow.store.artifact.artifact_repository_registry import (  # noqa: PLC0415
+            get_artifact_repository,
+        )
+
+        with sent_with(self._api_key if self._passes_through(artifact_uri) else None):
+            uri = self.address.uri
+            return action(get_artifact_repository(artifact_uri, tracking_uri=uri, registry_uri=uri))
+
+    def _passes_through(self, artifact_uri: str) -> bool:
+        ours, theirs = urlsplit(self.address.uri), urlsplit(artifact_uri)
+        host, other = (url.netloc.rpartition("@")[2] for url in (ours, theirs))
+        return theirs.scheme in {"mlflow-artifacts", ours.scheme} and other in {"", host}
+
+    def _refused_transfer(self, error: RequestException, status: int | None) -> BackendError:
+        if status in _BAD_STATUSES:
+            return PoisonEntry(f"{self.address.shown} does not take an artifact (HTTP {status})")
+        if status in _CODE_OF_STATUS:
+            return BackendRefused(
+                f"{self.address.shown} does not take artifacts (HTTP {status}); let the daemon's credentials "
+                "write them there"
+            )
+        return BackendUnavailable(f"{self.address.shown} does not take artifacts now: {error}")
+
     def _attempt(self, action: Callable[[MlflowClient], T]) -> T:
-        with _sent_with(self._api_key):
+        with sent_with(self._api_key):
             return action(self._client)
 
     def _connect(self) -> MlflowClient:
@@ -164,15 +216,15 @@ class MlflowConnection:
 
     def _translated(self, error: MlflowException, code: str) -> BackendError:
         where = self.address.shown
-        if code in _UNCLASSIFIED and (cause := _certificate_error(error)) is not None:
-            return BackendRefused(
-                f"{where} shows a certificate that is not trusted ({cause.verify_message}); set "
-                "MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's in the daemon's environment"
-            )
+        if code in _UNCLASSIFIED and self.address.uri.startswith("https://"):
+            refusal = tls_refusal(error, self.address.uri, self._environ)
+            if refusal is not None:
+                return BackendRefused(f"{where} {refusal}")
         if code in _UNAUTHENTICATED:
             return BackendRefused(
                 f"{where} does not take the credentials ({error}); set MLFLOW_TRACKING_TOKEN, "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or AMSC_API_KEY for the daemon"
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, AMSC_API_KEY, or "
+                "MLFLOW_TRACKING_AUTH for the daemon"
             )
         if code in _FORBIDDEN:
             return BackendRefused(
@@ -202,7 +254,7 @@ class MlflowConnection:
 
         path = "/api/2.0/mlflow/experiments/search"
         try:
-            with _sent_with(self._api_key):
+            with sent_with(self._api_key):
                 answer = http_request(
                     get_default_host_creds(self.address.uri), path, "GET", params={"max_results": 1}
                 )
@@ -210,84 +262,6 @@ class MlflowConnection:
             return None
         status: int = answer.status_code
         return status
-
-
-class _TokenSource:
-    """The bearer token: from a file or a command where one is named, read again when it is refused."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._file = environ.get("MLFLOW_TRACKING_TOKEN_FILE", "").strip()
-        self._command = environ.get("MLFLOW_TRACKING_TOKEN_COMMAND", "").strip()
-
-    def renew(self) -> bool:
-        """Read the token anew; whether it is another than before."""
-        if not (self._file or self._command):
-            return False
-        token = self._read()
-        changed = token != os.environ.get("MLFLOW_TRACKING_TOKEN")
-        # MLflow reads it from there at each request, and has no other way to be told.
-        os.environ["MLFLOW_TRACKING_TOKEN"] = token
-        return changed
-
-    def _read(self) -> str:
-        try:
-            if self._file:
-                return Path(self._file).expanduser().read_text(encoding="utf-8").strip()
-            return self._from_command()
-        except (OSError, ValueError, subprocess.SubprocessError) as error:
-            where = self._file or self._command
-            raise BackendRefused(
-                f"the token for MLflow cannot be had from {where!r} ({type(error).__name__}); check "
-                "MLFLOW_TRACKING_TOKEN_FILE or MLFLOW_TRACKING_TOKEN_COMMAND"
-            ) from error
-
-    def _from_command(self) -> str:
-        # The user of the daemon set it, as the user would in a shell.
-        return subprocess.run(  # noqa: S603
-            shlex.split(self._command),
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=limits.MLFLOW_TOKEN_COMMAND_TIMEOUT_S,
-        ).stdout.strip()
-
-
-_current_api_key: ContextVar[str | None] = ContextVar("tracker_mlflow_api_key", default=None)
-_header_registered = False
-
-
-def _register_api_key_header() -> None:
-    """Add the X-Api-Key header, through MLflow's own registry, to the requests made by :func:`_sent_with`."""
-    global _header_registered  # noqa: PLW0603  # the registry is the process's too, and forgets nothing
-    if _header_registered:
-        return
-    from mlflow.tracking.request_header.registry import _request_header_provider_registry  # noqa: PLC0415
-
-    class ApiKeyHeader:
-        def in_context(self) -> bool:
-            return _current_api_key.get() is not None
-
-        def request_headers(self) -> dict[str, str]:
-            return {"X-Api-Key": _current_api_key.get() or ""}
-
-    _request_header_provider_registry.register(ApiKeyHeader)
-    _header_registered = True
-
-
-@contextlib.contextmanager
-def _sent_with(api_key: str | None) -> Iterator[None]:
-    """Requests made meanwhile carry the key, and no others: the process may know other servers."""
-    before = _current_api_key.set(api_key)
-    try:
-        yield
-    finally:
-        _current_api_key.reset(before)
-
-
-def _api_key(environ: Mapping[str, str]) -> str | None:
-    if any(environ.get(f"MLFLOW_TRACKING_TOKEN{kind}") for kind in ("", "_FILE", "_COMMAND")):
-        return None
-    return next((environ[name] for name in _API_KEY_VARIABLES if environ.get(name)), None)
 
 
 @contextlib.contextmanager
@@ -324,27 +298,3 @@ def _sql_errors() -> tuple[type[Exception], ...]:
     except ImportError:  # mlflow-skinny knows servers only
         return ()
     return (SQLAlchemyError,)
-
-
-def _certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
-    """The failed check of a certificate that ``error`` came of, however deep it lies."""
-    pending: list[object] = [error]
-    seen: set[int] = set()
-    while pending:
-        cause = pending.pop()
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return cause
-        if isinstance(cause, BaseException) and id(cause) not in seen:
-            seen.add(id(cause))
-            pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
-    return None
-
-
-def _silence_tls_warnings() -> None:
-    import urllib3  # noqa: PLC0415  # comes with mlflow
-
-    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-
-
-def _is_true(text: str) -> bool:
-    return text.strip().lower() in {"1", "true"}
