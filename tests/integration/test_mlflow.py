@@ -87,8 +87,8 @@ def entry(number, content):
     return OutboxEntry(number, kind, json.dumps(content).encode())
 
 
-def never(state):
-    raise AssertionError("nothing was to be committed on the way")
+def on_the_way(state):
+    """Where the machine is slow, a delivery gives signs of life."""
 
 
 def the_run(client, project):
@@ -117,7 +117,7 @@ def test_a_server_gets_every_kind_of_value_and_says_where_the_run_is(
     )  # fmt: skip
     config = {"text": "é" * 7000, **{f"key{n}": n for n in range(300)}}
     contents = [config, odd, block(["x", "x/mean"], 700), {"status": "FAILED", "reason": "rank 2 was lost"}]
-    backend.deliver([entry(number, content) for number, content in enumerate(contents, 1)], never)
+    backend.deliver([entry(number, content) for number, content in enumerate(contents, 1)], on_the_way)
     run = the_run(client, project)
     assert backend.location() == f"{server.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     assert points(client, run, "x/local") == [(step, float(step)) for step in range(700)]
@@ -235,9 +235,9 @@ def test_a_server_that_calls_everything_bad_pauses_and_costs_no_record(
         gateway.refusal = {"error_code": code, "message": "not like this"}
         gateway.admit = lambda headers: 400
         with pytest.raises(BackendRefused, match="takes nothing"):
-            backend.deliver(entries, never)
+            backend.deliver(entries, on_the_way)
         gateway.admit = lambda headers: None
-        backend.deliver(entries, never)
+        backend.deliver(entries, on_the_way)
         assert backend.set_aside() == ()
     assert points(client, the_run(client, project), "x") == [(step, float(step)) for step in range(10)]
 
@@ -254,7 +254,7 @@ def test_the_api_key_goes_to_the_configured_server_as_a_header_and_nowhere_else(
         monkeypatch.setenv("AM_SC_API_KEY", key)
         backend = make_backend()
         backend.open(describe(), None)
-        backend.deliver([entry(1, block(["x"], 10))], never)
+        backend.deliver([entry(1, block(["x"], 10))], on_the_way)
         assert all(headers["x-api-key"] == key for headers in gateway.headers)
         backend.close()
         script = SEES_ITS_HEADERS.format(ours=gateway.uri, other=elsewhere.uri)
@@ -292,9 +292,9 @@ def test_a_bearer_token_wins_over_the_key_and_is_read_again_from_its_file_when_r
         backend.open(describe(), None)
         wanted[0] = "second"
         with pytest.raises(BackendRefused, match="MLFLOW_TRACKING_TOKEN"):
-            backend.deliver([entry(1, block(["x"], 10))], never)
+            backend.deliver([entry(1, block(["x"], 10))], on_the_way)
         token.write_text("second\n")
-        backend.deliver([entry(1, block(["x"], 10))], never)
+        backend.deliver([entry(1, block(["x"], 10))], on_the_way)
         assert not any("x-api-key" in headers for headers in gateway.headers)
 
 
@@ -307,7 +307,7 @@ def test_a_password_in_the_uri_is_used_and_shown_nowhere(server, make_backend, d
         assert gateway.headers[-1]["authorization"].startswith("Basic ")
         gateway.admit = lambda headers: 403
         with pytest.raises(BackendRefused) as raised:
-            backend.deliver([entry(1, block(["x"], 10))], never)
+            backend.deliver([entry(1, block(["x"], 10))], on_the_way)
         assert "hunter2" not in str(raised.value)
 
 
