@@ -392,7 +392,7 @@ def test_a_run_that_the_script_names_is_continued(opened, client):
 
 def test_entries_that_cannot_be_read_are_poison(opened):
     backend = opened()
-    for kind in EntryKind:
+    for kind in (EntryKind.RECORDS, EntryKind.CONFIG, EntryKind.END):
         with pytest.raises(PoisonEntry, match="entry 1"):
             backend.deliver([OutboxEntry(1, kind, b"\xff[")], no_commit)
 
