@@ -75,18 +75,27 @@ class EndpointFile:
         return self._checked(document)
 
     def _checked(self, document: Any) -> Endpoint:
-        fields = document if isinstance(document, dict) else {}
-        addresses = fields.get("endpoints") or [fields.get("endpoint")]
-        if not isinstance(addresses, list) or not all(map(is_address, addresses)):
-            raise EndpointError(
-                f"{self.path} is not an endpoint file: it names no host:port and no unix:/path"
-            )
-        pem = fields.get("tls_root_pem")
-        token = self.token or fields.get("token")
-        return Endpoint(tuple(addresses), token, pem.encode() if isinstance(pem, str) else None)
+        try:
+            return endpoint_in(document, self.token)
+        except ValueError as error:
+            raise EndpointError(f"{self.path} is not an endpoint file: {error}") from None
 
     def __str__(self) -> str:
         return str(self.path)
+
+
+def endpoint_in(document: Any, token: str | None = None) -> Endpoint:
+    """The endpoint that the JSON of an endpoint file tells; ``token`` goes before the file's.
+
+    Raises:
+        ValueError: it tells none.
+    """
+    fields = document if isinstance(document, dict) else {}
+    addresses = fields.get("endpoints") or [fields.get("endpoint")]
+    if not isinstance(addresses, list) or not all(map(is_address, addresses)):
+        raise ValueError("it names no host:port and no unix:/path")
+    pem = fields.get("tls_root_pem")
+    return Endpoint(tuple(addresses), token or fields.get("token"), pem.encode() if pem else None)
 
 
 def is_address(text: object) -> bool:

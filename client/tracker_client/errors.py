@@ -19,5 +19,13 @@ class EndpointError(TrackerError):
     """No endpoint is configured, it cannot be read, or no daemon answers there."""
 
 
+class EndpointPending(EndpointError):
+    """The daemon of this launch has not said yet where it is; it is about to."""
+
+
+class EmbeddedDaemonFailed(EndpointError):
+    """The daemon that rank 0 started for this launch has ended at once; its own words are in the message."""
+
+
 class DaemonRefused(TrackerError):
     """The daemon answered and does not admit this rank; raised only when ``strict`` is set."""

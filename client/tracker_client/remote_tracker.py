@@ -20,6 +20,7 @@ from tracker_client.arguments import bounded_seconds, exit_code_for, step_number
 from tracker_client.attachment import Attachment
 from tracker_client.buffer import FAST_ROW_VALUES_MAX, VALUE_BYTES, HeavyRow, StagingBuffer
 from tracker_client.configuration import read_configuration
+from tracker_client.embedded import EmbeddedEndpoint
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.introduction import introduce
 from tracker_client.media import Media
@@ -56,6 +57,8 @@ class RemoteTracker(Tracker):
         self._sender = Sender(settings, introduce(settings), self._staging, self._refusals)
         self._media = Media(self._sender.intake.items, self._refusals)
         self._watches = Watches(self._attach, self._wants_items, self._refusals)
+        if isinstance(settings.source, EmbeddedEndpoint):
+            settings.source.prepare()
         self._sender.start()
         if sys.version_info[:2] == (3, 12):
             self._sender.tried.wait(FIRST_TRY_S)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from tracker_client.buffer import StagingBuffer
-from tracker_client.errors import EndpointError
+from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
 from tracker_client.intake import Intake
 from tracker_client.refusals import Refusals
 from tracker_client.settings import ClientSettings
@@ -179,8 +179,11 @@ class Sender:
             endpoint = self._settings.source.read()
             address = endpoint.addresses[self._failures % len(endpoint.addresses)]
             connection = Connection(address, endpoint, self._deliver)
+        except EndpointPending as pending:
+            self._await_endpoint(str(pending), now)
+            return
         except (EndpointError, ValueError) as error:
-            self._lose(str(error), now)
+            self._lose(str(error), now, refused=isinstance(error, EmbeddedDaemonFailed))
             return
         except RuntimeError as error:
             # No thread could be started. In an interpreter that is shutting down none ever will be.
@@ -220,6 +223,12 @@ class Sender:
             delay = random.uniform(0, ceiling)  # noqa: S311 - spreads load
             self._warn_of_outage(now)
         self._connect_at = now + delay
+
+    def _await_endpoint(self, problem: str, now: float) -> None:
+        """The daemon is starting: look again soon, but not all ranks of a large job at once."""
+        self.problem = problem
+        self._warn_of_outage(now)
+        self._connect_at = now + random.uniform(0.5, 1) * max(limits.ENDPOINT_POLL_S, self._jitter_s)  # noqa: S311 - spreads load
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None

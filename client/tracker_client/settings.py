@@ -6,7 +6,9 @@ variable that is set and not empty wins over the rest:
 ==========================  ========================================================================
 setting                     variables
 ==========================  ========================================================================
-endpoint                    TRACKER_ENDPOINT, TRACKER_ENDPOINT_FILE
+endpoint                    TRACKER_ENDPOINT, TRACKER_ENDPOINT_FILE, else a daemon of the launch's own
+                            in ``outdir``, TRACKER_OUTDIR or the working directory
+                            (``tracker_client.embedded``)
 token                       TRACKER_TOKEN, TRACKER_TOKEN_FILE, else the endpoint file's
 TLS root certificate        TRACKER_TLS_ROOT (a PEM file), else the endpoint file's
 project                     WB_PROJECT, WANDB_PROJECT, WB_PROJECT_NAME, else the script's name
@@ -46,12 +48,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker_client.embedded import embedded_endpoint
 from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
 from tracker_client.errors import EndpointError, SettingsError
 from tracker_client.launch import launch_key
 from tracker_client.rank import RankInfo, RankOverrides, detect_rank
 from tracker_client.selectors import ARGUMENTS, read_selectors
 from tracker_client.surroundings import Script, describe
+from tracker_client.workers import is_worker, mark_process
 from tracker_protocol import limits
 
 PROJECT_VARIABLES = ("WB_PROJECT", "WANDB_PROJECT", "WB_PROJECT_NAME")
@@ -131,7 +135,7 @@ def read_settings(
 
     Raises:
         SettingsError: a value cannot be used.
-        EndpointError: no endpoint is configured, or it is none.
+        EndpointError: what is given is no endpoint, or none is and no daemon can be started here.
         RankUnknown: several processes are evident and the rank is not.
     """
     environ = os.environ if environ is None else environ
@@ -143,14 +147,16 @@ def read_settings(
     selectors = read_selectors(environ, _backends_arguments(options), backends)
     unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.taken)
     host, directory = socket.gethostname(), str(Path.cwd())
+    outdir = None if outdir is None else str(Path(outdir).absolute())
+    source = _endpoint_source(environ, endpoint, options.get("token"))
     return ClientSettings(
-        source=_endpoint_source(environ, endpoint, options.get("token")),
+        source=embedded_endpoint(environ, outdir, info, key) if source is None else source,
         project=_first(environ, PROJECT_VARIABLES, project_name) or script_name(sys.argv),
         name=_first(environ, ("TRACKER_RUN_NAME", "WANDB_NAME"), options.get("name")) or "",
         run_id=_first(environ, ("TRACKER_RUN_ID",), run_id) or "",
         run_id_is_shared=not run_id,
         backends=backends,
-        outdir=None if outdir is None else str(Path(outdir).absolute()),
+        outdir=outdir,
         primary_rank=_optional_rank(options.get("primary_rank")),
         record_ranks=_rank_set("record_ranks", options.get("record_ranks")),
         item_ranks=_rank_set("item_ranks", options.get("item_ranks")),
@@ -175,6 +181,16 @@ def read_settings(
     )
 
 
+def is_worker_of_rank() -> bool:
+    """Whether a process that has a tracker has started this one as its worker."""
+    return is_worker(os.environ, sys.modules)
+
+
+def mark_as_rank() -> None:
+    """This process has a tracker: its workers need to know (TRACKER_SET_UP_BY)."""
+    mark_process(os.environ, os.getpid())
+
+
 def _backends_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments that are not the client's alone; a run's name is the backends' too."""
     own = KNOWN_OPTIONS - {"name"}
@@ -190,14 +206,12 @@ def script_name(argv: Sequence[str]) -> str:
 
 def _endpoint_source(
     environ: Mapping[str, str], endpoint: str | os.PathLike[str] | None, token: str | None
-) -> EndpointSource:
+) -> EndpointSource | None:
+    """What is configured; None where nothing is, and the launch has a daemon of its own."""
     if endpoint is None:
         endpoint = _first(environ, ("TRACKER_ENDPOINT", "TRACKER_ENDPOINT_FILE"), None)
     if endpoint is None:
-        raise EndpointError(
-            "no daemon is configured: start the script with `tracker-daemon run -- CMD…`, or start "
-            "`tracker-daemon serve --endpoint-file FILE` and pass endpoint=FILE or set TRACKER_ENDPOINT_FILE"
-        )
+        return None
     token = token or _token(environ)
     text = os.fspath(endpoint)
     if is_address(text):

@@ -9,7 +9,7 @@ from typing import Any
 
 from tracker_client.null_tracker import NullTracker
 from tracker_client.remote_tracker import RemoteTracker, is_forked_child
-from tracker_client.settings import backends_of, read_settings
+from tracker_client.settings import backends_of, is_worker_of_rank, mark_as_rank, read_settings
 from tracker_client.tracker import Tracker
 
 logger = logging.getLogger("tracker_client")
@@ -37,7 +37,8 @@ def setup_tracker(
         rank: this process's rank; detected from the launcher if None.
         run_id: a run to resume or to name; else the daemon chooses.
         endpoint: "host:port", "unix:/path" or the path of an endpoint file; else TRACKER_ENDPOINT or
-            TRACKER_ENDPOINT_FILE.
+            TRACKER_ENDPOINT_FILE. With none of these the launch has a daemon of its own: rank 0 starts it,
+            and the others find it in ``outdir``, or in the working directory, which they must share.
         **kwargs: ``name``, ``primary_rank``, ``record_ranks``, ``item_ranks``, ``world_size``,
             ``local_rank``, ``launch_id``, ``token``, ``buffer_bytes``, ``handle_timeout`` and
             ``exit_timeout`` (seconds), ``strict`` (wait for the daemon and raise if it refuses). Options of
@@ -48,7 +49,7 @@ def setup_tracker(
 
     Raises:
         SettingsError: a value cannot be used.
-        EndpointError: no endpoint is configured, or (``strict``) no daemon answers.
+        EndpointError: none is configured and no daemon can be started here, or (``strict``) none answers.
         RankUnknown: several processes are evident and the rank is not.
         DaemonRefused: (``strict``) the daemon does not admit this rank.
     """
@@ -61,12 +62,19 @@ def setup_tracker(
             "does not survive a fork; start this process with the 'spawn' method, or set up after forking"
         )
         return NullTracker()
+    if rank is None and is_worker_of_rank():
+        logger.warning(
+            "setup_tracker in a worker that this rank has started records nothing: the rank itself has a "
+            'tracker. Set up under `if __name__ == "__main__":`, or pass rank=... where the worker is a rank'
+        )
+        return NullTracker()
     settings = read_settings(
         project_name=project_name, backends=wanted, outdir=outdir, rank=rank, run_id=run_id,
         endpoint=endpoint, options=kwargs,
     )  # fmt: skip
     for warning in settings.warnings:
         logger.warning("%s", warning)
+    mark_as_rank()
     tracker = RemoteTracker(settings, config)
     if settings.strict:
         tracker.wait_until_admitted()

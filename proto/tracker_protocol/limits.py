@@ -50,6 +50,9 @@ RECONNECT_BACKOFF_MAX_S = 10.0
 CONNECT_JITTER_PER_RANK_S = 0.002
 """First connections spread over world size × this: 4,000 ranks over 8 s."""
 CONNECT_TIMEOUT_S = 10.0
+ENDPOINT_POLL_S = 0.2
+"""How often a rank looks for the endpoint file that rank 0's daemon is about to write, ranks being few."""
+EMBEDDED_LOG_MAX_BYTES = 1024 * 1024
 KEEPALIVE_TIME_S = 20.0
 KEEPALIVE_TIMEOUT_S = 20.0
 
@@ -128,3 +131,7 @@ PARTIAL_AFTER_S = 30.0
 LAGGING_AFTER_CELLS = 3
 LOST_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 600.0
+
+# ---- a daemon that ends by itself ----
+EMBEDDED_IDLE_TIMEOUT_S = 10.0
+EMBEDDED_ORPHAN_TIMEOUT_S = 300.0

@@ -14,17 +14,18 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 import grpc.aio
 import msgspec
 import structlog
 
+from tracker_daemon.announcement import Announcement
 from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.delivery.fleet import Fleet
-from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
-from tracker_daemon.errors import EndpointError, JournalError, StateDirectoryError
+from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.errors import JournalError, StateDirectoryError
+from tracker_daemon.idle import IdleWatch
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.recorder import Recorder, Submission
@@ -42,7 +43,7 @@ from tracker_daemon.settings import Settings
 from tracker_daemon.status_document import LAST_STATUS_FILE, DaemonStatus, StatusDocument
 from tracker_daemon.status_report import read_facts, standing, status_document
 from tracker_daemon.version import VERSION
-from tracker_protocol import PROTOCOL_VERSION, limits
+from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 T = TypeVar("T")
@@ -81,11 +82,13 @@ class Daemon:
         self._service_manager = ServiceManager.of(os.environ)
         self._token = journal.token
         self._endpoints: tuple[str, ...] = ()
+        self._announcement = Announcement(journal.directory, settings.endpoint_file)
         self._draining = False
         self._drain_timeout_s = settings.drain_timeout_s
         self._failure: BaseException | None = None
         self._registry = Registry(default_options(settings), rules(settings))
         self._sessions: set[Session] = set()
+        self._idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, self._started_s)
         self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
         self._fleet = Fleet(self._on_journal)
         self._known_backends = frozenset(known_backends())
@@ -113,7 +116,7 @@ class Daemon:
         )
         try:
             await server.start()
-            info = self._announce()
+            info = self._announcement.publish(self._endpoints, self._token, None)
             self._service_manager.ready()
             log.info("ready", endpoint=info.endpoint, state_dir=str(self._journal.directory), pid=os.getpid())
             if on_ready is not None:
@@ -161,25 +164,6 @@ class Daemon:
         )
         return server
 
-    def _announce(self) -> EndpointInfo:
-        info = EndpointInfo(
-            endpoint=self._endpoints[0],
-            endpoints=self._endpoints,
-            token=self._token,
-            tls_root_pem=None,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            protocol_version=PROTOCOL_VERSION,
-        )
-        for path in self._endpoint_files():
-            info.write_atomically(path)
-        return info
-
-    def _endpoint_files(self) -> list[Path]:
-        own = self._journal.directory / ENDPOINT_FILE_NAME
-        given = self._settings.endpoint_file
-        return [own] if given is None or given == own else [own, given]
-
     # ---- the end ---------------------------------------------------------------------------------
 
     async def _drain(self, server: grpc.aio.Server) -> None:
@@ -195,7 +179,7 @@ class Daemon:
         finally:
             await asyncio.to_thread(self._fleet.stop, _PUMPS_STOP_S)
             await asyncio.to_thread(self._recorder.stop)
-            self._withdraw()
+            self._announcement.withdraw()
             log.info("stopped")
 
     async def _deliver_and_leave(self) -> None:
@@ -226,16 +210,6 @@ class Daemon:
         temporary = path.with_suffix(".new")
         temporary.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
         temporary.replace(path)
-
-    def _withdraw(self) -> None:
-        """Remove our endpoint files, but not one that another daemon has written there since."""
-        for path in self._endpoint_files():
-            try:
-                found = EndpointInfo.read(path)
-            except EndpointError:
-                continue
-            if (found.pid, found.host) == (os.getpid(), socket.gethostname()):
-                path.unlink(missing_ok=True)
 
     # ---- what the server asks (Calls) ------------------------------------------------------------
 
@@ -375,14 +349,27 @@ class Daemon:
         """Look after what time alone changes."""
         while True:
             await asyncio.sleep(_CARE_INTERVAL_S)
-            self._report_gone(self._registry.silent_ranks(self._settings.lost_timeout_s), EventKind.LOST)
-            self._report_gone(self._registry.absent_ranks(self._settings.start_timeout_s), EventKind.ABSENT)
+            self._report_all_gone(self._settings.lost_timeout_s, self._settings.start_timeout_s)
             self._delivery.look_after()
+            self._end_if_idle()
             self._delivery.forget_ended(limits.RUNS_ENDED_MAX)
             for session in self._sessions:
                 if session.wants_delivery and self._delivery.is_delivered(session):
                     session.wants_delivery = False
                     session.send(pb.DaemonMessage(delivered=pb.Delivered()))
+
+    def _end_if_idle(self) -> None:
+        connected, busy = self._registry.connections > 0, not self._delivery.is_settled()
+        progress = self._delivery.progress()
+        reason = self._idle.reason(time.monotonic(), connected=connected, busy=busy, progress=progress)
+        if reason is not None and not self._stop_asked.is_set():
+            log.info("ending by itself", reason=reason)
+            self._report_all_gone(0.0, 0.0)  # no run shall stay RUNNING for ever
+            self._stop_asked.set()
+
+    def _report_all_gone(self, lost_timeout_s: float, start_timeout_s: float) -> None:
+        self._report_gone(self._registry.silent_ranks(lost_timeout_s), EventKind.LOST)
+        self._report_gone(self._registry.absent_ranks(start_timeout_s), EventKind.ABSENT)
 
     def _care_ended(self, care: asyncio.Task[None]) -> None:
         """Without it ranks would be lost unseen: better to end, and have it seen."""

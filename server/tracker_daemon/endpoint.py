@@ -19,11 +19,12 @@ ENDPOINT_FILE_NAME = "endpoint.json"
 """In the state directory: the endpoint file that every daemon writes, whatever its settings."""
 
 
-class EndpointInfo(msgspec.Struct, frozen=True):
+class EndpointInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where a daemon is and what it takes to be let in.
 
     ``endpoint`` is the first of ``endpoints``; each is ``host:port`` or ``unix:/path``. ``pid`` is the
-    daemon's process on ``host``. Fields that a newer daemon adds are ignored.
+    daemon's process on ``host``. ``launch_key`` says of which launch the file is, where a launch has one of
+    its own. Fields that a newer daemon adds are ignored.
     """
 
     endpoint: str
@@ -33,6 +34,7 @@ class EndpointInfo(msgspec.Struct, frozen=True):
     pid: int
     host: str
     protocol_version: int
+    launch_key: str | None = None
 
     def __repr__(self) -> str:
         # The token must not reach a log or a traceback.

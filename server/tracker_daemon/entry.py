@@ -8,21 +8,9 @@ from __future__ import annotations
 
 import sys
 
-EXTRA_PACKAGES = frozenset(
-    {
-        "dotenv",
-        "msgspec",
-        "numpy",
-        "platformdirs",
-        "pydantic",
-        "pydantic_settings",
-        "rich",
-        "structlog",
-        "tomli",
-        "typer",
-    }
-)
-"""What the extra ``daemon`` brings, by the names that are imported."""
+from tracker_protocol.extras import DAEMON_PACKAGES
+
+EXTRA_PACKAGES = DAEMON_PACKAGES
 
 
 def main() -> None:

@@ -15,6 +15,10 @@ class StateDirectoryError(TrackerDaemonError):
     """The state directory cannot be used: held by another daemon, not writable, not lockable."""
 
 
+class StateDirectoryHeld(StateDirectoryError):
+    """Another daemon has the state directory."""
+
+
 class JournalError(TrackerDaemonError):
     """The journal could not be read or committed. Nothing is acknowledged after one."""
 

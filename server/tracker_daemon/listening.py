@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from pathlib import Path
@@ -30,6 +31,17 @@ def normalised(address: str) -> str:
         msg = f"the port of {address!r} is above 65535; 0 lets the system choose one"
         raise ValueError(msg)
     return f"{match['host']}:{port}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this host can use a normalised ``address``."""
+    host = address.rpartition(":")[0].strip("[]")
+    if address.startswith(UNIX_PREFIX) or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def unix_path(address: str) -> Path | None:

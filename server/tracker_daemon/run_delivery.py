@@ -130,6 +130,20 @@ class RunDelivery:
         healths = self._fleet.health(live.row_id)
         return settled and all(health.delivered_entry >= view.last_entry for health in healths.values())
 
+    def is_settled(self) -> bool:
+        """Whether no run is going on and all that is to be delivered is."""
+        return not self._opening and all(self._is_over(run) for run in self._registry.runs.values())
+
+    def _is_over(self, run: Run) -> bool:
+        healths = self._fleet.health(run.live.row_id).values()
+        delivered = all(health.delivered_entry >= run.live.view.last_entry for health in healths)
+        return not run.running and delivered
+
+    def progress(self) -> int:
+        """A number that grows with every delivery."""
+        runs = self._registry.runs.values()
+        return sum(h.delivered_entry for run in runs for h in self._fleet.health(run.live.row_id).values())
+
     def forget_ended(self, keep: int) -> None:
         """Let go of the oldest ended runs beyond ``keep`` that are delivered."""
         for run in self._registry.forget_ended(keep, lambda run: self._fleet.is_finished(run.live.row_id)):

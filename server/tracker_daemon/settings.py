@@ -188,6 +188,13 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long a daemon that ends goes on delivering; the journal keeps the rest.",
     )
+    idle_timeout_s: Seconds | None = Field(
+        None,
+        description="End once no rank was connected for so long, no run is going on and all is delivered.",
+    )
+    orphan_timeout_s: Seconds | None = Field(
+        None, description="End once for so long no rank was connected and nothing could be delivered."
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         "info", description="debug, info, warning or error."
     )
@@ -266,10 +273,10 @@ def variable_of(name: str) -> str:
     return ENVIRONMENT_PREFIX + name.upper()
 
 
-def load(flags: Mapping[str, Any]) -> Settings:
+def load(flags: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Settings:
     """The effective settings: ``flags`` (those that were given) over environment, file and defaults.
 
-    An empty variable counts as unset.
+    An empty variable counts as unset. ``defaults`` go before those of the settings' class.
 
     Raises:
         SettingsError: names each setting that cannot be used, its value, where it came from and
@@ -281,6 +288,7 @@ def load(flags: Mapping[str, Any]) -> Settings:
     ]
     path = next((layer.values["config"] for layer in above if "config" in layer.values), None)
     layers = above if path is None else [*above, _file(_absolute(Path(path)))]
+    layers.append(_Layer(lambda _: DEFAULT_ORIGIN, defaults or {}))
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for layer in reversed(layers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -34,11 +35,16 @@ def test_the_smallest_script_is_the_example_and_runs(tmp_path):
     script = re.search(r"```python\n(.*?)```", section("The smallest script"), re.DOTALL).group(1)
     assert script.strip() in (ROOT / "deploy/examples/minimal.py").read_text()
     (tmp_path / "smallest.py").write_text(script)
-    command = [sys.executable, "-m", "tracker_daemon", "run", "--outdir", str(tmp_path / "out"), "--"]
-    command += [sys.executable, str(tmp_path / "smallest.py")]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TRACKER_")}
+    ran = subprocess.run(
+        [sys.executable, "smallest.py"], cwd=tmp_path, env=environ | {"TRACKER_IDLE_TIMEOUT_S": "0.5"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    assert len((tmp_path / "out/metrics.csv").read_text().splitlines()) == 101
+    pytest.wait_until(
+        (tmp_path / ".tracker/last-status.json").exists, "its daemon to have delivered and ended"
+    )
+    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 101
 
 
 def test_the_checks_begin_with_the_readmes_test_command():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -45,8 +46,13 @@ def serve(
     *,
     until_stdin_closes: Annotated[bool, typer.Option(UNTIL_STDIN_CLOSES, hidden=True)] = False,
     ready_fd: Annotated[int | None, typer.Option(READY_FD_OPTION, hidden=True)] = None,
+    embedded: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    launch_key: Annotated[str, typer.Option(hidden=True)] = "",
+    several_hosts: Annotated[bool, typer.Option("--several-hosts", hidden=True)] = False,
 ) -> None:
     """Run a daemon in the foreground until SIGTERM; many runs at once and one after another."""
+    if embedded is not None:
+        _serve_embedded(flags, embedded, launch_key, several_hosts=several_hosts)
     settings = load(flags)
     logs.configure(settings.log_level, settings.log_format)
     if until_stdin_closes:
@@ -55,6 +61,18 @@ def serve(
 
     on_ready = None if ready_fd is None else readiness_reporter(ready_fd)
     raise typer.Exit(daemon.serve(settings, on_ready=on_ready))
+
+
+def _serve_embedded(
+    flags: Mapping[str, Any], file: Path, launch_key: str, *, several_hosts: bool
+) -> NoReturn:
+    """As a rank's child (``tracker_client.embedded_daemon``)."""
+    from tracker_daemon.launch import embedded  # noqa: PLC0415  numpy and grpc, as below
+
+    launch = embedded.EmbeddedLaunch(file, launch_key, several_hosts)
+    settings = load(flags, launch.defaults())
+    logs.configure(settings.log_level, "console" if settings.log_format == "auto" else settings.log_format)
+    raise typer.Exit(embedded.serve(settings, launch))
 
 
 def run(

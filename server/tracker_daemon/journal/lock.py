@@ -26,7 +26,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tracker_daemon.errors import StateDirectoryError
+from tracker_daemon.errors import StateDirectoryError, StateDirectoryHeld
 
 SILENCE_S = 60.0
 """How long another host's owner file must stand still before the directory is taken over."""
@@ -168,6 +168,24 @@ class StateLock:
                 self.beat()
 
 
+def foreign_holder(directory: Path, silence_s: float = SILENCE_S) -> Owner | None:
+    """Who on another host has shown life in ``directory`` within ``silence_s``, and so may hold it.
+
+    Raises:
+        StateDirectoryError: the directory cannot be used.
+    """
+    owner = Owner.read(directory / "owner.json")
+    if owner is None or owner.boot_id == _boot_id():
+        return None
+    descriptor = _open_lock(directory / "lock")
+    try:
+        os.utime(descriptor)  # the file system's own clock
+        silent_s = os.fstat(descriptor).st_mtime - _modified_s(directory / "owner.json")
+    finally:
+        os.close(descriptor)
+    return owner if silent_s < silence_s else None
+
+
 def _open_lock(path: Path) -> int:
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -207,9 +225,9 @@ def _modified_s(path: Path) -> float:
         return _GONE_S
 
 
-def _held(directory: Path, owner: Owner | None) -> StateDirectoryError:
+def _held(directory: Path, owner: Owner | None) -> StateDirectoryHeld:
     holder = f"pid {owner.pid} on {owner.host}" if owner else "another process"
-    return StateDirectoryError(
+    return StateDirectoryHeld(
         f"the state directory {directory} is in use by the tracker-daemon with {holder}; "
         "stop that one, or choose another --state-dir"
     )

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tracker_client import NullTracker, setup_tracker
+from tracker_client.embedded import EmbeddedEndpoint
 from tracker_client.endpoint import EndpointFile
 from tracker_client.errors import EndpointError, SettingsError
 from tracker_client.settings import backends_of, read_settings, script_name
@@ -98,9 +99,13 @@ def test_unusable_options_are_errors(options):
         settings(options=options)
 
 
-def test_without_an_endpoint_the_error_says_how_to_get_one():
-    with pytest.raises(EndpointError, match="tracker-daemon run"):
-        read_settings(environ={}, modules={})
+def test_without_an_endpoint_the_launch_has_a_daemon_of_its_own(tmp_path):
+    source = read_settings(environ={"TRACKER_OUTDIR": str(tmp_path)}, modules={}).source
+    assert isinstance(source, EmbeddedEndpoint)
+    assert str(source).startswith(f"{tmp_path}/.tracker/launch-")
+
+
+def test_what_is_no_endpoint_is_an_error():
     with pytest.raises(EndpointError, match="endpoint file"):
         settings(endpoint="nonsense")
 

@@ -1,0 +1,49 @@
+"""How a daemon makes itself known: its endpoint files, from the moment that it serves to its end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
+from tracker_daemon.errors import EndpointError
+from tracker_protocol import PROTOCOL_VERSION
+
+
+class Announcement:
+    """The endpoint files: the state directory's own, and ``given`` where the user named one."""
+
+    def __init__(self, state_dir: Path, given: Path | None) -> None:
+        own = state_dir / ENDPOINT_FILE_NAME
+        self._paths = [own] if given is None or given == own else [own, given]
+
+    def publish(self, endpoints: Sequence[str], token: str, tls_root_pem: str | None) -> EndpointInfo:
+        """Write the files, and return what they say.
+
+        Raises:
+            EndpointError: one cannot be written.
+        """
+        info = EndpointInfo(
+            endpoint=endpoints[0],
+            endpoints=tuple(endpoints),
+            token=token,
+            tls_root_pem=tls_root_pem,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            protocol_version=PROTOCOL_VERSION,
+        )
+        for path in self._paths:
+            info.write_atomically(path)
+        return info
+
+    def withdraw(self) -> None:
+        """Remove the files, but not one that another daemon has written there since."""
+        for path in self._paths:
+            try:
+                found = EndpointInfo.read(path)
+            except EndpointError:
+                continue
+            if (found.pid, found.host) == (os.getpid(), socket.gethostname()):
+                path.unlink(missing_ok=True)

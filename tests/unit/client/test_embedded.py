@@ -1,0 +1,231 @@
+"""The launch's own daemon, as the client sees it: which files it believes, and what it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tracker_client import embedded, embedded_daemon
+from tracker_client.embedded import EmbeddedEndpoint, LaunchFile, embedded_endpoint
+from tracker_client.embedded_daemon import EmbeddedDaemon
+from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
+from tracker_client.rank import ALONE, RankInfo
+from tracker_client.workers import SET_UP_BY_VARIABLE, is_worker
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> LaunchFile:
+    return LaunchFile(tmp_path / ".tracker", "the launch")
+
+
+def publish(file: LaunchFile, **changed: object) -> None:
+    document = {
+        "endpoint": "10.0.0.1:7", "endpoints": ["10.0.0.1:7", "[fd00::1]:7"], "token": "t",
+        "tls_root_pem": None, "pid": os.getpid(), "host": socket.gethostname(), "launch_key": file.launch_key,
+    }  # fmt: skip
+    file.directory.mkdir(exist_ok=True)
+    file.path.write_text(json.dumps(document | changed))
+
+
+def dead_pid() -> int:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+class FakeDaemon(EmbeddedDaemon):
+    """Starts a program of the test's in the place of a daemon."""
+
+    def __init__(self, path: Path, program: str) -> None:
+        super().__init__(path, "the launch", several_hosts=False)
+        self.program = program
+        self.starts = 0
+
+    def _command(self) -> list[str]:
+        self.starts += 1
+        return [sys.executable, "-c", self.program]
+
+    def await_end(self) -> None:
+        assert self._process is not None
+        self._process.wait()
+
+
+def test_a_launch_has_one_file_whatever_its_key_holds(tmp_path: Path) -> None:
+    names = {LaunchFile(tmp_path, key).path.name for key in ("a", "b", "a/../../b", "\udcff", "x" * 5_000)}
+    assert len(names) == 5
+    assert all(name.startswith("launch-") and len(name) < 40 for name in names)
+
+
+def test_another_rank_waits_until_the_file_is_there(file: LaunchFile) -> None:
+    waiting = EmbeddedEndpoint(file, None)
+    with pytest.raises(EndpointPending, match="rank 0"):
+        waiting.read()
+    publish(file)
+    assert waiting.read().addresses == ("10.0.0.1:7", "[fd00::1]:7")
+    assert waiting.read().token == "t"
+
+
+@pytest.mark.parametrize(
+    "stale",
+    [
+        {"launch_key": "another"},
+        {"launch_key": None},
+        {"pid": "dead"},
+        {"endpoints": ["/"]},
+        {"endpoints": 3},
+    ],
+)
+def test_a_stale_file_is_not_believed(file: LaunchFile, stale: dict[str, object]) -> None:
+    publish(file, **({"pid": dead_pid()} if "pid" in stale else stale))
+    with pytest.raises(EndpointPending):
+        EmbeddedEndpoint(file, None).read()
+
+
+def test_the_pid_of_another_host_tells_nothing(file: LaunchFile) -> None:
+    publish(file, pid=dead_pid(), host="node7")
+    assert EmbeddedEndpoint(file, None).read().addresses
+
+
+def test_rank_0_asks_for_a_daemon_again_when_what_a_file_says_does_not_help(file: LaunchFile) -> None:
+    publish(file, host="node7")
+    daemon = FakeDaemon(file.path, "")
+    endpoint = EmbeddedEndpoint(file, daemon)
+    for _ in range(embedded.BELIEVED_CONNECTIONS):
+        assert endpoint.read().addresses
+    with pytest.raises(EndpointPending):
+        endpoint.read()
+    assert daemon.starts == 1
+    daemon.await_end()
+
+
+def test_a_daemon_that_ends_at_once_gives_its_last_words_and_is_tried_again(file: LaunchFile) -> None:
+    daemon = FakeDaemon(file.path, "import sys; sys.exit('error: no room\\n')")
+    daemon.ensure()
+    daemon.await_end()
+    with pytest.raises(EmbeddedDaemonFailed, match=f"no room; its log is {daemon.log_path}"):
+        daemon.ensure()
+    daemon.ensure()
+    daemon.await_end()
+    assert daemon.starts == 2
+
+
+def test_a_joined_daemon_counts_as_alive_where_its_pid_says_nothing(file: LaunchFile) -> None:
+    daemon = FakeDaemon(file.path, "")
+    endpoint = EmbeddedEndpoint(file, daemon)
+    endpoint.prepare()
+    daemon.await_end()
+    publish(file, pid=dead_pid())
+    assert endpoint.read().addresses
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    daemon = FakeDaemon(tmp_path / "file" / ".tracker" / "launch.json", "")
+    with pytest.raises(EmbeddedDaemonFailed, match="file"):
+        daemon.ensure()
+
+
+def test_the_log_stays_bounded(file: LaunchFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded_daemon.limits, "EMBEDDED_LOG_MAX_BYTES", 10)
+    daemon = FakeDaemon(file.path, "print('a long line of the log')")
+    for _ in range(3):
+        daemon.ensure()
+        daemon.await_end()
+    assert daemon.log_path.read_text().count("\n") == 1
+    assert daemon.log_path.with_suffix(".log.1").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("environ", "world_size", "several"),
+    [
+        ({}, 1, False),
+        ({"LOCAL_WORLD_SIZE": "4"}, 4, False),
+        ({"MPI_LOCALNRANKS": "2"}, 4, True),
+        ({}, 4, True),
+        ({}, None, True),
+    ],
+)
+def test_a_launch_on_several_hosts_is_listened_to_on_the_network(
+    tmp_path: Path, environ: dict[str, str], world_size: int | None, several: bool
+) -> None:
+    info = RankInfo(0, world_size, 0, "test")
+    endpoint = embedded_endpoint(environ, str(tmp_path), info, f"{tmp_path}")
+    assert endpoint._daemon is not None
+    assert ("--several-hosts" in endpoint._daemon._command()) == several
+
+
+def test_the_directory_is_the_outdir_else_the_working_directory(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    info = RankInfo(1, 2, 1, "test")
+    for environ, outdir, expected in (
+        ({}, None, tmp_path),
+        ({"TRACKER_OUTDIR": "b"}, None, tmp_path / "b"),
+        ({"TRACKER_OUTDIR": "b"}, "/c", Path("/c")),
+    ):
+        assert embedded_endpoint(environ, outdir, info, "k")._file.directory == expected / ".tracker"
+
+
+def test_all_trackers_of_a_lone_process_share_one_daemon(tmp_path: Path) -> None:
+    info = RankInfo(0, 1, 0, ALONE)
+    one, two = (embedded_endpoint({}, str(tmp_path), info, key) for key in ("a", "b"))
+    assert one._daemon is two._daemon
+
+
+def test_without_the_daemons_packages_the_error_names_the_extra_and_imports_nothing() -> None:
+    program = """
+import sys
+sys.modules["pydantic"] = None
+from tracker_client import setup_tracker
+from tracker_client.errors import EndpointError
+try:
+    setup_tracker()
+except EndpointError as error:
+    print(error)
+print(sorted({"tracker_daemon", "numpy", "typer", "msgspec"} & set(sys.modules)))
+"""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("TRACKER_")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True
+    )
+    assert "pydantic not installed" in done.stdout
+    assert "pip install tracker-daemon[daemon]" in done.stdout
+    assert done.stdout.endswith("[]\n")
+
+
+def test_other_ranks_need_no_daemon_packages(tmp_path: Path, monkeypatch) -> None:
+    def refuse() -> None:
+        raise EndpointError("not here")
+
+    monkeypatch.setattr(embedded, "demand_daemon", refuse)
+    embedded_endpoint({}, str(tmp_path), RankInfo(1, 2, 1, "test"), "k")
+    with pytest.raises(EndpointError):
+        embedded_endpoint({}, str(tmp_path), RankInfo(0, 2, 0, "test"), "k")
+
+
+def test_a_worker_is_known_by_its_parents_mark() -> None:
+    class Process:
+        def __init__(self, parent: int | None, *, inheriting: bool = False) -> None:
+            self.pid = parent
+            self._inheriting = inheriting
+
+        def parent_process(self):
+            return None if self.pid is None else self
+
+        def current_process(self):
+            return self
+
+    def worker(mark: str, process: Process) -> bool:
+        return is_worker({SET_UP_BY_VARIABLE: mark} if mark else {}, {"multiprocessing.process": process})
+
+    assert worker("12", Process(12))
+    assert worker("12", Process(None, inheriting=True))
+    assert not worker("12", Process(13)), "a child of a launcher that has no tracker is a rank"
+    assert not worker("12", Process(None)), "a script that another script started is a script"
+    assert not worker("", Process(12))
+    assert not is_worker({SET_UP_BY_VARIABLE: "12"}, {})
