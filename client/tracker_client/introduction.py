@@ -39,6 +39,7 @@ def introduce(settings: ClientSettings) -> Introduction:
         backend_options=settings.backend_options,
         environment=settings.environment,
         item_ranks=settings.item_ranks,
+        script_backends=tuple(map(valid_text, settings.script_classes.by_name)),
     )
 
 

@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from time import time_ns
 from typing import Any
 
@@ -24,6 +25,7 @@ from tracker_client.embedded import EmbeddedEndpoint
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.introduction import introduce
 from tracker_client.media import Media
+from tracker_client.script_backends import Construct, ScriptBackends
 from tracker_client.sender import Finish, LogConfig, Sender
 from tracker_client.settings import ClientSettings
 from tracker_client.status import TrackerStatus
@@ -54,7 +56,10 @@ class RemoteTracker(Tracker):
         self._settings = settings
         self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
         self._rows = self._staging.rows
-        self._sender = Sender(settings, introduce(settings), self._staging, self._refusals)
+        self._scripts = ScriptBackends(_constructors(settings, config), self._refusals)
+        self._sender = Sender(settings, introduce(settings), self._staging, self._refusals, self._scripts)
+        is_primary = settings.rank.rank == (settings.primary_rank or 0)
+        self._scripts.start(self._sender.inbox.put, at_once=settings.script_classes.sure and is_primary)
         self._media = Media(self._sender.intake.items, self._refusals)
         self._watches = Watches(self._attach, self._wants_items, self._refusals)
         if isinstance(settings.source, EmbeddedEndpoint):
@@ -156,6 +161,12 @@ class RemoteTracker(Tracker):
             wait: "recorded" until the daemon has everything durably, "delivered" until its backends
                 have it too.
             timeout: how many seconds to wait at most; what is unacknowledged then is named in a warning.
+
+        The primary rank's also waits until the classes that ``register_backend`` named have had every record
+        and have finished: with the run's end, where the other ranks end within a few seconds; else with all
+        that is recorded once no value of the primary rank waits for another rank's any more (the daemon's
+        ``partial_after_s`` at the latest). What other ranks log after that is not given to them. When the
+        time is over they finish with what they have.
         """
         if not self._close_once():
             return
@@ -221,6 +232,7 @@ class RemoteTracker(Tracker):
             refused_values=self._refusals.count,
             calls_after_finish=late,
             connections=sender.connections,
+            backend_failures=self._scripts.failures,
             problem=sender.problem,
         )
 
@@ -264,6 +276,18 @@ class RemoteTracker(Tracker):
         global _forked_from_tracker  # noqa: PLW0603 - what a fork changes is the process itself
         super()._make_inert()
         _forked_from_tracker = True
+
+
+def _constructors(settings: ClientSettings, config: Mapping[str, Any] | None) -> dict[str, Construct]:
+    """How the script's classes are made for this run."""
+    described = {
+        "project_name": settings.project,
+        "config": dict(config or {}),
+        "outdir": settings.outdir or settings.working_directory,
+        "rank": settings.rank.rank,
+    }
+    classes = settings.script_classes.by_name
+    return {name: partial(found.construct, **described) for name, found in classes.items()}
 
 
 def is_forked_child() -> bool:

@@ -22,6 +22,7 @@ from tracker_client.buffer import StagingBuffer
 from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
 from tracker_client.intake import Intake
 from tracker_client.refusals import Refusals
+from tracker_client.script_backends import Fed, ScriptBackends, TakenEntry
 from tracker_client.settings import ClientSettings
 from tracker_client.stream import (
     Acknowledged,
@@ -67,14 +68,19 @@ class Finish:
     deadline: float
 
 
-Event = Wake | LogConfig | Finish | tuple[Connection, Reply]
+Event = Wake | LogConfig | Finish | TakenEntry | tuple[Connection, Reply]
 
 
 class Sender:
     """The loop and its state. Other threads use the inbox, the events and the plain attributes only."""
 
     def __init__(
-        self, settings: ClientSettings, introduction: Introduction, staging: StagingBuffer, refusals: Refusals
+        self,
+        settings: ClientSettings,
+        introduction: Introduction,
+        staging: StagingBuffer,
+        refusals: Refusals,
+        scripts: ScriptBackends,
     ) -> None:
         self.inbox: SimpleQueue[Event] = SimpleQueue()
         self.intake = Intake(staging, refusals, settings.buffer_bytes)
@@ -89,6 +95,7 @@ class Sender:
         self.problem = ""
         self._settings = settings
         self._introduction = introduction
+        self._scripts = scripts
         self._jitter_s = (settings.rank.world_size or 1) * limits.CONNECT_JITTER_PER_RANK_S
         self._window_bytes = min(WINDOW_BYTES_MAX, settings.buffer_bytes // 4)
         self._flush_interval_s = limits.FLUSH_INTERVAL_MIN_S
@@ -103,6 +110,8 @@ class Sender:
         self._finish: Finish | None = None
         self._finish_sequence = 0
         self._asked_delivery = False
+        self._delivered = False
+        self._scripts_by: float | None = None
         self._goodbye_by: float | None = None
 
     def start(self) -> None:
@@ -126,6 +135,7 @@ class Sender:
             self.problem = f"the sender stopped: {error!r}"
             logger.exception("the tracker's sender stopped; nothing more is recorded by this process")
         finally:
+            self._scripts.leave()
             self._drop_connection()
             self.ended.set()
 
@@ -136,9 +146,7 @@ class Sender:
         if self.intake.begun and self._finish_sequence == 0:
             deadlines.append(self._flush_at)
         if self._finish is not None:
-            deadlines.append(self._finish.deadline)
-        if self._goodbye_by is not None:
-            deadlines.append(self._goodbye_by)
+            deadlines.append(self._finish_by(self._finish))
         return min(deadlines, default=self._flush_at)
 
     def _take_events(self, timeout_s: float) -> None:
@@ -154,6 +162,9 @@ class Sender:
             self._flush_at = 0.0
         elif isinstance(event, LogConfig):
             self.intake.config(event.document)
+        elif isinstance(event, TakenEntry):
+            if self._connection is not None and self.connected:  # else it is asked for again
+                self._connection.taken(event)
         elif isinstance(event, Finish):
             self._finish = event
             self._flush_at = 0.0
@@ -260,8 +271,10 @@ class Sender:
             self._take_welcome(reply)
         elif isinstance(reply, Noticed):
             logger.warning("%s", reply.text)
+        elif isinstance(reply, Fed):
+            self._scripts.offer(reply)
         elif isinstance(reply, Delivered):
-            self._say_goodbye(now)
+            self._delivered = True
         elif self._goodbye_by is not None:
             self._end()
         else:
@@ -278,6 +291,7 @@ class Sender:
         self.intake.held.resume(welcome.next_sequence)
         self.intake.begin(welcome.next_step, records_items=welcome.records_items)
         self._set_interval(welcome.flush_interval_s)
+        self._scripts.welcomed(welcome.script_backends)
         self.welcomed.set()
         self.answered.set()
 
@@ -333,21 +347,35 @@ class Sender:
                 self._send()
         if self._finish_sequence and self.intake.held.acknowledged >= self._finish_sequence:
             self._after_recorded(finish, now)
-        deadline = finish.deadline if self._goodbye_by is None else self._goodbye_by
-        if now >= deadline:
+        if now >= self._finish_by(finish):
+            self._run_out_of_time(finish, now)
+
+    def _finish_by(self, finish: Finish) -> float:
+        if self._goodbye_by is not None:
+            return self._goodbye_by
+        return finish.deadline if self._scripts_by is None else self._scripts_by
+
+    def _run_out_of_time(self, finish: Finish, now: float) -> None:
+        """The script's classes may still close with what they have; then it is over."""
+        if self._scripts.open_names and self._scripts_by is None:
+            self.problem = self.problem or f"not all is given to {', '.join(self._scripts.open_names)}"
+            self._scripts_by = now + limits.SCRIPT_CLOSE_S
+            self._scripts.leave(finish.exit_code)
+        else:
             self._end()
 
     def _after_recorded(self, finish: Finish, now: float) -> None:
-        if not finish.delivered:
+        if finish.delivered and not self._delivered:
+            if self._connection is not None and self.connected and not self._asked_delivery:
+                self._asked_delivery = True
+                self._connection.await_delivery()
+        elif not self._scripts.open_names:
             self._say_goodbye(now)
-        elif self._connection is not None and self.connected and not self._asked_delivery:
-            self._asked_delivery = True
-            self._connection.await_delivery()
 
     def _say_goodbye(self, now: float) -> None:
         if self._goodbye_by is not None:
             return
-        self.finished = True
+        self.finished = self._scripts_by is None
         self._goodbye_by = now + GOODBYE_TIMEOUT_S
         if self._connection is None:
             self._end()

@@ -48,11 +48,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker_client.backend import registered_backends
 from tracker_client.embedded import embedded_endpoint
 from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
 from tracker_client.errors import EndpointError, SettingsError
 from tracker_client.launch import launch_key
 from tracker_client.rank import RankInfo, RankOverrides, detect_rank
+from tracker_client.script_classes import ScriptClasses, script_classes
 from tracker_client.selectors import ARGUMENTS, read_selectors
 from tracker_client.surroundings import Script, describe
 from tracker_client.workers import is_worker, mark_process
@@ -99,6 +101,7 @@ class ClientSettings:
     exit_timeout_s: float
     strict: bool
     backend_options: str | None
+    script_classes: ScriptClasses
     environment: str
     warnings: tuple[str, ...] = ()
     item_ranks: str | None = None
@@ -144,8 +147,11 @@ def read_settings(
     overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
     info = detect_rank(environ, modules, overrides)
     key, key_warning = launch_key(environ, info, options.get("launch_id"))
-    selectors = read_selectors(environ, _backends_arguments(options), backends)
-    unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.taken)
+    arguments = _backends_arguments(options)
+    classes = script_classes(backends, registered_backends(), arguments)
+    others = {name: value for name, value in arguments.items() if name not in classes.by_name}
+    selectors = read_selectors(environ, others, backends)
+    unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.taken - classes.taken)
     host, directory = socket.gethostname(), str(Path.cwd())
     outdir = None if outdir is None else str(Path(outdir).absolute())
     source = _endpoint_source(environ, endpoint, options.get("token"))
@@ -174,6 +180,7 @@ def read_settings(
         ),
         strict=_flag(environ, "TRACKER_STRICT", options.get("strict")),
         backend_options=selectors.document,
+        script_classes=classes,
         environment=describe(Script(environ, modules, sys.argv, info, host, directory)),
         warnings=tuple(
             filter(None, (info.warning, key_warning, *selectors.warnings, _unknown_warning(unknown)))

@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 
 from tracker_client.endpoint import Endpoint
+from tracker_client.script_backends import Fed, FedConfig, FedEnd, FedRows, TakenEntry
 from tracker_protocol import PROTOCOL_VERSION, STREAM_METHOD, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -62,6 +63,7 @@ class Introduction:
     backend_options: str | None
     environment: str
     item_ranks: str | None = None
+    script_backends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class Welcomed:
     outdir: str
     records_items: bool = False
     """Whether the daemon records this rank's items."""
+    backends: tuple[str, ...] = ()
+    """That the run has."""
+    script_backends: tuple[str, ...] = ()
+    """Those that are classes of the script, and fed through this stream."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ class Closed:
         return self.code in REFUSALS
 
 
-Reply = Welcomed | Acknowledged | Delivered | Noticed | Closed
+Reply = Welcomed | Acknowledged | Delivered | Noticed | Fed | Closed
 
 
 class Connection:
@@ -168,6 +174,17 @@ class Connection:
     def await_delivery(self) -> None:
         """Ask for a Delivered."""
         self._put(pb.ClientMessage(await_delivery=pb.AwaitDelivery()))
+
+    def taken(self, taken: TakenEntry) -> None:
+        """Answer for a class of the script."""
+        self._put(
+            pb.ClientMessage(
+                backend_taken=pb.BackendTaken(
+                    backend=taken.backend, epoch=taken.epoch, entry=taken.entry,
+                    refused_records=taken.refused_records, problem=taken.problem, closed=taken.closed,
+                )
+            )
+        )  # fmt: skip
 
     def _put(self, message: pb.ClientMessage) -> None:
         self._outgoing.put(message.SerializeToString())
@@ -232,6 +249,7 @@ def _hello(introduction: Introduction, acknowledged: int, oldest_held: int, name
             backend_options=who.backend_options,
             item_ranks=who.item_ranks,
         ),
+        script_backends=who.script_backends,
     )
 
 
@@ -243,10 +261,29 @@ def _reply(message: pb.DaemonMessage) -> Reply | None:
         return Welcomed(
             welcome.run_id, welcome.attempt, welcome.next_sequence, welcome.next_step,
             welcome.flush_interval_ms / 1000, welcome.run_name, welcome.outdir, welcome.records_items,
+            tuple(welcome.backends), tuple(welcome.script_backends),
         )  # fmt: skip
     if kind == "acknowledgement":
         acknowledgement = message.acknowledgement
         return Acknowledged(acknowledgement.sequence, acknowledgement.flush_interval_ms / 1000)
     if kind == "delivered":
         return Delivered()
+    if kind == "backend_entry":
+        return _fed(message.backend_entry)
     return Noticed(message.notice.text) if kind == "notice" else None
+
+
+def _fed(entry: pb.BackendEntry) -> Fed:
+    kind = entry.WhichOneof("content")
+    content: FedRows | FedConfig | FedEnd | None = None
+    if kind == "records":
+        records = entry.records
+        texts = tuple((text.row, text.column, text.value) for text in records.texts)
+        content = FedRows(
+            records.first_row, tuple(records.columns), records.steps, records.values, records.valid, texts
+        )
+    elif kind == "config":
+        content = FedConfig(entry.config)
+    elif kind == "end":
+        content = FedEnd(1 if entry.end.status == "FAILED" else 0)
+    return Fed(entry.backend, entry.epoch, entry.entry, entry.more, content)

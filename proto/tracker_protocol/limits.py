@@ -124,6 +124,18 @@ WANDB_FINISH_TIMEOUT_S = 90.0
 """What W&B may take to upload what is left at the run's end, before that is tried again."""
 WANDB_CORE_ENDS_S = 10.0
 WANDB_ID_KEPT_CHARACTERS = 51
+SCRIPT_SLICE_BYTES = 256 * 1024
+"""How much of the outbox a class of the script is sent before it has acknowledged it."""
+SCRIPT_PART_BYTES = 128 * 1024
+"""Where an entry for a class of the script is divided into messages."""
+SCRIPT_CONNECT_PATIENCE_S = 2.0
+"""How long delivery to a class of the script waits for its process before it says so."""
+SCRIPT_ANSWER_PATIENCE_S = 60.0
+"""How long a class of the script may take for one entry before it is shown as hanging."""
+SCRIPT_END_PATIENCE_S = 5.0
+"""How long the primary rank's classes wait for the run's end after that rank has finished."""
+SCRIPT_CLOSE_S = 1.0
+"""How long ``finish`` waits for the classes' own ``finish`` once its timeout is over."""
 
 # ---- the rules of the data ----
 LEARN_WAIT_S = 5.0

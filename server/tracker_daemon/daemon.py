@@ -22,6 +22,7 @@ import structlog
 
 from tracker_daemon.announcement import Announcement
 from tracker_daemon.backends.registry import known as known_backends
+from tracker_daemon.backends.script_class import ScriptLinks
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
@@ -33,11 +34,12 @@ from tracker_daemon.ingest.registry import Registry, Run
 from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService, bind
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
-from tracker_daemon.journal.rows import RunRow, StreamRow
+from tracker_daemon.journal.rows import Backlog, RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.launch_outcome import LaunchOutcome
-from tracker_daemon.part_settings import backend_names, default_options, recorder_settings, rules
+from tracker_daemon.part_settings import default_options, recorder_settings, rules
 from tracker_daemon.run_delivery import RunDelivery
+from tracker_daemon.script_side import ScriptSide, warn_of_unusable
 from tracker_daemon.service_manager import ServiceManager
 from tracker_daemon.settings import Settings
 from tracker_daemon.status_document import LAST_STATUS_FILE, DaemonStatus, StatusDocument
@@ -90,7 +92,9 @@ class Daemon:
         self._sessions: set[Session] = set()
         self._idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, self._started_s)
         self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
-        self._fleet = Fleet(self._on_journal)
+        links = ScriptLinks()
+        self._fleet = Fleet(self._on_journal, links)
+        self._script_side = ScriptSide(links, self._fleet, self._registry, settings.partial_after_s)
         self._known_backends = frozenset(known_backends())
         self._delivery = RunDelivery(
             self._fleet, self._registry, self._on_journal_async, lambda: journal.epoch
@@ -141,15 +145,16 @@ class Daemon:
     def _restore(self) -> None:
         """Take up what the journal holds: running runs, and ended ones that are not all delivered."""
         for row in self._journal.runs():
-            self._take_up(row, self._journal.streams(row.id), self._journal.backlog(row.id).entries)
+            self._take_up(row, self._journal.streams(row.id), self._journal.backlog(row.id))
         runs = list(self._registry.runs.values())
         self._recorder.start(run.live for run in runs if run.running)
         for run in runs:
             self._delivery.restored(run)
 
-    def _take_up(self, row: RunRow, streams: list[StreamRow], entries: int) -> Run:
+    def _take_up(self, row: RunRow, streams: list[StreamRow], backlog: Backlog) -> Run:
         run = self._registry.restore(row, streams)
-        run.live.view = replace(run.live.view, last_entry=entries)
+        run.live.view = replace(run.live.view, last_entry=backlog.entries)
+        self._script_side.restored(run, backlog.cursors)
         return run
 
     def _server(self) -> grpc.aio.Server:
@@ -220,18 +225,19 @@ class Daemon:
         stream, run = admission.stream, admission.stream.run
         session = Session(admission, self._recorder, self._loop, self._flush_interval_ms)
         self._registry.connect(stream, session)
-        names = backend_names(run.options.backends)
-        usable = [name for name in names if name in self._known_backends]
+        new = self._script_side.new_backends(admission, hello.script_backends, self._known_backends)
+        fed = self._script_side.fed_by(stream, hello.script_backends)
         try:
-            welcome = await session.welcome(hello, backends=usable, version=VERSION)
-            if admission.new_run:
+            welcome = await session.welcome(hello, new_backends=new, script_backends=fed, version=VERSION)
+            if new:
                 await self._delivery.begin(run)
         except BaseException:  # cancelled too, when the client has gone: its rank must not stay taken
             self.left(session)
             raise
         self._sessions.add(session)
-        if admission.new_run:
-            self._warn_of_unknown(session, [name for name in names if name not in self._known_backends])
+        self._script_side.attach(session, fed)
+        if admission.new_stream and stream.rank == run.options.primary_rank:
+            warn_of_unusable(session, self._known_backends, self._fleet.unusable(run.live.row_id))
         if admission.new_stream:
             log.info("a rank joined", run_id=run.run_id, rank=stream.rank, host=stream.host, pid=stream.pid)
         return session, welcome
@@ -242,22 +248,13 @@ class Daemon:
         if row_id is None:
             return
 
-        def read(journal: Journal) -> tuple[RunRow, list[StreamRow], int]:
+        def read(journal: Journal) -> tuple[RunRow, list[StreamRow], Backlog]:
             row = next(row for row in journal.runs() if row.id == row_id)
-            return row, journal.streams(row.id), journal.backlog(row.id).entries
+            return row, journal.streams(row.id), journal.backlog(row.id)
 
         found = await self._on_journal_async(read)
         if self._registry.forgotten(hello) is not None:  # nobody else recalled it meanwhile
             self._take_up(*found)
-
-    def _warn_of_unknown(self, session: Session, names: list[str]) -> None:
-        for name in names:
-            text = (
-                f"there is no backend {name!r}; this daemon has {', '.join(sorted(self._known_backends))}. "
-                "The others go on"
-            )
-            log.warning(text, run_id=session.stream.run.run_id)
-            session.send(pb.DaemonMessage(notice=pb.Notice(text=text)))
 
     async def room(self) -> None:
         """Wait while too much is uncommitted."""
@@ -268,6 +265,7 @@ class Daemon:
     def left(self, session: Session) -> None:
         """A connection has ended; the rank may come back."""
         self._sessions.discard(session)
+        self._script_side.detach(session)
         self._registry.disconnect(session.stream, session)
 
     async def status(self) -> str:
@@ -353,6 +351,7 @@ class Daemon:
             self._delivery.look_after()
             self._end_if_idle()
             self._delivery.forget_ended(limits.RUNS_ENDED_MAX)
+            self._script_side.look_after()
             for session in self._sessions:
                 if session.wants_delivery and self._delivery.is_delivered(session):
                     session.wants_delivery = False

@@ -29,6 +29,8 @@ class ClientMessage(google.protobuf.message.Message):
     GAP_FIELD_NUMBER: builtins.int
     HEARTBEAT_FIELD_NUMBER: builtins.int
     AWAIT_DELIVERY_FIELD_NUMBER: builtins.int
+    BACKEND_TAKEN_FIELD_NUMBER: builtins.int
+    HANDLES_REQUEST_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -39,6 +41,10 @@ class ClientMessage(google.protobuf.message.Message):
     def heartbeat(self) -> global___Heartbeat: ...
     @property
     def await_delivery(self) -> global___AwaitDelivery: ...
+    @property
+    def backend_taken(self) -> global___BackendTaken: ...
+    @property
+    def handles_request(self) -> global___HandlesRequest: ...
     def __init__(
         self,
         *,
@@ -47,10 +53,12 @@ class ClientMessage(google.protobuf.message.Message):
         gap: global___Gap | None = ...,
         heartbeat: global___Heartbeat | None = ...,
         await_delivery: global___AwaitDelivery | None = ...,
+        backend_taken: global___BackendTaken | None = ...,
+        handles_request: global___HandlesRequest | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "batch", b"batch", "gap", b"gap", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "batch", b"batch", "gap", b"gap", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "gap", "heartbeat", "await_delivery"] | None: ...
+    def HasField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "gap", "heartbeat", "await_delivery", "backend_taken", "handles_request"] | None: ...
 
 global___ClientMessage = ClientMessage
 
@@ -66,6 +74,7 @@ class Hello(google.protobuf.message.Message):
     LAUNCH_FIELD_NUMBER: builtins.int
     PROCESS_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
+    SCRIPT_BACKENDS_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     stream_id: builtins.bytes
     """16 random bytes, one per process and run; kept over reconnections"""
@@ -85,6 +94,10 @@ class Hello(google.protobuf.message.Message):
     def process(self) -> global___Process: ...
     @property
     def options(self) -> global___RunOptions: ...
+    @property
+    def script_backends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Backends that are classes of the script. Of the run's, the primary rank's process is fed."""
+
     def __init__(
         self,
         *,
@@ -96,9 +109,10 @@ class Hello(google.protobuf.message.Message):
         launch: global___Launch | None = ...,
         process: global___Process | None = ...,
         options: global___RunOptions | None = ...,
+        script_backends: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["launch", b"launch", "options", b"options", "process", b"process"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["last_acknowledged", b"last_acknowledged", "launch", b"launch", "names", b"names", "oldest_held", b"oldest_held", "options", b"options", "process", b"process", "protocol_version", b"protocol_version", "stream_id", b"stream_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["last_acknowledged", b"last_acknowledged", "launch", b"launch", "names", b"names", "oldest_held", b"oldest_held", "options", b"options", "process", b"process", "protocol_version", b"protocol_version", "script_backends", b"script_backends", "stream_id", b"stream_id"]) -> None: ...
 
 global___Hello = Hello
 
@@ -502,6 +516,59 @@ class AwaitDelivery(google.protobuf.message.Message):
 global___AwaitDelivery = AwaitDelivery
 
 @typing.final
+class BackendTaken(google.protobuf.message.Message):
+    """A class of the script has taken an outbox entry, whole."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    ENTRY_FIELD_NUMBER: builtins.int
+    REFUSED_RECORDS_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    CLOSED_FIELD_NUMBER: builtins.int
+    backend: builtins.str
+    epoch: builtins.int
+    entry: builtins.int
+    """0: none; only what follows is of interest"""
+    refused_records: builtins.int
+    """records of the entry for which the class raised"""
+    problem: builtins.str
+    """what it raised last, with them; or why it is closed"""
+    closed: builtins.bool
+    """it has been finished, or is not there: it takes nothing any more"""
+    def __init__(
+        self,
+        *,
+        backend: builtins.str = ...,
+        epoch: builtins.int = ...,
+        entry: builtins.int = ...,
+        refused_records: builtins.int = ...,
+        problem: builtins.str = ...,
+        closed: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "closed", b"closed", "entry", b"entry", "epoch", b"epoch", "problem", b"problem", "refused_records", b"refused_records"]) -> None: ...
+
+global___BackendTaken = BackendTaken
+
+@typing.final
+class HandlesRequest(google.protobuf.message.Message):
+    """Asks for a BackendHandles, once there is something to tell."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: builtins.int
+    backend: builtins.str
+    def __init__(
+        self,
+        *,
+        backend: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend"]) -> None: ...
+
+global___HandlesRequest = HandlesRequest
+
+@typing.final
 class DaemonMessage(google.protobuf.message.Message):
     """---- daemon to client --------------------------------------------------------------------------"""
 
@@ -511,6 +578,8 @@ class DaemonMessage(google.protobuf.message.Message):
     ACKNOWLEDGEMENT_FIELD_NUMBER: builtins.int
     DELIVERED_FIELD_NUMBER: builtins.int
     NOTICE_FIELD_NUMBER: builtins.int
+    BACKEND_ENTRY_FIELD_NUMBER: builtins.int
+    BACKEND_HANDLES_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -519,6 +588,10 @@ class DaemonMessage(google.protobuf.message.Message):
     def delivered(self) -> global___Delivered: ...
     @property
     def notice(self) -> global___Notice: ...
+    @property
+    def backend_entry(self) -> global___BackendEntry: ...
+    @property
+    def backend_handles(self) -> global___BackendHandles: ...
     def __init__(
         self,
         *,
@@ -526,10 +599,12 @@ class DaemonMessage(google.protobuf.message.Message):
         acknowledgement: global___Acknowledgement | None = ...,
         delivered: global___Delivered | None = ...,
         notice: global___Notice | None = ...,
+        backend_entry: global___BackendEntry | None = ...,
+        backend_handles: global___BackendHandles | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "delivered", b"delivered", "message", b"message", "notice", b"notice", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "delivered", b"delivered", "message", b"message", "notice", b"notice", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "acknowledgement", "delivered", "notice"] | None: ...
+    def HasField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "delivered", b"delivered", "message", b"message", "notice", b"notice", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "delivered", b"delivered", "message", b"message", "notice", b"notice", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "acknowledgement", "delivered", "notice", "backend_entry", "backend_handles"] | None: ...
 
 global___DaemonMessage = DaemonMessage
 
@@ -546,6 +621,8 @@ class Welcome(google.protobuf.message.Message):
     RUN_NAME_FIELD_NUMBER: builtins.int
     OUTDIR_FIELD_NUMBER: builtins.int
     RECORDS_ITEMS_FIELD_NUMBER: builtins.int
+    BACKENDS_FIELD_NUMBER: builtins.int
+    SCRIPT_BACKENDS_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
     """counted by the daemon, from 1"""
@@ -558,6 +635,14 @@ class Welcome(google.protobuf.message.Message):
     outdir: builtins.str
     records_items: builtins.bool
     """this rank's items are recorded; else it need not send any"""
+    @property
+    def backends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """that the run has, those of the script among them"""
+
+    @property
+    def script_backends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """whose entries this stream is sent"""
+
     def __init__(
         self,
         *,
@@ -570,8 +655,10 @@ class Welcome(google.protobuf.message.Message):
         run_name: builtins.str = ...,
         outdir: builtins.str = ...,
         records_items: builtins.bool = ...,
+        backends: collections.abc.Iterable[builtins.str] | None = ...,
+        script_backends: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "daemon_version", b"daemon_version", "flush_interval_ms", b"flush_interval_ms", "next_sequence", b"next_sequence", "next_step", b"next_step", "outdir", b"outdir", "records_items", b"records_items", "run_id", b"run_id", "run_name", b"run_name"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "backends", b"backends", "daemon_version", b"daemon_version", "flush_interval_ms", b"flush_interval_ms", "next_sequence", b"next_sequence", "next_step", b"next_step", "outdir", b"outdir", "records_items", b"records_items", "run_id", b"run_id", "run_name", b"run_name", "script_backends", b"script_backends"]) -> None: ...
 
 global___Welcome = Welcome
 
@@ -602,6 +689,173 @@ class Delivered(google.protobuf.message.Message):
     ) -> None: ...
 
 global___Delivered = Delivered
+
+@typing.final
+class BackendEntry(google.protobuf.message.Message):
+    """A part of an outbox entry, for a class of the script; entries come in the order of their numbers."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BACKEND_FIELD_NUMBER: builtins.int
+    EPOCH_FIELD_NUMBER: builtins.int
+    ENTRY_FIELD_NUMBER: builtins.int
+    MORE_FIELD_NUMBER: builtins.int
+    RECORDS_FIELD_NUMBER: builtins.int
+    CONFIG_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    backend: builtins.str
+    epoch: builtins.int
+    """the journal's; in a new one, numbers may stand for other entries than before"""
+    entry: builtins.int
+    """0 with an end: there is more in the outbox, but not for this process"""
+    more: builtins.bool
+    """further parts of this entry follow"""
+    config: builtins.str
+    """a JSON object"""
+    @property
+    def records(self) -> global___RecordRows: ...
+    @property
+    def end(self) -> global___RunEnd: ...
+    def __init__(
+        self,
+        *,
+        backend: builtins.str = ...,
+        epoch: builtins.int = ...,
+        entry: builtins.int = ...,
+        more: builtins.bool = ...,
+        records: global___RecordRows | None = ...,
+        config: builtins.str = ...,
+        end: global___RunEnd | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["config", b"config", "content", b"content", "end", b"end", "records", b"records"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "config", b"config", "content", b"content", "end", b"end", "entry", b"entry", "epoch", b"epoch", "more", b"more", "records", b"records"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["records", "config", "end"] | None: ...
+
+global___BackendEntry = BackendEntry
+
+@typing.final
+class RecordRows(google.protobuf.message.Message):
+    """n records with the same c columns."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIRST_ROW_FIELD_NUMBER: builtins.int
+    COLUMNS_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    VALID_FIELD_NUMBER: builtins.int
+    TEXTS_FIELD_NUMBER: builtins.int
+    first_row: builtins.int
+    """of the entry's"""
+    steps: builtins.bytes
+    """n little-endian int64"""
+    values: builtins.bytes
+    """n × c little-endian float64, row by row"""
+    valid: builtins.bytes
+    """n × c bytes, 0 where the record has no such value; empty: it has all"""
+    @property
+    def columns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RecordText]: ...
+    def __init__(
+        self,
+        *,
+        first_row: builtins.int = ...,
+        columns: collections.abc.Iterable[builtins.str] | None = ...,
+        steps: builtins.bytes = ...,
+        values: builtins.bytes = ...,
+        valid: builtins.bytes = ...,
+        texts: collections.abc.Iterable[global___RecordText] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["columns", b"columns", "first_row", b"first_row", "steps", b"steps", "texts", b"texts", "valid", b"valid", "values", b"values"]) -> None: ...
+
+global___RecordRows = RecordRows
+
+@typing.final
+class RecordText(google.protobuf.message.Message):
+    """A value that is not a number."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROW_FIELD_NUMBER: builtins.int
+    COLUMN_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    row: builtins.int
+    """of the n"""
+    column: builtins.str
+    value: builtins.str
+    def __init__(
+        self,
+        *,
+        row: builtins.int = ...,
+        column: builtins.str = ...,
+        value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["column", b"column", "row", b"row", "value", b"value"]) -> None: ...
+
+global___RecordText = RecordText
+
+@typing.final
+class RunEnd(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    status: builtins.str
+    """FINISHED, FAILED; RUNNING where other ranks go on"""
+    reason: builtins.str
+    def __init__(
+        self,
+        *,
+        status: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "status", b"status"]) -> None: ...
+
+global___RunEnd = RunEnd
+
+@typing.final
+class BackendHandles(google.protobuf.message.Message):
+    """How a backend's run is found: ids, names, addresses, by name. Sent when asked for, and when they change."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class HandlesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    BACKEND_FIELD_NUMBER: builtins.int
+    HANDLES_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    backend: builtins.str
+    problem: builtins.str
+    """why they are, and will be for a while"""
+    @property
+    def handles(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """empty while they are unknown"""
+
+    def __init__(
+        self,
+        *,
+        backend: builtins.str = ...,
+        handles: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "handles", b"handles", "problem", b"problem"]) -> None: ...
+
+global___BackendHandles = BackendHandles
 
 @typing.final
 class Notice(google.protobuf.message.Message):

@@ -113,3 +113,8 @@ class Backend(ABC):
     def location(self) -> str | None:
         """Where a person finds the run: a path or a URL. None when there is nothing to show."""
         return None
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is any point in waiting for it now: False while nobody is there to take anything."""
+        return True

@@ -9,7 +9,8 @@ from typing import Protocol, TypeVar
 import structlog
 
 from tracker_daemon.backends import registry
-from tracker_daemon.backends.base import OutboxEntry, RunDescription
+from tracker_daemon.backends.base import Backend, OutboxEntry, RunDescription
+from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptBackend, ScriptLinks
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump import Pump
@@ -32,11 +33,14 @@ class JournalAccess(Protocol):
 class Fleet:
     """Starts, wakes and stops pumps. ``journal`` is called on the pumps' threads.
 
+    ``links`` lead to the backends that are classes of scripts.
+
     Used on the event loop, but for ``drain`` and ``stop``, which wait and so run beside it.
     """
 
-    def __init__(self, journal: JournalAccess) -> None:
+    def __init__(self, journal: JournalAccess, links: ScriptLinks | None = None) -> None:
         self._journal = journal
+        self._links = links or ScriptLinks()
         self._pumps: dict[int, dict[str, Pump]] = {}
         self._unusable: dict[int, dict[str, str]] = {}
         self._stopped = False
@@ -47,23 +51,27 @@ class Fleet:
         if self._stopped or name in self.unusable(row_id) or self._notify(row_id, name):
             return
         try:
-            backend = registry.create(name)
+            backend, slice_bytes = self._create(run.run_id, cursor)
         except SettingsError as error:
             log.warning("a backend cannot be used; the others go on", run_id=run.run_id, reason=str(error))
             self._unusable.setdefault(row_id, {})[name] = str(error)
             return
         start = Cursor(cursor.position, cursor.state, cursor.delivered_records, cursor.set_aside)
         committer = self._committer(row_id, name)
-        pump = Pump(backend, run, start, read=self._reader(row_id), commit=committer)
+        pump = Pump(backend, run, start, read=self._reader(row_id, slice_bytes), commit=committer)
         self._pumps.setdefault(row_id, {})[name] = pump
         pump.start()
         pump.notify()
 
-    def _reader(self, row_id: int) -> Callable[[int], list[OutboxEntry]]:
+    def _create(self, run_id: str, cursor: CursorRow) -> tuple[Backend, int]:
+        """The backend, and how many bytes it is given at once."""
+        if cursor.state == SCRIPT_STATE:
+            return ScriptBackend(self._links.of(run_id, cursor.backend)), limits.SCRIPT_SLICE_BYTES
+        return registry.create(cursor.backend), limits.DELIVERY_SLICE_BYTES
+
+    def _reader(self, row_id: int, slice_bytes: int) -> Callable[[int], list[OutboxEntry]]:
         def read(after: int) -> list[OutboxEntry]:
-            return self._journal(
-                lambda journal: journal.outbox_after(row_id, after, limit_bytes=limits.DELIVERY_SLICE_BYTES)
-            )
+            return self._journal(lambda journal: journal.outbox_after(row_id, after, limit_bytes=slice_bytes))
 
         return read
 
@@ -83,6 +91,12 @@ class Fleet:
         """The run has new entries. False when a pump of it has ended, or there is none: open them."""
         notified = [self._notify(row_id, backend) for backend in self._pumps.get(row_id, ())]
         return bool(notified) and all(notified)
+
+    def resume(self, row_id: int, backend: str) -> None:
+        """What this backend was waiting for may be there now."""
+        pump = self._pumps.get(row_id, {}).get(backend)
+        if pump is not None:
+            pump.resume()
 
     def health(self, row_id: int) -> dict[str, BackendHealth]:
         """How each backend of the run is doing; only those that were opened."""
@@ -106,9 +120,9 @@ class Fleet:
         return [pump for pumps in list(self._pumps.values()) for pump in list(pumps.values())]
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until everything is delivered, ``timeout_s`` seconds at most; whether it is."""
+        """Wait until everything is delivered that can be, ``timeout_s`` seconds at most; whether it is."""
         deadline = time.monotonic() + timeout_s
-        pumps = self._all()
+        pumps = [pump for pump in self._all() if pump.backend.reachable]
         for pump in pumps:
             pump.resume()  # all at once: one that is stuck must not use up the others' time
         drained = [pump.finished or pump.drain(deadline) for pump in pumps]

@@ -86,6 +86,9 @@ class Run:
     by_rank: dict[tuple[int, int], Stream] = field(default_factory=dict)
     attempt: int = 1
     world_size: int = 0
+    backends: list[str] = field(default_factory=list)
+    """That have a cursor, those of the script among them."""
+    script_backends: set[str] = field(default_factory=set)
     waiting_since_s: float = field(default_factory=time.monotonic)
     """When the wait for the attempt's ranks began."""
     absent_told: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 
 from tracker_daemon.aggregation.batch import DecodedBatch, decode_batch
@@ -48,15 +48,20 @@ class Session:
         self._acknowledged = self._committed
         self._outgoing: list[pb.DaemonMessage] = []
         self.wants_delivery = False
+        self.on_taken: Callable[[pb.BackendTaken], None] = _ignore
+        """What is done with the answers of the script's classes."""
         self._closing = False
         self._superseded = False
 
     # ---- admission -------------------------------------------------------------------------------
 
-    async def welcome(self, hello: pb.Hello, *, backends: list[str], version: str) -> pb.DaemonMessage:
+    async def welcome(
+        self, hello: pb.Hello, *, new_backends: Mapping[str, bytes], script_backends: list[str], version: str
+    ) -> pb.DaemonMessage:
         """Journal the stream's coming and answer it; durable when this returns.
 
-        A new run begins with a cursor for each of ``backends``, so that nothing is reclaimed before them.
+        The run gets a cursor for each of ``new_backends``, with that state: a new run at once, so that
+        nothing is reclaimed before them.
         """
         stream, run = self.stream, self.stream.run
         names = tuple(hello.names)
@@ -66,7 +71,7 @@ class Session:
 
         def prepare(journal: Journal) -> None:
             nonlocal next_step
-            self._enter(journal, backends)
+            self._enter(journal, new_backends)
             if lost:
                 self._recorder.begin_epoch()
             fold = self._recorder.fold_of(run.live)
@@ -93,17 +98,19 @@ class Session:
             run_name=run.row.name,
             outdir=run.options.outdir,
             records_items=run.live.rules.records_items(stream.rank),
+            backends=run.backends,
+            script_backends=script_backends,
         )
         return pb.DaemonMessage(welcome=welcome)
 
-    def _enter(self, journal: Journal, backends: list[str]) -> None:
+    def _enter(self, journal: Journal, new_backends: Mapping[str, bytes]) -> None:
         """Journal what the admission decided; on the recorder's thread."""
         stream, run, admission = self.stream, self.stream.run, self._admission
         live = run.live
         if admission.new_run:
             live.row_id = journal.insert_run(run.row)
-            for backend in backends:
-                journal.put_cursor(live.row_id, backend, 0, b"", 0)
+        for backend, state in new_backends.items():
+            journal.put_cursor(live.row_id, backend, 0, state, 0)
         if admission.reopened:
             running = RunStatus.RUNNING.value
             journal.update_run(live.row_id, status=running, reason="", ended_ns=0)
@@ -168,6 +175,8 @@ class Session:
             self._take_gap(message.gap)
         elif kind == "await_delivery":
             self.wants_delivery = True
+        elif kind == "backend_taken":
+            self.on_taken(message.backend_taken)
         else:
             raise ProtocolError(f"a {kind or 'nameless'} message has no place after the Hello")
 
@@ -301,6 +310,10 @@ def _check_sequence(last: int) -> None:
     # One below the journal's bound, so that there is always a next one.
     if last >= SEQUENCE_MAX - 1:
         raise ProtocolError(f"sequences end at {SEQUENCE_MAX - 2}, and {last} came")
+
+
+def _ignore(_: object) -> None:
+    """Do nothing."""
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -45,7 +45,9 @@ class Desk:
         message = hello(*arguments, **keywords)
         message.last_acknowledged = last_acknowledged
         session = self.session(message)
-        welcome = await session.welcome(message, backends=["memory"], version="1")
+        welcome = await session.welcome(
+            message, new_backends={"memory": b""}, script_backends=[], version="1"
+        )
         return session, welcome.welcome
 
     async def committed(self):
@@ -64,7 +66,9 @@ def test_a_welcome_claims_nothing_that_its_predecessor_brings_meanwhile(play, ri
         first.take(batch(1, {0: 1.0}))
         message = hello(1, names=["loss"])
         second = desk.session(message)
-        coming = asyncio.create_task(second.welcome(message, backends=[], version="1"))
+        coming = asyncio.create_task(
+            second.welcome(message, new_backends={}, script_backends=[], version="1")
+        )
         await asyncio.sleep(0)  # the Hello is on its way to the journal
         first.take(batch(2, {1: 1.0}))  # what the dead connection still had in its buffers
         welcome = (await coming).welcome
@@ -194,7 +198,7 @@ def test_a_rank_that_joins_as_its_run_ends_does_not_half_reopen_it(play, rig):
         first.take(batch(1, {0: 1.0}, finish=0))
         await desk.committed()
         assert run.live.view.status == "FINISHED"
-        await late.welcome(message, backends=[], version="1")
+        await late.welcome(message, new_backends={}, script_backends=[], version="1")
         (row,) = rig.journal.runs()
         assert row.status == run.live.view.status == "FINISHED"
 

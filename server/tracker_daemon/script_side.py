@@ -1,0 +1,201 @@
+"""Classes of training scripts as backends: which run has which, and whose connection feeds them.
+
+The primary rank's process has them. While it is connected its links are attached to its session. Once
+that rank has finished, its classes get the run's end if it comes within SCRIPT_END_PATIENCE_S, since the
+other ranks usually finish just then; else a farewell, once every cell that the primary rank's values wait in
+has closed and all that was recorded by then is taken. What other ranks log later is set aside.
+
+A process that is gone without a word may come back as long as its run goes on. Once the run is over
+and it has stayed away for as long as a reconnection takes, nothing waits for it any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from tracker_daemon.backends.base import OutboxEntry
+from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptLinks, SendEntry, Taken
+from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.ingest.registry import Admission, Registry, Run, Stream
+from tracker_daemon.ingest.script_parts import farewell, script_parts
+from tracker_daemon.ingest.session import Session
+from tracker_daemon.journal.rows import CursorRow
+from tracker_daemon.part_settings import backend_names
+from tracker_protocol import limits
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+log = structlog.get_logger(__name__)
+_PARTIAL_GRACE_S = 2.0
+"""For the tick that closes the last cells, after they are due."""
+
+
+@dataclass(slots=True, eq=False)
+class _Fed:
+    """A session whose classes are fed."""
+
+    session: Session
+    sends: dict[str, SendEntry]
+    finished_s: float | None = None
+    last_entry: int | None = None
+    """The last that the classes are to have, once that is known."""
+    said_farewell: bool = False
+
+
+class ScriptSide:
+    """On the event loop; ``partial_after_s`` is when any cell has closed at the latest."""
+
+    def __init__(self, links: ScriptLinks, fleet: Fleet, registry: Registry, partial_after_s: float) -> None:
+        self._links = links
+        self._fleet = fleet
+        self._registry = registry
+        self._partial_after_s = partial_after_s
+        self._fed: dict[bytes, _Fed] = {}
+        self._unattended_since_s: dict[str, float] = {}
+
+    # ---- who is fed ------------------------------------------------------------------------------
+
+    def new_backends(
+        self, admission: Admission, declared: Iterable[str], known: frozenset[str]
+    ) -> dict[str, bytes]:
+        """The backends that the run gets now, each with the state of its cursor.
+
+        ``declared`` are classes of this rank's script, ``known`` what the daemon has. What the rank that
+        opens a run declares goes before what the daemon has; the primary may add names that nobody has.
+        """
+        run, stream = admission.stream.run, admission.stream
+        wanted = [name for name in backend_names(run.options.backends) if name not in run.backends]
+        new = {}
+        if admission.new_run or stream.rank == run.options.primary_rank:
+            new = dict.fromkeys((name for name in wanted if name in declared), SCRIPT_STATE)
+        if admission.new_run:
+            new.update((name, b"") for name in wanted if name in known and name not in new)
+        run.backends.extend(new)
+        run.script_backends.update(name for name, state in new.items() if state == SCRIPT_STATE)
+        return new
+
+    def fed_by(self, stream: Stream, declared: Iterable[str]) -> list[str]:
+        """Which of the run's classes this stream's process has to be fed."""
+        run = stream.run
+        is_primary = stream.rank == run.options.primary_rank and stream.attempt == run.attempt
+        return sorted(run.script_backends.intersection(declared)) if is_primary else []
+
+    def restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
+        """A run was taken up from the journal."""
+        run.backends = [cursor.backend for cursor in cursors]
+        run.script_backends.update(cursor.backend for cursor in cursors if cursor.state == SCRIPT_STATE)
+        if run.script_backends:
+            self._unattended_since_s[run.run_id] = time.monotonic()
+
+    def attach(self, session: Session, backends: list[str]) -> None:
+        """``session`` feeds these from now on."""
+        if not backends:
+            return
+        stream, run = session.stream, session.stream.run
+        fed = self._fed[stream.stream_id] = _Fed(session, {})
+        session.on_taken = partial(self.taken, session)
+        where = f"rank {stream.rank}, {stream.described()}"
+        for backend in backends:
+            fed.sends[backend] = _sender(session, backend)
+            self._links.of(run.run_id, backend).attach(where, fed.sends[backend])
+            self._fleet.resume(run.live.row_id, backend)
+        self._unattended_since_s.pop(run.run_id, None)
+
+    def detach(self, session: Session) -> None:
+        """Its connection is gone."""
+        stream = session.stream
+        fed = self._fed.get(stream.stream_id)
+        if fed is None or fed.session is not session:
+            return
+        del self._fed[stream.stream_id]
+        for backend, send in fed.sends.items():
+            self._links.of(stream.run.run_id, backend).detach(send)
+        self._unattended_since_s[stream.run.run_id] = time.monotonic()
+
+    def taken(self, session: Session, answer: pb.BackendTaken) -> None:
+        """The process of ``session`` answers for one of its classes."""
+        fed = self._fed.get(session.stream.stream_id)
+        if fed is None or fed.session is not session or answer.backend not in fed.sends:
+            return
+        link = self._links.of(session.stream.run.run_id, answer.backend)
+        link.answer(Taken(answer.epoch, answer.entry, answer.refused_records, answer.problem))
+        if answer.closed:
+            link.close(answer.problem or "it has finished")
+
+    # ---- from time to time -----------------------------------------------------------------------
+
+    def look_after(self) -> None:
+        """End what has come to its end."""
+        now = time.monotonic()
+        for fed in self._fed.values():
+            if fed.session.stream.finished and fed.session.all_committed:
+                self._end(fed, now)
+        for run_id, since in list(self._unattended_since_s.items()):
+            run = self._registry.runs.get(run_id)
+            if run is None:
+                del self._unattended_since_s[run_id]
+                self._links.forget(run_id)
+            elif not run.running and now - since >= 2 * limits.RECONNECT_BACKOFF_MAX_S:
+                del self._unattended_since_s[run_id]
+                self._give_up(run)
+
+    def _end(self, fed: _Fed, now: float) -> None:
+        run = fed.session.stream.run
+        if fed.finished_s is None:
+            fed.finished_s = now
+        if not run.running or fed.said_farewell or now - fed.finished_s < limits.SCRIPT_END_PATIENCE_S:
+            return
+        closed_by = fed.finished_s + self._partial_after_s + _PARTIAL_GRACE_S
+        if fed.last_entry is None and (run.live.view.open_rows == 0 or now >= closed_by):
+            fed.last_entry = run.live.view.last_entry
+        healths = self._fleet.health(run.live.row_id)
+        if fed.last_entry is not None and all(
+            healths[backend].delivered_entry >= fed.last_entry for backend in fed.sends if backend in healths
+        ):
+            fed.said_farewell = True
+            for backend in fed.sends:
+                fed.session.send(farewell(backend))
+
+    def _give_up(self, run: Run) -> None:
+        for backend in run.script_backends:
+            link = self._links.of(run.run_id, backend)
+            if not link.is_closed:
+                link.close("its process has not come back, and the run is over")
+                self._fleet.resume(run.live.row_id, backend)
+
+
+def warn_of_unusable(session: Session, known: Iterable[str], unusable: Mapping[str, str]) -> None:
+    """Tell the rank of ``session`` which of its run's backends record nothing, and what would help.
+
+    ``unusable`` are those that the daemon has and cannot use, with the reason.
+    """
+    run = session.stream.run
+    wanted = backend_names(run.options.backends)
+    unknown = [
+        f"there is no backend {name!r}; this daemon has {', '.join(sorted(known))}. Install a package that "
+        f"adds it where the daemon runs, or call register_backend({name!r}, …) on every rank before "
+        "setup_tracker. The others go on"
+        for name in wanted
+        if name not in run.backends
+    ]
+    for text in [*unknown, *(f"{reason}. The others go on" for reason in unusable.values())]:
+        log.warning(text, run_id=run.run_id)
+        session.send(pb.DaemonMessage(notice=pb.Notice(text=text)))
+
+
+def _sender(session: Session, backend: str) -> SendEntry:
+    loop = asyncio.get_running_loop()
+
+    def send(epoch: int, entry: OutboxEntry) -> None:
+        # On the pump's thread: dividing an entry is its work, and not the event loop's.
+        for part in script_parts(backend, epoch, entry):
+            if loop.is_closed():
+                return
+            loop.call_soon_threadsafe(session.send, part)
+
+    return send

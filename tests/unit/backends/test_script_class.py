@@ -1,0 +1,134 @@
+"""The daemon's side of a class of the script: a link that is attached, answers, and may be closed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.backends import script_class
+from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptBackend, ScriptLink, Taken
+from tracker_daemon.errors import BackendUnavailable
+
+RUN = RunDescription("r", "p", "n", Path("/out"), epoch=3)
+PATIENCE_S = 20.0
+
+
+def records(number, n=2):
+    steps = np.arange(n, dtype=np.int64)
+    block = RecordBlock(1, 1, ("loss",), steps, steps, steps, np.ones((n, 1)))
+    return OutboxEntry(number, EntryKind.RECORDS, block.to_bytes())
+
+
+class Process:
+    """Plays the script's process: notes what it is sent, and takes it at once if it is to."""
+
+    def __init__(self, link, *, takes=True):
+        self.link, self.takes, self.sent = link, takes, []
+        self.some = threading.Event()
+
+    def __call__(self, epoch, entry):
+        self.sent.append(entry.number)
+        self.some.set()
+        if self.takes:
+            self.link.answer(Taken(epoch, entry.number))
+
+
+@pytest.fixture
+def link(monkeypatch):
+    monkeypatch.setattr(script_class.limits, "SCRIPT_CONNECT_PATIENCE_S", 0.05)
+    monkeypatch.setattr(script_class.limits, "SCRIPT_ANSWER_PATIENCE_S", 0.05)
+    return ScriptLink("mine")
+
+
+@pytest.fixture
+def backend(link):
+    backend = ScriptBackend(link)
+    backend.open(RUN, None)
+    return backend
+
+
+def deliver(backend, *entries):
+    return backend.deliver(entries, lambda _: None)
+
+
+def in_a_thread(call):
+    outcome = []
+
+    def work():
+        try:
+            outcome.append(call())
+        except BackendUnavailable as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, outcome
+
+
+def test_entries_are_delivered_once_the_process_has_taken_them(backend, link):
+    process = Process(link)
+    link.attach("rank 0, process 9 on node", process)
+    assert deliver(backend, records(1), records(2)) == SCRIPT_STATE
+    assert process.sent == [1, 2]
+    assert backend.set_aside() == []
+    assert backend.location() == "rank 0, process 9 on node"
+
+
+def test_without_a_process_delivery_waits_and_says_for_whom(backend, link):
+    assert not backend.reachable
+    with pytest.raises(BackendUnavailable, match=r"primary rank.*'mine'.*not connected"):
+        deliver(backend, records(1))
+
+
+def test_a_process_that_takes_nothing_is_shown_and_gets_nothing_twice_that_it_took(backend, link):
+    process = Process(link, takes=False)
+    link.attach("rank 0", process)
+    with pytest.raises(BackendUnavailable, match="has taken nothing"):
+        deliver(backend, records(1), records(2))
+    link.answer(Taken(3, 1))
+    process.takes = True
+    deliver(backend, records(1), records(2))
+    assert process.sent == [1, 2, 2]
+
+
+def test_a_connection_that_breaks_ends_the_wait_at_once(backend, link, monkeypatch):
+    monkeypatch.setattr(script_class.limits, "SCRIPT_ANSWER_PATIENCE_S", 3600)
+    process = Process(link, takes=False)
+    link.attach("rank 0", process)
+    thread, outcome = in_a_thread(lambda: deliver(backend, records(1)))
+    assert process.some.wait(PATIENCE_S)
+    link.detach(process)
+    thread.join(PATIENCE_S)
+    assert "not connected" in str(outcome[0])
+
+
+def test_what_the_class_raised_for_is_set_aside_with_its_reason(backend, link):
+    link.attach("rank 0", lambda epoch, entry: link.answer(Taken(epoch, entry.number, 1, "log() raised")))
+    deliver(backend, records(1))
+    (aside,) = backend.set_aside()
+    assert (aside.entry, aside.records, aside.reason) == (1, 1, "log() raised")
+
+
+def test_what_nobody_is_left_to_take_is_set_aside_and_nothing_waits(backend, link):
+    link.attach("rank 0", Process(link, takes=False))
+    link.answer(Taken(3, 1))
+    link.close("it has finished")
+    assert backend.reachable
+    deliver(backend, records(1), records(2, n=3), OutboxEntry(3, EntryKind.END, b"{}"))
+    (aside,) = backend.set_aside()
+    assert (aside.entry, aside.records) == (2, 3)
+    assert "it has finished" in aside.reason
+
+
+def test_a_successor_takes_what_comes_after_its_predecessor_was_closed(backend, link):
+    link.close("it has finished")
+    process = Process(link)
+    link.attach("rank 0, another process", process)
+    deliver(backend, records(1))
+    assert process.sent == [1]
+    assert backend.set_aside() == []
