@@ -1,4 +1,4 @@
-"""The client's errors: one small tree. Only setting up raises them, never ``log()``."""
+"""The client's errors: one small tree. Only setting up raises them, and remote handles; never ``log()``."""
 
 from __future__ import annotations
 
@@ -29,3 +29,7 @@ class EmbeddedDaemonFailed(EndpointError):
 
 class DaemonRefused(TrackerError):
     """The daemon answered and does not admit this rank; raised only when ``strict`` is set."""
+
+
+class NotRemote(TrackerError, AttributeError):
+    """A backend's handle has no such attribute: it exists in the backend's process at the daemon alone."""

@@ -25,6 +25,7 @@ from tracker_client.embedded import EmbeddedEndpoint
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.introduction import introduce
 from tracker_client.media import Media
+from tracker_client.remote_runs import RemoteBackends
 from tracker_client.script_backends import Construct, ScriptBackends
 from tracker_client.sender import Finish, LogConfig, Sender
 from tracker_client.settings import ClientSettings
@@ -60,6 +61,8 @@ class RemoteTracker(Tracker):
         self._sender = Sender(settings, introduce(settings), self._staging, self._refusals, self._scripts)
         is_primary = settings.rank.rank == (settings.primary_rank or 0)
         self._scripts.start(self._sender.inbox.put, at_once=settings.script_classes.sure and is_primary)
+        self._configuration: dict[str, Any] = {}
+        self._remote = RemoteBackends(self, self._sender.handles.read, self._configuration)
         self._media = Media(self._sender.intake.items, self._refusals)
         self._watches = Watches(self._attach, self._wants_items, self._refusals)
         if isinstance(settings.source, EmbeddedEndpoint):
@@ -125,6 +128,7 @@ class RemoteTracker(Tracker):
         if read.warning:
             self._refusals.refuse("config", read.warning)
         if read.values:
+            self._configuration.update(read.values)
             self._sender.inbox.put(LogConfig(read.document))
 
     def watch(
@@ -212,6 +216,21 @@ class RemoteTracker(Tracker):
         self._refusals.warn_once("run_id", f"the daemon did not answer within {seconds:.0f} s; it is None")
         return False
 
+    def get_backend(self, name: str) -> Any:
+        """The backend of that name; None where the run has none, once the daemon has said what it has.
+
+        For a class of the script, in the primary rank's process, the object itself; for what is at the daemon
+        a :class:`~tracker_client.remote_runs.RemoteBackend`.
+        """
+        name = name.strip().lower()
+        own = self._scripts.get(name, self._settings.handle_timeout_s)
+        if own is not None:
+            return own
+        run = self._sender.run if self._wait_for_run() else None
+        known = (self._settings.backends or "").split(",") if run is None else run.backends
+        at_daemon = name in known and name not in self._settings.script_classes.by_name
+        return self._remote.get(name) if at_daemon else None
+
     def status(self) -> TrackerStatus:
         """This process's own state: what is buffered, acknowledged and dropped."""
         if self._inert:
@@ -278,11 +297,12 @@ class RemoteTracker(Tracker):
         _forked_from_tracker = True
 
 
-def _constructors(settings: ClientSettings, config: Mapping[str, Any] | None) -> dict[str, Construct]:
+def _constructors(settings: ClientSettings, config: Any) -> dict[str, Construct]:
     """How the script's classes are made for this run."""
+    read = read_configuration(config) if config is not None else None
     described = {
         "project_name": settings.project,
-        "config": dict(config or {}),
+        "config": read.values if read is not None else {},
         "outdir": settings.outdir or settings.working_directory,
         "rank": settings.rank.rank,
     }

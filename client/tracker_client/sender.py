@@ -20,6 +20,7 @@ from queue import Empty, SimpleQueue
 
 from tracker_client.buffer import StagingBuffer
 from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
+from tracker_client.handles import AskHandles, Handles, HandlesTold
 from tracker_client.intake import Intake
 from tracker_client.refusals import Refusals
 from tracker_client.script_backends import Fed, ScriptBackends, TakenEntry
@@ -68,7 +69,7 @@ class Finish:
     deadline: float
 
 
-Event = Wake | LogConfig | Finish | TakenEntry | tuple[Connection, Reply]
+Event = Wake | LogConfig | Finish | TakenEntry | AskHandles | tuple[Connection, Reply]
 
 
 class Sender:
@@ -96,6 +97,7 @@ class Sender:
         self._settings = settings
         self._introduction = introduction
         self._scripts = scripts
+        self.handles = Handles(self.inbox.put, settings.handle_timeout_s, refusals)
         self._jitter_s = (settings.rank.world_size or 1) * limits.CONNECT_JITTER_PER_RANK_S
         self._window_bytes = min(WINDOW_BYTES_MAX, settings.buffer_bytes // 4)
         self._flush_interval_s = limits.FLUSH_INTERVAL_MIN_S
@@ -165,6 +167,9 @@ class Sender:
         elif isinstance(event, TakenEntry):
             if self._connection is not None and self.connected:  # else it is asked for again
                 self._connection.taken(event)
+        elif isinstance(event, AskHandles):
+            if self._connection is not None and self.connected:  # else each new connection asks
+                self._connection.ask_handles(event.backend)
         elif isinstance(event, Finish):
             self._finish = event
             self._flush_at = 0.0
@@ -273,6 +278,8 @@ class Sender:
             logger.warning("%s", reply.text)
         elif isinstance(reply, Fed):
             self._scripts.offer(reply)
+        elif isinstance(reply, HandlesTold):
+            self.handles.tell(reply)
         elif isinstance(reply, Delivered):
             self._delivered = True
         elif self._goodbye_by is not None:
@@ -292,6 +299,11 @@ class Sender:
         self.intake.begin(welcome.next_step, records_items=welcome.records_items)
         self._set_interval(welcome.flush_interval_s)
         self._scripts.welcomed(welcome.script_backends)
+        for backend in self.handles.asked:
+            self.inbox.put(AskHandles(backend))
+        if self._introduction.rank == (self._introduction.primary_rank or 0):
+            for backend in welcome.backends:
+                self.handles.ask_for(backend)
         self.welcomed.set()
         self.answered.set()
 

@@ -18,6 +18,7 @@ from typing import Any
 import grpc
 
 from tracker_client.endpoint import Endpoint
+from tracker_client.handles import HandlesTold
 from tracker_client.script_backends import Fed, FedConfig, FedEnd, FedRows, TakenEntry
 from tracker_protocol import PROTOCOL_VERSION, STREAM_METHOD, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -118,7 +119,7 @@ class Closed:
         return self.code in REFUSALS
 
 
-Reply = Welcomed | Acknowledged | Delivered | Noticed | Fed | Closed
+Reply = Welcomed | Acknowledged | Delivered | Noticed | Fed | HandlesTold | Closed
 
 
 class Connection:
@@ -185,6 +186,10 @@ class Connection:
                 )
             )
         )  # fmt: skip
+
+    def ask_handles(self, backend: str) -> None:
+        """Ask for a HandlesTold."""
+        self._put(pb.ClientMessage(handles_request=pb.HandlesRequest(backend=backend)))
 
     def _put(self, message: pb.ClientMessage) -> None:
         self._outgoing.put(message.SerializeToString())
@@ -270,6 +275,9 @@ def _reply(message: pb.DaemonMessage) -> Reply | None:
         return Delivered()
     if kind == "backend_entry":
         return _fed(message.backend_entry)
+    if kind == "backend_handles":
+        told = message.backend_handles
+        return HandlesTold(told.backend, dict(told.handles), told.problem)
     return Noticed(message.notice.text) if kind == "notice" else None
 
 

@@ -165,6 +165,20 @@ class Tracker:
         """Which incarnation of the run this is, from 1; None where nothing counts them."""
         return None
 
+    def get_backend(self, name: str) -> Any:
+        """The backend of that name; None where the run has none."""
+        return next((backend for backend in self._backends if backend.name == name), None)
+
+    @property
+    def wandb_run(self) -> Any:
+        """W&B's run: its ``id``, ``name``, ``project``, ``url``, ``config``; None without that backend."""
+        return getattr(self.get_backend("wandb"), "run", None)
+
+    @property
+    def mlflow_run(self) -> Any:
+        """MLflow's run: its ``info.run_id`` and the like; None without that backend."""
+        return getattr(self.get_backend("mlflow"), "run", None)
+
     def status(self) -> TrackerStatus:
         """This process's own state: what failed or was called too late."""
         return TrackerStatus(

@@ -26,6 +26,7 @@ from tracker_daemon.backends.script_class import ScriptLinks
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
+from tracker_daemon.handle_desk import tell_handles
 from tracker_daemon.idle import IdleWatch
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.live_run import LiveRun
@@ -353,6 +354,7 @@ class Daemon:
             self._delivery.forget_ended(limits.RUNS_ENDED_MAX)
             self._script_side.look_after()
             for session in self._sessions:
+                tell_handles(session, self._fleet)
                 if session.wants_delivery and self._delivery.is_delivered(session):
                     session.wants_delivery = False
                     session.send(pb.DaemonMessage(delivered=pb.Delivered()))

@@ -120,6 +120,9 @@ def test_a_server_gets_every_kind_of_value_and_says_where_the_run_is(
     backend.deliver([entry(number, content) for number, content in enumerate(contents, 1)], on_the_way)
     run = the_run(client, project)
     assert backend.location() == f"{server.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    handles = backend.handles()
+    assert (handles["run_url"], handles["tracking_uri"]) == (backend.location(), server.uri)
+    assert (handles["run_id"], handles["artifact_uri"]) == (run.info.run_id, run.info.artifact_uri)
     assert points(client, run, "x/local") == [(step, float(step)) for step in range(700)]
     assert math.isnan(run.data.metrics["nan"])
     assert run.data.metrics["inf"] == -run.data.metrics["-inf"] == sys.float_info.max
@@ -304,6 +307,7 @@ def test_a_password_in_the_uri_is_used_and_shown_nowhere(server, make_backend, d
         backend = make_backend()
         backend.open(describe(), None)
         assert "hunter2" not in backend.location()
+        assert "hunter2" not in str(backend.handles())
         assert gateway.headers[-1]["authorization"].startswith("Basic ")
         gateway.admit = lambda headers: 403
         with pytest.raises(BackendRefused) as raised:

@@ -42,6 +42,9 @@ class Unfinished(TrackerBackend):
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None: ...
 
 
+assert_type(tracker.get_backend("wandb"), Any)
+assert_type(tracker.wandb_run, Any)
+assert_type(tracker.mlflow_run, Any)
 assert_type(register_backend("printing", Printing), None)
 assert_type(Printing().log_artifacts({"label": "path"}), None)
 Unfinished()  # type: ignore[abstract]

@@ -114,6 +114,10 @@ class Backend(ABC):
         """Where a person finds the run: a path or a URL. None when there is nothing to show."""
         return None
 
+    def handles(self) -> Mapping[str, str]:
+        """How its run is found, by name: ``id``, ``url``, ``run_id`` …; no secrets. Empty while unknown."""
+        return {}
+
     @property
     def reachable(self) -> bool:
         """Whether there is any point in waiting for it now: False while nobody is there to take anything."""

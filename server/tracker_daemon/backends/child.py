@@ -70,6 +70,7 @@ class ChildBackend(Backend):
         self._close_deadline_s = close_deadline_s
         self._child: _Child | None = None
         self._location: str | None = None
+        self._handles: Mapping[str, str] = {}
         self._set_aside: tuple[SetAside, ...] = ()
 
     @property
@@ -83,13 +84,14 @@ class ChildBackend(Backend):
         self._child = _Child(self.target, self._environment or self._own_environment())
         answer = self._ask(Open.of(run, state), self._open_deadline_s)
         assert isinstance(answer, Opened), answer
-        self._location = answer.location
+        self._location, self._handles = answer.location, answer.handles
 
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:
         """Have the child store ``entries``; see :class:`Backend`."""
         answer = self._ask(Deliver.of(entries), self._deliver_deadline_s, commit)
         assert isinstance(answer, Delivered), answer
         self._location, self._set_aside = answer.location, answer.set_aside
+        self._handles = answer.handles
         return answer.state
 
     def set_aside(self) -> Sequence[SetAside]:
@@ -105,6 +107,10 @@ class ChildBackend(Backend):
     def location(self) -> str | None:
         """What the child said last; see :class:`Backend`."""
         return self._location
+
+    def handles(self) -> Mapping[str, str]:
+        """What the child said last; see :class:`Backend`."""
+        return self._handles
 
     def _own_environment(self) -> dict[str, str]:
         return {**self.settings, **child_environment(self.name)}

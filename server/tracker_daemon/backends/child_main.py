@@ -17,7 +17,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 
@@ -73,11 +73,13 @@ class ChildService:
     def _carry_out(self, request: Request) -> Answer:
         if isinstance(request, Open):
             self._open(request)
-            return Opened(self._opened().location())
+            opened = self._opened()
+            return Opened(opened.location(), _shown(opened.handles()))
         if isinstance(request, Deliver):
             backend = self._opened()
             state = backend.deliver(request.entries, self._commit)
-            return Delivered(state, backend.location(), _masked(backend.set_aside()))
+            aside, handles = _masked(backend.set_aside()), _shown(backend.handles())
+            return Delivered(state, backend.location(), aside, handles)
         assert isinstance(request, Close), request
         self._close()
         return Closed()
@@ -142,6 +144,10 @@ def _load(target: str) -> Backend:
 
 def _masked(set_aside: Sequence[SetAside]) -> tuple[SetAside, ...]:
     return tuple(replace(one, reason=masked(one.reason, os.environ)) for one in set_aside)
+
+
+def _shown(handles: Mapping[str, str]) -> dict[str, str]:
+    return {name: masked(value, os.environ) for name, value in handles.items()}
 
 
 def _die_with(parent: int) -> None:

@@ -103,6 +103,7 @@ class Opened(msgspec.Struct, frozen=True, tag="opened"):
     """The backend is open."""
 
     location: str | None
+    handles: dict[str, str] = {}
 
 
 class Commit(msgspec.Struct, frozen=True, tag="commit"):
@@ -117,6 +118,7 @@ class Delivered(msgspec.Struct, frozen=True, tag="delivered"):
     state: bytes
     location: str | None
     set_aside: tuple[SetAside, ...] = ()
+    handles: dict[str, str] = {}
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

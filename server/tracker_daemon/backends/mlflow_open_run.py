@@ -23,10 +23,11 @@ from tracker_daemon.backends.mlflow_requests import (
     tag_value,
     whole_value_tags,
 )
+from tracker_daemon.credentials import without_user_information
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 
 if TYPE_CHECKING:
-    from mlflow.entities import Param, Run, RunTag
+    from mlflow.entities import Param, Run, RunInfo, RunTag
 
 _CHANGED = "tracker.changed"
 _RENAMED = "tracker.renamed"
@@ -66,16 +67,19 @@ class OpenRun:
     refused: list[RefusedItem] = field(default_factory=list)
     """What the store has refused of the entry in progress."""
     set_aside: list[SetAside] = field(default_factory=list)
+    handles: Mapping[str, str] = field(default_factory=dict)
+    """How scripts find it."""
 
     @staticmethod
     def of(connection: MlflowConnection, found: Run, known: MlflowState | None) -> OpenRun:
         """``found`` as the store has it, and where the last committed state ``known`` says it stands."""
         info, data = found.info, found.data
         params, tags = dict(data.params), dict(data.tags)
+        run = OpenRun(connection, info.experiment_id, info.run_id, MetricKeys(), params, tags)
+        run.handles = _handles(connection, info)
         if known is None:
-            return OpenRun(connection, info.experiment_id, info.run_id, MetricKeys(), params, tags)
-        names = MetricKeys(msgspec.msgpack.decode(zlib.decompress(known.aggregated), type=list[str]))
-        run = OpenRun(connection, info.experiment_id, info.run_id, names, params, tags)
+            return run
+        run.names = MetricKeys(msgspec.msgpack.decode(zlib.decompress(known.aggregated), type=list[str]))
         run.through, run.attempt, run.ended = known.through, known.attempt, known.ended
         run.set_aside = list(known.set_aside)
         return run
@@ -187,3 +191,16 @@ def _tag(key: str, value: str) -> RunTag:
     from mlflow.entities import RunTag  # noqa: PLC0415  # the package is optional
 
     return RunTag(key, value)
+
+
+def _handles(connection: MlflowConnection, info: RunInfo) -> dict[str, str]:
+    address = connection.address
+    found = {
+        "run_id": info.run_id,
+        "experiment_id": info.experiment_id,
+        "run_name": info.run_name,
+        "artifact_uri": without_user_information(info.artifact_uri or ""),
+        "tracking_uri": address.shown,
+        "run_url": address.run_location(info.experiment_id, info.run_id) if address.is_http else "",
+    }
+    return {name: str(value) for name, value in found.items() if value}

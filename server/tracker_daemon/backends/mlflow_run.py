@@ -90,6 +90,10 @@ class MlflowBackend(Backend):
         run = self._run
         return run.connection.address.run_location(run.experiment_id, run.mlflow_run_id) if run else None
 
+    def handles(self) -> Mapping[str, str]:
+        """The run's ids and addresses."""
+        return self._run.handles if self._run is not None else {}
+
     @property
     def mlflow_run_id(self) -> str:
         """The id of the MLflow run."""

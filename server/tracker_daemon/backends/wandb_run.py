@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +99,7 @@ class WandbBackend(Backend):
         self._session: WandbSession | None = None
         self._begun = False
         self._caught_up = False
+        self._handles: dict[str, str] = {}
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Begin or continue the W&B run, unless it has ended; see :class:`Backend`."""
@@ -107,6 +108,7 @@ class WandbBackend(Backend):
         self._state = read_state(state, _State, "W&B") or _State(wandb_id(run), run.epoch, run.attempt)
         if run.attempt > self._state.attempt:
             self._state = msgspec.structs.replace(self._state, attempt=run.attempt, exit_code=None)
+        self._handles = {"id": self._state.wandb_id, "mode": self._mode.value}
         if self._mode is Mode.DISABLED:
             return
         _prepare_directory(run.outdir)
@@ -141,11 +143,16 @@ class WandbBackend(Backend):
         """The run's URL, or offline its directory; None where nothing is recorded."""
         return self._state.location
 
+    def handles(self) -> Mapping[str, str]:
+        """The run's id, name and addresses, known from its beginning on."""
+        return self._handles
+
     def _begin(self) -> WandbSession:
         run, state = self._opened(), self._state
         session = WandbSession(run, self._mode, begun=self._begun, continues=state.directory)
         self._session, self._begun = session, True
         self._caught_up = False
+        self._handles = session.handles
         location = session.url or str(session.segment.directory)
         self._state = msgspec.structs.replace(state, location=location)
         return session

@@ -78,6 +78,18 @@ class WandbSession:
         url: str | None = self._run.url if self.mode.remote else None
         return url
 
+    @property
+    def handles(self) -> dict[str, str]:
+        """How the run is found, as far as the SDK knows."""
+        run = self._run
+        found = {
+            "id": self._id, "name": run.name, "project": run.project, "entity": run.entity,
+            "group": run.group, "job_type": run.job_type, "url": self.url,
+            "project_url": run.project_url if self.url else None,
+            "dir": self.segment.directory, "mode": self.mode.value,
+        }  # fmt: skip
+        return {name: str(value) for name, value in found.items() if value}
+
     def log(self, row: LoggedRow) -> None:
         """Log one row. In the mode shared the server numbers the rows."""
         with self._translated():

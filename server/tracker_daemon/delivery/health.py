@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -31,3 +32,5 @@ class BackendHealth:
     location: str | None
     set_aside_reason: str = ""
     """Why something was set aside, the last time that it was since the daemon started."""
+    handles: Mapping[str, str] = field(default_factory=dict)
+    """How its run is found."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 
 import structlog
@@ -93,6 +93,7 @@ class Pump:
         self._state = DeliveryState.HEALTHY
         self._reason = ""
         self._location: str | None = None
+        self._handles: Mapping[str, str] = {}
         self._set_aside_reason = ""
 
     # ---- called from other threads ----
@@ -171,6 +172,7 @@ class Pump:
                 cursor.set_aside_records,
                 self._location,
                 self._set_aside_reason,
+                self._handles,
             )
 
     # ---- the thread ----
@@ -318,6 +320,6 @@ class Pump:
             self._log.warning("delivery waits", state=state.value, reason=reason)
 
     def _locate(self) -> None:
-        location = self.backend.location()
+        location, handles = self.backend.location(), self.backend.handles()
         with self._changed:
-            self._location = location
+            self._location, self._handles = location, handles

@@ -50,6 +50,8 @@ class Session:
         self.wants_delivery = False
         self.on_taken: Callable[[pb.BackendTaken], None] = _ignore
         """What is done with the answers of the script's classes."""
+        self.asked_handles: dict[str, pb.BackendHandles] = {}
+        """The backends whose handles were asked for, with what was told last."""
         self._closing = False
         self._superseded = False
 
@@ -177,6 +179,9 @@ class Session:
             self.wants_delivery = True
         elif kind == "backend_taken":
             self.on_taken(message.backend_taken)
+        elif kind == "handles_request":
+            if message.handles_request.backend in self.stream.run.backends:
+                self.asked_handles.setdefault(message.handles_request.backend, pb.BackendHandles())
         else:
             raise ProtocolError(f"a {kind or 'nameless'} message has no place after the Hello")
 
