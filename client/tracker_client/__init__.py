@@ -8,10 +8,34 @@
 It needs grpcio and protobuf, never blocks the training loop and never raises into it.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from tracker_client.backend import TrackerBackend, register_backend
 from tracker_client.null_tracker import NullTracker
 from tracker_client.setup import setup_tracker
 from tracker_client.tracker import Tracker
 from tracker_client.version import __version__
 
-__all__ = ["NullTracker", "Tracker", "TrackerBackend", "__version__", "register_backend", "setup_tracker"]
+if TYPE_CHECKING:
+    from tracker_client.built_in import CSVBackend, MLflowBackend, WandbBackend
+
+__all__ = [
+    "CSVBackend",
+    "MLflowBackend",
+    "NullTracker",
+    "Tracker",
+    "TrackerBackend",
+    "WandbBackend",
+    "__version__",
+    "register_backend",
+    "setup_tracker",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The built-in backends for this process, whose package is imported when one is asked for."""
+    from tracker_client.built_in import CLASSES, built_in_class  # noqa: PLC0415 - not before it is needed
+
+    if name in CLASSES.values():
+        return built_in_class(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

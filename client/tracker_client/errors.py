@@ -33,3 +33,7 @@ class DaemonRefused(TrackerError):
 
 class NotRemote(TrackerError, AttributeError):
     """A backend's handle has no such attribute: it exists in the backend's process at the daemon alone."""
+
+
+class BackendNotInstalled(TrackerError, ImportError):
+    """A backend for this process needs a package that is not installed."""

@@ -41,6 +41,7 @@ daemon's decide.
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,7 @@ from pathlib import Path
 from typing import Any
 
 from tracker_client.backend import registered_backends
+from tracker_client.built_in import RunArguments
 from tracker_client.embedded import embedded_endpoint
 from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
 from tracker_client.errors import EndpointError, SettingsError
@@ -60,6 +62,9 @@ from tracker_client.surroundings import Script, describe
 from tracker_client.workers import is_worker, mark_process
 from tracker_protocol import limits
 
+ENDPOINT_VARIABLES = ("TRACKER_ENDPOINT", "TRACKER_ENDPOINT_FILE")
+INPROCESS = "inprocess"
+RUN_ID_BYTES = 4
 PROJECT_VARIABLES = ("WB_PROJECT", "WANDB_PROJECT", "WB_PROJECT_NAME")
 BACKENDS_VARIABLES = ("TRACKER_BACKENDS", "EZPZ_TRACKER_BACKENDS", "EZPZ_TRACKERS")
 HANDLE_TIMEOUT_S = 10.0
@@ -147,7 +152,7 @@ def read_settings(
     overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
     info = detect_rank(environ, modules, overrides)
     key, key_warning = launch_key(environ, info, options.get("launch_id"))
-    arguments = _backends_arguments(options)
+    arguments = backends_arguments(options)
     classes = script_classes(backends, registered_backends(), arguments)
     others = {name: value for name, value in arguments.items() if name not in classes.by_name}
     selectors = read_selectors(environ, others, backends)
@@ -157,7 +162,7 @@ def read_settings(
     source = _endpoint_source(environ, endpoint, options.get("token"))
     return ClientSettings(
         source=embedded_endpoint(environ, outdir, info, key) if source is None else source,
-        project=_first(environ, PROJECT_VARIABLES, project_name) or script_name(sys.argv),
+        project=project_of(project_name, environ),
         name=_first(environ, ("TRACKER_RUN_NAME", "WANDB_NAME"), options.get("name")) or "",
         run_id=_first(environ, ("TRACKER_RUN_ID",), run_id) or "",
         run_id_is_shared=not run_id,
@@ -198,10 +203,42 @@ def mark_as_rank() -> None:
     mark_process(os.environ, os.getpid())
 
 
-def _backends_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+def is_inprocess(endpoint: str | os.PathLike[str] | None, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the endpoint is this process itself."""
+    environ = os.environ if environ is None else environ
+    if endpoint is None:
+        endpoint = _first(environ, ENDPOINT_VARIABLES, None)
+    return endpoint == INPROCESS
+
+
+def read_run_arguments(
+    project_name: str | None,
+    config: Mapping[str, Any] | None,
+    outdir: str | os.PathLike[str] | None,
+    rank: int | None,
+    run_id: str | None,
+    options: Mapping[str, Any],
+) -> RunArguments:
+    """What the backends of a run in this process are told; raises as :func:`read_settings` does."""
+    environ = os.environ
+    overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
+    info = detect_rank(environ, sys.modules, overrides)
+    given = _first(environ, ("TRACKER_RUN_ID",), run_id)
+    run_id = given or secrets.token_hex(RUN_ID_BYTES)
+    return RunArguments(
+        project_of(project_name, environ), config, outdir, info.rank, run_id, continues=given is not None
+    )
+
+
+def backends_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments that are not the client's alone; a run's name is the backends' too."""
     own = KNOWN_OPTIONS - {"name"}
     return {name: value for name, value in options.items() if name not in own}
+
+
+def project_of(project_name: str | None, environ: Mapping[str, str]) -> str:
+    """The project: the argument, else what the environment says, else the script's name."""
+    return _first(environ, PROJECT_VARIABLES, project_name) or script_name(sys.argv)
 
 
 def script_name(argv: Sequence[str]) -> str:
@@ -216,7 +253,7 @@ def _endpoint_source(
 ) -> EndpointSource | None:
     """What is configured; None where nothing is, and the launch has a daemon of its own."""
     if endpoint is None:
-        endpoint = _first(environ, ("TRACKER_ENDPOINT", "TRACKER_ENDPOINT_FILE"), None)
+        endpoint = _first(environ, ENDPOINT_VARIABLES, None)
     if endpoint is None:
         return None
     token = token or _token(environ)

@@ -7,9 +7,18 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from tracker_client.inprocess import open_tracker
 from tracker_client.null_tracker import NullTracker
 from tracker_client.remote_tracker import RemoteTracker, is_forked_child
-from tracker_client.settings import backends_of, is_worker_of_rank, mark_as_rank, read_settings
+from tracker_client.settings import (
+    backends_arguments,
+    backends_of,
+    is_inprocess,
+    is_worker_of_rank,
+    mark_as_rank,
+    read_run_arguments,
+    read_settings,
+)
 from tracker_client.tracker import Tracker
 
 logger = logging.getLogger("tracker_client")
@@ -39,6 +48,8 @@ def setup_tracker(
         endpoint: "host:port", "unix:/path" or the path of an endpoint file; else TRACKER_ENDPOINT or
             TRACKER_ENDPOINT_FILE. With none of these the launch has a daemon of its own: rank 0 starts it,
             and the others find it in ``outdir``, or in the working directory, which they must share.
+            TRACKER_ENDPOINT_FILE. "inprocess" needs no daemon: the backends write from this process, and
+            what they are given stays there (``wandb={...}`` is anything that ``wandb.init`` takes).
         **kwargs: ``name``, ``primary_rank``, ``record_ranks``, ``item_ranks``, ``world_size``,
             ``local_rank``, ``launch_id``, ``token``, ``buffer_bytes``, ``handle_timeout`` and
             ``exit_timeout`` (seconds), ``strict`` (wait for the daemon and raise if it refuses). Options of
@@ -56,6 +67,12 @@ def setup_tracker(
     wanted = backends_of(backends)
     if wanted == "none":
         return NullTracker()
+    if is_inprocess(endpoint):
+        return open_tracker(
+            wanted,
+            read_run_arguments(project_name, config, outdir, rank, run_id, kwargs),
+            backends_arguments(kwargs),
+        )
     if is_forked_child():
         logger.warning(
             "setup_tracker in a forked child of a process that has a tracker records nothing, since gRPC "

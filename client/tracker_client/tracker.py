@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -39,8 +39,9 @@ class Tracker:
     is counted, warned about once for each of its methods, and reaches no other backend.
     """
 
-    def __init__(self, backends: Iterable[TrackerBackend] = ()) -> None:
+    def __init__(self, backends: Iterable[TrackerBackend] = (), *, run_id: str | None = None) -> None:
         self._backends = tuple(backends)
+        self._run_id = run_id
         self._refusals = Refusals()
         self._closed = False
         self._inert = False
@@ -98,6 +99,18 @@ class Tracker:
     def unwatch(self, model: Any = None) -> None:
         """Watch this model (or these) no more, by default all of them; ``finish`` does so too."""
         self._each("unwatch()", lambda backend: backend.unwatch(model))
+
+    def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]]) -> None:
+        """Record a table: ``columns`` are its names, ``data`` its rows."""
+        self._each("log_table()", lambda backend: backend.log_table(key, columns, data))
+
+    def log_image(self, key: str, image_path: Any, caption: str | None = None) -> None:
+        """Record an image: a path, or what else a backend takes for one."""
+        self._each("log_image()", lambda backend: backend.log_image(key, image_path, caption))
+
+    def log_artifacts(self, artifacts: Mapping[str, Any]) -> None:
+        """Record files and directories, by label."""
+        self._each("log_artifacts()", lambda backend: backend.log_artifacts(artifacts))
 
     def _each(self, method: str, call: Callable[[TrackerBackend], None]) -> None:
         if self._closed:
@@ -157,8 +170,8 @@ class Tracker:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id; None where the backends have no common one."""
-        return None
+        """The run's id; None where the backends were given no common one."""
+        return self._run_id
 
     @property
     def attempt(self) -> int | None:

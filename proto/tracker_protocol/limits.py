@@ -137,6 +137,18 @@ SCRIPT_END_PATIENCE_S = 5.0
 SCRIPT_CLOSE_S = 1.0
 """How long ``finish`` waits for the classes' own ``finish`` once its timeout is over."""
 
+# ---- backends in the script's own process ----
+INPROCESS_POINTS_MAX = 500_000
+"""Values that wait in memory for one backend; beyond them the oldest are dropped."""
+INPROCESS_DROP_SHARE = 16
+"""A full outbox makes room for this fraction of itself."""
+INPROCESS_SLICE_POINTS = 50_000
+"""Values that are made into entries at once."""
+INPROCESS_CSV_SIMULTANEOUS_MAX = 100
+"""Trackers that write CSV files below one directory at the same time."""
+INPROCESS_STOP_S = 5.0
+"""How long ``finish`` waits for a delivery in progress, once its time is up."""
+
 # ---- the rules of the data ----
 LEARN_WAIT_S = 5.0
 PARTIAL_AFTER_S = 30.0

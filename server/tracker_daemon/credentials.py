@@ -102,10 +102,28 @@ def child_environment(
     inherited = {name: value for name, value in environ.items() if _may_see(own, name)}
     if own is None:
         return inherited
+    return with_files(
+        own, inherited, service=environ.get(CREDENTIALS_VARIABLE), directory=directory, home=home
+    )
+
+
+def with_files(
+    own: BackendVariables,
+    environ: Mapping[str, str],
+    *,
+    service: str | None = None,
+    directory: Path | None = None,
+    home: Path | None = None,
+) -> dict[str, str]:
+    """``environ`` and what the files set for a backend; ``service``: a service manager's directory of them.
+
+    Raises:
+        BackendRefused: one of the files is there and cannot be read.
+    """
     from_home = _own_values((home or Path.home()) / HOME_FILE, own)
-    from_service = _own_credentials(environ.get(CREDENTIALS_VARIABLE), own)
+    from_service = _own_credentials(service, own)
     from_project = _own_values(_project_file(directory or Path.cwd()), own)
-    return {**from_home, **inherited, **from_service, **from_project}
+    return {**from_home, **environ, **from_service, **from_project}
 
 
 def secrets_of(environ: Mapping[str, str]) -> list[str]:

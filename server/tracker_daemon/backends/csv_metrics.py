@@ -173,12 +173,13 @@ class MetricsCsv:
             return
         self._header = found.header
         self._offset = self._fresh_line(found.size)
-        log.warning(
-            "metrics file is not as committed; rows go on at its end",
-            path=str(self.path),
-            size_bytes=found.size,
-            committed_bytes=committed.offset if committed else None,
-        )
+        if committed is not None:
+            log.warning(
+                "metrics file is not as committed; rows go on at its end",
+                path=str(self.path),
+                size_bytes=found.size,
+                committed_bytes=committed.offset,
+            )
 
     def _fresh_line(self, size: int) -> int:
         """End the last line where a crash cut it short; returns where the next one begins."""

@@ -23,7 +23,7 @@ _TAGS_OF_ENVIRONMENT = {
     "git_remote": "mlflow.source.git.repoURL",
 }
 _NAMES_OF_PARAMS = {"host": "hostname"}
-_OPTIONS = frozenset(
+OPTIONS = frozenset(
     {
         "experiment_name", "experiment_id", "run_name", "run_id", "tags", "description", "parent_run_id",
         "nested", "log_system_metrics",
@@ -47,7 +47,7 @@ def opening_tags(run: RunDescription, now: datetime) -> dict[str, str]:
     if run.options.get("parent_run_id"):
         tags["mlflow.parentRunId"] = str(run.options["parent_run_id"])
     tags.update(_asked_tags(run.options.get("tags")))
-    if unknown := sorted(set(run.options) - _OPTIONS):
+    if unknown := sorted(set(run.options) - OPTIONS):
         tags["tracker.ignored_options"] = ", ".join(unknown)
     # The run is found again by its uid, whatever else the script asks for.
     return {key: tag_value(value) for key, value in tags.items()} | {RUN_UID_TAG: run.run_id}

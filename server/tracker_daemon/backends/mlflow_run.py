@@ -17,7 +17,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, SetAside
@@ -30,6 +30,9 @@ from tracker_daemon.backends.mlflow_open_run import MlflowState, OpenRun
 from tracker_daemon.backends.mlflow_requests import metrics_of
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_protocol import limits
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
 
 CONFIG_PREFIX = "config"
 
@@ -103,6 +106,16 @@ class MlflowBackend(Backend):
     def experiment_id(self) -> str:
         """The id of its experiment."""
         return self._opened().experiment_id
+
+    def look_up(self) -> Run:
+        """MLflow's own description of the run, as it is now; raises as :meth:`open` does."""
+        run = self._opened()
+        return run.connection.call(lambda client: client.get_run(run.mlflow_run_id))
+
+    @property
+    def run_url(self) -> str | None:
+        """The run's page on the server; None for a local store."""
+        return self.location() if self._opened().connection.address.is_http else None
 
     # ---- entries ----
 

@@ -27,7 +27,8 @@ from tracker_protocol import limits
 _POLL_S = 0.01
 _NEEDS_THE_USER = frozenset({400, 401, 403, 404, 405, 410, 413, 422})
 _KEY_ADVICE = (
-    "set WANDB_API_KEY in the daemon's environment or in its .env file, or WANDB_MODE=offline to do without"
+    "set WANDB_API_KEY in the environment of the daemon (or of the script, without a daemon) or in its .env "
+    "file, or WANDB_MODE=offline to do without"
 )
 _ADVICE: Mapping[int | None, str] = {
     401: f"the key is not valid there; {_KEY_ADVICE}",
@@ -53,7 +54,7 @@ class WandbSession:
         self._id = wandb_id(run)
         wandb = _load()
         if mode.remote:
-            _log_in(wandb)
+            log_in(wandb)
         before = segments(run.outdir, self._id)
         try:
             self._run = self._begin(wandb, run, begun=begun)
@@ -183,6 +184,15 @@ def _load() -> Any:
     # In the environment, since the SDK reads these there alone.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.pop("WANDB_SERVICE", None)  # the training script's own wandb process
+    return load_sdk()
+
+
+def load_sdk() -> Any:
+    """The package ``wandb``.
+
+    Raises:
+        BackendRefused: it cannot be imported, or is too old.
+    """
     try:
         wandb = import_module("wandb")
     except ImportError as error:
@@ -197,7 +207,12 @@ def _load() -> Any:
     return wandb
 
 
-def _log_in(wandb: Any) -> None:
+def log_in(wandb: Any) -> None:
+    """Find W&B's API key, without a word on the terminal.
+
+    Raises:
+        BackendRefused: there is none, or none that can be one.
+    """
     try:
         known = wandb.login(prompt=False, verify=False)
     except (wandb.errors.Error, ValueError) as error:

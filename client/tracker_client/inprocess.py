@@ -1,0 +1,127 @@
+"""``setup_tracker(endpoint="inprocess")``: the named backends in this process, and no daemon.
+
+One that cannot be had or begun is warned about, and the others go on. Each is given its own options: the
+dict of its name, and of the bare ones those that it takes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tracker_client.backend import TrackerBackend, registered_backends
+from tracker_client.built_in import CLASSES, RunArguments, built_in_class
+from tracker_client.errors import BackendNotInstalled
+from tracker_client.null_tracker import NullTracker
+from tracker_client.selectors import ARGUMENTS
+from tracker_client.tracker import Tracker
+
+DEFAULT_BACKENDS = "wandb"
+
+logger = logging.getLogger("tracker_client")
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A backend that can be begun; ``takes_any``: its constructor takes whatever options there are."""
+
+    name: str
+    begin: Callable[[RunArguments, Mapping[str, Any]], TrackerBackend]
+    takes: frozenset[str]
+    takes_any: bool = False
+
+
+def open_tracker(backends: str | None, run: RunArguments, options: Mapping[str, Any]) -> Tracker:
+    """Begin the run in each of ``backends``, names with commas between; None means W&B.
+
+    ``options``: keyword arguments of ``setup_tracker`` that are not the client's own.
+    """
+    names = (backends or DEFAULT_BACKENDS).split(",")
+    choices = [choice for name in names if (choice := _choose(name)) is not None]
+    begun = [
+        backend
+        for choice in choices
+        if (backend := _begin(choice, run, _options_of(choice, choices, options))) is not None
+    ]
+    _warn_of_unknown(choices, options)
+    return Tracker(begun, run_id=run.run_id) if begun else NullTracker()
+
+
+def _choose(name: str) -> _Choice | None:
+    registered = registered_backends()
+    if name in registered:
+        return _registered_choice(name, registered[name])
+    if name not in CLASSES:
+        logger.warning(
+            "there is no backend %r; there are: %s; register_backend(%r, cls) adds one",
+            name, ", ".join(sorted({*CLASSES, *registered})), name,
+        )  # fmt: skip
+        return None
+    try:
+        built_in = built_in_class(CLASSES[name])
+    except BackendNotInstalled as error:
+        logger.warning("%s", error)
+        return None
+    return _Choice(name, built_in.for_run, built_in.option_names())
+
+
+def _registered_choice(name: str, cls: type[TrackerBackend]) -> _Choice:
+    parameters = inspect.signature(cls).parameters.values()
+    takes = {one.name for one in parameters if one.kind in {one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD}}
+    any_more = any(one.kind is one.VAR_KEYWORD for one in parameters)
+
+    def begin(run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend:
+        backend = cls(  # type: ignore[call-arg]  # what every registered class takes
+            project_name=run.project_name, config=run.config, outdir=run.outdir, rank=run.rank, **options
+        )
+        if not backend.name:
+            backend.name = name  # type: ignore[misc]  # this one's, which it is registered under
+        return backend
+
+    return _Choice(name, begin, frozenset(takes), any_more)
+
+
+def _begin(choice: _Choice, run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend | None:
+    try:
+        return choice.begin(run, options)
+    except Exception as error:  # noqa: BLE001 - a backend is anyone's code, and the others go on without it
+        logger.warning(
+            "the backend %r cannot be used, and the run goes on without it: %s: %s",
+            choice.name, type(error).__name__, error,
+        )  # fmt: skip
+        return None
+
+
+def _options_of(choice: _Choice, choices: Sequence[_Choice], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The bare options that this backend takes, under its own names for them, then those of its dict."""
+    names = {one.name for one in choices}
+    spoken_for = {bare for other in choices if other is not choice for bare in _bare_names(other)}
+    translated = ARGUMENTS.get(choice.name, {})
+    taken = {
+        translated.get(bare, bare): value
+        for bare, value in options.items()
+        if value is not None
+        and bare not in names
+        and (bare in _bare_names(choice) or (choice.takes_any and bare not in spoken_for))
+    }
+    own = options.get(choice.name)
+    return {**taken, **(own if isinstance(own, Mapping) else {})}
+
+
+def _bare_names(choice: _Choice) -> frozenset[str]:
+    return choice.takes.union(ARGUMENTS.get(choice.name, ()))
+
+
+def _warn_of_unknown(choices: Sequence[_Choice], options: Mapping[str, Any]) -> None:
+    if any(choice.takes_any for choice in choices):
+        return
+    known = {*CLASSES, *(choice.name for choice in choices), "name"}.union(*map(_bare_names, choices))
+    if unknown := sorted(set(options) - known):
+        logger.warning(
+            "setup_tracker does not know %s, and none of the backends takes it; each takes a dict of its own "
+            "options, such as wandb={...}",
+            ", ".join(unknown),
+        )

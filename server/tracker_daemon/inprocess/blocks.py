@@ -1,0 +1,104 @@
+"""From rows as they were logged to the blocks of records that backends take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+
+from tracker_client.refusals import Refusals
+from tracker_client.rows import LoggedRow
+from tracker_daemon.aggregation.record import RecordBlock, TextCell
+from tracker_protocol import limits
+
+_ATTEMPT = 1
+
+
+class _Record(NamedTuple):
+    step: int
+    occurrence: int
+    time_ns: int
+    numbers: dict[str, float]
+    texts: dict[str, str]
+
+
+class BlockMaker:
+    """Makes one run's blocks: counts its records, and the repeats of a step that follow each other."""
+
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals = refusals
+        self._ordinal = 1
+        self._last_step: int | None = None
+        self._occurrence = 0
+        self._names: dict[object, bool] = {}
+
+    def blocks(self, rows: Iterable[LoggedRow]) -> Iterator[RecordBlock]:
+        """The rows in their order, those with the same numbers in one block.
+
+        Waits for values that are still on their device. What is no number and no text, or has no name that
+        can be recorded, is refused and left out.
+        """
+        records = (record for record in map(self._record, rows) if record.numbers or record.texts)
+        for columns, group in groupby(records, key=lambda record: tuple(record.numbers)):
+            yield self._block(columns, list(group))
+
+    def _block(self, columns: tuple[str, ...], records: Sequence[_Record]) -> RecordBlock:
+        first = self._ordinal
+        self._ordinal += len(records)
+        return RecordBlock(
+            first,
+            _ATTEMPT,
+            columns,
+            np.array([record.step for record in records], np.int64),
+            np.array([record.occurrence for record in records], np.int64),
+            np.array([record.time_ns for record in records], np.int64),
+            np.array([list(record.numbers.values()) for record in records], np.float64),
+            None,
+            tuple(
+                TextCell(at, name, text)
+                for at, record in enumerate(records)
+                for name, text in record.texts.items()
+            ),
+        )
+
+    def _record(self, row: LoggedRow) -> _Record:
+        self._occurrence = self._occurrence + 1 if row.step == self._last_step else 0
+        self._last_step = row.step
+        numbers: dict[str, float] = {}
+        texts: dict[str, str] = {}
+        for name, value in row.values.items():
+            if not self._is_name(name):
+                continue
+            try:
+                if isinstance(value, str):
+                    texts[name] = value
+                else:
+                    numbers[name] = float(value if isinstance(value, (float, int)) else value.value())
+            except OverflowError:
+                self._refusals.refuse(name, "an integer is too large for a float64; it is not recorded")
+            except Exception as error:  # noqa: BLE001 - the device's library may raise anything
+                self._refusals.refuse(name, f"reading it from its device raised {error!r}")
+        return _Record(row.step, self._occurrence, row.time_ns, numbers, texts)
+
+    def _is_name(self, name: object) -> bool:
+        known = self._names.get(name)
+        if known is None:
+            known = self._names[name] = self._checked(name)
+        if not known:
+            self._refusals.refuse(name, "it is not recorded")
+        return known
+
+    def _checked(self, name: object) -> bool:
+        most = limits.METRIC_NAME_MAX_BYTES
+        if not isinstance(name, str):
+            reason = f"a metric's name is a text, not a {type(name).__name__}"
+        elif not 1 <= (size := len(name.encode(errors="surrogatepass"))) <= most:
+            reason = f"a metric's name has 1 to {most} bytes, not {size}"
+        elif len(self._names) >= limits.METRICS_PER_RUN_MAX:
+            reason = f"{limits.METRICS_PER_RUN_MAX} names are as many as a run may have"
+        else:
+            return True
+        self._refusals.warn_once(name, f"{reason}; it is not recorded")
+        return False

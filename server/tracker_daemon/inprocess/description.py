@@ -1,0 +1,71 @@
+"""The run that an in-process backend is opened for: its project, directory and options, and this script."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tracker_client.rank import RankOverrides, detect_rank
+from tracker_client.selectors import MLFLOW, MODES, VARIABLES, WANDB, is_disabled
+from tracker_client.settings import RUN_ID_BYTES, project_of
+from tracker_client.surroundings import Script, describe
+from tracker_daemon.backends.base import RunDescription
+
+
+def describe_run(
+    project_name: str | None,
+    outdir: str | os.PathLike[str] | None,
+    rank: int,
+    *,
+    run_id: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> RunDescription:
+    """What the daemon would be told of this process; a new run's id where ``run_id`` is None."""
+    return RunDescription(
+        run_id=run_id or secrets.token_hex(RUN_ID_BYTES),
+        project=project_of(project_name, os.environ),
+        name="",
+        outdir=Path(outdir or ".").absolute(),
+        options=options or {},
+        environment=_environment(rank),
+    )
+
+
+def wandb_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """W&B's selectors: those of the environment, then ``arguments``; only WANDB_DISABLED wins over both."""
+    options = {**_from_environment(WANDB), **_given(arguments)}
+    if is_disabled(os.environ):
+        options["mode"] = "disabled"
+    elif isinstance(options.get("mode"), str):
+        options["mode"] = MODES.get(options["mode"], options["mode"])
+    return options
+
+
+def mlflow_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """MLflow's selectors: those of the environment, then ``arguments``."""
+    return {**_from_environment(MLFLOW), **_given(arguments)}
+
+
+def _from_environment(backend: str) -> dict[str, str]:
+    return {
+        name: os.environ[variable]
+        for variable, name in VARIABLES[backend].items()
+        if os.environ.get(variable)
+    }
+
+
+def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _environment(rank: int) -> dict[str, str]:
+    info = detect_rank(os.environ, sys.modules, RankOverrides(rank))
+    script = Script(os.environ, sys.modules, sys.argv, info, socket.gethostname(), str(Path.cwd()))
+    described: dict[str, str] = json.loads(describe(script))
+    return described

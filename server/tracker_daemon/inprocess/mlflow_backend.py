@@ -1,0 +1,92 @@
+"""An MLflow run written by the script itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tracker_client.built_in import RunArguments
+from tracker_daemon.backends.mlflow_description import OPTIONS
+from tracker_daemon.backends.mlflow_run import MlflowBackend
+from tracker_daemon.credentials import BACKENDS, with_files
+from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
+from tracker_daemon.inprocess.description import describe_run, mlflow_options
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+_API_KEYS = ("AMSC_API_KEY", "AM_SC_API_KEY")
+
+
+class MLflowBackend(DeliveredBackend):
+    """Records to an MLflow tracking store: ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in ``outdir``.
+
+    MLflow's variables are taken from this process's environment, from ``~/.amsc.env``, and from the project's
+    ``.env``. Only rank 0 writes.
+
+    Attributes:
+        run: MLflow's own description of the run, as it was begun; None on other ranks.
+        run_url: the run's page on the server; None for a local store, and on other ranks.
+    """
+
+    name = "mlflow"
+
+    def __init__(
+        self,
+        project_name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        outdir: str | os.PathLike[str] | None = None,
+        rank: int = 0,
+        *,
+        tracker_run_id: str | None = None,
+        **start_run: Any,
+    ) -> None:
+        """Begin the run, or go on with it.
+
+        Args:
+            project_name: the experiment, unless ``experiment_name`` or MLFLOW_EXPERIMENT_NAME gives it.
+            config: recorded as params ``config.*``.
+            outdir: where a local store lies; the working directory if None.
+            rank: this process's rank.
+            tracker_run_id: finds the run again that was begun with it.
+            **start_run: ``run_name``, ``tags``, ``description``, ``experiment_name``, ``experiment_id``,
+                ``parent_run_id``, and ``run_id``, MLflow's own of a run to go on with.
+
+        Raises:
+            BackendError: the store cannot be reached or written, or refuses.
+        """
+        self.run: Run | None = None
+        self.run_url: str | None = None
+        if rank != 0:
+            super().__init__(None)
+            return
+        _take_up_variables()
+        described = describe_run(
+            project_name, outdir, rank, run_id=tracker_run_id, options=mlflow_options(start_run)
+        )
+        backend = MlflowBackend()
+        super().__init__(Delivery(backend, described))
+        self.run, self.run_url = backend.look_up(), backend.run_url
+        sys.stderr.write(f"MLflow run {self.run.info.run_name}: {backend.location()}\n")
+        if config:
+            self.log_config(config)
+
+    @classmethod
+    def for_run(cls, run: RunArguments, options: Mapping[str, Any]) -> MLflowBackend:
+        """Begin ``run``; what ``setup_tracker`` calls."""
+        return cls(run.project_name, run.config, run.outdir, run.rank, tracker_run_id=run.run_id, **options)
+
+    @classmethod
+    def option_names(cls) -> frozenset[str]:
+        """What MLflow's start_run takes, and the experiment."""
+        return OPTIONS
+
+
+def _take_up_variables() -> None:
+    """Put what the files say into this process's environment, which is where MLflow reads it."""
+    os.environ.update(with_files(BACKENDS["mlflow"], os.environ))
+    if any(os.environ.get(name) for name in _API_KEYS):
+        # A redirected request would take the X-Api-Key header along to wherever it is sent.
+        os.environ.setdefault("MLFLOW_ALLOW_HTTP_REDIRECTS", "false")

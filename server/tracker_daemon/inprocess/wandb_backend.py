@@ -1,0 +1,146 @@
+"""A W&B run that the script itself writes, by the SDK in its own process."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import threading
+from collections.abc import Mapping
+from time import time_ns
+from typing import Any, cast
+
+from tracker_client.arguments import step_number
+from tracker_client.backend import TrackerBackend
+from tracker_client.built_in import RunArguments
+from tracker_client.rows import LoggedRow, RowAssembler
+from tracker_client.values import Row
+from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN, TIME_COLUMN, wandb_name
+from tracker_daemon.backends.wandb_session import load_sdk, log_in
+from tracker_daemon.backends.wandb_settings import init_arguments, mode_of
+from tracker_daemon.credentials import BACKENDS, with_files
+from tracker_daemon.inprocess.description import describe_run, wandb_options
+
+_NORMALISED = frozenset({"mode", "tags"})
+_TOLD = frozenset({"project", "config", "dir"})
+
+
+class WandbBackend(TrackerBackend):
+    """Records to a W&B run, whatever W&B takes: its own objects and nested dicts go to it as they are.
+
+    Rows carry the training step in the column ``step``, the axis of all charts, as the daemon's do. W&B's
+    variables are taken from this process's environment, from ``~/.amsc.env``, and from the project's
+    ``.env``. Only rank 0 writes.
+
+    Attributes:
+        run: the SDK's own run; None on other ranks.
+    """
+
+    name = "wandb"
+
+    def __init__(
+        self,
+        project_name: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        outdir: str | os.PathLike[str] | None = None,
+        rank: int = 0,
+        *,
+        tracker_run_id: str | None = None,
+        **wandb_init: Any,
+    ) -> None:
+        """Begin the run.
+
+        Args:
+            project_name: W&B's project; from the environment or the script's name if None.
+            config: the run's configuration.
+            outdir: where W&B keeps its files; the working directory if None.
+            rank: this process's rank.
+            tracker_run_id: W&B's id of the run, unless ``id`` or WANDB_RUN_ID gives it.
+            **wandb_init: anything that ``wandb.init`` takes.
+
+        Raises:
+            BackendError: there is no key, or W&B cannot be used.
+        """
+        self.run: Any = None
+        if rank != 0:
+            return
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._rows = RowAssembler(0)
+        os.environ.update(with_files(BACKENDS["wandb"], os.environ))
+        self.run = _begun_run(project_name, config, outdir, rank, tracker_run_id, wandb_init)
+        self._last_step = max(NO_STEP, self.run.starting_step - 1)
+        self.run.define_metric("*", step_metric=STEP_COLUMN)
+
+    @classmethod
+    def for_run(cls, run: RunArguments, options: Mapping[str, Any]) -> WandbBackend:
+        """Begin ``run``; what ``setup_tracker`` calls."""
+        return cls(run.project_name, run.config, run.outdir, run.rank, tracker_run_id=run.run_id, **options)
+
+    @classmethod
+    def option_names(cls) -> frozenset[str]:
+        """What ``wandb.init`` takes, but for what every backend is told."""
+        return frozenset(inspect.signature(load_sdk().init).parameters) - _TOLD
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - TrackerBackend's
+        """Log ``metrics`` to W&B; raises what the SDK raises."""
+        if not self._is_here():
+            return
+        at = None if step is None else step_number(step)
+        with self._lock:
+            # W&B's own objects pass the assembler as the client's numbers do: it only merges.
+            for row in self._rows.add((at, time_ns(), cast("Row", dict(metrics)), bool(commit))):
+                self._send(row)
+
+    def log_config(self, config: Mapping[str, Any]) -> None:
+        """Merge ``config`` into the run's, at its top level."""
+        if self._is_here():
+            self.run.config.update(dict(config), allow_val_change=True)
+
+    def finish(self) -> None:
+        """End the run as finished, when all of it is uploaded."""
+        self.finish_with(0)
+
+    def finish_with(self, exit_code: int) -> None:
+        """End the run with that exit code, when all of it is uploaded."""
+        if not self._is_here():
+            return
+        with self._lock:
+            for row in self._rows.close():
+                self._send(row)
+        self.run.finish(exit_code=exit_code)
+
+    def _send(self, row: LoggedRow) -> None:
+        """Log a row, under the lock; W&B drops one whose step is not above that of the row before it."""
+        # The script may log to the run beside this tracker.
+        self._last_step = max(row.step, self._last_step + 1, self.run.step)
+        values = {wandb_name(name): value for name, value in row.values.items()}
+        values |= {STEP_COLUMN: row.step, TIME_COLUMN: row.time_ns / 1e9}
+        self.run.log(values, step=self._last_step, commit=True)
+
+    def _is_here(self) -> bool:
+        """Whether there is a run, and it is this process's: a forked child has its parent's."""
+        return self.run is not None and os.getpid() == self._pid
+
+
+def _begun_run(
+    project_name: str | None,
+    config: Mapping[str, Any] | None,
+    outdir: str | os.PathLike[str] | None,
+    rank: int,
+    run_id: str | None,
+    given: Mapping[str, Any],
+) -> Any:
+    options = wandb_options(given)
+    options["config"] = dict(config or {})
+    described = describe_run(project_name, outdir, rank, run_id=run_id, options=options)
+    mode = mode_of(described)
+    wandb = load_sdk()
+    if mode.remote:
+        log_in(wandb)
+    arguments = init_arguments(described, mode, begun=False)
+    if wandb.run is None:
+        # So that wandb.log() and the like of the script mean this run.
+        del arguments["reinit"]
+    described.outdir.mkdir(parents=True, exist_ok=True)
+    own = {name: value for name, value in given.items() if name not in _NORMALISED}
+    return wandb.init(**arguments | own)

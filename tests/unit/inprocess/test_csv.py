@@ -1,0 +1,194 @@
+"""CSV files that a script writes itself: the seed's constructor, the daemon's file."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from tracker_client import CSVBackend, Tracker, setup_tracker
+from tracker_daemon.errors import BackendRefused
+from tracker_daemon.inprocess import outbox
+from tracker_protocol import limits
+
+
+def rows(directory):
+    with (directory / "metrics.csv").open(newline="") as file:
+        return [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+def test_a_tracker_over_csv_needs_no_daemon(tmp_path):
+    with Tracker([CSVBackend(tmp_path / "logs")]) as tracker:
+        tracker.log({"loss": 0.5, "lr": 0.1})
+        tracker.log({"loss": 0.25, "phase": "warm-up"}, step=7)
+        tracker.log({"loss": np.float32(0.125), "accuracy": True})
+        tracker.log_config({"lr": 0.1, "path": tmp_path})
+    assert rows(tmp_path / "logs") == [
+        {"step": "0", "loss": "0.5", "lr": "0.1"},
+        {"step": "7", "loss": "0.25", "phase": "warm-up"},
+        {"step": "8", "loss": "0.125", "accuracy": "1.0"},
+    ]
+    assert json.loads((tmp_path / "logs/config.json").read_text()) == {"lr": 0.1, "path": str(tmp_path)}
+
+
+def test_columns_stand_in_the_order_they_were_first_seen(tmp_path):
+    backend = CSVBackend(tmp_path)
+    for row in ({"b": 1}, {"b": 2, "a": 3}, {"c": 4, "a": 5}):
+        backend.log(row)
+    backend.finish()
+    assert (tmp_path / "metrics.csv").read_text().splitlines()[0] == "step,b,a,c"
+
+
+def test_a_step_among_the_metrics_is_the_rows_step(tmp_path):
+    backend = CSVBackend(outdir=tmp_path)
+    backend.log({"loss": 0.5, "step": 4})
+    backend.log({"loss": 0.25})
+    backend.finish()
+    assert [row["step"] for row in rows(tmp_path)] == ["4", "5"]
+
+
+def test_an_uncommitted_row_waits_for_the_next_commit_or_the_end(tmp_path):
+    backend = CSVBackend(tmp_path)
+    backend.log({"a": 1.0}, commit=False)
+    backend.log({"b": 2.0})
+    backend.log({"a": 3.0}, commit=False)
+    backend.finish()
+    assert rows(tmp_path) == [{"step": "0", "a": "1.0", "b": "2.0"}, {"step": "1", "a": "3.0"}]
+
+
+def test_what_is_recorded_is_the_value_at_the_call(tmp_path):
+    backend = CSVBackend(tmp_path)
+    array = np.array(1.0)
+    backend.log({"x": array})
+    array[...] = 2.0
+    backend.finish()
+    assert rows(tmp_path)[0]["x"] == "1.0"
+
+
+def test_a_script_that_is_run_again_goes_on_at_the_files_end(tmp_path):
+    for value in (1.0, 2.0, 3.0):
+        backend = CSVBackend(tmp_path)
+        backend.log({"x": value, f"only{value:.0f}": 1})
+        backend.log_config({f"run{value:.0f}": True, "last": value})
+        backend.finish()
+    assert [row["x"] for row in rows(tmp_path)] == ["1.0", "2.0", "3.0"]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config == {"run1": True, "run2": True, "run3": True, "last": 3.0}
+    assert not list(tmp_path.glob("*/metrics.csv"))
+
+
+def test_a_script_that_was_killed_loses_and_repeats_nothing_that_was_written(tmp_path):
+    script = f"""
+        import time
+        from tracker_client import CSVBackend
+        backend = CSVBackend({str(tmp_path)!r})
+        for step in range(1000):
+            backend.log({{"x": step}}, step)
+        time.sleep(600)
+    """
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
+    path = tmp_path / "metrics.csv"
+    pytest.wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") == 1001, "the rows")
+    child.kill()
+    child.wait()
+    backend = CSVBackend(tmp_path)
+    backend.log({"x": 1000.0}, 1000)
+    backend.finish()
+    assert [int(row["step"]) for row in rows(tmp_path)] == list(range(1001))
+
+
+def test_two_trackers_of_one_directory_do_not_share_a_file(tmp_path):
+    first, second = CSVBackend(tmp_path), CSVBackend(tmp_path)
+    first.log({"x": 1})
+    second.log({"x": 2})
+    first.finish()
+    second.finish()
+    assert [row["x"] for row in rows(tmp_path)] == ["1.0"]
+    (other,) = tmp_path.glob("*/metrics.csv")
+    assert [row["x"] for row in rows(other.parent)] == ["2.0"]
+
+
+def test_a_given_run_id_has_its_own_directory_and_goes_on_in_it(tmp_path):
+    for run_id, value in (("a", 1), ("b", 2), ("a", 3)):
+        with setup_tracker(backends="csv", outdir=tmp_path, run_id=run_id, endpoint="inprocess", rank=0) as t:
+            t.log({"x": value})
+    assert [row["x"] for row in rows(tmp_path)] == ["1.0", "3.0"]
+    assert [row["x"] for row in rows(tmp_path / "b")] == ["2.0"]
+
+
+def test_only_rank_0_writes(tmp_path):
+    backend = CSVBackend(tmp_path / "logs", rank=1)
+    backend.log({"x": 1})
+    backend.log_config({"lr": 1})
+    backend.finish()
+    assert not (tmp_path / "logs").exists()
+
+
+def test_what_is_no_number_and_no_name_is_left_out_and_the_rest_of_the_row_recorded(tmp_path, caplog):
+    backend = CSVBackend(tmp_path)
+    for _ in range(2):
+        backend.log({"x": 1, "list": [1, 2], 3: 4, "huge": 10**400, "": 5, "n" * 600: 6, "nested": {"a": 1}})
+    backend.finish()
+    assert rows(tmp_path) == [{"step": "0", "x": "1.0"}, {"step": "1", "x": "1.0"}]
+    for named in ("list", "3", "huge", "nested", "600"):
+        assert sum(named in message for message in caplog.messages) == 1
+
+
+def test_a_directory_that_cannot_be_written_is_an_error_that_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BackendRefused, match="file"):
+        CSVBackend(tmp_path / "file")
+
+
+def test_rows_beyond_the_bound_are_dropped_oldest_first_and_counted(monkeypatch, caplog):
+    from tracker_client.refusals import Refusals
+    from tracker_client.rows import LoggedRow
+    from tracker_daemon.aggregation.record import RecordBlock
+    from tracker_daemon.backends.base import EntryKind
+
+    box = outbox.MemoryOutbox(Refusals(), points_max=160)
+    box.add(EntryKind.CONFIG, {"lr": 1})
+    for step in range(200):
+        box.add_row(LoggedRow(step, step, {"x": float(step)}, False))
+    config, records = box.read(0)
+    assert config.payload == b'{"lr": 1}'
+    steps = RecordBlock.from_bytes(records.payload).steps.tolist()
+    assert steps == list(range(200 - len(steps), 200))
+    assert box.dropped_points == 200 - len(steps)
+    assert 0 < box.dropped_points < 60
+    assert len(caplog.messages) == 1
+
+
+def test_entries_are_read_again_until_what_follows_is_asked_for(monkeypatch):
+    from tracker_client.refusals import Refusals
+    from tracker_client.rows import LoggedRow
+
+    monkeypatch.setattr(limits, "INPROCESS_SLICE_POINTS", 2)
+    box = outbox.MemoryOutbox(Refusals())
+    for step in range(5):
+        box.add_row(LoggedRow(step, step, {"x": float(step)}, False))
+    first = box.read(0)
+    assert box.read(0) == first
+    second = box.read(first[-1].number)
+    assert [entry.number for entry in (*first, *second)] == [1, 2]
+    assert box.read(2)[0].number == 3
+    assert box.read(3) == []
+
+
+def test_an_exiting_script_records_all_and_its_forked_child_nothing(tmp_path):
+    script = f"""
+        import os, sys
+        from tracker_client import CSVBackend
+        backend = CSVBackend({str(tmp_path)!r})
+        backend.log({{"x": 1}})
+        child = os.fork()
+        backend.log({{"x": 2}})
+        if child:
+            os.waitpid(child, 0)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, env=os.environ)
+    assert [row["x"] for row in rows(tmp_path)] == ["1.0", "2.0"]
