@@ -32,7 +32,7 @@ class RunArguments:
     """What every backend of a run in this process is told; ``continues``: the run's id was given to it."""
 
     project_name: str | None
-    config: Mapping[str, Any] | None
+    config: Any
     outdir: str | os.PathLike[str] | None
     rank: int
     run_id: str

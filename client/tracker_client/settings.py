@@ -213,7 +213,7 @@ def is_inprocess(endpoint: str | os.PathLike[str] | None, environ: Mapping[str, 
 
 def read_run_arguments(
     project_name: str | None,
-    config: Mapping[str, Any] | None,
+    config: Any,
     outdir: str | os.PathLike[str] | None,
     rank: int | None,
     run_id: str | None,

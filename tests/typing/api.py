@@ -7,7 +7,18 @@ from typing import Any
 
 from typing_extensions import assert_type
 
-from tracker_client import NullTracker, Tracker, TrackerBackend, __version__, register_backend, setup_tracker
+from tracker_client import (
+    CSVBackend,
+    MLflowBackend,
+    NullTracker,
+    Tracker,
+    TrackerBackend,
+    WandbBackend,
+    __version__,
+    ezpz_compat,
+    register_backend,
+    setup_tracker,
+)
 from tracker_client.status import TrackerStatus
 
 tracker = setup_tracker("project", backends=["csv"], config={"lr": 0.1, "net": {"width": 3}}, rank=0)
@@ -47,6 +58,17 @@ assert_type(tracker.wandb_run, Any)
 assert_type(tracker.mlflow_run, Any)
 assert_type(register_backend("printing", Printing), None)
 assert_type(Printing().log_artifacts({"label": "path"}), None)
+csv = CSVBackend("./logs", 0)
+mlflow = MLflowBackend("project", {"lr": 0.1}, "./logs", 0, run_name="first")
+wandb = WandbBackend("project", {"lr": 0.1}, "./logs", 0, tags=["a"])
+alone = Tracker([csv, mlflow, wandb, Printing()])
+assert_type(alone.log({"loss": 0.1, "picture": object()}, step=3), None)
+assert_type(csv.finish(), None)
+assert_type(mlflow.run_url, str | None)
+assert_type(ezpz_compat.CSVBackend("./logs"), CSVBackend)
+assert_type(ezpz_compat.setup_tracker("project"), Tracker)
+Tracker([1])  # type: ignore[list-item]
+CSVBackend(rank="0")  # type: ignore[arg-type]
 Unfinished()  # type: ignore[abstract]
 register_backend("printing", int)  # type: ignore[arg-type]
 setup_tracker(backends=3)  # type: ignore[arg-type]

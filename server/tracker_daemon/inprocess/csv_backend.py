@@ -56,7 +56,7 @@ class CSVBackend(DeliveredBackend):
     def for_run(cls, run: RunArguments, options: Mapping[str, Any]) -> CSVBackend:  # noqa: ARG003 - it has none
         """Begin ``run``; what ``setup_tracker`` calls."""
         backend = cls(run.outdir or ".", run.rank, run_id=run.run_id if run.continues else None)
-        if run.config:
+        if run.config is not None:
             backend.log_config(run.config)
         return backend
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import json
 import logging
 import os
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from time import time_ns
 from typing import Any, ClassVar
 
-from tracker_client.arguments import json_object, step_number
+from tracker_client.arguments import step_number
 from tracker_client.backend import TrackerBackend
 from tracker_client.refusals import Refusals
 from tracker_client.rows import RowAssembler
@@ -29,6 +28,7 @@ from tracker_daemon.backends.base import (
 )
 from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump import Pump
+from tracker_daemon.inprocess.description import plain_configuration
 from tracker_daemon.inprocess.events import send_events_to_logging
 from tracker_daemon.inprocess.outbox import MemoryOutbox
 from tracker_protocol import limits
@@ -76,11 +76,11 @@ class Delivery:
                 self._outbox.add_row(row)
         self._pump.notify()
 
-    def configure(self, config: Mapping[str, Any]) -> None:
-        """Merge ``config`` into the run's configuration; what is not JSON becomes a text."""
-        if self._takes("log_config()"):
-            document = json_object(config)
-            self._outbox.add(EntryKind.CONFIG, _json(document))
+    def configure(self, config: Any) -> None:
+        """Merge ``config`` into the run's configuration; see :mod:`tracker_client.configuration`."""
+        values = plain_configuration(config, self.refusals)
+        if values and self._takes("log_config()"):
+            self._outbox.add(EntryKind.CONFIG, values)
             self._pump.notify()
 
     def health(self) -> BackendHealth:
@@ -142,7 +142,7 @@ class DeliveredBackend(TrackerBackend):
         if self._delivery is not None:
             self._delivery.log(metrics, step, commit)
 
-    def log_config(self, config: Mapping[str, Any]) -> None:
+    def log_config(self, config: Any) -> None:
         """Merge ``config`` into the run's configuration."""
         if self._delivery is not None:
             self._delivery.configure(config)
@@ -189,7 +189,3 @@ class _Opened(Backend):
 
 def _keep_nothing(position: int, state: bytes, delivered: int, set_aside: int) -> None:
     """A cursor that dies with the process need not be written down."""
-
-
-def _json(document: Any) -> bytes:
-    return json.dumps(document, default=str).encode()

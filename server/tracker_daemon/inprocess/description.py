@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tracker_client.configuration import read_configuration
 from tracker_client.rank import RankOverrides, detect_rank
+from tracker_client.refusals import Refusals
 from tracker_client.selectors import MLFLOW, MODES, VARIABLES, WANDB, is_disabled
 from tracker_client.settings import RUN_ID_BYTES, project_of
 from tracker_client.surroundings import Script, describe
@@ -50,6 +52,18 @@ def wandb_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def mlflow_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """MLflow's selectors: those of the environment, then ``arguments``."""
     return {**_from_environment(MLFLOW), **_given(arguments)}
+
+
+def plain_configuration(config: Any, refusals: Refusals) -> dict[str, Any]:
+    """``config`` as the daemon would get it, secrets masked; what is left out is refused."""
+    read = read_configuration(config)
+    if read is None:
+        reason = f"a {type(config).__name__} has no names and values; it is not recorded"
+        refusals.refuse("config", reason)
+        return {}
+    if read.warning:
+        refusals.refuse("config", read.warning)
+    return read.values
 
 
 def _from_environment(backend: str) -> dict[str, str]:

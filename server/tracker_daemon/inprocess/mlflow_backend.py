@@ -36,7 +36,7 @@ class MLflowBackend(DeliveredBackend):
     def __init__(
         self,
         project_name: str | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Any = None,
         outdir: str | os.PathLike[str] | None = None,
         rank: int = 0,
         *,
@@ -70,7 +70,7 @@ class MLflowBackend(DeliveredBackend):
         super().__init__(Delivery(backend, described))
         self.run, self.run_url = backend.look_up(), backend.run_url
         sys.stderr.write(f"MLflow run {self.run.info.run_name}: {backend.location()}\n")
-        if config:
+        if config is not None:
             self.log_config(config)
 
     @classmethod

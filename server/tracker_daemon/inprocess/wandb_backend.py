@@ -12,13 +12,14 @@ from typing import Any, cast
 from tracker_client.arguments import step_number
 from tracker_client.backend import TrackerBackend
 from tracker_client.built_in import RunArguments
+from tracker_client.refusals import Refusals
 from tracker_client.rows import LoggedRow, RowAssembler
 from tracker_client.values import Row
 from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN, TIME_COLUMN, wandb_name
 from tracker_daemon.backends.wandb_session import load_sdk, log_in
 from tracker_daemon.backends.wandb_settings import init_arguments, mode_of
 from tracker_daemon.credentials import BACKENDS, with_files
-from tracker_daemon.inprocess.description import describe_run, wandb_options
+from tracker_daemon.inprocess.description import describe_run, plain_configuration, wandb_options
 
 _NORMALISED = frozenset({"mode", "tags"})
 _TOLD = frozenset({"project", "config", "dir"})
@@ -40,7 +41,7 @@ class WandbBackend(TrackerBackend):
     def __init__(
         self,
         project_name: str | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Any = None,
         outdir: str | os.PathLike[str] | None = None,
         rank: int = 0,
         *,
@@ -64,10 +65,12 @@ class WandbBackend(TrackerBackend):
         if rank != 0:
             return
         self._pid = os.getpid()
+        self._refusals = Refusals()
         self._lock = threading.Lock()
         self._rows = RowAssembler(0)
         os.environ.update(with_files(BACKENDS["wandb"], os.environ))
-        self.run = _begun_run(project_name, config, outdir, rank, tracker_run_id, wandb_init)
+        values = plain_configuration(config, self._refusals) if config is not None else {}
+        self.run = _begun_run(project_name, values, outdir, rank, tracker_run_id, wandb_init)
         self._last_step = max(NO_STEP, self.run.starting_step - 1)
         self.run.define_metric("*", step_metric=STEP_COLUMN)
 
@@ -91,10 +94,10 @@ class WandbBackend(TrackerBackend):
             for row in self._rows.add((at, time_ns(), cast("Row", dict(metrics)), bool(commit))):
                 self._send(row)
 
-    def log_config(self, config: Mapping[str, Any]) -> None:
+    def log_config(self, config: Any) -> None:
         """Merge ``config`` into the run's, at its top level."""
         if self._is_here():
-            self.run.config.update(dict(config), allow_val_change=True)
+            self.run.config.update(plain_configuration(config, self._refusals), allow_val_change=True)
 
     def finish(self) -> None:
         """End the run as finished, when all of it is uploaded."""
@@ -124,14 +127,14 @@ class WandbBackend(TrackerBackend):
 
 def _begun_run(
     project_name: str | None,
-    config: Mapping[str, Any] | None,
+    config: Mapping[str, Any],
     outdir: str | os.PathLike[str] | None,
     rank: int,
     run_id: str | None,
     given: Mapping[str, Any],
 ) -> Any:
     options = wandb_options(given)
-    options["config"] = dict(config or {})
+    options["config"] = dict(config)
     described = describe_run(project_name, outdir, rank, run_id=run_id, options=options)
     mode = mode_of(described)
     wandb = load_sdk()

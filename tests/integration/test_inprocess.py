@@ -1,0 +1,176 @@
+"""A script as the seed's users have it, with only its import line changed: alone, and with a daemon."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mlflow")
+pytest.importorskip("wandb")
+from mlflow import MlflowClient
+
+from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
+
+# What such a script does; what it imports from is all that differs from the seed's.
+SCRIPT = """
+import json, os, sys
+from tracker_client.ezpz_compat import setup_tracker, Tracker, NullTracker
+
+outdir = sys.argv[1]
+tracker = setup_tracker(
+    project_name="seedlike", backends=os.environ["BACKENDS"], config={"lr": 0.1, "net": {"width": 3}},
+    outdir=outdir, tags=["a", "b"], name="first",
+)
+assert isinstance(tracker, Tracker)
+for step in range(5):
+    tracker.log({"loss": 1.0 / (step + 1), "loss/mean": 2.0, "lr": 0.1}, step=step)
+tracker.log({"epoch": 1}, commit=False)
+tracker.log({"accuracy": 0.5})
+tracker.log_config({"late": True})
+"""
+ALONE = """
+import wandb
+tracker.log({"picture": wandb.Histogram([1, 2, 3]), "nested": {"deep": 1.5}})
+assert wandb.run is tracker.wandb_run
+tracker.wandb_run.summary["best"] = 0.2
+assert tracker.get_backend("wandb").run is tracker.wandb_run
+assert tracker.get_backend("nonsense") is None
+print(json.dumps({
+    "mlflow": tracker.mlflow_run.info.run_id, "url": tracker.get_backend("mlflow").run_url,
+    "wandb": tracker.wandb_run.id, "project": tracker.wandb_run.project, "run_id": tracker.run_id,
+}))
+"""
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "MLFLOW_"))}
+    return {
+        **kept,
+        "HOME": str(home),
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_SILENT": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        **more,
+    }
+
+
+def run(script: str, home: Path, *arguments: str, expected: int = 0, **more: str) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        check=False, env=environment(home, **more), cwd=home, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == expected, done.stderr
+    return done.stdout, done.stderr
+
+
+def rows(directory: Path) -> list[dict[str, str]]:
+    with (directory / "metrics.csv").open(newline="") as file:
+        return [{name: cell for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The script without a daemon, on all three backends: its directory, what it printed, its warnings."""
+    home = tmp_path_factory.mktemp("alone")
+    (home / ".env").write_text("WANDB_MODE=offline\nOTHER=1\nMLFLOW_RUN_NAME=not-a-files-to-say\n")
+    out, err = run(
+        SCRIPT + ALONE + "tracker.finish()", home, str(home / "out"),
+        BACKENDS="csv,wandb,mlflow", TRACKER_ENDPOINT="inprocess",
+    )  # fmt: skip
+    return home / "out", json.loads(out), err
+
+
+def test_the_csv_file_is_the_seeds(alone):
+    outdir, _, _ = alone
+    written = rows(outdir)
+    assert [row["step"] for row in written] == ["0", "1", "2", "3", "4", "5"]
+    assert [float(row["loss"]) for row in written[:5]] == [1.0 / (step + 1) for step in range(5)]
+    assert written[5] == {"step": "5", "epoch": "1.0", "accuracy": "0.5"}
+    config = json.loads((outdir / "config.json").read_text())
+    assert config == {"lr": 0.1, "net": {"width": 3}, "late": True}
+
+
+def test_the_mlflow_run_is_there_and_finished(alone):
+    outdir, told, err = alone
+    client = MlflowClient(f"sqlite:///{outdir}/mlflow.db")
+    found = client.get_run(told["mlflow"])
+    assert found.info.status == "FINISHED"
+    assert found.info.run_name == "first"
+    assert client.get_experiment(found.info.experiment_id).name == "seedlike"
+    losses = client.get_metric_history(told["mlflow"], "loss/local")
+    assert [(point.step, point.value) for point in losses] == [(s, 1.0 / (s + 1)) for s in range(5)]
+    assert client.get_metric_history(told["mlflow"], "loss/mean")[0].value == 2.0
+    assert client.get_metric_history(told["mlflow"], "accuracy")[0].step == 5
+    assert found.data.params["config.net.width"] == "3"
+    assert found.data.params["config.late"] == "True"
+    assert "tracker.hostname" in found.data.params
+    assert found.data.tags["a"] == "true"
+    assert told["url"] is None
+    assert "MLflow run first" in err
+
+
+def test_the_wandb_run_is_the_real_one_and_takes_wandbs_own_objects(alone):
+    outdir, told, _ = alone
+    assert told["project"] == "seedlike"
+    assert told["wandb"] == told["run_id"]
+    (path,) = outdir.glob(f"wandb/offline-run-*/run-{told['wandb']}.wandb")
+    logged = list(WandbLog(path).read())
+    steps = [row for row in logged if isinstance(row, LoggedRow)]
+    assert [(row.step, row.values["step"]) for row in steps] == [(step, step) for step in range(7)]
+    assert [row.values["loss"] for row in steps[:5]] == [1.0 / (step + 1) for step in range(5)]
+    assert steps[6].values["picture"]["_type"] == "histogram"
+    assert steps[6].values["nested"] == {"deep": 1.5}
+    configs = {
+        name: value for one in logged if isinstance(one, LoggedConfig) for name, value in one.values.items()
+    }
+    assert (configs["lr"], configs["late"]) == (0.1, True)
+
+
+def test_the_same_script_streams_to_a_daemon(daemon, tmp_path):
+    run(
+        SCRIPT + "tracker.finish(wait='delivered')", tmp_path, str(daemon.outdir),
+        BACKENDS="csv", TRACKER_ENDPOINT_FILE=str(daemon.endpoint_file),
+    )  # fmt: skip
+    written = [{name: cell for name, cell in row.items() if cell} for row in daemon.rows()]
+    assert [row["step"] for row in written] == ["0", "1", "2", "3", "4", "5"]
+    assert [float(row["loss"]) for row in written[:5]] == [1.0 / (step + 1) for step in range(5)]
+    assert written[0]["loss/mean"] == "2.0"
+    assert written[5] == {"step": "5", "epoch": "1.0", "accuracy": "0.5"}
+    config = json.loads((daemon.outdir / "config.json").read_text())
+    assert config == {"lr": 0.1, "net": {"width": 3}, "late": True}
+
+
+def test_an_uncaught_exception_ends_the_runs_as_failed(tmp_path):
+    script = """
+import json, sys
+from tracker_client import MLflowBackend, Tracker
+backend = MLflowBackend("failing", {"lr": 1}, "out", 0, run_name="doomed", description="a note")
+tracker = Tracker([backend])
+tracker.log({"loss": 1.0})
+print(backend.run.info.run_id, flush=True)
+raise ValueError("diverged")
+"""
+    out, _ = run(script, tmp_path, expected=1)
+    found = MlflowClient(f"sqlite:///{tmp_path}/out/mlflow.db").get_run(out.strip())
+    assert found.info.status == "FAILED"
+    assert found.data.metrics == {"loss": 1.0}
+    assert found.data.tags["mlflow.note.content"] == "a note"
+
+
+def test_a_store_that_cannot_be_had_leaves_the_other_backends(tmp_path):
+    out, err = run(
+        SCRIPT + "tracker.finish(); print([type(one).__name__ for one in tracker._backends])",
+        tmp_path, str(tmp_path / "out"),
+        BACKENDS="mlflow,wandb,csv", TRACKER_ENDPOINT="inprocess", WANDB_API_KEY="",
+        MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
+    )  # fmt: skip
+    assert out.strip() == "['CSVBackend']"
+    assert "'mlflow' cannot be used" in err
+    assert "W&B has no API key" in err
+    assert len(rows(tmp_path / "out")) == 6
