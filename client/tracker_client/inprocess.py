@@ -6,7 +6,6 @@ dict of its name, and of the bare ones those that it takes.
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from tracker_client.backend import TrackerBackend, registered_backends
 from tracker_client.built_in import CLASSES, RunArguments, built_in_class
 from tracker_client.errors import BackendNotInstalled
 from tracker_client.null_tracker import NullTracker
+from tracker_client.script_classes import parameters_of
 from tracker_client.selectors import ARGUMENTS
 from tracker_client.tracker import Tracker
 
@@ -41,12 +41,13 @@ def open_tracker(backends: str | None, run: RunArguments, options: Mapping[str, 
     """
     names = (backends or DEFAULT_BACKENDS).split(",")
     choices = [choice for name in names if (choice := _choose(name)) is not None]
+    named = frozenset({*CLASSES, *(choice.name for choice in choices)})
     begun = [
         backend
         for choice in choices
-        if (backend := _begin(choice, run, _options_of(choice, choices, options))) is not None
+        if (backend := _begin(choice, run, _options_of(choice, named, options))) is not None
     ]
-    _warn_of_unknown(choices, options)
+    _warn_of_unknown(choices, named, options)
     return Tracker(begun, run_id=run.run_id) if begun else NullTracker()
 
 
@@ -69,9 +70,7 @@ def _choose(name: str) -> _Choice | None:
 
 
 def _registered_choice(name: str, cls: type[TrackerBackend]) -> _Choice:
-    parameters = inspect.signature(cls).parameters.values()
-    takes = {one.name for one in parameters if one.kind in {one.KEYWORD_ONLY, one.POSITIONAL_OR_KEYWORD}}
-    any_more = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    takes, takes_any = parameters_of(cls)
 
     def begin(run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend:
         backend = cls(  # type: ignore[call-arg]  # what every registered class takes
@@ -81,7 +80,7 @@ def _registered_choice(name: str, cls: type[TrackerBackend]) -> _Choice:
             backend.name = name  # type: ignore[misc]  # this one's, which it is registered under
         return backend
 
-    return _Choice(name, begin, frozenset(takes), any_more)
+    return _Choice(name, begin, takes, takes_any)
 
 
 def _begin(choice: _Choice, run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend | None:
@@ -95,17 +94,13 @@ def _begin(choice: _Choice, run: RunArguments, options: Mapping[str, Any]) -> Tr
         return None
 
 
-def _options_of(choice: _Choice, choices: Sequence[_Choice], options: Mapping[str, Any]) -> dict[str, Any]:
+def _options_of(choice: _Choice, names: frozenset[str], options: Mapping[str, Any]) -> dict[str, Any]:
     """The bare options that this backend takes, under its own names for them, then those of its dict."""
-    names = {one.name for one in choices}
-    spoken_for = {bare for other in choices if other is not choice for bare in _bare_names(other)}
     translated = ARGUMENTS.get(choice.name, {})
     taken = {
         translated.get(bare, bare): value
         for bare, value in options.items()
-        if value is not None
-        and bare not in names
-        and (bare in _bare_names(choice) or (choice.takes_any and bare not in spoken_for))
+        if value is not None and bare not in names and (choice.takes_any or bare in _bare_names(choice))
     }
     own = options.get(choice.name)
     return {**taken, **(own if isinstance(own, Mapping) else {})}
@@ -115,10 +110,10 @@ def _bare_names(choice: _Choice) -> frozenset[str]:
     return choice.takes.union(ARGUMENTS.get(choice.name, ()))
 
 
-def _warn_of_unknown(choices: Sequence[_Choice], options: Mapping[str, Any]) -> None:
+def _warn_of_unknown(choices: Sequence[_Choice], names: frozenset[str], options: Mapping[str, Any]) -> None:
     if any(choice.takes_any for choice in choices):
         return
-    known = {*CLASSES, *(choice.name for choice in choices), "name"}.union(*map(_bare_names, choices))
+    known = {*names, "name"}.union(*map(_bare_names, choices))
     if unknown := sorted(set(options) - known):
         logger.warning(
             "setup_tracker does not know %s, and none of the backends takes it; each takes a dict of its own "

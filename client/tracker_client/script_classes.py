@@ -54,7 +54,7 @@ def script_classes(
         cls = registered.get(name)
         if cls is None:
             continue
-        names, takes_any = _parameters(cls)
+        names, takes_any = parameters_of(cls)
         bare = {key: value for key, value in options.items() if key not in registered}
         bare = {key: value for key, value in bare.items() if takes_any or key in names}
         given = options.get(name)
@@ -64,7 +64,7 @@ def script_classes(
     return ScriptClasses(found, backends is not None, frozenset(taken))
 
 
-def _parameters(cls: type) -> tuple[frozenset[str], bool]:
+def parameters_of(cls: type) -> tuple[frozenset[str], bool]:
     """The names that a class can be given as keyword arguments, and whether it takes any others."""
     try:
         parameters = inspect.signature(cls).parameters.values()
