@@ -15,7 +15,7 @@ from tracker_client.backend import TrackerBackend, registered_backends
 from tracker_client.built_in import CLASSES, RunArguments, built_in_class
 from tracker_client.errors import BackendNotInstalled
 from tracker_client.null_tracker import NullTracker
-from tracker_client.script_classes import parameters_of
+from tracker_client.script_classes import ScriptClass, parameters_of
 from tracker_client.selectors import ARGUMENTS
 from tracker_client.tracker import Tracker
 
@@ -73,8 +73,8 @@ def _registered_choice(name: str, cls: type[TrackerBackend]) -> _Choice:
     takes, takes_any = parameters_of(cls)
 
     def begin(run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend:
-        backend = cls(  # type: ignore[call-arg]  # what every registered class takes
-            project_name=run.project_name, config=run.config, outdir=run.outdir, rank=run.rank, **options
+        backend = ScriptClass(cls, options).construct(
+            project_name=run.project_name, config=run.config, outdir=run.outdir, rank=run.rank
         )
         if not backend.name:
             backend.name = name  # type: ignore[misc]  # this one's, which it is registered under

@@ -22,7 +22,7 @@ class ScriptClass:
 
         Raises whatever the class's constructor raises.
         """
-        names, takes_any = _parameters(self.cls)
+        names, takes_any = parameters_of(self.cls)
         fitting = {name: value for name, value in described.items() if takes_any or name in names}
         return self.cls(**{**fitting, **self.options})
 
