@@ -42,7 +42,8 @@ class PlacedItem:
 class ItemDraft:
     """An item as it was logged. ``step``: None until it is placed, if the caller gave none.
 
-    ``contents`` is None while they are on their way; whoever uploads them sets it, before it tells.
+    ``contents`` is None while they are on their way; whoever uploads them sets it, or ``failed``, before it
+    tells.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class ItemDraft:
     document: str
     contents: tuple[ContentReference, ...] | None = ()
     automatic_step: bool = False
+    failed: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -88,6 +90,8 @@ class ItemQueue:
         while most and self.announced and (until_ns is None or self.announced[0].time_ns <= until_ns):
             most -= 1
             draft = self._next()
+            if draft.failed:
+                continue
             if draft.step is None:
                 draft.step, draft.automatic_step = step(), True
             if draft.contents is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import time_ns
 from typing import Any
@@ -63,7 +63,7 @@ class RemoteTracker(Tracker):
         self._scripts.start(self._sender.inbox.put, at_once=settings.script_classes.sure and is_primary)
         self._configuration: dict[str, Any] = {}
         self._remote = RemoteBackends(self, self._sender.handles.read, self._configuration)
-        self._media = Media(self._sender.intake.items, self._refusals)
+        self._media = Media(self._sender.intake.items, self._sender.uploads(), self._refusals)
         self._watches = Watches(self._attach, self._wants_items, self._refusals)
         if isinstance(settings.source, EmbeddedEndpoint):
             settings.source.prepare()
@@ -155,6 +155,53 @@ class RemoteTracker(Tracker):
         run = self._sender.run
         return not self._closed and (run is None or run.records_items)
 
+    def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
+        """Record a table as it is now; one that is logged again under ``key`` takes its place.
+
+        Args:
+            key: the table's name.
+            columns: the columns' names; None where ``data`` is a frame that has its own.
+            data: rows, each with a cell for each column, or a pandas, polars or pyarrow frame.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
+        self._take(key, lambda: self._media.table(key, columns, data, step))
+
+    def log_image(
+        self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
+    ) -> None:
+        """Record an image as it is now.
+
+        Args:
+            key: the image's name.
+            image_path: a path, the bytes of an image file, a PIL image, a figure, or an array or tensor of
+                height × width or with 1, 3 or 4 channels behind or before them, of uint8 or floats in [0, 1].
+            caption: a text that belongs to it.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
+        self._take(key, lambda: self._media.image(key, image_path, caption, step))
+
+    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
+        """Record files and directories, in the background.
+
+        A file that is replaced or deleted afterwards is recorded as it was; one that is written into before
+        it is uploaded is not, with a warning. A directory is read when its turn comes. Paths that are not
+        there are left out with a warning.
+
+        Args:
+            artifacts: a path for each label.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
+        self._take("log_artifacts()", lambda: self._media.artifacts(artifacts, step))
+
+    def _take(self, key: object, record: Callable[[], None]) -> None:
+        if self._closed:
+            self._count_late_call()
+            return
+        try:
+            record()
+        except Exception as error:  # noqa: BLE001 - tables, images and arrays are the user's own code
+            self._refusals.refuse(key, f"taking it raised {error!r}; it is not recorded")
+
     # ---- the end ---------------------------------------------------------------------------------
 
     def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
@@ -181,6 +228,7 @@ class RemoteTracker(Tracker):
         deadline = time.monotonic() + timeout
         self._sender.inbox.put(Finish(exit_code_for(exit_code), wait == "delivered", deadline))
         self._sender.ended.wait(timeout + JOIN_GRACE_S)
+        self._media.end(self._sender.unrecorded)
         if not self._sender.finished:
             self._warn_unfinished(wait, timeout)
 
@@ -237,7 +285,7 @@ class RemoteTracker(Tracker):
             return TrackerStatus()
         sender, held = self._sender, self._sender.intake.held
         late = self._count_late_rows()
-        run = sender.run
+        run, uploads = sender.run, self._media.uploads.progress()
         return TrackerStatus(
             state=self._state(),
             run_id=run.run_id if run else None,
@@ -253,6 +301,8 @@ class RemoteTracker(Tracker):
             connections=sender.connections,
             backend_failures=self._scripts.failures,
             problem=sender.problem,
+            waiting_uploads=uploads.waiting,
+            upload_percent=uploads.percent,
         )
 
     def _state(self) -> str:

@@ -22,6 +22,7 @@ from tracker_client.buffer import StagingBuffer
 from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
 from tracker_client.handles import AskHandles, Handles, HandlesTold
 from tracker_client.intake import Intake
+from tracker_client.items import ItemDraft
 from tracker_client.refusals import Refusals
 from tracker_client.script_backends import Fed, ScriptBackends, TakenEntry
 from tracker_client.settings import ClientSettings
@@ -36,6 +37,7 @@ from tracker_client.stream import (
     Welcomed,
 )
 from tracker_client.unacknowledged import HeldBatch
+from tracker_client.uploads import Uploads
 from tracker_protocol import limits
 
 WINDOW_BYTES_MAX = 4 * 1024 * 1024
@@ -68,8 +70,21 @@ class Finish:
     delivered: bool
     deadline: float
 
+    @property
+    def items_until(self) -> float:
+        """Until when it waits for items whose contents are still being uploaded."""
+        return self.deadline - limits.FINISH_RESERVE_S
 
-Event = Wake | LogConfig | Finish | TakenEntry | AskHandles | tuple[Connection, Reply]
+
+@dataclass(frozen=True)
+class ContentsSettled:
+    """The contents of an item are durable at the daemon (``ok``), or will never be."""
+
+    draft: ItemDraft
+    ok: bool
+
+
+Event = Wake | LogConfig | ContentsSettled | Finish | TakenEntry | AskHandles | tuple[Connection, Reply]
 
 
 class Sender:
@@ -94,7 +109,9 @@ class Sender:
         self.connected = False
         self.connections = 0
         self.problem = ""
+        self.unrecorded: list[ItemDraft] = []  # once it has ended: items that did not make it
         self._settings = settings
+        self._refusals = refusals
         self._introduction = introduction
         self._scripts = scripts
         self.handles = Handles(self.inbox.put, settings.handle_timeout_s, refusals)
@@ -119,6 +136,16 @@ class Sender:
     def start(self) -> None:
         """Run the loop in a thread that does not keep the process alive."""
         threading.Thread(target=self._main, name="tracker-sender", daemon=True).start()
+
+    def uploads(self) -> Uploads:
+        """A thread beside this one, for what its items have in files."""
+        return Uploads(
+            self._settings.source,
+            self.welcomed,
+            lambda: self.run is not None and self.run.records_items,
+            lambda draft, ok: self.inbox.put(ContentsSettled(draft, ok)),
+            self._refusals,
+        )
 
     def wake(self) -> None:
         """Ask for a drain before the flush interval is over."""
@@ -170,12 +197,21 @@ class Sender:
         elif isinstance(event, AskHandles):
             if self._connection is not None and self.connected:  # else each new connection asks
                 self._connection.ask_handles(event.backend)
+        elif isinstance(event, ContentsSettled):
+            self._settle_item(event)
         elif isinstance(event, Finish):
             self._finish = event
             self._flush_at = 0.0
             self._connect_at = min(self._connect_at, time.monotonic() + limits.RECONNECT_BACKOFF_MIN_S)
         elif event[0] is self._connection:  # a reply of an earlier connection has no meaning any more
             self._take_reply(event[1])
+
+    def _settle_item(self, event: ContentsSettled) -> None:
+        if not event.ok:
+            self.intake.items.give_up(event.draft)
+        elif self._finish_sequence == 0:  # nothing comes after a stream's last batch
+            self.intake.complete_item(event.draft)
+            self._flush_at = 0.0
 
     def _advance(self, now: float) -> None:
         if self._connection is None and now >= self._connect_at:
@@ -354,7 +390,7 @@ class Sender:
         if self._finish_sequence == 0 and self.intake.begun:
             if self.intake.has_staged_rows or self.intake.blocked or self.intake.items.announced:
                 self._flush_at = now + (BLOCKED_RETRY_S if self.intake.blocked else 0.0)
-            else:
+            elif not self.intake.items.unfinished or now >= finish.items_until:
                 self._finish_sequence = self.intake.finish(finish.exit_code)
                 self._send()
         if self._finish_sequence and self.intake.held.acknowledged >= self._finish_sequence:
@@ -396,4 +432,5 @@ class Sender:
 
     def _end(self) -> None:
         self._drop_connection()
+        self.unrecorded = self.intake.items.unfinished
         self.ended.set()

@@ -29,5 +29,9 @@ class TrackerStatus:
     connections: int = 0
     backend_failures: int = 0
     """Calls that a backend in this process has failed at."""
+    waiting_uploads: int = 0
+    """Tables, images and artifacts whose contents the daemon does not have yet."""
+    upload_percent: int = 0
+    """How far the file in progress is."""
     problem: str = ""
     """Why there is no connection; empty while there is one."""

@@ -1,4 +1,4 @@
-"""One connection to the daemon: the only module that uses gRPC, and the messages of the protocol.
+"""One connection to the daemon: with ``upload_call`` all that uses gRPC and the protocol's messages.
 
 A :class:`Connection` sends what it is given, in order, and puts whatever comes back into the inbox
 of its owner, as frozen values tagged with the connection; the last one is :class:`Closed`. It never
@@ -135,7 +135,7 @@ class Connection:
         self.address = address
         self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
         self._deliver = deliver
-        self._channel = _open_channel(address, endpoint.tls_root_pem)
+        self._channel = open_channel(address, endpoint.tls_root_pem)
         method: Any = self._channel.stream_stream(STREAM_METHOD, None, pb.DaemonMessage.FromString)
         metadata = ((TOKEN_METADATA_KEY, f"Bearer {endpoint.token}"),) if endpoint.token else None
         try:
@@ -206,19 +206,21 @@ class Connection:
                 if reply is not None:
                     self._deliver(self, reply)
         except grpc.RpcError as error:
-            closed = Closed(_code_name(error), self._call.details() or "")
+            closed = Closed(code_name(error), self._call.details() or "")
         finally:
             self._outgoing.put(None)  # lets gRPC's own thread end
             self._deliver(self, closed)
 
 
-def _open_channel(address: str, tls_root_pem: bytes | None) -> grpc.Channel:
+def open_channel(address: str, tls_root_pem: bytes | None) -> grpc.Channel:
+    """A channel of its own to a daemon."""
     if tls_root_pem is None or address.startswith("unix:"):
         return grpc.insecure_channel(address, CHANNEL_OPTIONS)
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(tls_root_pem), CHANNEL_OPTIONS)
 
 
-def _code_name(error: grpc.RpcError) -> str:
+def code_name(error: grpc.RpcError) -> str:
+    """GRPC's name of the status that a call ended with."""
     # What a call raises is also the call, with its status; the types do not say so.
     code = getattr(error, "code", None)
     return str(code().name) if code is not None else "UNKNOWN"

@@ -26,6 +26,13 @@ CONTENT_PATH_MAX_BYTES = 1_024
 CONTENT_MAX_BYTES = 16 * 1024**3
 CONTENTS_MAX_BYTES = 64 * 1024**3
 """What a daemon holds of contents that are not delivered yet."""
+CONTENT_UNUSED_S = 6 * 3600.0
+"""How long a content, or a part of one, is kept that no item has."""
+CONTENT_CARE_S = 2.0
+"""How often contents that every backend has are looked for."""
+CONTENT_CHUNK_BYTES = 512 * 1024
+UPLOADS_MAX = 64
+"""Contents that a daemon receives at once."""
 
 # ---- messages ----
 MESSAGE_MAX_BYTES = 256 * 1024
@@ -43,6 +50,23 @@ DROPPED_POINTS_MAX = 2**48
 CLIENT_BUFFER_BYTES = 64 * 1024 * 1024
 CLIENT_ITEMS_BYTES = 16 * 1024 * 1024
 """What a client keeps of items, files apart, before they have their place in the stream."""
+CLIENT_HELD_CONTENT_BYTES = 256 * 1024 * 1024
+"""What a client keeps in memory of tables, images and small files until they are uploaded."""
+CLIENT_UPLOADS_WAITING_MAX = 1_000
+"""Items whose contents wait to be uploaded."""
+CLIENT_OPEN_FILES_MAX = 64
+"""Files that are kept open from the call until they are uploaded; further ones are opened then."""
+FILE_SNAPSHOT_BYTES = 1024 * 1024
+"""A file up to this size is read at the call."""
+IMAGE_PIXELS_MAX = 64 * 1024 * 1024
+TABLE_COLUMNS_MAX = 16_384
+TABLE_ROWS_MAX = 200_000
+TABLE_CELLS_MAX = 5_000_000
+UPLOAD_PROGRESS_FROM_BYTES = 64 * 1024 * 1024
+UPLOAD_PROGRESS_EVERY_S = 10.0
+UPLOAD_BACKOFF_MAX_S = 10.0
+FINISH_RESERVE_S = 2.0
+"""What finish() keeps of its time for the end itself, when it waits for uploads."""
 FLUSH_INTERVAL_MIN_S = 0.2
 FLUSH_INTERVAL_MAX_S = 2.0
 RECONNECT_BACKOFF_MIN_S = 0.1

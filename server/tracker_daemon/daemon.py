@@ -21,8 +21,10 @@ import msgspec
 import structlog
 
 from tracker_daemon.announcement import Announcement
+from tracker_daemon.backends.registry import files_lanes
 from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.backends.script_class import ScriptLinks
+from tracker_daemon.content_care import ContentCare
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
@@ -97,9 +99,11 @@ class Daemon:
         self._fleet = Fleet(self._on_journal, links)
         self._script_side = ScriptSide(links, self._fleet, self._registry, settings.partial_after_s)
         self._known_backends = frozenset(known_backends())
+        self._contents = ContentCare(settings, journal, self._on_journal_async)
         self._delivery = RunDelivery(
-            self._fleet, self._registry, self._on_journal_async, lambda: journal.epoch
-        )
+            self._fleet, self._registry, self._on_journal_async, lambda: journal.epoch,
+            self._contents.store.directory,
+        )  # fmt: skip
 
     # ---- life ------------------------------------------------------------------------------------
 
@@ -154,7 +158,8 @@ class Daemon:
 
     def _take_up(self, row: RunRow, streams: list[StreamRow], backlog: Backlog) -> Run:
         run = self._registry.restore(row, streams)
-        run.live.view = replace(run.live.view, last_entry=backlog.entries)
+        view = run.live.view
+        run.live.view = replace(view, last_entry=backlog.entries, last_files=backlog.last_files)
         self._script_side.restored(run, backlog.cursors)
         return run
 
@@ -164,7 +169,7 @@ class Daemon:
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=limits.STREAMS_MAX + 64,
         )
-        server.add_generic_rpc_handlers((TrackerService(self).handlers(),))
+        server.add_generic_rpc_handlers((TrackerService(self, self._contents.uploads).handlers(),))
         self._endpoints = tuple(
             endpoint for address in self._settings.listen for endpoint in bind(server, address)
         )
@@ -229,7 +234,8 @@ class Daemon:
         new = self._script_side.new_backends(admission, hello.script_backends, self._known_backends)
         fed = self._script_side.fed_by(stream, hello.script_backends)
         try:
-            welcome = await session.welcome(hello, new_backends=new, script_backends=fed, version=VERSION)
+            cursors = {**new, **files_lanes(new)}
+            welcome = await session.welcome(hello, new_backends=cursors, script_backends=fed, version=VERSION)
             if new:
                 await self._delivery.begin(run)
         except BaseException:  # cancelled too, when the client has gone: its rank must not stay taken
@@ -293,6 +299,7 @@ class Daemon:
             journal_bytes=facts.journal_bytes,
             epoch=facts.epoch,
             draining=self._draining,
+            contents=self._contents.status(),
         )
         return status_document(daemon, facts, self._registry, self._fleet)
 
@@ -318,6 +325,7 @@ class Daemon:
         await self._on_journal_async(lambda _: None)
 
     def _on_tick(self, runs: list[LiveRun], submissions: list[Submission]) -> None:
+        self._contents.journalled(submissions)
         # On the recorder's thread; the loop may be closed already when the last commits come.
         if not self._loop.is_closed():
             streams = {submission.stream for submission in submissions if submission.stream}
@@ -351,6 +359,7 @@ class Daemon:
             self._report_all_gone(self._settings.lost_timeout_s, self._settings.start_timeout_s)
             self._delivery.look_after()
             self._end_if_idle()
+            self._contents.look_after()
             self._delivery.forget_ended(limits.RUNS_ENDED_MAX)
             self._script_side.look_after()
             for session in self._sessions:

@@ -42,6 +42,18 @@ class ClientRefused(TrackerDaemonError):
     """A client may not join: its rank is taken, or a limit is reached."""
 
 
+class ContentRefused(TrackerDaemonError):
+    """A content may not be stored, now or later."""
+
+
+class ContentStoreFull(TrackerDaemonError):
+    """There is no room for a content now; there may be later."""
+
+
+class ContentMismatch(ProtocolError):
+    """What arrived of a content is not what was announced; it is to be sent again."""
+
+
 class BackendError(TrackerDaemonError):
     """A backend could not store something."""
 

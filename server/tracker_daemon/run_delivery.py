@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.backends.base import RunDescription, lane_of
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.registry import Registry, Run
@@ -38,14 +38,22 @@ class RunDelivery:
     """Opens and wakes the pumps of ``fleet``. On the event loop."""
 
     def __init__(
-        self, fleet: Fleet, registry: Registry, on_journal: JournalAccess, epoch: Callable[[], int]
+        self,
+        fleet: Fleet,
+        registry: Registry,
+        on_journal: JournalAccess,
+        epoch: Callable[[], int],
+        contents: Path = Path(),
     ) -> None:
         self._fleet = fleet
         self._registry = registry
         self._on_journal = on_journal
         self._epoch = epoch
+        self._contents = contents
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._awaited: dict[str, float] = {}
+        self._files_seen: dict[int, int] = {}
+        """By run: the last FILES entry for which the lanes for files were opened."""
 
     # ---- opening ---------------------------------------------------------------------------------
 
@@ -61,17 +69,23 @@ class RunDelivery:
         row_id = run.live.row_id
         backlog = await self._on_journal(lambda journal: journal.backlog(row_id))
         for cursor in backlog.cursors:
-            self._fleet.open(row_id, self._describe(run, cursor.backend), cursor)
+            if not lane_of(cursor.backend)[1]:
+                self._fleet.open(row_id, self._describe(run, cursor.backend), cursor)
 
     def ticked(self, live: LiveRun) -> None:
         """A run may have something new to deliver."""
         if live.run_id in self._awaited or not live.view.last_entry:
             return
-        if not self._fleet.notify(live.row_id) and live.row_id not in self._opening:
+        has_new_files = live.view.last_files > self._files_seen.get(live.row_id, 0)
+        notified = self._fleet.notify(live.row_id)
+        if (has_new_files or not notified) and live.row_id not in self._opening:
             self._opening[live.row_id] = asyncio.create_task(self._open(live))
 
     async def _open(self, live: LiveRun) -> None:
-        """A run whose pumps have ended, or were not needed yet, has something to deliver."""
+        """A run whose pumps have ended, or were not needed yet, has something to deliver.
+
+        A lane for files is opened when it has a first one: for MLflow it is a process of its own.
+        """
         try:
             while True:
                 backlog = await self._on_journal(lambda journal: journal.backlog(live.row_id))
@@ -85,8 +99,9 @@ class RunDelivery:
             del self._opening[live.row_id]
 
     def _open_backends(self, run: Run, backlog: Backlog) -> None:
+        self._files_seen[run.live.row_id] = backlog.last_files
         for cursor in backlog.cursors:
-            if cursor.position < backlog.entries:
+            if cursor.position < backlog.end_of(cursor):
                 self._fleet.open(run.live.row_id, self._describe(run, cursor.backend), cursor)
 
     def _describe(self, run: Run, backend: str) -> RunDescription:
@@ -98,8 +113,9 @@ class RunDelivery:
             Path(options.outdir),
             self._epoch(),
             run.attempt,
-            options.backend_options.get(backend, {}),
+            options.backend_options.get(lane_of(backend)[0], {}),
             options.environment,
+            self._contents,
         )
 
     # ---- from time to time -----------------------------------------------------------------------
@@ -126,9 +142,13 @@ class RunDelivery:
         live, view = run.live, run.live.view
         if not session.all_committed or live.row_id in self._opening or run.run_id in self._awaited:
             return False
+        if view.last_files > self._files_seen.get(live.row_id, 0):
+            return False
         settled = view.open_rows == 0 or not run.running
-        healths = self._fleet.health(live.row_id)
-        return settled and all(health.delivered_entry >= view.last_entry for health in healths.values())
+        return settled and all(
+            health.delivered_entry >= (view.last_files if lane_of(cursor)[1] else view.last_entry)
+            for cursor, health in self._fleet.health(live.row_id).items()
+        )
 
     def is_settled(self) -> bool:
         """Whether no run is going on and all that is to be delivered is."""
@@ -148,3 +168,4 @@ class RunDelivery:
         """Let go of the oldest ended runs beyond ``keep`` that are delivered."""
         for run in self._registry.forget_ended(keep, lambda run: self._fleet.is_finished(run.live.row_id)):
             self._fleet.forget(run.live.row_id)
+            self._files_seen.pop(run.live.row_id, None)

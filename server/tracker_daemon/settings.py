@@ -170,6 +170,12 @@ class Settings(BaseSettings):
     history_bytes: ByteCount = Field(
         limits.HISTORY_BYTES_MAX, description="Budget for the ranks' own data kept after aggregation."
     )
+    content_max_bytes: ByteCount = Field(
+        limits.CONTENT_MAX_BYTES, description="The largest file that is taken of an artifact, image or table."
+    )
+    contents_max_bytes: ByteCount = Field(
+        limits.CONTENTS_MAX_BYTES, description="Budget for files that are not delivered yet."
+    )
     open_cells_bytes: ByteCount = Field(
         limits.OPEN_CELLS_BYTES_MAX, description="Budget for values that wait for further ranks."
     )

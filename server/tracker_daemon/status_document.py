@@ -17,6 +17,14 @@ LAST_STATUS_FILE = "last-status.json"
 """In the state directory: the document as it was when the daemon ended."""
 
 
+class ContentsStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Files of tables, images and artifacts that are not delivered yet."""
+
+    count: int = 0
+    bytes: int = 0
+    arriving_bytes: int = 0
+
+
 class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The daemon itself."""
 
@@ -29,6 +37,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     journal_bytes: int = 0
     epoch: int = 1
     draining: bool = False
+    contents: ContentsStatus = ContentsStatus()
 
 
 class RankStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,9 +77,13 @@ class RecordsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One backend of a run; emitted = delivered + pending + set_aside, in records."""
+    """One backend of a run; emitted = delivered + pending + set_aside, in ``unit``.
+
+    A backend's lane for files is called ``<backend>:files`` and counts items.
+    """
 
     name: str
+    unit: str = "records"
     state: str = ""
     reason: str | None = None
     delivered: int = 0

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 
 import structlog
 
+from tracker_daemon.backends.base import lane_of
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.errors import JournalError
@@ -143,12 +144,15 @@ def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[Backe
     backlog = facts.backlogs[run.run_id]
     statuses = []
     for cursor in backlog.cursors:
+        if lane_of(cursor.backend)[1] and not backlog.last_files:
+            continue  # of interest to runs that have files
         health = healths.get(cursor.backend)
         reason = unusable.get(cursor.backend) or (health.reason if health else "")
         state = health.state if health else DeliveryState.PAUSED if reason else DeliveryState.HEALTHY
         statuses.append(
             BackendStatus(
                 name=cursor.backend,
+                unit="items" if lane_of(cursor.backend)[1] else "records",
                 state=state.value,
                 reason=reason or None,
                 delivered=cursor.delivered_records,

@@ -35,6 +35,16 @@ class EntryKind(IntEnum):
     """An Item's bytes: a table, an image or an artifact, whose contents are files."""
 
 
+FILES_LANE = ":files"
+"""Behind a backend's name: the cursor of its lane for files."""
+
+
+def lane_of(cursor: str) -> tuple[str, bool]:
+    """A cursor's backend, and whether it is the one of the lane for files."""
+    name = cursor.removesuffix(FILES_LANE)
+    return name, name != cursor
+
+
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
     """One entry of a run's outbox; numbers are contiguous from 1 within the run."""
@@ -78,12 +88,19 @@ class RunDescription:
     """This backend's own options, as the script gave them: run name, tags, group, mode …"""
     environment: Mapping[str, str] = field(default_factory=dict)
     """What the rank that opened the run said of its script: user, program, host, git state …"""
+    contents: Path = Path()
+    """Where the contents of items are, see ``content_path``; to be read, and kept only by a copy."""
+    files_lane: bool = False
+    """This opening is for FILES entries alone, beside another of the same run for all others."""
 
 
 class Backend(ABC):
     """One destination for one run. Called from one thread at a time, never from the event loop."""
 
     name: ClassVar[str]
+    separate_files: ClassVar[bool] = False
+    """Whether FILES entries come in a lane of their own: by another instance, on another thread and in no
+    order with the other entries, so that a long copy delays no metric. END comes in both lanes."""
 
     @abstractmethod
     def open(self, run: RunDescription, state: bytes | None) -> None:
@@ -109,6 +126,10 @@ class Backend(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release what is held. The run itself ended with its END entry, if it did."""
+
+    def files_backend(self) -> Backend:
+        """A backend for the lane for files; asked for only where these are separate."""
+        return self
 
     def location(self) -> str | None:
         """Where a person finds the run: a path or a URL. None when there is nothing to show."""

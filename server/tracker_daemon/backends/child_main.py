@@ -87,7 +87,8 @@ class ChildService:
     def _open(self, request: Open) -> None:
         backend = _load(self._target)
         if self._lock is None:
-            self._lock = ChildLock(request.run.outdir, backend.name, request.run_id, limits.CHILD_LOCK_WAIT_S)
+            name = backend.name + "-files" if request.files_lane else backend.name
+            self._lock = ChildLock(request.run.outdir, name, request.run_id, limits.CHILD_LOCK_WAIT_S)
         self._backend = backend
         backend.open(request.run, request.state)
 

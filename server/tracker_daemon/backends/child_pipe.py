@@ -53,6 +53,8 @@ class Open(msgspec.Struct, frozen=True, tag="open"):
     options: dict[str, Any]
     environment: dict[str, str]
     state: bytes | None
+    contents: str = ""
+    files_lane: bool = False
 
     @staticmethod
     def of(run: RunDescription, state: bytes | None) -> Open:
@@ -60,7 +62,7 @@ class Open(msgspec.Struct, frozen=True, tag="open"):
         options, environment = dict(run.options), dict(run.environment)
         return Open(
             run.run_id, run.project, run.name, str(run.outdir), run.epoch, run.attempt,
-            options, environment, state,
+            options, environment, state, str(run.contents), run.files_lane,
         )  # fmt: skip
 
     @property
@@ -68,7 +70,7 @@ class Open(msgspec.Struct, frozen=True, tag="open"):
         """The description that the request was made of."""
         return RunDescription(
             self.run_id, self.project, self.name, Path(self.outdir), self.epoch, self.attempt,
-            self.options, self.environment,
+            self.options, self.environment, Path(self.contents), self.files_lane,
         )  # fmt: skip
 
 

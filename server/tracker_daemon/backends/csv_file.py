@@ -7,7 +7,6 @@ something, so a file may rightly hold more than the state says: nothing is cut o
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,19 +19,14 @@ from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.config_json import merge_config
 from tracker_daemon.backends.csv_format import block_columns, format_block
+from tracker_daemon.backends.csv_items import CsvItemsBackend
 from tracker_daemon.backends.csv_metrics import MetricsCsv, Position
 from tracker_daemon.backends.decoding import read_block, read_state
+from tracker_daemon.backends.file_errors import translated
 from tracker_daemon.backends.run_directory import claim_directory
-from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.errors import BackendUnavailable, PoisonEntry
 
 CONFIG_FILE = "config.json"
-
-_NEEDS_THE_USER = (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
-_ADVICE = {
-    errno.ENOSPC: "free some space; delivery then goes on by itself",
-    errno.EDQUOT: "raise the quota or free some space; delivery then goes on by itself",
-    errno.EFBIG: "raise the limit on file sizes (ulimit -f) for the daemon",
-}
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -45,6 +39,7 @@ class CsvBackend(Backend):
     """Writes a run's records to ``metrics.csv`` and its configuration to ``config.json``."""
 
     name = "csv"
+    separate_files = True
 
     def __init__(self) -> None:
         self._run: RunDescription | None = None
@@ -81,6 +76,10 @@ class CsvBackend(Backend):
                 merge_config(self._directory / CONFIG_FILE, configs)
             return self._state(self._opened_table().position)
 
+    def files_backend(self) -> Backend:
+        """Writes tables, images and artifacts beside them."""
+        return CsvItemsBackend()
+
     def close(self) -> None:
         """Let go of the file."""
         if self._table is not None:
@@ -116,18 +115,7 @@ class CsvBackend(Backend):
             yield
         except OSError as error:
             self.close()
-            raise _translated(error, self._directory) from error
-
-
-def _translated(error: OSError, directory: Path) -> BackendRefused | BackendUnavailable:
-    where = error.filename or directory
-    if isinstance(error, _NEEDS_THE_USER):
-        return BackendRefused(
-            f"cannot write {where}: {error.strerror}; let the daemon's user write there, "
-            "or move away what is in its place"
-        )
-    advice = _ADVICE.get(error.errno or 0, "delivery tries again until the file system takes it")
-    return BackendUnavailable(f"cannot write {where}: {error.strerror or error}; {advice}")
+            raise translated(error, self._directory) from error
 
 
 def _config(entry: OutboxEntry) -> dict[str, Any]:

@@ -7,11 +7,12 @@ backend is asked for.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 
-from tracker_daemon.backends.base import Backend
+from tracker_daemon.backends.base import FILES_LANE, Backend
 from tracker_daemon.errors import SettingsError
 
 ENTRY_POINT_GROUP = "tracker_daemon.backends"
@@ -51,6 +52,18 @@ def create(name: str) -> Backend:
             f"backend {name!r} is registered as {registered[name].value}, which cannot be imported: {error}"
         ) from error
     return _instance(name, found)
+
+
+def files_lanes(cursors: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The cursors of lanes for files that go with ``cursors``, which are backends with their states."""
+    return {name + FILES_LANE: b"" for name, state in cursors.items() if not state and _has_files_lane(name)}
+
+
+def _has_files_lane(name: str) -> bool:
+    try:
+        return create(name).separate_files
+    except SettingsError:  # shown where it is opened
+        return False
 
 
 def _require_package(name: str) -> None:

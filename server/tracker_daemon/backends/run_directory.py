@@ -45,6 +45,21 @@ def claim_directory(outdir: Path, run_id: str, remembered: str | None) -> str:
     raise BackendRefused(f"{outdir} is full of other runs' files; choose another outdir for {run_id}")
 
 
+def claimed_directory(outdir: Path, run_id: str) -> Path | None:
+    """The directory that the run has claimed below ``outdir``; None where it has not yet.
+
+    Raises:
+        OSError: a directory cannot be read.
+    """
+    for subdirectory in _candidates(run_id):
+        marker = outdir / subdirectory / MARKER
+        if not marker.parent.exists():
+            return None
+        if marker.exists() and marker.read_bytes() == _owner(run_id):
+            return marker.parent
+    return None
+
+
 def _candidates(run_id: str) -> Iterator[str]:
     name = directory_name(run_id)
     yield ""
@@ -64,11 +79,15 @@ def directory_name(run_id: str) -> str:
 def _claim(directory: Path, run_id: str, *, known: bool) -> bool:
     _make_directory(directory)
     marker = directory / MARKER
-    owner = run_id.encode(errors="backslashreplace") + b"\n"
+    owner = _owner(run_id)
     # Without a marker, a metrics.csv is some other program's, unless the run's state says it is ours.
     if not known and not marker.exists() and (directory / METRICS_FILE).exists():
         return False
     return create_exclusively(marker, owner) or marker.read_bytes() == owner
+
+
+def _owner(run_id: str) -> bytes:
+    return run_id.encode(errors="backslashreplace") + b"\n"
 
 
 def _make_directory(directory: Path) -> None:

@@ -14,27 +14,36 @@ class Cursor:
     """The position reached, the backend's state there, and the books up to there.
 
     ``position`` is an entry's number, 0 before the first; ``state`` is b"" before the first commit.
-    Both counts are cumulative, in records.
+    Both counts are cumulative, in records; in a lane for files in items.
     """
 
     position: int = 0
     state: bytes = b""
     delivered_records: int = 0
     set_aside_records: int = 0
+    counts_items: bool = False
 
     def past(self, entries: Sequence[OutboxEntry], state: bytes, set_aside: int = 0) -> Cursor:
         """After the delivery of ``entries``, less ``set_aside`` records, which returned ``state``."""
-        return Cursor(
+        return replace(
+            self,
             position=entries[-1].number,
             state=state,
-            delivered_records=self.delivered_records + sum(map(records_in, entries)) - set_aside,
+            delivered_records=self.delivered_records + sum(map(self._counted, entries)) - set_aside,
             set_aside_records=self.set_aside_records + set_aside,
         )
 
+    def beyond(self, entry: OutboxEntry) -> Cursor:
+        """After entries, up to ``entry``, that are not this cursor's."""
+        return replace(self, position=entry.number)
+
     def past_poison(self, entry: OutboxEntry) -> Cursor:
         """After ``entry`` was set aside; the backend's state stays."""
-        set_aside = self.set_aside_records + records_in(entry)
+        set_aside = self.set_aside_records + self._counted(entry)
         return replace(self, position=entry.number, set_aside_records=set_aside)
+
+    def _counted(self, entry: OutboxEntry) -> int:
+        return int(entry.kind is EntryKind.FILES) if self.counts_items else records_in(entry)
 
     def with_state(self, state: bytes) -> Cursor:
         """At the same position, with a state that the backend commits on the way."""

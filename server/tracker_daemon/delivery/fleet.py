@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import structlog
 
 from tracker_daemon.backends import registry
-from tracker_daemon.backends.base import Backend, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import Backend, OutboxEntry, RunDescription, lane_of
 from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptBackend, ScriptLinks
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth
@@ -46,8 +47,9 @@ class Fleet:
         self._stopped = False
 
     def open(self, row_id: int, run: RunDescription, cursor: CursorRow) -> None:
-        """Begin or resume delivering a run to the backend that ``cursor`` names; once is enough."""
+        """Begin or resume delivering a run to the lane of a backend that ``cursor`` names; once is enough."""
         name = cursor.backend
+        files_alone = lane_of(name)[1]
         if self._stopped or name in self.unusable(row_id) or self._notify(row_id, name):
             return
         try:
@@ -56,9 +58,16 @@ class Fleet:
             log.warning("a backend cannot be used; the others go on", run_id=run.run_id, reason=str(error))
             self._unusable.setdefault(row_id, {})[name] = str(error)
             return
-        start = Cursor(cursor.position, cursor.state, cursor.delivered_records, cursor.set_aside)
+        start = Cursor(
+            cursor.position,
+            cursor.state,
+            cursor.delivered_records,
+            cursor.set_aside,
+            counts_items=files_alone,
+        )
         committer = self._committer(row_id, name)
-        pump = Pump(backend, run, start, read=self._reader(row_id, slice_bytes), commit=committer)
+        reader = self._reader(row_id, slice_bytes, files_alone=files_alone)
+        pump = Pump(backend, replace(run, files_lane=files_alone), start, read=reader, commit=committer)
         self._pumps.setdefault(row_id, {})[name] = pump
         pump.start()
         pump.notify()
@@ -67,11 +76,22 @@ class Fleet:
         """The backend, and how many bytes it is given at once."""
         if cursor.state == SCRIPT_STATE:
             return ScriptBackend(self._links.of(run_id, cursor.backend)), limits.SCRIPT_SLICE_BYTES
-        return registry.create(cursor.backend), limits.DELIVERY_SLICE_BYTES
+        name, files_alone = lane_of(cursor.backend)
+        backend = registry.create(name)
+        if files_alone:
+            # A file may take minutes, and the cursor moves after a slice: one item at a time then.
+            return backend.files_backend(), 1
+        return backend, limits.DELIVERY_SLICE_BYTES
 
-    def _reader(self, row_id: int, slice_bytes: int) -> Callable[[int], list[OutboxEntry]]:
+    def _reader(
+        self, row_id: int, slice_bytes: int, *, files_alone: bool
+    ) -> Callable[[int], list[OutboxEntry]]:
         def read(after: int) -> list[OutboxEntry]:
-            return self._journal(lambda journal: journal.outbox_after(row_id, after, limit_bytes=slice_bytes))
+            return self._journal(
+                lambda journal: journal.outbox_after(
+                    row_id, after, limit_bytes=slice_bytes, files_alone=files_alone
+                )
+            )
 
         return read
 

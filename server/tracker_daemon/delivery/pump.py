@@ -9,6 +9,9 @@ half done. What then happens depends on the error:
 * BackendRefused: pause until :meth:`Pump.resume`, trying by itself every few minutes;
 * PoisonEntry: halve the slice until the entry stands alone, set that one aside, and go on.
 
+A backend with a lane for files has two pumps for a run: one passes over FILES entries, the other is given
+them alone, with the END. Each has its own cursor, and neither waits for the other.
+
 What a backend's store refuses of an entry whose rest it takes is set aside by the backend, and counted here.
 
 The journal's own errors end the pump: it may not go on from a position it cannot know. A restarted
@@ -24,7 +27,7 @@ from concurrent.futures import CancelledError
 
 import structlog
 
-from tracker_daemon.backends.base import Backend, EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import FILES_LANE, Backend, EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.delivery.cursor import Cursor, records_in
 from tracker_daemon.delivery.health import BackendHealth, DeliveryState
 from tracker_daemon.delivery.retry import Backoff
@@ -71,9 +74,11 @@ class Pump:
         self._paused_retry_s = paused_retry_s
         self._behind_after_s = behind_after_s
         self._clock = clock
-        self._log = log.bind(backend=backend.name, run_id=run.run_id)
+        self._name = backend.name + FILES_LANE if run.files_lane else backend.name
+        self._passes_over_files = backend.separate_files and not run.files_lane
+        self._log = log.bind(backend=self._name, run_id=run.run_id)
         self._thread = threading.Thread(
-            target=self._work, name=f"deliver-{backend.name}-{run.run_id}", daemon=True
+            target=self._work, name=f"deliver-{self._name}-{run.run_id}", daemon=True
         )
         # Only the pump's thread writes these.
         self._cursor = cursor or Cursor()
@@ -164,7 +169,7 @@ class Pump:
             ):
                 state = DeliveryState.BEHIND
             return BackendHealth(
-                self.backend.name,
+                self._name,
                 state,
                 self._reason,
                 cursor.position,
@@ -220,7 +225,7 @@ class Pump:
             notified = self._notified
         entries = self._read(self._cursor.position)
         if entries:
-            self._deliver(entries)
+            self._take(entries)
         self._failures = 0
         self._show(DeliveryState.HEALTHY, "")
         if not entries:
@@ -232,6 +237,15 @@ class Pump:
         self.backend.open(self.run, self._cursor.state or None)
         self._opened = True
         self._locate()
+
+    def _take(self, entries: Sequence[OutboxEntry]) -> None:
+        mine = entries
+        if self._passes_over_files:
+            mine = [entry for entry in entries if entry.kind is not EntryKind.FILES]
+        if mine:
+            self._deliver(mine)
+        if self._cursor.position < entries[-1].number:
+            self._move(self._cursor.beyond(entries[-1]), ())
 
     def _deliver(self, entries: Sequence[OutboxEntry]) -> None:
         """Deliver a slice; a poison entry in it is found by halving."""

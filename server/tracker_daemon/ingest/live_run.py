@@ -22,6 +22,8 @@ class RunView:
     reason: str = ""
     ended_ns: int = 0
     last_entry: int = 0
+    last_files: int = 0
+    """The last outbox entry that has contents."""
     open_rows: int = 0
     world_size: int = 0
 

@@ -7,9 +7,12 @@ from tracker_daemon.backends.base import EntryKind
 from tracker_daemon.journal.store import Journal
 
 
-def write_outbox(journal: Journal, run: int, settled: Settled) -> int:
-    """Append the entries in order of emission; return the last one's number, 0 if there was none."""
-    number = 0
+def write_outbox(journal: Journal, run: int, settled: Settled) -> tuple[int, int]:
+    """Append the entries in order of emission.
+
+    Returns the numbers of the last one and of the last that has contents; 0 where there was none.
+    """
+    number = files = 0
     for document in settled.configs:
         number = journal.put_outbox(run, EntryKind.CONFIG, document.encode(), 0)
     for block in settled.blocks:
@@ -17,4 +20,7 @@ def write_outbox(journal: Journal, run: int, settled: Settled) -> int:
     for item in settled.items:
         kind = EntryKind.FILES if item.contents else EntryKind.ITEM
         number = journal.put_outbox(run, kind, item.to_bytes(), 0)
-    return number
+        if item.contents:
+            files = number
+            journal.content_uses.add(run, number, {content.sha256 for content in item.contents})
+    return number, files

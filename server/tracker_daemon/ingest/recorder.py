@@ -274,7 +274,8 @@ class Recorder:
         """Settle the run's tick and journal what it brought forth; whether the run has just ended."""
         fold = self.fold_of(run)
         settled = fold.settle(now_ns)
-        last_entry = write_outbox(self._journal, run.row_id, settled) or run.view.last_entry
+        entry, files = write_outbox(self._journal, run.row_id, settled)
+        last_entry, last_files = entry or run.view.last_entry, files or run.view.last_files
         replay.note(run, settled, now_ns)
         deadline_ns = fold.attempt.next_deadline_ns()
         run.deadline_ns = None if deadline_ns is None else max(deadline_ns, now_ns + _DEADLINE_AGAIN_NS)
@@ -291,6 +292,7 @@ class Recorder:
             reason,
             ended_ns,
             last_entry,
+            last_files,
             attempt.open_rows(),
             attempt.membership.world_size,
         )

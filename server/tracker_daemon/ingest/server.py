@@ -20,6 +20,7 @@ from tracker_daemon.errors import (
     TrackerDaemonError,
 )
 from tracker_daemon.ingest.session import BrokenStream, Session
+from tracker_daemon.ingest.uploads import UploadService
 from tracker_daemon.listening import unix_path
 from tracker_protocol import PROTOCOL_VERSION, SERVICE, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -104,10 +105,11 @@ def _refusal(*, streaming: bool) -> Handler:
 
 
 class TrackerService:
-    """The three methods of the protocol, over ``calls``."""
+    """The methods of the protocol, over ``calls`` and ``uploads``."""
 
-    def __init__(self, calls: Calls) -> None:
+    def __init__(self, calls: Calls, uploads: UploadService) -> None:
         self._calls = calls
+        self._uploads = uploads
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """For ``add_generic_rpc_handlers``."""
@@ -116,6 +118,9 @@ class TrackerService:
             {
                 "Stream": grpc.stream_stream_rpc_method_handler(
                     self.stream, pb.ClientMessage.FromString, pb.DaemonMessage.SerializeToString
+                ),
+                "Upload": grpc.stream_stream_rpc_method_handler(
+                    self._uploads.upload, pb.UploadRequest.FromString, pb.UploadReply.SerializeToString
                 ),
                 "Status": grpc.unary_unary_rpc_method_handler(
                     self.status, pb.StatusRequest.FromString, pb.StatusReply.SerializeToString

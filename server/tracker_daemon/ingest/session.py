@@ -111,8 +111,8 @@ class Session:
         live = run.live
         if admission.new_run:
             live.row_id = journal.insert_run(run.row)
-        for backend, state in new_backends.items():
-            journal.put_cursor(live.row_id, backend, 0, state, 0)
+        for cursor, state in new_backends.items():
+            journal.put_cursor(live.row_id, cursor, 0, state, 0)
         if admission.reopened:
             running = RunStatus.RUNNING.value
             journal.update_run(live.row_id, status=running, reason="", ended_ns=0)

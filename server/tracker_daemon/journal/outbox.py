@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracker_daemon.backends.base import EntryKind, OutboxEntry
+from tracker_daemon.backends.base import EntryKind, OutboxEntry, lane_of
 from tracker_daemon.errors import JournalCorrupt, JournalError
 from tracker_daemon.journal.database import Database
 from tracker_daemon.journal.event import record_checksum
@@ -14,6 +14,10 @@ _INSERT = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _AFTER = "SELECT number, kind, records, crc, payload FROM outbox WHERE run = ? AND number > ? ORDER BY number"
+_FILES_AFTER = (
+    "SELECT number, kind, records, crc, payload FROM outbox WHERE run = ? AND number > ? AND kind IN (3, 5)"
+    " ORDER BY number"
+)
 _PUT_CURSOR = (
     "INSERT INTO cursor (run, backend, position, delivered_records, set_aside, crc, state)"
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run, backend) DO UPDATE SET position = excluded.position,"
@@ -43,6 +47,8 @@ class Outbox:
         for run, number, records in counted:
             self._last_number[run] = number
             self._records[run] = self._records.get(run, 0) + records
+        files = "SELECT run, max(number) FROM outbox WHERE kind IN (3, 5) AND kind = 5 GROUP BY run"
+        self._last_files: dict[int, int] = dict(self._database.all(files))
         self._positions: dict[int, dict[str, int]] = {}
         for run, backend, position in self._database.all("SELECT run, backend, position FROM cursor"):
             self._positions.setdefault(run, {})[backend] = position
@@ -57,14 +63,22 @@ class Outbox:
         self._database.execute(_INSERT, row)
         self._next_position += 1
         self._last_number[run] = number
+        if kind == EntryKind.FILES:
+            self._last_files[run] = number
         self._records[run] = self._records.get(run, 0) + records
         self.retention.added(run, number, weight(payload))
         return number
 
-    def after(self, run: int, number: int, limit_bytes: int) -> list[OutboxEntry]:
-        """Return a run's entries after a number; stops before a corrupt one unless it is the first."""
+    def after(
+        self, run: int, number: int, limit_bytes: int, *, files_alone: bool = False
+    ) -> list[OutboxEntry]:
+        """Return a run's entries after a number; stops before a corrupt one unless it is the first.
+
+        ``files_alone``: those of a lane for files, which are END and FILES.
+        """
         entries: list[OutboxEntry] = []
-        for found, kind, records, crc, payload in self._database.slice(_AFTER, (run, number), limit_bytes):
+        sql = _FILES_AFTER if files_alone else _AFTER
+        for found, kind, records, crc, payload in self._database.slice(sql, (run, number), limit_bytes):
             if record_checksum((run, found, kind, records), payload) == crc:
                 entries.append(OutboxEntry(found, EntryKind(kind), payload))
             elif entries:
@@ -84,7 +98,8 @@ class Outbox:
                 f"run {row.run}: the cursor of {row.backend} cannot go from {before} to {row.position}"
                 f" of {last} entries"
             )
-        if row.delivered_records + row.set_aside > self._records.get(row.run, 0):
+        counts_records = not lane_of(row.backend)[1]
+        if counts_records and row.delivered_records + row.set_aside > self._records.get(row.run, 0):
             raise JournalError(
                 f"run {row.run}: {row.backend} cannot have had {row.delivered_records} records and "
                 f"{row.set_aside} set aside of {self._records.get(row.run, 0)}"
@@ -101,11 +116,19 @@ class Outbox:
     def backlog(self, run: int) -> Backlog:
         """Return the run's outbox against all its cursors."""
         cursors = self._cursors(f"{_CURSORS} WHERE run = ? ORDER BY backend", (run,))
-        return Backlog(self._last_number.get(run, 0), self._records.get(run, 0), tuple(cursors))
+        entries, records = self._last_number.get(run, 0), self._records.get(run, 0)
+        return Backlog(entries, records, tuple(cursors), self._last_files.get(run, 0))
 
     def boundary(self, run: int) -> int:
-        """Return the number up to which every cursor of the run has come; FOREVER when it has none."""
-        return min(self._positions.get(run, {}).values(), default=FOREVER)
+        """Return the number up to which nothing is needed by any cursor; FOREVER when there is none."""
+        last_files = self._last_files.get(run, 0)
+        needed = (
+            position
+            for backend, position in self._positions.get(run, {}).items()
+            # A lane for files that has them all needs none of the records behind them.
+            if not lane_of(backend)[1] or position < last_files
+        )
+        return min(needed, default=FOREVER)
 
     def _cursors(self, sql: str, parameters: tuple[object, ...]) -> list[CursorRow]:
         cursors = []

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from tracker_daemon.backends.base import lane_of
 
 RUNNING = "RUNNING"
 """A run with any other status has ended."""
@@ -57,8 +60,9 @@ class CursorRow:
     """The number of the last outbox entry that is delivered or set aside; 0: none."""
     state: bytes
     delivered_records: int
+    """Of a lane for files: items."""
     set_aside: int
-    """Records that this backend will never have."""
+    """Records (items) that this backend will never have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +74,20 @@ class Backlog:
     records: int
     """Records in them, reclaimed ones included."""
     cursors: tuple[CursorRow, ...]
+    last_files: int = 0
+    """The number of the last FILES entry; 0: none."""
+    pending_files: Mapping[str, int] = field(default_factory=dict)
+    """FILES entries behind each cursor."""
 
     def pending(self, cursor: CursorRow) -> int:
-        """Return the number of records that ``cursor`` has still to deliver."""
+        """Return the number of records, of a lane for files that of items, still to be delivered."""
+        if lane_of(cursor.backend)[1]:
+            return self.pending_files.get(cursor.backend, 0)
         return self.records - cursor.delivered_records - cursor.set_aside
+
+    def end_of(self, cursor: CursorRow) -> int:
+        """Return the number of the last entry that concerns ``cursor``."""
+        return self.last_files if lane_of(cursor.backend)[1] else self.entries
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ cost in throughput.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x74726B64  # "trkd"
 
 PAGE_BYTES = 32 * 1024
@@ -58,6 +58,11 @@ TABLES = (
         kind INTEGER NOT NULL, records INTEGER NOT NULL, size INTEGER NOT NULL,
         crc INTEGER NOT NULL, payload BLOB NOT NULL)""",
     "CREATE INDEX outbox_by_run ON outbox (run, number, size, records)",
+    # The lanes for files read these alone, however many records lie between them: END and FILES.
+    "CREATE INDEX outbox_files ON outbox (run, number) WHERE kind IN (3, 5)",
+    """CREATE TABLE content_use (
+        run INTEGER NOT NULL, number INTEGER NOT NULL, digest TEXT NOT NULL,
+        PRIMARY KEY (run, number, digest)) WITHOUT ROWID""",
     """CREATE TABLE cursor (
         run INTEGER NOT NULL, backend TEXT NOT NULL, position INTEGER NOT NULL,
         delivered_records INTEGER NOT NULL, set_aside INTEGER NOT NULL,

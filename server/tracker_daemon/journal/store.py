@@ -7,11 +7,13 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tracker_daemon.backends.base import OutboxEntry
 from tracker_daemon.errors import JournalError, StateDirectoryError
+from tracker_daemon.journal.contents import ContentUses
 from tracker_daemon.journal.database import Database
 from tracker_daemon.journal.event import Event, StoredEvent
 from tracker_daemon.journal.eventlog import EventLog
@@ -44,6 +46,7 @@ class Journal:
         self._registry = Registry(database)
         self._log = EventLog(database, history_bytes)
         self._outbox = Outbox(database, history_bytes // OUTBOX_SHARE)
+        self.content_uses = ContentUses(database, self._outbox.boundary)
         self._reclaimer = Reclaimer(database, self._log, self._outbox)
         self._load_boundaries()
         self._load_meta()
@@ -139,6 +142,7 @@ class Journal:
             self._registry.load()
             self._log.load()
             self._outbox.load()
+            self.content_uses.load()
             self._load_boundaries()
             self._load_meta()
 
@@ -238,9 +242,14 @@ class Journal:
         self._registry.require_run(run)
         return self._outbox.put(run, kind, payload, records)
 
-    def outbox_after(self, run: int, number: int, *, limit_bytes: int) -> list[OutboxEntry]:
-        """Return a run's next entries after ``number``, about ``limit_bytes`` of payload; [] at the end."""
-        return self._outbox.after(run, number, limit_bytes)
+    def outbox_after(
+        self, run: int, number: int, *, limit_bytes: int, files_alone: bool = False
+    ) -> list[OutboxEntry]:
+        """Return a run's next entries after ``number``, about ``limit_bytes`` of payload; [] at the end.
+
+        ``files_alone``: only those of a lane for files.
+        """
+        return self._outbox.after(run, number, limit_bytes, files_alone=files_alone)
 
     def put_cursor(
         self,
@@ -263,7 +272,9 @@ class Journal:
 
     def backlog(self, run: int) -> Backlog:
         """Return how many entries and records the run emitted, and all its cursors."""
-        return self._outbox.backlog(run)
+        backlog = self._outbox.backlog(run)
+        pending = {row.backend: self.content_uses.pending(run, row.position) for row in backlog.cursors}
+        return replace(backlog, pending_files=pending)
 
     def pinned_outbox_bytes(self) -> int:
         """Return the bytes of all entries that some cursor still needs."""

@@ -30,6 +30,8 @@ FORMS: dict[str, tuple[str, str, str]] = {
     "commit_window_s": ("0.001", "0.002", "0.003"),
     "history_bytes": ("1", "2", "3"),
     "open_cells_bytes": ("1", "2", "3"),
+    "content_max_bytes": ("1", "2", "3"),
+    "contents_max_bytes": ("1", "2", "3"),
     "snapshot_every_bytes": ("1", "2", "3"),
     "snapshot_every_s": ("1.5", "2.5", "3.5"),
     "flush_interval_s": ("0.1", "0.2", "0.3"),

@@ -1,0 +1,55 @@
+"""The CSV backend's lane for files: tables, images and artifacts, beside ``metrics.csv``.
+
+It keeps no state: each file is written in one step, so that what is delivered again is there once. Where
+the run's directory is, the lane that writes ``metrics.csv`` has decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescription
+from tracker_daemon.backends.file_errors import translated
+from tracker_daemon.backends.item_files import FileItems
+from tracker_daemon.backends.run_directory import claimed_directory
+from tracker_daemon.errors import BackendUnavailable
+
+
+class CsvItemsBackend(Backend):
+    """Writes a run's tables, images and artifacts into its directory."""
+
+    name = "csv"
+    separate_files = True
+
+    def __init__(self) -> None:
+        self._items: FileItems | None = None
+
+    def open(self, run: RunDescription, state: bytes | None) -> None:  # noqa: ARG002 - it has none
+        """Find the run's directory; see :class:`Backend`."""
+        try:
+            directory = claimed_directory(run.outdir, run.run_id)
+        except OSError as error:
+            raise translated(error, run.outdir) from error
+        if directory is None:
+            raise BackendUnavailable(f"run {run.run_id} has no directory in {run.outdir} yet")
+        self._items = FileItems(directory, run.contents)
+
+    def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:  # noqa: ARG002 - the interface's
+        """Write the files of ``entries``; see :class:`Backend`."""
+        items = self._items
+        if items is None:
+            raise BackendUnavailable("the CSV backend is not open; open it with the last committed state")
+        try:
+            for entry in entries:
+                items.store(entry)
+        except OSError as error:
+            raise translated(error, items.directory) from error
+        return b""
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        self._items = None
+
+    def location(self) -> str | None:
+        """The run's directory."""
+        return str(self._items.directory) if self._items is not None else None

@@ -1,0 +1,1 @@
+"""Contents: the files of tables, images and artifacts, from their upload until every backend has them."""

@@ -1,0 +1,287 @@
+"""The content store: files by the SHA-256 of what they hold, each stored once.
+
+    <directory>/<first two digits>/<digest>     complete, checked and durable
+    <directory>/partial/<digest>                what has arrived of one so far; an upload goes on behind it
+
+A content that is complete is never written again. It is *expected* from its upload until an item that
+has it is journalled; the journal then says which are still needed. What is neither needed nor expected
+is removed; a client that never sends its item is waited for ``unused_s`` seconds.
+
+Used from several threads at once; a lock guards the accounts, and no I/O is done under it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracker_daemon.backends.atomic_file import sync_directory, write_all
+from tracker_daemon.backends.content_files import content_path
+from tracker_daemon.errors import ContentMismatch, ContentRefused, ContentStoreFull
+from tracker_protocol import limits
+
+PARTIAL = "partial"
+_READ_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Expectation:
+    count: int
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreTotals:
+    """How much the store holds: complete contents and their bytes, and bytes of what is still arriving."""
+
+    contents: int = 0
+    bytes: int = 0
+    arriving_bytes: int = 0
+
+
+class ContentStore:
+    """The store in ``directory``, made when something comes. ``clock`` tells seconds since the epoch."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        content_max_bytes: int = limits.CONTENT_MAX_BYTES,
+        contents_max_bytes: int = limits.CONTENTS_MAX_BYTES,
+        unused_s: float = limits.CONTENT_UNUSED_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.directory = directory
+        self._content_max_bytes = content_max_bytes
+        self._contents_max_bytes = contents_max_bytes
+        self._unused_s = unused_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._complete: dict[str, int] = {}
+        self._arriving: dict[str, int] = {}
+        self._expected: dict[str, _Expectation] = {}
+        self._load()
+
+    def _load(self) -> None:
+        """Whether an item that was uploaded for is still to come is not known: what is here is waited for."""
+        for path in self.directory.glob("[0-9a-f][0-9a-f]/*"):
+            found = path.stat()
+            self._complete[path.name] = found.st_size
+            self._expected[path.name] = _Expectation(1, found.st_mtime + self._unused_s)
+        for path in self.directory.glob(f"{PARTIAL}/*"):
+            self._arriving[path.name] = path.stat().st_size
+
+    def path(self, digest: str) -> Path:
+        """Where the content with that digest is, or would be."""
+        return content_path(self.directory, digest)
+
+    def totals(self) -> StoreTotals:
+        """What the store holds now."""
+        with self._lock:
+            return StoreTotals(
+                len(self._complete), sum(self._complete.values()), sum(self._arriving.values())
+            )
+
+    # ---- uploads ---------------------------------------------------------------------------------
+
+    def expect(self, digest: str) -> bool:
+        """Whether the content is here; if so, an item that has it is expected from now on."""
+        with self._lock:
+            if digest not in self._complete:
+                return False
+            self._expect(digest)
+            return True
+
+    def _expect(self, digest: str) -> None:
+        before = self._expected.get(digest)
+        until_s = self._clock() + self._unused_s
+        self._expected[digest] = _Expectation(before.count + 1 if before else 1, until_s)
+
+    def receive(self, digest: str, size_bytes: int) -> Reception:
+        """Begin to receive a content, or go on with it. One at a time for each digest.
+
+        Raises:
+            ContentRefused: it is larger than one may be.
+            ContentStoreFull: there is no room for it now.
+            OSError: the store cannot be written.
+        """
+        if size_bytes > self._content_max_bytes:
+            raise ContentRefused(
+                f"a content of {size_bytes} bytes is more than content_max_bytes = "
+                f"{self._content_max_bytes}; raise that setting of the daemon"
+            )
+        with self._lock:
+            others = sum(self._complete.values()) + sum(self._arriving.values())
+            others -= self._arriving.get(digest, 0)
+            if others + size_bytes > self._contents_max_bytes:
+                raise ContentStoreFull(
+                    f"the daemon holds {others} bytes of contents that are not delivered yet, and takes "
+                    f"{self._contents_max_bytes} at most; it takes this one when backends have taken others, "
+                    "or raise its setting contents_max_bytes"
+                )
+            self._arriving[digest] = size_bytes
+        return Reception(self, digest, size_bytes)
+
+    def received(self, digest: str, size_bytes: int) -> None:
+        """A reception has completed its content; for :class:`Reception`."""
+        with self._lock:
+            self._arriving.pop(digest, None)
+            self._complete[digest] = size_bytes
+            self._expect(digest)
+
+    def interrupted(self, digest: str, size_bytes: int) -> None:
+        """A reception has ended with ``size_bytes`` in its partial file; for :class:`Reception`."""
+        with self._lock:
+            if size_bytes:
+                self._arriving[digest] = size_bytes
+            else:
+                self._arriving.pop(digest, None)
+
+    # ---- removal ---------------------------------------------------------------------------------
+
+    def mentioned(self, digests: Iterable[str]) -> None:
+        """Items that have these contents are journalled."""
+        with self._lock:
+            for digest in digests:
+                expectation = self._expected.get(digest)
+                if expectation is not None:
+                    expectation.count -= 1
+                    if expectation.count <= 0:
+                        del self._expected[digest]
+
+    def unexpected(self) -> frozenset[str]:
+        """Contents that no item is expected for; ask the journal for what is needed *after* this."""
+        now_s = self._clock()
+        with self._lock:
+            for digest in [name for name, wait in self._expected.items() if wait.until_s <= now_s]:
+                del self._expected[digest]
+            return frozenset(self._complete.keys() - self._expected.keys())
+
+    def remove(self, digests: Iterable[str]) -> int:
+        """Remove contents, but not what is expected again meanwhile; return how many went."""
+        removed = 0
+        for digest in digests:
+            with self._lock:
+                if digest in self._expected or self._complete.pop(digest, None) is None:
+                    continue
+                # Under the lock: an upload of the same content must not find it half gone.
+                self.path(digest).unlink(missing_ok=True)
+            removed += 1
+        return removed
+
+    def remove_abandoned(self) -> None:
+        """Remove partial files that nobody has written to for as long as an item is waited for."""
+        for path in self.directory.glob(f"{PARTIAL}/*"):
+            with suppress(FileNotFoundError):
+                if self._clock() - path.stat().st_mtime > self._unused_s:
+                    path.unlink()
+                    self.interrupted(path.name, 0)
+
+
+class Reception:
+    """One content as it arrives. After an error, or when the client has gone, ``stop`` keeps what is there.
+
+    ``stop`` may come while another thread still writes: it waits for that.
+    """
+
+    def __init__(self, store: ContentStore, digest: str, size_bytes: int) -> None:
+        self._store = store
+        self._digest = digest
+        self._size_bytes = size_bytes
+        self._partial = store.directory / PARTIAL / digest
+        self._descriptor = -1
+        self._hash = hashlib.sha256()
+        self._ended = False
+        self._lock = threading.Lock()
+        self.offset = 0
+
+    def open(self) -> int:
+        """Open the partial file; the offset that the next chunk belongs at."""
+        with self._lock:
+            return self._open()
+
+    def _open(self) -> int:
+        self._partial.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        while chunk := os.pread(self._descriptor, _READ_BYTES, self.offset):
+            self._hash.update(chunk)
+            self.offset += len(chunk)
+        if self.offset > self._size_bytes:
+            self._restart()
+        return self.offset
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes.
+
+        Raises:
+            ContentMismatch: they are more than were announced.
+        """
+        with self._lock:
+            self._write(chunk)
+
+    def _write(self, chunk: bytes) -> None:
+        if self.offset + len(chunk) > self._size_bytes:
+            self._restart()
+            raise ContentMismatch(f"more than the announced {self._size_bytes} bytes came")
+        write_all(self._descriptor, chunk, self.offset)
+        self._hash.update(chunk)
+        self.offset += len(chunk)
+
+    def complete(self) -> None:
+        """Check the content, and have it durable in its place.
+
+        Raises:
+            ContentMismatch: it is not what was announced; it is thrown away.
+        """
+        with self._lock:
+            self._complete()
+
+    def _complete(self) -> None:
+        if self.offset != self._size_bytes or self._hash.hexdigest() != self._digest:
+            self._restart()
+            raise ContentMismatch(
+                "what arrived is not what was announced: the file was changed while it was read"
+            )
+        os.fsync(self._descriptor)
+        place = self._store.path(self._digest)
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        self._partial.replace(place)
+        sync_directory(place.parent)
+        sync_directory(self._store.directory)
+        self._store.received(self._digest, self._size_bytes)
+        self._ended = True
+        self._close()
+
+    def stop(self) -> None:
+        """End; what has arrived stays for the next upload of this content. Twice is once."""
+        with self._lock:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self._close()
+        try:
+            size_bytes = self._partial.stat().st_size
+        except OSError:
+            size_bytes = 0
+        if not size_bytes:
+            self._partial.unlink(missing_ok=True)
+        self._store.interrupted(self._digest, size_bytes)
+
+    def _restart(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+        self._hash = hashlib.sha256()
+        self.offset = 0
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
