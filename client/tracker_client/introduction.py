@@ -38,6 +38,7 @@ def introduce(settings: ClientSettings) -> Introduction:
         record_ranks=settings.record_ranks,
         backend_options=settings.backend_options,
         environment=settings.environment,
+        restarts=settings.restarts,
         item_ranks=settings.item_ranks,
         script_backends=tuple(map(valid_text, settings.script_classes.by_name)),
     )

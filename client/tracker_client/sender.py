@@ -28,6 +28,7 @@ from tracker_client.script_backends import Fed, ScriptBackends, TakenEntry
 from tracker_client.settings import ClientSettings
 from tracker_client.stream import (
     Acknowledged,
+    Challenged,
     Closed,
     Connection,
     Delivered,
@@ -316,6 +317,8 @@ class Sender:
             self._scripts.offer(reply)
         elif isinstance(reply, HandlesTold):
             self.handles.tell(reply)
+        elif isinstance(reply, Challenged):
+            self._answer(reply)
         elif isinstance(reply, Delivered):
             self._delivered = True
         elif self._goodbye_by is not None:
@@ -342,6 +345,10 @@ class Sender:
                 self.handles.ask_for(backend)
         self.welcomed.set()
         self.answered.set()
+
+    def _answer(self, challenged: Challenged) -> None:
+        if self._connection is not None:
+            self._connection.answer(challenged)
 
     def _take_closed(self, closed: Closed, now: float) -> None:
         text = f"{closed.details} ({closed.code})"

@@ -54,7 +54,7 @@ from tracker_client.built_in import RunArguments
 from tracker_client.embedded import embedded_endpoint
 from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
 from tracker_client.errors import EndpointError, SettingsError
-from tracker_client.launch import launch_key
+from tracker_client.launch import launch_key, restarts
 from tracker_client.rank import RankInfo, RankOverrides, detect_rank
 from tracker_client.script_classes import ScriptClasses, script_classes
 from tracker_client.selectors import ARGUMENTS, read_selectors
@@ -98,6 +98,7 @@ class ClientSettings:
     record_ranks: str | None
     rank: RankInfo
     launch_key: str
+    restarts: int
     host: str
     pid: int
     working_directory: str
@@ -173,6 +174,7 @@ def read_settings(
         item_ranks=_rank_set("item_ranks", options.get("item_ranks")),
         rank=info,
         launch_key=key,
+        restarts=restarts(environ),
         host=host,
         pid=os.getpid(),
         working_directory=directory,

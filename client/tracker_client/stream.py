@@ -63,6 +63,7 @@ class Introduction:
     record_ranks: str | None
     backend_options: str | None
     environment: str
+    restarts: int
     item_ranks: str | None = None
     script_backends: tuple[str, ...] = ()
 
@@ -107,6 +108,13 @@ class Noticed:
 
 
 @dataclass(frozen=True)
+class Challenged:
+    """Another process claims this rank: the daemon asks whether this one lives."""
+
+    nonce: bytes
+
+
+@dataclass(frozen=True)
 class Closed:
     """The connection has ended; ``code`` is gRPC's name of the status."""
 
@@ -119,7 +127,7 @@ class Closed:
         return self.code in REFUSALS
 
 
-Reply = Welcomed | Acknowledged | Delivered | Noticed | Fed | HandlesTold | Closed
+Reply = Welcomed | Acknowledged | Delivered | Noticed | Fed | HandlesTold | Challenged | Closed
 
 
 class Connection:
@@ -191,6 +199,10 @@ class Connection:
         """Ask for a HandlesTold."""
         self._put(pb.ClientMessage(handles_request=pb.HandlesRequest(backend=backend)))
 
+    def answer(self, challenged: Challenged) -> None:
+        """Say that this process lives."""
+        self._put(pb.ClientMessage(challenge_answer=pb.ChallengeAnswer(nonce=challenged.nonce)))
+
     def _put(self, message: pb.ClientMessage) -> None:
         self._outgoing.put(message.SerializeToString())
 
@@ -247,6 +259,7 @@ def _hello(introduction: Introduction, acknowledged: int, oldest_held: int, name
             client_version=who.client_version,
             working_directory=who.working_directory,
             environment=who.environment,
+            restarts=who.restarts,
         ),
         options=pb.RunOptions(
             backends=who.backends,
@@ -257,6 +270,7 @@ def _hello(introduction: Introduction, acknowledged: int, oldest_held: int, name
             item_ranks=who.item_ranks,
         ),
         script_backends=who.script_backends,
+        answers_challenges=True,
     )
 
 
@@ -280,6 +294,8 @@ def _reply(message: pb.DaemonMessage) -> Reply | None:
     if kind == "backend_handles":
         told = message.backend_handles
         return HandlesTold(told.backend, dict(told.handles), told.problem)
+    if kind == "challenge":
+        return Challenged(message.challenge.nonce)
     return Noticed(message.notice.text) if kind == "notice" else None
 
 

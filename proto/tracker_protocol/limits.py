@@ -177,6 +177,8 @@ INPROCESS_STOP_S = 5.0
 LEARN_WAIT_S = 5.0
 PARTIAL_AFTER_S = 30.0
 LAGGING_AFTER_CELLS = 3
+CHALLENGE_TIMEOUT_S = 5.0
+"""How long a process whose rank another claims has to show that it lives."""
 LOST_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 600.0
 

@@ -31,9 +31,11 @@ from tracker_daemon.errors import JournalError, StateDirectoryError
 from tracker_daemon.handle_desk import tell_handles
 from tracker_daemon.idle import IdleWatch
 from tracker_daemon.ingest import events
+from tracker_daemon.ingest.claims import Claims
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.recorder import Recorder, Submission
-from tracker_daemon.ingest.registry import Registry, Run
+from tracker_daemon.ingest.registry import Registry
+from tracker_daemon.ingest.runs import Run
 from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService, bind
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
@@ -91,7 +93,9 @@ class Daemon:
         self._draining = False
         self._drain_timeout_s = settings.drain_timeout_s
         self._failure: BaseException | None = None
-        self._registry = Registry(default_options(settings), rules(settings))
+        patience_s = settings.challenge_timeout_s
+        self._registry = Registry(default_options(settings), rules(settings), patience_s)
+        self._claims = Claims(self._registry, patience_s)
         self._sessions: set[Session] = set()
         self._idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, self._started_s)
         self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
@@ -227,7 +231,7 @@ class Daemon:
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
         """Let a client in, or raise what the server answers instead."""
         await self._recall(hello)
-        admission = self._registry.admit(hello)
+        admission = await self._claims.admit(hello)
         stream, run = admission.stream, admission.stream.run
         session = Session(admission, self._recorder, self._loop, self._flush_interval_ms)
         self._registry.connect(stream, session)

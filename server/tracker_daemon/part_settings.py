@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.ingest.recorder import RecorderSettings
-from tracker_daemon.ingest.registry import RunOptions
+from tracker_daemon.ingest.runs import RunOptions
 from tracker_daemon.selection import RankSet, ReporterRules
 from tracker_daemon.settings import Settings
 from tracker_protocol import limits

@@ -16,7 +16,8 @@ from typing import Protocol, TypeVar
 from tracker_daemon.backends.base import RunDescription, lane_of
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.registry import Registry, Run
+from tracker_daemon.ingest.registry import Registry
+from tracker_daemon.ingest.runs import Run
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal

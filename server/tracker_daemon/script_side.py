@@ -22,7 +22,8 @@ import structlog
 from tracker_daemon.backends.base import OutboxEntry
 from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptLinks, SendEntry, Taken
 from tracker_daemon.delivery.fleet import Fleet
-from tracker_daemon.ingest.registry import Admission, Registry, Run, Stream
+from tracker_daemon.ingest.registry import Registry
+from tracker_daemon.ingest.runs import Admission, Run, Stream
 from tracker_daemon.ingest.script_parts import farewell, script_parts
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import CursorRow
@@ -185,7 +186,7 @@ def warn_of_unusable(session: Session, known: Iterable[str], unusable: Mapping[s
     ]
     for text in [*unknown, *(f"{reason}. The others go on" for reason in unusable.values())]:
         log.warning(text, run_id=run.run_id)
-        session.send(pb.DaemonMessage(notice=pb.Notice(text=text)))
+        session.tell(text)
 
 
 def _sender(session: Session, backend: str) -> SendEntry:

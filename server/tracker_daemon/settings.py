@@ -158,6 +158,10 @@ class Settings(BaseSettings):
     lost_timeout_s: Seconds = Field(
         limits.LOST_TIMEOUT_S, description="Silence after which a rank counts as lost."
     )
+    challenge_timeout_s: Seconds = Field(
+        limits.CHALLENGE_TIMEOUT_S,
+        description="How long a process whose rank another claims has to show that it lives.",
+    )
     start_timeout_s: Seconds = Field(
         limits.START_TIMEOUT_S, description="Wait for ranks that never connected; then they are absent."
     )

@@ -14,7 +14,8 @@ from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.errors import JournalError
 from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.registry import Registry, Run, Stream
+from tracker_daemon.ingest.registry import Registry
+from tracker_daemon.ingest.runs import Run, Stream
 from tracker_daemon.ingest.summary import FoldSummary
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal

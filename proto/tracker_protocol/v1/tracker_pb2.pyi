@@ -31,6 +31,7 @@ class ClientMessage(google.protobuf.message.Message):
     AWAIT_DELIVERY_FIELD_NUMBER: builtins.int
     BACKEND_TAKEN_FIELD_NUMBER: builtins.int
     HANDLES_REQUEST_FIELD_NUMBER: builtins.int
+    CHALLENGE_ANSWER_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -45,6 +46,8 @@ class ClientMessage(google.protobuf.message.Message):
     def backend_taken(self) -> global___BackendTaken: ...
     @property
     def handles_request(self) -> global___HandlesRequest: ...
+    @property
+    def challenge_answer(self) -> global___ChallengeAnswer: ...
     def __init__(
         self,
         *,
@@ -55,10 +58,11 @@ class ClientMessage(google.protobuf.message.Message):
         await_delivery: global___AwaitDelivery | None = ...,
         backend_taken: global___BackendTaken | None = ...,
         handles_request: global___HandlesRequest | None = ...,
+        challenge_answer: global___ChallengeAnswer | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "gap", "heartbeat", "await_delivery", "backend_taken", "handles_request"] | None: ...
+    def HasField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "challenge_answer", b"challenge_answer", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "challenge_answer", b"challenge_answer", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "gap", "heartbeat", "await_delivery", "backend_taken", "handles_request", "challenge_answer"] | None: ...
 
 global___ClientMessage = ClientMessage
 
@@ -75,6 +79,7 @@ class Hello(google.protobuf.message.Message):
     PROCESS_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
     SCRIPT_BACKENDS_FIELD_NUMBER: builtins.int
+    ANSWERS_CHALLENGES_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     stream_id: builtins.bytes
     """16 random bytes, one per process and run; kept over reconnections"""
@@ -82,6 +87,8 @@ class Hello(google.protobuf.message.Message):
     """the highest sequence that a daemon acknowledged; 0 before any"""
     oldest_held: builtins.int
     """the lowest sequence that the client can still send"""
+    answers_challenges: builtins.bool
+    """Whether the client answers a Challenge; of one that does not, anything that it sends counts as an answer."""
     @property
     def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The stream's whole dictionary of metric names, by index. Batches of this connection bring only
@@ -110,9 +117,10 @@ class Hello(google.protobuf.message.Message):
         process: global___Process | None = ...,
         options: global___RunOptions | None = ...,
         script_backends: collections.abc.Iterable[builtins.str] | None = ...,
+        answers_challenges: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["launch", b"launch", "options", b"options", "process", b"process"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["last_acknowledged", b"last_acknowledged", "launch", b"launch", "names", b"names", "oldest_held", b"oldest_held", "options", b"options", "process", b"process", "protocol_version", b"protocol_version", "script_backends", b"script_backends", "stream_id", b"stream_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answers_challenges", b"answers_challenges", "last_acknowledged", b"last_acknowledged", "launch", b"launch", "names", b"names", "oldest_held", b"oldest_held", "options", b"options", "process", b"process", "protocol_version", b"protocol_version", "script_backends", b"script_backends", "stream_id", b"stream_id"]) -> None: ...
 
 global___Hello = Hello
 
@@ -162,6 +170,7 @@ class Process(google.protobuf.message.Message):
     CLIENT_VERSION_FIELD_NUMBER: builtins.int
     WORKING_DIRECTORY_FIELD_NUMBER: builtins.int
     ENVIRONMENT_FIELD_NUMBER: builtins.int
+    RESTARTS_FIELD_NUMBER: builtins.int
     rank: builtins.int
     world_size: builtins.int
     """0: unknown"""
@@ -174,6 +183,8 @@ class Process(google.protobuf.message.Message):
     working_directory: builtins.str
     environment: builtins.str
     """A JSON object of texts about the training script: user, program, command, git state …"""
+    restarts: builtins.int
+    """how often torchrun's agent on this host has started its ranks again"""
     def __init__(
         self,
         *,
@@ -186,8 +197,9 @@ class Process(google.protobuf.message.Message):
         client_version: builtins.str = ...,
         working_directory: builtins.str = ...,
         environment: builtins.str = ...,
+        restarts: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["client_version", b"client_version", "environment", b"environment", "host", b"host", "local_rank", b"local_rank", "pid", b"pid", "rank", b"rank", "rank_source", b"rank_source", "working_directory", b"working_directory", "world_size", b"world_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["client_version", b"client_version", "environment", b"environment", "host", b"host", "local_rank", b"local_rank", "pid", b"pid", "rank", b"rank", "rank_source", b"rank_source", "restarts", b"restarts", "working_directory", b"working_directory", "world_size", b"world_size"]) -> None: ...
 
 global___Process = Process
 
@@ -569,6 +581,23 @@ class HandlesRequest(google.protobuf.message.Message):
 global___HandlesRequest = HandlesRequest
 
 @typing.final
+class ChallengeAnswer(google.protobuf.message.Message):
+    """Says that this process lives, to the Challenge with the same nonce."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: builtins.int
+    nonce: builtins.bytes
+    def __init__(
+        self,
+        *,
+        nonce: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["nonce", b"nonce"]) -> None: ...
+
+global___ChallengeAnswer = ChallengeAnswer
+
+@typing.final
 class DaemonMessage(google.protobuf.message.Message):
     """---- daemon to client --------------------------------------------------------------------------"""
 
@@ -580,6 +609,7 @@ class DaemonMessage(google.protobuf.message.Message):
     NOTICE_FIELD_NUMBER: builtins.int
     BACKEND_ENTRY_FIELD_NUMBER: builtins.int
     BACKEND_HANDLES_FIELD_NUMBER: builtins.int
+    CHALLENGE_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -592,6 +622,8 @@ class DaemonMessage(google.protobuf.message.Message):
     def backend_entry(self) -> global___BackendEntry: ...
     @property
     def backend_handles(self) -> global___BackendHandles: ...
+    @property
+    def challenge(self) -> global___Challenge: ...
     def __init__(
         self,
         *,
@@ -601,10 +633,11 @@ class DaemonMessage(google.protobuf.message.Message):
         notice: global___Notice | None = ...,
         backend_entry: global___BackendEntry | None = ...,
         backend_handles: global___BackendHandles | None = ...,
+        challenge: global___Challenge | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "delivered", b"delivered", "message", b"message", "notice", b"notice", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "delivered", b"delivered", "message", b"message", "notice", b"notice", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "acknowledgement", "delivered", "notice", "backend_entry", "backend_handles"] | None: ...
+    def HasField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "challenge", b"challenge", "delivered", b"delivered", "message", b"message", "notice", b"notice", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "challenge", b"challenge", "delivered", b"delivered", "message", b"message", "notice", b"notice", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "acknowledgement", "delivered", "notice", "backend_entry", "backend_handles", "challenge"] | None: ...
 
 global___DaemonMessage = DaemonMessage
 
@@ -873,6 +906,23 @@ class Notice(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["text", b"text"]) -> None: ...
 
 global___Notice = Notice
+
+@typing.final
+class Challenge(google.protobuf.message.Message):
+    """Another process claims this stream's rank: without an answer in good time it gets it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NONCE_FIELD_NUMBER: builtins.int
+    nonce: builtins.bytes
+    def __init__(
+        self,
+        *,
+        nonce: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["nonce", b"nonce"]) -> None: ...
+
+global___Challenge = Challenge
 
 @typing.final
 class StatusRequest(google.protobuf.message.Message):

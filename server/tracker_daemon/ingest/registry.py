@@ -12,19 +12,18 @@ from __future__ import annotations
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
-from tracker_daemon.aggregation.batch import check_names
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError
-from tracker_daemon.ingest.client_options import BackendOptions, read_backend_options, read_environment
+from tracker_daemon.ingest.client_options import read_backend_options, read_environment
+from tracker_daemon.ingest.hello_check import check_hello
 from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.journal.event import SEQUENCE_MAX
+from tracker_daemon.ingest.runs import Admission, LiveStream, Run, RunOptions, Stream
 from tracker_daemon.journal.rows import RUNNING, RunRow, StreamRow
 from tracker_daemon.selection import RankSet
 from tracker_protocol import limits
@@ -33,116 +32,19 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 _RUN_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
-class LiveStream(Protocol):
-    """The connection of a stream, as far as the registry needs it."""
-
-    def supersede(self) -> None:
-        """The same process has connected again: this connection is dead."""
-
-
-class RunOptions(msgspec.Struct, frozen=True):
-    """A run's own settings, as its first rank gave them and the daemon completed them."""
-
-    backends: str
-    outdir: str
-    primary_rank: int
-    record_ranks: str
-    backend_options: BackendOptions = {}
-    environment: dict[str, str] = {}
-    item_ranks: str = ""
-
-
-@dataclass(slots=True, eq=False)
-class Stream:
-    """One process of a rank. ``next_sequence`` counts what is submitted, committed or not."""
-
-    stream_id: bytes
-    run: Run
-    rank: int
-    attempt: int
-    host: str
-    pid: int
-    next_sequence: int = 1
-    names_known: int = 0
-    connection: LiveStream | None = None
-    last_seen_s: float = field(default_factory=time.monotonic)
-    finished: bool = False
-    lost: bool = False
-    duplicates: int = 0
-
-    def described(self) -> str:
-        """How an error names it."""
-        return f"process {self.pid} on {self.host}"
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """One run, with the streams of all its attempts."""
-
-    row: RunRow
-    options: RunOptions
-    live: LiveRun
-    streams: dict[bytes, Stream] = field(default_factory=dict)
-    by_rank: dict[tuple[int, int], Stream] = field(default_factory=dict)
-    attempt: int = 1
-    world_size: int = 0
-    backends: list[str] = field(default_factory=list)
-    """That have a cursor, those of the script among them."""
-    script_backends: set[str] = field(default_factory=set)
-    waiting_since_s: float = field(default_factory=time.monotonic)
-    """When the wait for the attempt's ranks began."""
-    absent_told: bool = False
-    reopening: bool = False
-    """Resumed after its end, which is not journalled yet."""
-
-    @property
-    def run_id(self) -> str:
-        """The run's name to the outside."""
-        return self.row.run_id
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended."""
-        # In this order: the recorder's thread first sets the status, then takes the mark away.
-        return self.reopening or self.live.view.status == RUNNING
-
-    def current(self) -> Iterator[Stream]:
-        """The streams of the current attempt."""
-        return (s for (attempt, _), s in self.by_rank.items() if attempt == self.attempt)
-
-    def is_back(self) -> bool:
-        """Whether every rank that has come is connected, or will not come any more."""
-        return all(s.connection is not None or s.finished or s.lost for s in self.current())
-
-    def is_quiet(self) -> bool:
-        """Whether none of its streams is connected, and its fold is not in use."""
-        connected = any(stream.connection is not None for stream in self.streams.values())
-        return not connected and self.live.fold is None
-
-    def open_attempt(self) -> None:
-        """A rank has come again: begin the next attempt, and wait for its ranks anew."""
-        self.attempt += 1
-        self.world_size = 0  # an elastic restart may have fewer ranks than before
-        self.waiting_since_s = time.monotonic()
-        self.absent_told = False
-
-
-@dataclass(frozen=True, slots=True)
-class Admission:
-    """What was decided about a Hello, and is to be journalled. ``reopened``: its run had ended."""
-
-    stream: Stream
-    new_run: bool = False
-    new_stream: bool = False
-    reopened: bool = False
-
-
 class Registry:
-    """All runs that this daemon knows. ``defaults`` are for runs that leave them out."""
+    """All runs that this daemon knows.
 
-    def __init__(self, defaults: RunOptions, rules: Rules) -> None:
+    ``defaults`` are for runs that leave them out; ``reserve_s`` is for how many seconds the rank of a
+    process whose connection broke is kept for it.
+    """
+
+    def __init__(
+        self, defaults: RunOptions, rules: Rules, reserve_s: float = limits.CHALLENGE_TIMEOUT_S
+    ) -> None:
         self._defaults = defaults
         self._rules = rules
+        self._reserve_s = reserve_s
         self.runs: dict[str, Run] = {}
         self.streams: dict[bytes, Stream] = {}
         self.connections = 0
@@ -163,6 +65,7 @@ class Registry:
             stream = Stream(
                 stored.stream_id, run, stored.rank, stored.attempt, stored.host, stored.pid,
                 stored.next_sequence, finished=stored.finished,
+                reserved_until_s=time.monotonic() + limits.RECONNECT_BACKOFF_MAX_S + self._reserve_s,
             )  # fmt: skip
             self._forgotten_streams.pop(stored.stream_id, None)
             self._place(stream)
@@ -198,27 +101,39 @@ class Registry:
         Raises:
             ProtocolError: the Hello makes no sense.
             SettingsError: one of its options cannot be used.
-            ClientRefused: its rank is taken by a live process, or a limit is reached.
+            ClientRefused: a limit is reached.
         """
-        _check(hello)
+        check_hello(hello)
         known = self.streams.get(hello.stream_id)
         if known is not None:
             if known.connection is not None:
                 known.connection.supersede()
-            known.lost = False
+            known.returned(hello)
             if known.attempt == known.run.attempt:
                 known.run.world_size = max(known.run.world_size, hello.process.world_size)
             return Admission(known)
         if self.connections >= limits.STREAMS_MAX:
             raise ClientRefused(f"the daemon has {limits.STREAMS_MAX} streams connected and takes no more")
-        run = self._find(hello.launch)
+        run = self._find(hello)
         new_run = run is None
         if run is None:
             run = self._open(hello)
-        reopened = not run.running
+        reopened, attempt = not run.running, run.attempt
         stream = self._join(run, hello)
         self._place(stream)
-        return Admission(stream, new_run, new_stream=True, reopened=reopened)
+        return Admission(stream, new_run, True, reopened, run.attempt > attempt)
+
+    def rivals(self, hello: pb.Hello) -> list[Stream]:
+        """The streams whose processes must be gone before a Hello's can be admitted."""
+        run = None if hello.stream_id in self.streams else self._find(hello)
+        if run is None or not run.running or run.is_restarted_by(hello.process):
+            return []
+        holder = run.by_rank.get((run.attempt, hello.process.rank))
+        if holder is not None:
+            return [holder] if holder.may_return() else []
+        if run.is_resized_by(hello.process):
+            return [stream for stream in run.current() if stream.may_return()]
+        return []
 
     def connect(self, stream: Stream, connection: LiveStream) -> None:
         """An admitted stream's connection takes the place of the one that it may have had."""
@@ -230,14 +145,17 @@ class Registry:
         if stream.connection is connection:
             stream.connection = None
             stream.last_seen_s = time.monotonic()
+            stream.reserved_until_s = stream.last_seen_s + self._reserve_s
             self.connections -= 1
 
-    def _find(self, launch: pb.Launch) -> Run | None:
+    def _find(self, hello: pb.Hello) -> Run | None:
+        launch = hello.launch
         if launch.run_id:
             return self.runs.get(launch.run_id)
         run = self._by_launch.get((launch.key, launch.project, launch.name, launch.ordinal))
-        # A run that has ended is not reopened by accident: the next trial of a loop is its own run.
-        return run if run is not None and run.running else None
+        # A run that has ended is not reopened by accident: the next trial of a loop is its own run. But
+        # torchrun starts its ranks again after all of them have failed, and says so.
+        return run if run is not None and (run.running or run.is_restarted_by(hello.process)) else None
 
     def _open(self, hello: pb.Hello) -> Run:
         if sum(run.running for run in self.runs.values()) >= limits.RUNS_LIVE_MAX:
@@ -271,20 +189,17 @@ class Registry:
 
     def _join(self, run: Run, hello: pb.Hello) -> Stream:
         process = hello.process
-        holder = run.by_rank.get((run.attempt, process.rank))
-        if holder is not None and holder.connection is not None:
-            raise ClientRefused(
-                f"rank {process.rank} of run {run.run_id} is held by {holder.described()}; process "
-                f"{process.pid} on {process.host} claims it too ({process.rank_source}). Give each process "
-                "its own rank: set TRACKER_RANK, or launch both from one launcher"
-            )
-        if holder is not None or not run.running:
+        taken = (run.attempt, process.rank) in run.by_rank
+        if taken or not run.running or run.is_restarted_by(process) or run.is_resized_by(process):
             # A second incarnation of a rank whose first is gone opens the next attempt; others join it.
             run.open_attempt()
         if not run.running:
             run.reopening = True
         run.world_size = max(run.world_size, process.world_size)
-        return Stream(hello.stream_id, run, process.rank, run.attempt, process.host, process.pid)
+        return Stream(
+            hello.stream_id, run, process.rank, run.attempt, process.host, process.pid,
+            answers_challenges=hello.answers_challenges, restarts=process.restarts,
+        )  # fmt: skip
 
     # ---- looking ---------------------------------------------------------------------------------
 
@@ -355,42 +270,3 @@ def _check_ranks(name: str, ranks: str) -> None:
         RankSet.parse(ranks)
     except ValueError as error:
         raise SettingsError(f"{name}: {error}") from error
-
-
-def _check(hello: pb.Hello) -> None:
-    process = hello.process
-    if len(hello.stream_id) != 16:
-        raise ProtocolError(f"a stream id has 16 bytes, not {len(hello.stream_id)}")
-    if process.world_size > limits.WORLD_SIZE_MAX or process.rank >= limits.WORLD_SIZE_MAX:
-        raise ProtocolError(f"ranks end at {limits.WORLD_SIZE_MAX - 1}")
-    if process.world_size and process.rank >= process.world_size:
-        raise ProtocolError(
-            f"rank {process.rank} does not exist among {process.world_size} ({process.rank_source})"
-        )
-    if hello.last_acknowledged >= SEQUENCE_MAX - 2:
-        raise ProtocolError(f"sequence {hello.last_acknowledged} cannot have been acknowledged")
-    if len(hello.names) > limits.METRICS_PER_RUN_MAX:
-        raise ProtocolError(f"the stream names more than {limits.METRICS_PER_RUN_MAX} metrics")
-    check_names(tuple(hello.names))
-    _check_texts(hello)
-
-
-def _check_texts(hello: pb.Hello) -> None:
-    launch, process, options = hello.launch, hello.process, hello.options
-    texts = {
-        "launch key": launch.key,
-        "project": launch.project,
-        "name": launch.name,
-        "run id": launch.run_id,
-        "host": process.host,
-        "rank source": process.rank_source,
-        "list of backends": options.backends,
-        "output directory": options.outdir,
-        "record_ranks": options.record_ranks,
-        "item_ranks": options.item_ranks,
-    }
-    for what, text in texts.items():
-        if len(text.encode()) > limits.HELLO_TEXT_MAX_BYTES or "\0" in text:
-            raise ProtocolError(
-                f"the {what} has more than {limits.HELLO_TEXT_MAX_BYTES} bytes, or a null character"
-            )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
@@ -13,7 +12,7 @@ from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import MalformedBatch, ProtocolError
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.recorder import Recorder, Submission
-from tracker_daemon.ingest.registry import Admission
+from tracker_daemon.ingest.runs import Admission
 from tracker_daemon.journal.event import SEQUENCE_MAX, EventKind, Gap
 from tracker_daemon.journal.rows import StreamRow
 from tracker_daemon.journal.store import Journal
@@ -167,8 +166,8 @@ class Session:
         """
         if self._superseded:
             return  # what it still brings comes again on the connection that took its place
-        self.stream.last_seen_s = time.monotonic()
         kind = message.WhichOneof("message")
+        self.stream.heard(message.challenge_answer.nonce if kind == "challenge_answer" else None)
         if kind == "batch":
             self._take_batch(message.batch)
         elif kind == "heartbeat":
@@ -182,6 +181,8 @@ class Session:
         elif kind == "handles_request":
             if message.handles_request.backend in self.stream.run.backends:
                 self.asked_handles.setdefault(message.handles_request.backend, pb.BackendHandles())
+        elif kind == "challenge_answer":
+            return
         else:
             raise ProtocolError(f"a {kind or 'nameless'} message has no place after the Hello")
 
@@ -299,6 +300,14 @@ class Session:
         """Send something beside the acknowledgements."""
         self._outgoing.append(message)
         self._changed.set()
+
+    def challenge(self, nonce: bytes) -> None:
+        """Ask whether the process lives: another claims its rank."""
+        self.send(pb.DaemonMessage(challenge=pb.Challenge(nonce=nonce)))
+
+    def tell(self, text: str) -> None:
+        """Have a sentence shown to the user of the rank."""
+        self.send(pb.DaemonMessage(notice=pb.Notice(text=text)))
 
     def close(self) -> None:
         """The client sends no more: end once all is acknowledged."""

@@ -113,13 +113,6 @@ def test_a_stream_of_an_ended_run_does_not_reopen_it(door):
     assert not first.stream.run.running
 
 
-def test_two_claimants_of_a_rank_are_both_named(door):
-    door.come(1, 1)
-    with pytest.raises(ClientRefused, match=r"rank 1 .*process 1001 on node1.*process 1002 on node1"):
-        door.come(2, 1)
-    assert len(door.registry.streams) == 1
-
-
 def test_the_same_process_takes_its_old_connections_place(door):
     admission = door.come(1, 0)
     old = admission.stream.connection

@@ -1,0 +1,53 @@
+"""What a Hello must be like before anyone asks what it means."""
+
+from __future__ import annotations
+
+from tracker_daemon.aggregation.batch import check_names
+from tracker_daemon.errors import ProtocolError
+from tracker_daemon.journal.event import SEQUENCE_MAX
+from tracker_protocol import limits
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+
+def check_hello(hello: pb.Hello) -> None:
+    """Refuse what cannot be a Hello.
+
+    Raises:
+        ProtocolError: it makes no sense.
+    """
+    process = hello.process
+    if len(hello.stream_id) != 16:
+        raise ProtocolError(f"a stream id has 16 bytes, not {len(hello.stream_id)}")
+    if process.world_size > limits.WORLD_SIZE_MAX or process.rank >= limits.WORLD_SIZE_MAX:
+        raise ProtocolError(f"ranks end at {limits.WORLD_SIZE_MAX - 1}")
+    if process.world_size and process.rank >= process.world_size:
+        raise ProtocolError(
+            f"rank {process.rank} does not exist among {process.world_size} ({process.rank_source})"
+        )
+    if hello.last_acknowledged >= SEQUENCE_MAX - 2:
+        raise ProtocolError(f"sequence {hello.last_acknowledged} cannot have been acknowledged")
+    if len(hello.names) > limits.METRICS_PER_RUN_MAX:
+        raise ProtocolError(f"the stream names more than {limits.METRICS_PER_RUN_MAX} metrics")
+    check_names(tuple(hello.names))
+    _check_texts(hello)
+
+
+def _check_texts(hello: pb.Hello) -> None:
+    launch, process, options = hello.launch, hello.process, hello.options
+    texts = {
+        "launch key": launch.key,
+        "project": launch.project,
+        "name": launch.name,
+        "run id": launch.run_id,
+        "host": process.host,
+        "rank source": process.rank_source,
+        "list of backends": options.backends,
+        "output directory": options.outdir,
+        "record_ranks": options.record_ranks,
+        "item_ranks": options.item_ranks,
+    }
+    for what, text in texts.items():
+        if len(text.encode()) > limits.HELLO_TEXT_MAX_BYTES or "\0" in text:
+            raise ProtocolError(
+                f"the {what} has more than {limits.HELLO_TEXT_MAX_BYTES} bytes, or a null character"
+            )
