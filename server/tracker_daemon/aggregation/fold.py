@@ -83,6 +83,8 @@ class RunFold:
         self.older: dict[int, Attempt] = {}
         self.automatic_keys: OrderedDict[int, frozenset[str]] = OrderedDict()
         self.next_step: dict[int, int] = {}
+        self.first_step = 0
+        """Where automatic steps of the current attempt begin, for every rank."""
         self.dropped_shown = 0
         self._finished_blocks: list[RecordBlock] = []
 
@@ -117,6 +119,15 @@ class RunFold:
         self.attempt = Attempt(number, self.rules, self.books, self.notices)
         self.attempt.membership.world_size = world_size or old.membership.world_size
         self.automatic_keys.clear()
+        # All ranks go on from where the furthest one was, or their steps would differ from then on.
+        self.first_step = max(self.next_step.values(), default=self.first_step)
+        self.next_step.clear()
+
+    def step_to_go_on_from(self, rank: int, attempt: int) -> int:
+        """The automatic step that comes next for a rank that joins, or comes back to, ``attempt``."""
+        if attempt > self.attempt.number:
+            return max(self.next_step.values(), default=self.first_step)
+        return self.next_step.get(rank, self.first_step)
 
     def batch(self, stream: bytes, batch: DecodedBatch, now_ns: int) -> None:
         """Take in a batch of a stream that has said hello."""

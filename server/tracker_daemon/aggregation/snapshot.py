@@ -40,6 +40,7 @@ def dump(fold: RunFold) -> bytes:
                 for stream, s in fold.streams.items()
             ],
             "next_step": fold.next_step,
+            "first_step": fold.first_step,
             "dropped_shown": fold.dropped_shown,
             "automatic_keys": [[step, sorted(keys)] for step, keys in fold.automatic_keys.items()],
             "attempt": _dump_attempt(fold.attempt),
@@ -66,6 +67,7 @@ def load(payload: bytes, rules: Rules) -> RunFold:
     for stream, rank, attempt, names, dropped, highs in plain["streams"]:
         fold.streams[stream] = StreamFold(rank, attempt, names, dropped, highs)
     fold.next_step = {int(rank): step for rank, step in plain["next_step"].items()}
+    fold.first_step = plain.get("first_step", 0)
     fold.dropped_shown = plain["dropped_shown"]
     fold.automatic_keys = OrderedDict((step, frozenset(keys)) for step, keys in plain["automatic_keys"])
     fold.attempt = _load_attempt(plain["attempt"], fold)

@@ -6,7 +6,9 @@ before each line feed. Fields with commas or quotes are quoted as in RFC 4180.
 
 Numbers are written with the fewest digits that read back as the same float64, non-finite ones as
 ``nan``, ``inf`` and ``-inf``, steps as integers. A cell that a record does not have is empty.
-The column ``step`` is the record's own step; a metric of that name is written as ``step/local``.
+The column ``step`` is the record's own step; a metric of that name is written as ``step/local``. A column
+``attempt`` comes with the run's second attempt, and is empty for records of the first; a metric of that
+name is written as ``attempt/local``, always.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from numpy.typing import NDArray
 from tracker_daemon.aggregation.record import RecordBlock
 
 STEP_COLUMN = "step"
-STEP_METRIC_COLUMN = "step/local"
+ATTEMPT_COLUMN = "attempt"
+_OWN_COLUMNS = {STEP_COLUMN: "step/local", ATTEMPT_COLUMN: "attempt/local"}
+"""What the file itself says of a record, and what a metric of that name is called instead."""
 
 _ESCAPES = str.maketrans({"\n": "\\n", "\r": "\\r", "\0": "\\0"})
 _encode = msgspec.json.Encoder().encode
@@ -68,7 +72,7 @@ class Header:
 
 def column_name(metric: str) -> str:
     """The column of ``metric``, as it reads in the file."""
-    return STEP_METRIC_COLUMN if metric == STEP_COLUMN else metric.translate(_ESCAPES)
+    return _OWN_COLUMNS.get(metric) or metric.translate(_ESCAPES)
 
 
 def text_field(text: str) -> bytes:
@@ -80,22 +84,29 @@ def text_field(text: str) -> bytes:
 
 
 def block_columns(block: RecordBlock) -> list[str]:
-    """The columns that a block writes to, its numbers' first and then its texts', each once."""
+    """The columns that a block writes to: its numbers', its texts', its attempt's; each once."""
+    return [*_metric_columns(block), ATTEMPT_COLUMN] if block.attempt > 1 else _metric_columns(block)
+
+
+def _metric_columns(block: RecordBlock) -> list[str]:
     metrics = (*block.columns, *(cell.column for cell in block.texts))
     return list(dict.fromkeys(map(column_name, metrics)))
 
 
 def format_block(block: RecordBlock, header: Header) -> bytes:
     """The lines of a block's records. ``header`` has all of :func:`block_columns`."""
-    columns = sorted(block_columns(block), key=header.positions.__getitem__)
+    columns = sorted(_metric_columns(block), key=header.positions.__getitem__)
     matrix, present = _arranged(block, columns)
     substitutes = _substitutes(block, columns, matrix, present)
     matrix[~np.isfinite(matrix)] = 0.0
     rows = zip(block.steps.tolist(), matrix.tolist(), strict=True)
     at = [header.positions[name] for name in columns]
+    others = [b""] * len(header)
+    if block.attempt > 1:
+        others[header.positions[ATTEMPT_COLUMN]] = b"%d" % block.attempt
     if at and at[-1] - at[0] == len(at) - 1:
-        return b"".join(_adjacent_lines(rows, substitutes, at[0], len(header)))
-    return b"".join(_scattered_lines(rows, substitutes, at, len(header)))
+        return b"".join(_adjacent_lines(rows, substitutes, at[0], others))
+    return b"".join(_scattered_lines(rows, substitutes, at, others))
 
 
 def _arranged(block: RecordBlock, columns: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
@@ -134,14 +145,17 @@ def _cells(values: list[float], substitutes: Sequence[Substitute]) -> list[bytes
 
 
 def _adjacent_lines(
-    rows: Iterable[tuple[int, list[float]]], substitutes: dict[int, list[Substitute]], first: int, width: int
+    rows: Iterable[tuple[int, list[float]]],
+    substitutes: dict[int, list[Substitute]],
+    first: int,
+    others: Sequence[bytes],
 ) -> Iterator[bytes]:
     """Lines of a block whose columns stand side by side, from position ``first`` on."""
-    before = b"," * first
+    before = b"".join(b"," + other for other in others[1:first]) + b","
     after: bytes | None = None
     for row, (step, values) in enumerate(rows):
         if after is None:
-            after = b"," * (width - first - len(values)) + b"\n"
+            after = b"".join(b"," + other for other in others[first + len(values) :]) + b"\n"
         if row in substitutes:
             yield b"%d%b%b%b" % (step, before, b",".join(_cells(values, substitutes[row])), after)
         else:
@@ -153,11 +167,12 @@ def _scattered_lines(
     rows: Iterable[tuple[int, list[float]]],
     substitutes: dict[int, list[Substitute]],
     at: Sequence[int],
-    width: int,
+    others: Sequence[bytes],
 ) -> Iterator[bytes]:
-    """Lines of a block with other columns of the file between its own."""
+    """Lines of a block with other columns of the file between its own; ``others`` is what these hold."""
     own = set(at)
-    template = b"%d" + b"".join(b",%b" if k in own else b"," for k in range(1, width)) + b"\n"
+    cells_of = (b",%b" if k in own else b"," + others[k] for k in range(1, len(others)))
+    template = b"%d" + b"".join(cells_of) + b"\n"
     for row, (step, values) in enumerate(rows):
         cells = _cells(values, substitutes.get(row, ())) if own else []
         yield template % (step, *cells)

@@ -76,7 +76,7 @@ class Session:
             if lost:
                 self._recorder.begin_epoch()
             fold = self._recorder.fold_of(run.live)
-            next_step = fold.next_step.get(stream.rank, 0)
+            next_step = fold.step_to_go_on_from(stream.rank, stream.attempt)
             if stream.stream_id in fold.streams:
                 stream.names_known = len(fold.streams[stream.stream_id].names)
 

@@ -230,6 +230,38 @@ def test_automatic_steps_go_on_after_the_last_one() -> None:
     assert run.fold.next_step == {0: 1, 1: 43}
 
 
+def test_automatic_steps_of_an_attempt_go_on_alike_for_all_ranks_from_where_the_furthest_was() -> None:
+    run = started()
+    run.log_rows(0, [139, 140], {"loss": [1, 1]})
+    run.log_rows(1, [138], {"loss": [1]})
+    assert [run.fold.step_to_go_on_from(rank, 2) for rank in (0, 1, 2)] == [141, 141, 141]
+    run.join(0, attempt=2)
+    assert [run.fold.step_to_go_on_from(rank, 2) for rank in (0, 1, 2)] == [141, 141, 141]
+    run.log_rows(0, [141], {"loss": [1]})
+    assert [run.fold.step_to_go_on_from(rank, 2) for rank in (0, 1)] == [142, 141]
+    # before it logged anything it failed again
+    run.join(0, attempt=3)
+    run.join(0, attempt=4)
+    assert run.fold.step_to_go_on_from(1, 4) == 142
+
+
+def test_a_resume_from_a_checkpoint_that_rewinds_makes_nothing_late() -> None:
+    run = Scenario(2)
+    for rank in (0, 1):
+        run.log_rows(rank, range(141), {"loss": [float(rank)] * 141})
+    run.tick()
+    for rank in (0, 1):
+        run.join(rank, attempt=2)
+        run.log_rows(rank, range(100, 151), {"loss": [float(rank + 2)] * 51})
+    run.tick()
+    assert run.fold.books.late == 0
+    assert [(r.attempt, r.step, r.occurrence) for r in run.records] == [
+        *((1, step, 0) for step in range(141)),
+        *((2, step, 0) for step in range(100, 151)),
+    ]
+    assert {run.row(step, attempt=2)["loss/mean"] for step in range(100, 151)} == {2.5}
+
+
 # ---- the dictionary of names ---------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -88,6 +89,24 @@ def test_a_metric_called_step_keeps_its_own_column(make_block):
     header, text = written(make_block(["step", "loss"], [[7.0, 0.5]], first_step=100))
     assert header.columns == ("step", "step/local", "loss")
     assert text == b"step,step/local,loss\n100,7.0,0.5\n"
+
+
+def test_a_metric_called_attempt_leaves_its_name_to_the_run_s_attempts(make_block):
+    header, text = written(replace(make_block(["attempt"], [[7.0]]), attempt=3))
+    assert header.columns == ("step", "attempt/local", "attempt")
+    assert text == b"step,attempt/local,attempt\n0,7.0,3\n"
+
+
+def test_the_attempt_stands_in_its_column_from_the_second_on(make_block):
+    first = make_block(["a", "b"], [[1.0, 2.0]])
+    second = replace(make_block(["a", "b"], [[3.0, 4.0]]), attempt=2)
+    third = replace(make_block(["b", "c"], [[5.0, 6.0]], texts=[(0, "a", "t")]), attempt=3)
+    alone = replace(make_block(["c"], [[7.0]]), attempt=2)
+    assert block_columns(first) == ["a", "b"]
+    header = Header().extended(name for block in (first, second, third) for name in block_columns(block))
+    assert header.columns == ("step", "a", "b", "attempt", "c")
+    lines = b"".join(format_block(block, header) for block in (first, second, third, alone))
+    assert lines == b"0,1.0,2.0,,\n0,3.0,4.0,2,\n0,t,5.0,3,6.0\n0,,,2,7.0\n"
 
 
 def test_widening_pads_each_line_wherever_the_chunk_is_cut():
