@@ -105,6 +105,9 @@ DELIVERY_LINGER_S = 0.1
 DELIVERY_BACKOFF_MIN_S = 0.5
 DELIVERY_BACKOFF_MAX_S = 60.0
 DELIVERY_PAUSED_RETRY_S = 300.0
+DELIVERY_LOOK_S = 5.0
+"""How often a backend is looked at that has nothing to do: whether what it took gets further, and, where it
+is paused, whether its credentials have changed."""
 DELIVERY_BEHIND_AFTER_S = 10.0
 """A backend that has not caught up for this long, though nothing fails, is shown as behind."""
 
@@ -146,6 +149,8 @@ WANDB_WRITTEN_TIMEOUT_S = 30.0
 WANDB_INIT_TIMEOUT_S = 60.0
 WANDB_FINISH_TIMEOUT_S = 90.0
 """What W&B may take to upload what is left at the run's end, before that is tried again."""
+WANDB_TROUBLE_AFTER_S = 5.0
+"""An upload that was tried again for this long without success is shown."""
 WANDB_CORE_ENDS_S = 10.0
 WANDB_ID_KEPT_CHARACTERS = 51
 SCRIPT_SLICE_BYTES = 256 * 1024

@@ -40,6 +40,8 @@ class BackendVariables:
     names: frozenset[str] = frozenset()
     selectors: frozenset[str] = frozenset()
     """What selects a run, which the ranks say."""
+    files: tuple[str, ...] = ()
+    """Files below the home directory in which its SDK looks for credentials."""
     stores: tuple[str, ...] = ()
     """Beginnings of variables for object stores, which a file may set for it, and which all may see."""
 
@@ -55,6 +57,7 @@ class BackendVariables:
 BACKENDS: Mapping[str, BackendVariables] = {
     "mlflow": BackendVariables(
         prefixes=("MLFLOW_", "_MLFLOW_", "DATABRICKS_", "AMSC_", "AM_SC_"),
+        files=(".mlflow/credentials", ".databrickscfg"),
         selectors=frozenset(
             {
                 "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID", "MLFLOW_RUN_NAME",
@@ -65,6 +68,7 @@ BACKENDS: Mapping[str, BackendVariables] = {
     ),
     "wandb": BackendVariables(
         prefixes=("WANDB_", "WB_"),
+        files=(".netrc", "_netrc"),
         selectors=frozenset(
             {
                 "WANDB_PROJECT", "WB_PROJECT", "WB_PROJECT_NAME", "WANDB_ENTITY", "WANDB_RUN_GROUP",
@@ -126,6 +130,30 @@ def with_files(
     return {**from_home, **environ, **from_service, **from_project}
 
 
+def circumstances(
+    backend: str,
+    environ: Mapping[str, str] | None = None,
+    *,
+    directory: Path | None = None,
+    home: Path | None = None,
+) -> object:
+    """What a refusal of ``backend`` may have come of, to be compared with what it is later.
+
+    Its own variables, and size and time of the files with credentials that these or its SDK name.
+    """
+    own = BACKENDS.get(backend)
+    if own is None:
+        return None
+    try:
+        environment = child_environment(backend, environ, directory=directory, home=home)
+    except BackendRefused as error:
+        return str(error)
+    variables = {name: value for name, value in environment.items() if own.takes(name)}
+    named = [value for name, value in variables.items() if value and name.endswith(("_FILE", "_PATH"))]
+    paths = [Path(path).expanduser() for path in named] + [(home or Path.home()) / name for name in own.files]
+    return variables, [_size_and_time(path) for path in paths]
+
+
 def secrets_of(environ: Mapping[str, str]) -> list[str]:
     """The secret values in an environment, the longest first."""
     values = {
@@ -150,6 +178,14 @@ def _may_see(own: BackendVariables | None, name: str) -> bool:
     if own is not None and own.owns(name):
         return name not in own.selectors
     return name not in _DAEMONS_OWN and not any(other.owns(name) for other in BACKENDS.values())
+
+
+def _size_and_time(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _project_file(directory: Path) -> Path | None:

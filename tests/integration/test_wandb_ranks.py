@@ -192,6 +192,62 @@ def test_without_a_key_the_backend_is_paused_the_data_kept_and_csv_goes_on(make_
     assert len(daemon.rows()) >= 20
 
 
+def backend_of(daemon):
+    ((backend,),) = [run["backends"] for run in daemon.status()["runs"]]
+    return backend
+
+
+def shows(daemon, state, reason):
+    backend = backend_of(daemon)
+    return backend["state"] == state and reason in (backend["reason"] or "")
+
+
+def test_once_there_is_a_key_a_paused_backend_goes_on_by_itself(make_daemon, stub, monkeypatch, tmp_path):
+    monkeypatch.delenv("WANDB_API_KEY")
+    monkeypatch.chdir(tmp_path)
+    daemon = make_daemon("--backends", "wandb")
+    pytest.ranks_of(daemon).run(TRAINING, 2, STEPS="20")
+    pytest.wait_until(lambda: shows(daemon, "paused", "WANDB_API_KEY"), "the backend to be paused")
+    (tmp_path / ".env").write_text(f"WANDB_API_KEY={wandb_stub.API_KEY}\n")
+    pytest.wait_until(lambda: any(run.exit_code == 0 for run in stub.runs.values()), "the run's end")
+    (run,) = stub.runs.values()
+    assert_the_whole_run_is_there(run.rows, run.config, 20, 2)
+
+
+WAITING = """
+import sys
+from tracker_client import setup_tracker
+with setup_tracker(project_name="waiting") as tracker:
+    tracker.log({"loss": 1.0}, step=0)
+    sys.stdin.readline()
+    tracker.log({"loss": 2.0}, step=1)
+    sys.stdin.read()
+"""
+
+
+def test_an_outage_shows_while_the_run_has_nothing_to_log_and_a_refusal_too(make_daemon, stub, monkeypatch):
+    monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "0.5")
+    monkeypatch.setenv("WANDB__FILE_STREAM_RETRY_WAIT_MAX_SECONDS", "1")
+    stub.answer_file_stream = lambda: 503
+    daemon = make_daemon("--backends", "wandb")
+    (process,) = pytest.ranks_of(daemon).start(WAITING, [0], 1)
+    pytest.wait_until(lambda: shows(daemon, "retrying", "HTTP 503"), "the outage to be shown")
+    assert backend_of(daemon)["delivered"] == 1  # it is safe in the SDK's own file
+    stub.answer_file_stream = lambda: 200
+    pytest.wait_until(lambda: shows(daemon, "healthy", ""), "the outage to end")
+    (run,) = stub.runs.values()
+    assert [row["loss"] for row in run.rows] == [1.0]
+    stub.answer_file_stream = lambda: 403
+    process.stdin.write("\n")
+    process.stdin.flush()
+    pytest.wait_until(lambda: shows(daemon, "paused", "HTTP 403"), "the refusal to be shown")
+    stub.answer_file_stream = lambda: 200
+    pytest.finish(process)
+    assert daemon.stop() == 0, daemon.log()
+    assert run.exit_code == 0
+    assert [row["loss"] for row in run.rows] == [1.0, 2.0]
+
+
 def test_the_key_is_in_no_rank_and_leaves_the_backends_process_nowhere(make_daemon, stub, monkeypatch):
     daemon = make_daemon("--backends", "wandb")
     monkeypatch.delenv("WANDB_API_KEY")

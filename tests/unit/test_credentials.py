@@ -6,7 +6,13 @@ import pytest
 
 pytest.importorskip("dotenv")
 
-from tracker_daemon.credentials import child_environment, masked, secrets_of, without_user_information
+from tracker_daemon.credentials import (
+    child_environment,
+    circumstances,
+    masked,
+    secrets_of,
+    without_user_information,
+)
 from tracker_daemon.errors import BackendRefused
 
 BOTH = {
@@ -116,6 +122,31 @@ def test_the_daemons_own_places_are_the_default(tmp_path, monkeypatch):
     assert found["MLFLOW_TRACKING_URI"] == "project"
     assert "WANDB_API_KEY" not in found
     assert found["PATH"] == os.environ["PATH"]
+
+
+def test_a_refusal_may_have_ended_once_the_backends_own_variables_or_files_have_changed(places, tmp_path):
+    home, project, token = tmp_path / "home", tmp_path / "project", tmp_path / "token"
+    token.write_text("a")
+    seen = []
+
+    def changed(**environ):
+        environ = {"MLFLOW_TRACKING_TOKEN_FILE": str(token), **environ}
+        now = [circumstances(name, environ, directory=project, home=home) for name in ("wandb", "mlflow")]
+        before = seen[-1] if seen else now
+        seen.append(now)
+        return [one != other for one, other in zip(before, now, strict=True)]
+
+    assert changed() == [False, False]
+    assert changed(PATH="/other", AMSC_API_KEY="k") == [False, True]
+    (project / ".env").write_text("PATH=/evil\nWANDB_API_KEY=w\n")
+    assert changed(AMSC_API_KEY="k") == [True, False]
+    (home / ".netrc").write_text("machine api.wandb.ai")
+    assert changed(AMSC_API_KEY="k") == [True, False]
+    token.write_text("another")
+    assert changed(AMSC_API_KEY="k") == [False, True]
+    (project / ".env").write_bytes(b"WANDB_API_KEY=\xff\n")
+    assert changed(AMSC_API_KEY="k") == [True, True]
+    assert circumstances("a-package's") is None
 
 
 def test_secrets_and_passwords_in_urls_are_masked_and_nothing_else():

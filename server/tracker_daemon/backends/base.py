@@ -123,6 +123,18 @@ class Backend(ABC):
         """What of the entries of the last delivery its store refused; one each at most. Usually nothing."""
         return ()
 
+    def trouble(self) -> str:
+        """What keeps what was delivered from getting further, while it goes on trying; "" for nothing.
+
+        Asked for after each delivery, and now and then while there is nothing to deliver. Raises as
+        :meth:`open` does.
+        """
+        return ""
+
+    def may_be_resumed(self) -> bool:
+        """Whether what a refusal came of may have changed since the last opening. Asked for while paused."""
+        return False
+
     @abstractmethod
     def close(self) -> None:
         """Release what is held. The run itself ended with its END entry, if it did."""

@@ -30,6 +30,8 @@ from tracker_daemon.backends.child_pipe import (
     Deliver,
     Delivered,
     Failed,
+    Look,
+    Looked,
     MessagePipe,
     Open,
     Opened,
@@ -38,7 +40,7 @@ from tracker_daemon.backends.child_pipe import (
     Request,
 )
 from tracker_daemon.backends.child_pipe import Commit as CommitAsked
-from tracker_daemon.credentials import child_environment
+from tracker_daemon.credentials import child_environment, circumstances
 from tracker_daemon.errors import BackendUnavailable
 from tracker_protocol import limits
 
@@ -72,6 +74,7 @@ class ChildBackend(Backend):
         self._location: str | None = None
         self._handles: Mapping[str, str] = {}
         self._set_aside: tuple[SetAside, ...] = ()
+        self._opened_with: object = None
 
     @property
     def pid(self) -> int | None:
@@ -81,6 +84,7 @@ class ChildBackend(Backend):
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Start a child and have it open the backend; see :class:`Backend`."""
         self.close()
+        self._opened_with = circumstances(self.name)
         self._child = _Child(self.target, self._environment or self._own_environment())
         answer = self._ask(Open.of(run, state), self._open_deadline_s)
         assert isinstance(answer, Opened), answer
@@ -97,6 +101,18 @@ class ChildBackend(Backend):
     def set_aside(self) -> Sequence[SetAside]:
         """What the child said after the last delivery; see :class:`Backend`."""
         return self._set_aside
+
+    def trouble(self) -> str:
+        """What the child says; see :class:`Backend`."""
+        if self._child is None:
+            return ""
+        answer = self._ask(Look(), self._close_deadline_s)
+        assert isinstance(answer, Looked), answer
+        return answer.trouble
+
+    def may_be_resumed(self) -> bool:
+        """Whether the backend's variables, or files with credentials, are others than at the last opening."""
+        return circumstances(self.name) != self._opened_with
 
     def close(self) -> None:
         """Have the child close the backend and end; kill it when it does not."""

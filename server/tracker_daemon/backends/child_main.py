@@ -32,6 +32,8 @@ from tracker_daemon.backends.child_pipe import (
     Deliver,
     Delivered,
     Failed,
+    Look,
+    Looked,
     MessagePipe,
     Open,
     Opened,
@@ -80,6 +82,8 @@ class ChildService:
             state = backend.deliver(request.entries, self._commit)
             aside, handles = _masked(backend.set_aside()), _shown(backend.handles())
             return Delivered(state, backend.location(), aside, handles)
+        if isinstance(request, Look):
+            return Looked(masked(self._opened().trouble(), os.environ))
         assert isinstance(request, Close), request
         self._close()
         return Closed()

@@ -1,9 +1,9 @@
 """The pipe between a backend's two halves: the daemon's side and the child process that holds the SDK.
 
 A message is a 4-byte big-endian length and that many bytes of msgpack. The daemon asks (Open,
-Deliver, Close) and the child answers once (Opened, Delivered, Closed, or Failed); while it delivers it
-may send Commit, which the daemon answers with Committed once the journal has it. Nothing else is
-ever on the way, so neither side needs a thread to read.
+Deliver, Look, Close) and the child answers once (Opened, Delivered, Looked, Closed, or Failed); while
+it delivers it may send Commit, which the daemon answers with Committed once the journal has it. Nothing else
+is ever on the way, so neither side needs a thread to read.
 """
 
 from __future__ import annotations
@@ -94,6 +94,10 @@ class Committed(msgspec.Struct, frozen=True, tag="committed"):
     """The journal has the state that Commit carried."""
 
 
+class Look(msgspec.Struct, frozen=True, tag="look"):
+    """Backend.trouble."""
+
+
 class Close(msgspec.Struct, frozen=True, tag="close"):
     """Backend.close; the child ends after it."""
 
@@ -123,6 +127,12 @@ class Delivered(msgspec.Struct, frozen=True, tag="delivered"):
     handles: dict[str, str] = {}
 
 
+class Looked(msgspec.Struct, frozen=True, tag="looked"):
+    """What Backend.trouble returned."""
+
+    trouble: str
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The call raised a BackendError of this kind, with this text."""
 
@@ -145,8 +155,8 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     """The backend is closed."""
 
 
-Request = Open | Deliver | Committed | Close
-Answer = Opened | Commit | Delivered | Failed | Closed
+Request = Open | Deliver | Committed | Look | Close
+Answer = Opened | Commit | Delivered | Looked | Failed | Closed
 
 
 class MessagePipe:

@@ -132,6 +132,10 @@ class WandbBackend(Backend):
         self._committed = msgspec.msgpack.encode(self._state)
         return self._committed
 
+    def trouble(self) -> str:
+        """Why the SDK is still trying to upload what it has on disk, if it is; see :class:`Backend`."""
+        return self._session.trouble() if self._session is not None else ""
+
     def close(self) -> None:
         """Let go of the run; one that has not ended waits to be taken up again."""
         session, self._session = self._session, None

@@ -109,16 +109,37 @@ class UploadWatch:
     """The HTTP status of the last error that the server answered with."""
     fault: UploadFault | None = None
     """Why the SDK gave up uploading, if it did."""
+    _retry: str = ""
+    """Why something is tried again, as of the last note."""
+    _retried_since_s: float = 0.0
     _offset: int = 0
 
     def look(self) -> UploadFault | None:
         """Read on, and tell why the SDK gave up, if it did."""
         for note in self._new_notes():
-            if isinstance(note.get("status"), int):
-                self.status = note["status"]
+            self._note_progress(note)
             if note.get("level") == _FATAL_LEVEL and self.fault is None:
                 self.fault = UploadFault(str(note.get("msg", "")), self.status)
         return self.fault
+
+    def trouble(self) -> str:
+        """Why the SDK has been trying again for a while, without success between; "" where it has not."""
+        self.look()
+        tried_s = time.monotonic() - self._retried_since_s
+        return self._retry if self._retry and tried_s >= limits.WANDB_TROUBLE_AFTER_S else ""
+
+    def _note_progress(self, note: dict[str, Any]) -> None:
+        """Requests that are tried again have a number as status, or an error; those that succeed "200 OK"."""
+        status, error = note.get("status"), note.get("error")
+        if isinstance(status, str) and status.startswith("2"):
+            self._retry = ""
+            return
+        if isinstance(status, int):
+            self.status = status
+        if isinstance(status, int) or isinstance(error, str):
+            if not self._retry:
+                self._retried_since_s = time.monotonic()
+            self._retry = f"HTTP {status}" if isinstance(status, int) else str(error)
 
     def _new_notes(self) -> Iterator[dict[str, Any]]:
         try:

@@ -136,6 +136,16 @@ class WandbSession:
         if fault is not None and self.mode.remote:
             raise _refusal_or_outage(f"W&B's upload has ended: {fault.text}", fault.status)
 
+    def trouble(self) -> str:
+        """Why the upload does not get on, while the SDK tries again; "" where it does.
+
+        Raises as :meth:`settle`.
+        """
+        self.check_upload()
+        if not self.mode.remote or not (reason := self._watch.trouble()):
+            return ""
+        return f"W&B does not take the upload ({reason}); it is tried again, from {self.segment.directory}"
+
     def finish(self, exit_code: int) -> None:
         """End the run with that code, and return when all of it is uploaded; raises as :meth:`settle`."""
         with self._translated():

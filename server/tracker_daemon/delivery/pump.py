@@ -6,7 +6,8 @@ backend is closed and opened again with the last committed state, so that an err
 half done. What then happens depends on the error:
 
 * BackendUnavailable: wait and try again, with back-off, for ever;
-* BackendRefused: pause until :meth:`Pump.resume`, trying by itself every few minutes;
+* BackendRefused: pause until :meth:`Pump.resume`, or until the backend sees that something has changed
+  (its credentials, say), trying by itself every few minutes;
 * PoisonEntry: halve the slice until the entry stands alone, set that one aside, and go on.
 
 A backend with a lane for files has two pumps for a run: one passes over FILES entries, the other is given
@@ -62,6 +63,7 @@ class Pump:
         backoff: Backoff | None = None,
         linger_s: float = limits.DELIVERY_LINGER_S,
         paused_retry_s: float = limits.DELIVERY_PAUSED_RETRY_S,
+        look_s: float = limits.DELIVERY_LOOK_S,
         behind_after_s: float = limits.DELIVERY_BEHIND_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -72,6 +74,7 @@ class Pump:
         self._backoff = backoff or Backoff()
         self._linger_s = linger_s
         self._paused_retry_s = paused_retry_s
+        self._look_s = look_s
         self._behind_after_s = behind_after_s
         self._clock = clock
         self._name = backend.name + FILES_LANE if run.files_lane else backend.name
@@ -227,7 +230,8 @@ class Pump:
         if entries:
             self._take(entries)
         self._failures = 0
-        self._show(DeliveryState.HEALTHY, "")
+        trouble = self.backend.trouble()
+        self._show(DeliveryState.RETRYING if trouble else DeliveryState.HEALTHY, trouble)
         if not entries:
             self._wait_for_entries(notified)
 
@@ -291,9 +295,11 @@ class Pump:
             self._changed.notify_all()
             if self._ended:
                 return
-            self._changed.wait_for(lambda: self._stopping or self._notified != notified)
+            told = self._changed.wait_for(lambda: self._stopping or self._notified != notified, self._look_s)
             # Being behind is counted from when there was something to fetch.
             self._caught_up_at = self._clock()
+            if not told:
+                return  # the backend may be in trouble with what it has
             self._changed.wait_for(lambda: self._stopping or self._drains > 0, self._linger_s)
 
     def _retry_later(self, reason: str, kicks: int) -> None:
@@ -305,13 +311,18 @@ class Pump:
     def _pause(self, reason: str, kicks: int) -> None:
         self._close()
         self._show(DeliveryState.PAUSED, reason)
-        self._wait_for_kick(self._paused_retry_s, kicks)
+        retry_at = self._clock() + self._paused_retry_s
+        while (left_s := retry_at - self._clock()) > 0:
+            if self._wait_for_kick(min(left_s, self._look_s), kicks) or self.backend.may_be_resumed():
+                return
 
-    def _wait_for_kick(self, seconds: float, kicks: int) -> None:
-        """Wait, but not beyond a resume() or drain() made since ``kicks`` was read."""
+    def _wait_for_kick(self, seconds: float, kicks: int) -> bool:
+        """Wait, but not beyond a resume() or drain() made since ``kicks`` was read; whether there was one."""
         with self._changed:
-            if self._changed.wait_for(lambda: self._stopping or self._kicks != kicks, seconds):
+            kicked = self._changed.wait_for(lambda: self._stopping or self._kicks != kicks, seconds)
+            if kicked:
                 self._failures = 0
+            return kicked
 
     def _close(self) -> None:
         self._opened = False

@@ -222,6 +222,50 @@ def test_a_paused_backend_is_tried_again_by_itself(outbox, pump_of):
         assert backend.tried.acquire(timeout=WITHIN_S)
 
 
+def test_a_paused_backend_is_tried_again_once_something_may_have_changed(outbox, pump_of):
+    class Locked(Faulty):
+        unlocked = False
+
+        def may_be_resumed(self):
+            return self.unlocked
+
+    outbox.add(EntryKind.RECORDS, records(0))
+    backend = Locked()
+    backend.failure = BackendRefused("no key")
+    pump = pump_of(backend, look_s=0.01)
+    pump.notify()
+    wait_for_state(pump, DeliveryState.PAUSED)
+    tried = backend.attempts
+    backend.failure = None
+    backend.unlocked = True
+    wait_for_state(pump, DeliveryState.HEALTHY)
+    assert backend.attempts == tried + 1
+
+
+def test_trouble_with_what_was_delivered_shows_while_it_lasts_with_or_without_anything_to_deliver(
+    outbox, pump_of
+):
+    class Uploading(MemoryBackend):
+        upload = "the server answers 503"
+
+        def trouble(self):
+            return self.upload
+
+    backend = Uploading()
+    outbox.add(EntryKind.RECORDS, records(0))
+    pump = pump_of(backend, look_s=0.01)
+    pump.notify()
+    wait_for_state(pump, DeliveryState.RETRYING)
+    assert pump.health().reason == "the server answers 503"
+    assert drained(pump)
+    assert pump.health().delivered_records == 1
+    backend.upload = ""
+    wait_for_state(pump, DeliveryState.HEALTHY)
+    assert pump.health().reason == ""
+    backend.upload = "the server is gone"
+    wait_for_state(pump, DeliveryState.RETRYING)
+
+
 def test_a_drain_does_not_wait_for_a_backend_that_refuses_again(outbox, pump_of):
     outbox.add(EntryKind.RECORDS, records(0))
     backend = Faulty()
