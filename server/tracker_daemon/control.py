@@ -50,13 +50,15 @@ class DaemonClient:
         reply = self._call(STATUS_METHOD, pb.StatusRequest(), pb.StatusReply.FromString, timeout_s)
         return reply.json
 
-    def stop(self, drain_timeout_s: float | None = None) -> int:
+    def stop(self, drain_timeout_s: float | None = None, exit_status: int | None = None) -> int:
         """Ask the daemon to deliver for up to ``drain_timeout_s`` (None: its setting) and end; its pid.
+
+        With an ``exit_status`` the job is over, and that stands for all ranks that did not finish.
 
         Raises:
             As :meth:`status`.
         """
-        request = pb.StopRequest(timeout_s=drain_timeout_s)
+        request = pb.StopRequest(timeout_s=drain_timeout_s, exit_status=exit_status)
         return self._call(STOP_METHOD, request, pb.StopReply.FromString, CALL_TIMEOUT_S).pid
 
     def _call(self, method: str, request: Any, parse: Callable[[bytes], Reply], timeout_s: float) -> Reply:

@@ -92,6 +92,7 @@ class Daemon:
         self._announcement = Announcement(journal.directory, settings.endpoint_file)
         self._draining = False
         self._drain_timeout_s = settings.drain_timeout_s
+        self._job_status: int | None = None
         self._failure: BaseException | None = None
         patience_s = settings.challenge_timeout_s
         self._registry = Registry(default_options(settings), rules(settings), patience_s)
@@ -198,7 +199,7 @@ class Daemon:
             log.info("stopped")
 
     async def _deliver_and_leave(self) -> None:
-        await self._end_launched_runs()
+        await self._end_runs()
         if not await self._deliver_rest():
             log.warning("not everything is delivered; the journal keeps the rest for the next start")
         self._leave(await self._document())
@@ -211,12 +212,15 @@ class Daemon:
                 return False
         return True
 
-    async def _end_launched_runs(self) -> None:
-        """The command of a launch has ended: its exit status stands for ranks that did not finish."""
+    async def _end_runs(self) -> None:
+        """Of a job or a command that has ended, the exit status stands for ranks that did not finish."""
         outcome = LaunchOutcome.read(self._journal.directory)
-        for run in list(self._registry.runs.values()):
-            if outcome is not None and run.running and outcome.launch_id in run.row.launch_key:
-                payload = events.encode(outcome.exit_status)
+        for run in [run for run in self._registry.runs.values() if run.running]:
+            status = self._job_status
+            if status is None and outcome is not None and outcome.launch_id in run.row.launch_key:
+                status = outcome.exit_status
+            if status is not None:
+                payload = events.encode(status)
                 self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=payload))
         await self._commit_nothing()
 
@@ -283,10 +287,11 @@ class Daemon:
         """The status document, as JSON."""
         return msgspec.json.encode(await self._document()).decode()
 
-    def stop(self, timeout_s: float | None) -> int:
-        """Begin to drain."""
+    def stop(self, timeout_s: float | None, exit_status: int | None) -> int:
+        """Begin to drain; with an exit status the job is over, and its runs end by it."""
         if timeout_s is not None:
             self._drain_timeout_s = timeout_s
+        self._job_status = exit_status
         self._stop_asked.set()
         return os.getpid()
 

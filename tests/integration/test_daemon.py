@@ -167,3 +167,26 @@ with setup_tracker("unknown", backends="csv,nosuch") as tracker:
     assert "'nosuch'" in err
     daemon.stop()
     assert len(daemon.rows()) == 1
+
+
+ENDLESS = """
+import signal
+from tracker_client import setup_tracker
+tracker = setup_tracker("p")
+tracker.log({"x": 1.0}, step=0)
+tracker.run_id
+print("joined", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.parametrize(("arguments", "status"), [((), "RUNNING"), (("--exit-status", "3"), "FAILED")])
+def test_stopping_leaves_runs_running_unless_their_job_is_over(daemon, ranks, arguments, status):
+    """Without the job's exit status the daemon may be started again, and the ranks come back."""
+    (process,) = ranks.start(ENDLESS, [0], 1)
+    assert process.stdout.readline() == "joined\n"
+    command = [sys.executable, "-m", "tracker_daemon", "stop", "--endpoint-file", str(daemon.endpoint_file)]
+    subprocess.run([*command, *arguments], check=True, timeout=60)
+    (run,) = daemon.last_status()["runs"]
+    assert run["status"] == status
+    assert run["reason"] == (None if status == "RUNNING" else "rank 0 exited with code 3")

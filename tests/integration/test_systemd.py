@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from systemd_container import Machine
+from machine import Machine
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 SYSTEM_UNITS = [UNITS / "tracker-daemon.service", UNITS / "tracker-daemon@.service"]
@@ -69,7 +69,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory):
         "[Service]\nLoadCredential=MLFLOW_TRACKING_TOKEN:/etc/tracker-daemon/ada.token\n"
         "WatchdogSec=5\nRestartSec=100ms\n",
     )
-    output = machine.run((Path(__file__).parent / "systemd_drive.py").read_text(), 400)
+    output = machine.boot((Path(__file__).parent / "systemd_drive.py").read_text(), 400)
     assert output, (machine.results / "errors").read_text()
     return json.loads(output), machine.root / "var/lib/tracker-daemon/ada"
 

@@ -957,15 +957,22 @@ class StopRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     TIMEOUT_S_FIELD_NUMBER: builtins.int
+    EXIT_STATUS_FIELD_NUMBER: builtins.int
     timeout_s: builtins.float
     """how long to go on delivering; unset: the daemon's setting"""
+    exit_status: builtins.int
+    """The job is over, and this is its exit status: it stands for all ranks that did not finish."""
     def __init__(
         self,
         *,
         timeout_s: builtins.float | None = ...,
+        exit_status: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_timeout_s", b"_timeout_s", "timeout_s", b"timeout_s"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_timeout_s", b"_timeout_s", "timeout_s", b"timeout_s"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_exit_status", b"_exit_status", "_timeout_s", b"_timeout_s", "exit_status", b"exit_status", "timeout_s", b"timeout_s"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_exit_status", b"_exit_status", "_timeout_s", b"_timeout_s", "exit_status", b"exit_status", "timeout_s", b"timeout_s"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_exit_status", b"_exit_status"]) -> typing.Literal["exit_status"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_timeout_s", b"_timeout_s"]) -> typing.Literal["timeout_s"] | None: ...
 
 global___StopRequest = StopRequest

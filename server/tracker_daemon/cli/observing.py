@@ -94,16 +94,24 @@ def stop(
         float | None,
         typer.Option(metavar="SECONDS", min=0, help="Let it deliver this long, not for its own drain time."),
     ] = None,
+    exit_status: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="The job is over, and ended with N: so ends every rank that did not finish."
+        ),
+    ] = None,
 ) -> None:
     """Have a daemon deliver what is left and end; waits until it is gone. No daemon is no error."""
     try:
         info = locate(EndpointChoice(endpoint, endpoint_file, state_dir), os.environ)
-        stop_and_wait(DaemonClient(info), timeout)
+        stop_and_wait(DaemonClient(info), timeout, exit_status)
     except DaemonNotRunning as error:
         typer.echo(f"nothing to stop: {error}", err=True)
 
 
-def stop_and_wait(client: DaemonClient, drain_timeout_s: float | None) -> None:
+def stop_and_wait(
+    client: DaemonClient, drain_timeout_s: float | None, exit_status: int | None = None
+) -> None:
     """Stop the daemon and return once its process is gone, or from afar once it answers no more.
 
     Raises:
@@ -112,7 +120,7 @@ def stop_and_wait(client: DaemonClient, drain_timeout_s: float | None) -> None:
     """
     # Before the daemon can end: after that, its pid may be another process's.
     with closing(ProcessWatch(client.info.pid)) if _is_here(client.info) else nullcontext() as process:
-        pid = client.stop(drain_timeout_s)
+        pid = client.stop(drain_timeout_s, exit_status)
         patience_s = (STOP_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s) + STOP_GRACE_S
         gone = process.wait(patience_s) if process else _silent_within(client, patience_s)
     if not gone:

@@ -67,8 +67,8 @@ class Calls(Protocol):
     async def status(self) -> str:
         """The status document, as JSON."""
 
-    def stop(self, timeout_s: float | None) -> int:
-        """Begin to drain; the daemon's pid."""
+    def stop(self, timeout_s: float | None, exit_status: int | None) -> int:
+        """Begin to drain; the daemon's pid. ``exit_status``: the job's, where it is over."""
 
 
 class TokenCheck(grpc.aio.ServerInterceptor):
@@ -195,7 +195,8 @@ class TrackerService:
     async def stop(self, request: pb.StopRequest, _: Context) -> pb.StopReply:
         """Begin to drain."""
         timeout_s = request.timeout_s if request.HasField("timeout_s") else None
-        return pb.StopReply(pid=self._calls.stop(timeout_s))
+        exit_status = request.exit_status if request.HasField("exit_status") else None
+        return pb.StopReply(pid=self._calls.stop(timeout_s, exit_status))
 
 
 async def _abort(context: Context, error: TrackerDaemonError) -> None:

@@ -1,8 +1,8 @@
-"""A machine of its own for systemd units: booted by systemd-nspawn from a small private root.
+"""A machine of its own, made by systemd-nspawn from a small private root: to boot, or to run a script in.
 
 The root has this machine's /usr, read-only, and nothing else of it: no network, its own users, its own
-/etc, /var, /tmp. What is to be done there is a script that runs as a unit; when it ends, the machine
-powers off. Results come back through the directory /results.
+/etc, /var, /tmp. What is to be done there is a script, which after a boot runs as a unit; when it ends, so
+does the machine with all its processes. Results come back through the directory /results.
 """
 
 from __future__ import annotations
@@ -68,9 +68,14 @@ class Machine:
         for name in ("bin", "sbin", "lib", "lib64"):
             (self.root / name).symlink_to(f"usr/{name}")
         self.write("etc/os-release", "ID=test\n")
+        # Commands in /usr/bin that are links to there.
+        shutil.copytree("/etc/alternatives", self.root / "etc/alternatives", symlinks=True)
         self.write("etc/machine-id", "")
         self.write("etc/passwd", "root:x:0:0::/root:/bin/sh\nada:x:1815:1815::/home/ada:/bin/sh\n")
         self.write("etc/group", "root:x:0:\nada:x:1815:\n")
+        home = self.root / "home/ada"
+        home.mkdir(parents=True)
+        os.chown(home, 1815, 1815)
         for unit in MASKED:
             (self.root / "etc/systemd/system" / unit).symlink_to("/dev/null")
         self.write(
@@ -91,27 +96,37 @@ class Machine:
         """A unit file, as its user would copy it."""
         shutil.copy(unit, self.root / "etc/systemd/system")
 
-    def run(self, script: str, timeout_s: float) -> str:
+    def boot(self, script: str, timeout_s: float) -> str:
         """Boot, run ``script`` there, and return what it printed once the machine is off again.
 
         What it wrote to stderr is in ``results/errors``.
         """
         (self.results / "drive.py").write_text(script)
+        self._nspawn(["--boot", "--", "--unit=drive.service"], timeout_s)
+        output = self.results / "output"
+        return output.read_text() if output.exists() else ""
+
+    def run(self, script: str, timeout_s: float) -> str:
+        """Run ``script`` as root, without a boot, and return what it printed."""
+        (self.results / "drive.py").write_text(script)
+        variables = [f"--setenv=PYTHONPATH={self.python_path}", "--setenv=LD_LIBRARY_PATH=/opt/python/lib"]
+        command = ["--as-pid2", *variables, "--", f"/opt/python/bin/{self.python}", "/results/drive.py"]
+        return self._nspawn(command, timeout_s)
+
+    def _nspawn(self, what: list[str], timeout_s: float) -> str:
         binds = [
-            "--bind-ro=/usr",
-            f"--bind-ro={sys.base_prefix}:/opt/python",
-            f"--bind={self.results}:/results",
-        ]
+            "--bind-ro=/usr", f"--bind-ro={sys.base_prefix}:/opt/python", f"--bind={self.results}:/results"
+        ]  # fmt: skip
         binds += [f"--bind-ro={path}:/opt/lib/{number}" for number, path in enumerate(self._libraries)]
-        boot = [
+        nspawn = [
             "systemd-nspawn", "--quiet", f"--directory={self.root}", *binds, "--private-network",
-            "--register=no", "--keep-unit", "--console=pipe", "--boot", "--", "--unit=drive.service",
+            "--register=no", "--keep-unit", "--console=pipe", *what,
         ]  # fmt: skip
         # nspawn wants a memory file system for what it shares with its machines; this process' mounts stay.
         share = 'mkdir -p /run/systemd && mount -t tmpfs tmpfs /run/systemd && exec "$@"'
-        subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", share, "sh", *boot],
-            check=True, capture_output=True, timeout=timeout_s, stdin=subprocess.DEVNULL,
+        done = subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", share, "sh", *nspawn],
+            capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
-        output = self.results / "output"
-        return output.read_text() if output.exists() else ""
+        assert done.returncode == 0, done.stderr
+        return done.stdout
