@@ -41,6 +41,7 @@ def introduce(settings: ClientSettings) -> Introduction:
         restarts=settings.restarts,
         item_ranks=settings.item_ranks,
         script_backends=tuple(map(valid_text, settings.script_classes.by_name)),
+        metrics=settings.metrics,
     )
 
 

@@ -34,8 +34,8 @@ scheduler                   PBS_JOBID, SLURM_JOB_ID, LSB_JOBID, FLUX_JOB_ID, COB
 
 Keys, passwords and addresses of backends are never read here: they are the daemon's.
 
-``outdir``, ``primary_rank``, ``record_ranks`` and ``item_ranks`` have no variable here: unset, the
-daemon's decide.
+``outdir``, ``primary_rank``, ``record_ranks``, ``item_ranks`` and the rules by metric have no variable
+here: unset, the daemon's decide.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ import secrets
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ from tracker_client.embedded import embedded_endpoint
 from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
 from tracker_client.errors import EndpointError, SettingsError
 from tracker_client.launch import launch_key, restarts
+from tracker_client.metric_options import METRIC_OPTIONS, MetricOptions, read_metric_options
 from tracker_client.rank import RankInfo, RankOverrides, detect_rank
 from tracker_client.script_classes import ScriptClasses, script_classes
 from tracker_client.selectors import ARGUMENTS, read_selectors
@@ -76,7 +77,7 @@ BUFFER_BYTES_MIN = 1024 * 1024
 KNOWN_OPTIONS = frozenset(
     (
         "name", "primary_rank", "record_ranks", "item_ranks", "world_size", "local_rank", "launch_id",
-        "token", "buffer_bytes", "handle_timeout", "exit_timeout", "strict",
+        "token", "buffer_bytes", "handle_timeout", "exit_timeout", "strict", *METRIC_OPTIONS,
     )
 )  # fmt: skip
 
@@ -111,6 +112,7 @@ class ClientSettings:
     environment: str
     warnings: tuple[str, ...] = ()
     item_ranks: str | None = None
+    metrics: MetricOptions = field(default_factory=MetricOptions)
 
 
 def backends_of(backends: Backends, environ: Mapping[str, str] | None = None) -> str | None:
@@ -172,6 +174,7 @@ def read_settings(
         primary_rank=_optional_rank(options.get("primary_rank")),
         record_ranks=_rank_set("record_ranks", options.get("record_ranks")),
         item_ranks=_rank_set("item_ranks", options.get("item_ranks")),
+        metrics=read_metric_options(options),
         rank=info,
         launch_key=key,
         restarts=restarts(environ),

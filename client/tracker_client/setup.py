@@ -52,7 +52,9 @@ def setup_tracker(
             what they are given stays there (``wandb={...}`` is anything that ``wandb.init`` takes).
         **kwargs: ``name``, ``primary_rank``, ``record_ranks``, ``item_ranks``, ``world_size``,
             ``local_rank``, ``launch_id``, ``token``, ``buffer_bytes``, ``handle_timeout`` and
-            ``exit_timeout`` (seconds), ``strict`` (wait for the daemon and raise if it refuses). Options of
+            ``exit_timeout`` (seconds), ``strict`` (wait for the daemon and raise if it refuses);
+            ``aggregates``, ``step_axes``, ``summaries`` and ``thinning``, dicts from globs of metrics to what
+            the daemon's settings of these names take, which come before the daemon's own. Options of
             backends: ``wandb={...}``, ``mlflow={...}`` or a dict of that name for any other backend that
             ``backends`` names; bare ones (``entity``, ``group``, ``job_type``, ``tags``, ``notes``, ``mode``,
             ``id``, ``resume``, ``experiment_name``, ``run_name``, ``description`` …) go to each backend that

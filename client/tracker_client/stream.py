@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
@@ -19,6 +19,7 @@ import grpc
 
 from tracker_client.endpoint import Endpoint
 from tracker_client.handles import HandlesTold
+from tracker_client.metric_options import MetricOptions
 from tracker_client.script_backends import Fed, FedConfig, FedEnd, FedRows, TakenEntry
 from tracker_protocol import PROTOCOL_VERSION, STREAM_METHOD, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -66,6 +67,7 @@ class Introduction:
     restarts: int
     item_ranks: str | None = None
     script_backends: tuple[str, ...] = ()
+    metrics: MetricOptions = field(default_factory=MetricOptions)
 
 
 @dataclass(frozen=True)
@@ -268,6 +270,7 @@ def _hello(introduction: Introduction, acknowledged: int, oldest_held: int, name
             record_ranks=who.record_ranks,
             backend_options=who.backend_options,
             item_ranks=who.item_ranks,
+            metrics=pb.MetricSettings(**asdict(who.metrics)),
         ),
         script_backends=who.script_backends,
         answers_challenges=True,

@@ -13,6 +13,8 @@ TEXT_VALUE_MAX_CHARACTERS = 4_096
 CONFIG_MAX_BYTES = 192 * 1024
 CONFIG_ARRAY_VALUES_MAX = 1_000
 """A larger array in a configuration is told by its shape."""
+METRIC_RULES_MAX_CHARACTERS = 16 * 1024
+"""The most that the rules by glob of one setting may have, a run's and the daemon's together."""
 STEP_MAX = 2**62
 OCCURRENCES_PER_STEP_MAX = 16
 
@@ -100,6 +102,8 @@ DELIVERY_SLICE_BYTES = 4 * 1024 * 1024
 DRAIN_TIMEOUT_S = 30.0
 STATUS_MAX_BYTES = 64 * 1024 * 1024
 """The most that the status document may weigh: STREAMS_MAX ranks, each with its line."""
+THINNING_GROUP_BYTES_MAX = 1024 * 1024
+"""Records that a thinned backend is kept waiting for at most, until their window is over."""
 DELIVERY_LINGER_S = 0.1
 """How long a backend lets new records gather before it takes them, unless it is behind."""
 DELIVERY_BACKOFF_MIN_S = 0.5

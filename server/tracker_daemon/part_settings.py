@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.ingest.recorder import RecorderSettings
-from tracker_daemon.ingest.runs import RunOptions
+from tracker_daemon.ingest.run_options import RunOptions
+from tracker_daemon.metric_rules import MetricSettings
 from tracker_daemon.selection import RankSet, ReporterRules
 from tracker_daemon.settings import Settings
 from tracker_protocol import limits
@@ -26,7 +27,13 @@ def default_options(settings: Settings) -> RunOptions:
         settings.primary_rank,
         settings.record_ranks,
         item_ranks=settings.item_ranks,
+        metrics=metric_settings(settings),
     )
+
+
+def metric_settings(settings: Settings) -> MetricSettings:
+    """The rules by metric, for those that a run has none for."""
+    return MetricSettings(settings.aggregates, settings.step_axes, settings.summaries, settings.thinning)
 
 
 def rules(settings: Settings) -> Rules:

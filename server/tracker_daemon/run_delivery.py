@@ -117,6 +117,7 @@ class RunDelivery:
             options.backend_options.get(lane_of(backend)[0], {}),
             options.environment,
             self._contents,
+            metrics=options.metrics,
         )
 
     # ---- from time to time -----------------------------------------------------------------------

@@ -22,6 +22,7 @@ import structlog
 from tracker_daemon.backends.base import OutboxEntry
 from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptLinks, SendEntry, Taken
 from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.delivery.thinned_backend import is_script
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.runs import Admission, Run, Stream
 from tracker_daemon.ingest.script_parts import farewell, script_parts
@@ -89,7 +90,7 @@ class ScriptSide:
     def restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
         """A run was taken up from the journal."""
         run.backends = [cursor.backend for cursor in cursors]
-        run.script_backends.update(cursor.backend for cursor in cursors if cursor.state == SCRIPT_STATE)
+        run.script_backends.update(cursor.backend for cursor in cursors if is_script(cursor.state))
         if run.script_backends:
             self._unattended_since_s[run.run_id] = time.monotonic()
 

@@ -41,6 +41,7 @@ from pydantic_settings import (
 
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.listening import normalised
+from tracker_daemon.metric_settings import Aggregates, StepAxes, Summaries, ThinningRules, comma_separated
 from tracker_daemon.selection import RankSet, ReporterRules
 from tracker_protocol import limits
 
@@ -62,18 +63,9 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow links
 
 
-def _comma_separated(value: object) -> object:
-    """A list of the file, or a list of repeated flags, as the one text that a variable would hold."""
-    if isinstance(value, (list, tuple)):
-        return ",".join(str(item) for item in value)
-    if isinstance(value, Mapping):
-        return ",".join(f"{key}={item}" for key, item in value.items())
-    return value
-
-
 def _split(value: object) -> object:
     """The items of a text with commas, or of a list each of whose items may be one."""
-    text = _comma_separated(value)
+    text = comma_separated(value)
     return [item.strip() for item in text.split(",") if item.strip()] if isinstance(text, str) else value
 
 
@@ -126,20 +118,32 @@ class Settings(BaseSettings):
     outdir: AbsolutePath | None = Field(
         None, description="Where file backends write. Unset: the working directory."
     )
-    backends: Annotated[str, BeforeValidator(_comma_separated)] = Field(
+    backends: Annotated[str, BeforeValidator(comma_separated)] = Field(
         "csv", description="Backends of runs that name none, with commas; 'none' records nowhere."
     )
     primary_rank: int = Field(
         0, ge=0, lt=limits.WORLD_SIZE_MAX, description="The rank whose own value is the plain metric."
     )
-    record_ranks: Annotated[str, BeforeValidator(_comma_separated), AfterValidator(_rank_set)] = Field(
+    record_ranks: Annotated[str, BeforeValidator(comma_separated), AfterValidator(_rank_set)] = Field(
         "", description="Ranks whose own values are recorded too: '0,8-15', 'all' or nothing."
     )
-    item_ranks: Annotated[str, BeforeValidator(_comma_separated), AfterValidator(_rank_set)] = Field(
+    item_ranks: Annotated[str, BeforeValidator(comma_separated), AfterValidator(_rank_set)] = Field(
         "", description="Ranks whose tables, images, artifacts and histograms are recorded too."
     )
-    reporters: Annotated[str, BeforeValidator(_comma_separated), AfterValidator(_reporters)] = Field(
+    reporters: Annotated[str, BeforeValidator(comma_separated), AfterValidator(_reporters)] = Field(
         "", description="Who reports a metric, by glob: 'lr=primary,eval/*=primary'. Others are learned."
+    )
+    aggregates: Aggregates = Field(
+        "", description="Aggregates across ranks, by glob: 'lr=none,loss=mean+max'. Others have all."
+    )
+    step_axes: StepAxes = Field(
+        "", description="Metrics that are drawn over another than the step, by glob: 'eval/*=epoch'."
+    )
+    summaries: Summaries = Field(
+        "", description="Which value stands for the run, by glob: 'loss=min,eval/acc=max'; last, mean, none."
+    )
+    thinning: ThinningRules = Field(
+        "", description="What a slow backend gets, by BACKEND:GLOB: 'mlflow:eval/*=none,mlflow:*=5s', '=10'."
     )
     learn_wait_s: float = Field(
         limits.LEARN_WAIT_S,

@@ -77,9 +77,10 @@ class RecordsStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One backend of a run; emitted = delivered + pending + set_aside, in ``unit``.
+    """One backend of a run; emitted = delivered + thinned + pending + set_aside, in ``unit``.
 
-    A backend's lane for files is called ``<backend>:files`` and counts items.
+    A backend's lane for files is called ``<backend>:files`` and counts items. ``thinned_points`` are the
+    values that thinning left out, in whole records and of those delivered.
     """
 
     name: str
@@ -89,6 +90,8 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
     delivered: int = 0
     pending: int = 0
     set_aside: int = 0
+    thinned: int = 0
+    thinned_points: int = 0
     set_aside_reason: str | None = None
     location: str | None = None
 

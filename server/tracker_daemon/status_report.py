@@ -12,6 +12,7 @@ import structlog
 from tracker_daemon.backends.base import lane_of
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.health import DeliveryState
+from tracker_daemon.delivery.thinned_backend import thinned_so_far
 from tracker_daemon.errors import JournalError
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.registry import Registry
@@ -148,6 +149,7 @@ def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[Backe
         if lane_of(cursor.backend)[1] and not backlog.last_files:
             continue  # of interest to runs that have files
         health = healths.get(cursor.backend)
+        records, points = thinned_so_far(cursor.state)
         reason = unusable.get(cursor.backend) or (health.reason if health else "")
         state = health.state if health else DeliveryState.PAUSED if reason else DeliveryState.HEALTHY
         statuses.append(
@@ -156,7 +158,9 @@ def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[Backe
                 unit="items" if lane_of(cursor.backend)[1] else "records",
                 state=state.value,
                 reason=reason or None,
-                delivered=cursor.delivered_records,
+                delivered=cursor.delivered_records - records,
+                thinned=records,
+                thinned_points=points,
                 pending=backlog.pending(cursor),
                 set_aside=cursor.set_aside,
                 set_aside_reason=(health.set_aside_reason if health else "") or None,

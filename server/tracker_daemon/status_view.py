@@ -209,6 +209,8 @@ def _backend_summary(backend: BackendStatus) -> str:
     parts = [f"{backend.delivered:,} delivered"]
     if backend.pending:
         parts.append(f"{backend.pending:,} pending")
+    if backend.thinned_points:
+        parts.append(f"{backend.thinned_points:,} values thinned out")
     if backend.set_aside:
         reason = f" ({backend.set_aside_reason})" if backend.set_aside_reason else ""
         parts.append(f"{backend.set_aside:,} set aside{reason}")

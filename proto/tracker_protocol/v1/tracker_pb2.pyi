@@ -215,6 +215,7 @@ class RunOptions(google.protobuf.message.Message):
     RECORD_RANKS_FIELD_NUMBER: builtins.int
     BACKEND_OPTIONS_FIELD_NUMBER: builtins.int
     ITEM_RANKS_FIELD_NUMBER: builtins.int
+    METRICS_FIELD_NUMBER: builtins.int
     backends: builtins.str
     """comma-separated"""
     outdir: builtins.str
@@ -228,6 +229,8 @@ class RunOptions(google.protobuf.message.Message):
     """
     item_ranks: builtins.str
     """whose items are recorded beside the primary's; as record_ranks"""
+    @property
+    def metrics(self) -> global___MetricSettings: ...
     def __init__(
         self,
         *,
@@ -237,9 +240,10 @@ class RunOptions(google.protobuf.message.Message):
         record_ranks: builtins.str | None = ...,
         backend_options: builtins.str | None = ...,
         item_ranks: builtins.str | None = ...,
+        metrics: global___MetricSettings | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_item_ranks", b"_item_ranks", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "item_ranks", b"item_ranks", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_item_ranks", b"_item_ranks", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "item_ranks", b"item_ranks", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_item_ranks", b"_item_ranks", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "item_ranks", b"item_ranks", "metrics", b"metrics", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_item_ranks", b"_item_ranks", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "item_ranks", b"item_ranks", "metrics", b"metrics", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_backend_options", b"_backend_options"]) -> typing.Literal["backend_options"] | None: ...
     @typing.overload
@@ -254,6 +258,36 @@ class RunOptions(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_record_ranks", b"_record_ranks"]) -> typing.Literal["record_ranks"] | None: ...
 
 global___RunOptions = RunOptions
+
+@typing.final
+class MetricSettings(google.protobuf.message.Message):
+    """Rules by metric, "GLOB=VALUE,…"; they come before the daemon's own."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    AGGREGATES_FIELD_NUMBER: builtins.int
+    STEP_AXES_FIELD_NUMBER: builtins.int
+    SUMMARIES_FIELD_NUMBER: builtins.int
+    THINNING_FIELD_NUMBER: builtins.int
+    aggregates: builtins.str
+    """"lr=none,loss=mean+max" """
+    step_axes: builtins.str
+    """"eval/*=epoch" """
+    summaries: builtins.str
+    """"loss=min" """
+    thinning: builtins.str
+    """"mlflow:*=5s" """
+    def __init__(
+        self,
+        *,
+        aggregates: builtins.str = ...,
+        step_axes: builtins.str = ...,
+        summaries: builtins.str = ...,
+        thinning: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["aggregates", b"aggregates", "step_axes", b"step_axes", "summaries", b"summaries", "thinning", b"thinning"]) -> None: ...
+
+global___MetricSettings = MetricSettings
 
 @typing.final
 class Batch(google.protobuf.message.Message):

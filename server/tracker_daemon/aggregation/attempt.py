@@ -17,7 +17,7 @@ from tracker_daemon.aggregation.batch import Rows
 from tracker_daemon.aggregation.books import Books
 from tracker_daemon.aggregation.marks import ClosedMarks, Key
 from tracker_daemon.aggregation.membership import Membership
-from tracker_daemon.aggregation.naming import aggregate_base, rank_base, rank_column
+from tracker_daemon.aggregation.naming import SUFFIXES, aggregate_base, rank_base, rank_column
 from tracker_daemon.aggregation.panel import NEVER, NO_OWNER, OPEN, UNLEARNED, Index, Panel
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.selection import Reporters
@@ -96,6 +96,7 @@ class Attempt:
 
     def _add_panel(self, names: tuple[str, ...]) -> None:
         panel = Panel(names)
+        self.choose_statistics(panel)
         index = len(self.panels)
         self.panels.append(panel)
         for column, name in enumerate(names):
@@ -103,6 +104,12 @@ class Attempt:
             who = self.rules.reporters_of(name)
             if who is not None:
                 self._preset_reporters(panel, column, who)
+
+    def choose_statistics(self, panel: Panel) -> None:
+        """Note which aggregates the run's rules want; they hold for all of the run's life."""
+        for column, name in enumerate(panel.names):
+            wanted = self.rules.statistics_of(name)
+            panel.wanted[column] = [suffix in wanted for suffix in SUFFIXES]
 
     def _preset_reporters(self, panel: Panel, column: int, who: Reporters) -> None:
         expected = self.membership.expected()
@@ -143,7 +150,8 @@ class Attempt:
         index, column = self.place_of[base]
         panel = self.panels[index]
         if rank is None:
-            computed = bool(panel.aggregated[column])
+            suffix = SUFFIXES.index(name.rpartition("/")[2])
+            computed = bool(panel.aggregated[column] and panel.wanted[column, suffix])
         else:
             computed = rank in panel.slot_of and panel.owner[column] != rank and self.records(panel, rank)
         if computed:

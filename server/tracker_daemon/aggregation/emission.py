@@ -154,18 +154,19 @@ def _statistics(
     out: NDArray[np.float64],
     valid: NDArray[np.bool_],
 ) -> None:
-    columns = np.flatnonzero(panel.aggregated & closed.any(axis=0))
+    columns = np.flatnonzero(panel.aggregated & panel.wanted.any(axis=1) & closed.any(axis=0))
     if not len(columns):
         return
     if len(columns) < panel.width:
         values, seen = values[:, :, columns], seen[:, :, columns]
     reduced = reduce_ranks(values, seen)
-    some = reduced.count > 0
-    for kind, statistic in enumerate((reduced.mean, reduced.minimum, reduced.maximum, reduced.std), 1):
-        out[:, columns, kind] = statistic
-        valid[:, columns, kind] = some
+    some, wanted = reduced.count > 0, panel.wanted[columns]
+    for kind, statistic in enumerate((reduced.mean, reduced.minimum, reduced.maximum, reduced.std)):
+        out[:, columns, kind + 1] = statistic
+        valid[:, columns, kind + 1] = some & wanted[:, kind]
+    partial = reduced.count != panel.ever_member[:, columns].sum(axis=0)
     out[:, columns, _COUNT] = reduced.count
-    valid[:, columns, _COUNT] = some & (reduced.count != panel.ever_member[:, columns].sum(axis=0))
+    valid[:, columns, _COUNT] = some & partial & wanted[:, _COUNT - 1]
 
 
 def _valid_columns(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.marks import ClosedMarks, Key
-from tracker_daemon.aggregation.naming import aggregate_base
+from tracker_daemon.aggregation.naming import SUFFIXES, aggregate_base
 from tracker_daemon.aggregation.occurrence import OccurrenceCounter
 
 NONE, OPEN, CLOSED, EMITTED = 0, 1, 2, 3
@@ -45,6 +45,7 @@ class Panel:
         self.ever_member: NDArray[np.bool_] = np.empty((0, width), np.bool_)
         # Per metric.
         self.aggregable = np.array([aggregate_base(name) is None for name in names], np.bool_)
+        self.wanted = np.ones((width, len(SUFFIXES)), np.bool_)  # which aggregates are recorded, by the rules
         self.learned = np.zeros(width, np.bool_)
         self.aggregated = np.zeros(width, np.bool_)
         self.owner = np.full(width, NO_OWNER, np.int64)

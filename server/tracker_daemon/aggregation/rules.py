@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from tracker_daemon.aggregation.naming import SUFFIXES
+from tracker_daemon.metric_rules import MetricRules
 from tracker_daemon.selection import RankSet, ReporterRules, Reporters
 from tracker_protocol import limits
 
@@ -26,10 +28,16 @@ class Rules:
     partial_after_ns: int = int(limits.PARTIAL_AFTER_S * _NS)
     lagging_after_cells: int = limits.LAGGING_AFTER_CELLS
     item_ranks: RankSet = field(default_factory=RankSet)
+    aggregates: MetricRules[frozenset[str]] = field(default_factory=MetricRules)
 
     def records(self, rank: int) -> bool:
         """Whether this rank's own values are emitted under its own name."""
         return rank != self.primary_rank and rank in self.recorded_ranks
+
+    def statistics_of(self, metric: str) -> frozenset[str]:
+        """Which aggregates of a metric are recorded."""
+        found = self.aggregates.of(metric)
+        return frozenset(SUFFIXES) if found is None else found
 
     def records_items(self, rank: int) -> bool:
         """Whether this rank's items are recorded."""

@@ -126,6 +126,8 @@ def _load_attempt(plain: Plain, fold: RunFold) -> Attempt:
     members.exit_codes = _by_rank(plain["exit_codes"])
     members.flushed_ns = _by_rank(plain["flushed_ns"])
     attempt.panels = [_load_panel(panel) for panel in plain["panels"]]
+    for panel in attempt.panels:
+        attempt.choose_statistics(panel)
     attempt.place_of = {
         name: (index, column)
         for index, panel in enumerate(attempt.panels)

@@ -16,6 +16,8 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tracker_daemon.metric_rules import MetricSettings
+
 Commit = Callable[[bytes], None]
 """Durably records a backend's new state at the position reached so far; returns once committed."""
 
@@ -92,6 +94,8 @@ class RunDescription:
     """Where the contents of items are, see ``content_path``; to be read, and kept only by a copy."""
     files_lane: bool = False
     """This opening is for FILES entries alone, beside another of the same run for all others."""
+    metrics: MetricSettings = field(default_factory=MetricSettings)
+    """The run's rules by metric."""
 
 
 class Backend(ABC):
@@ -110,6 +114,10 @@ class Backend(ABC):
             BackendUnavailable: the store cannot be reached or written now; delivery retries.
             BackendRefused: it needs the user's help (credentials, permissions); delivery pauses.
         """
+
+    def takes(self, entries: Sequence[OutboxEntry]) -> int:
+        """How many of the entries, from the first, it can take before it has seen more. Usually all."""
+        return len(entries)
 
     @abstractmethod
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:

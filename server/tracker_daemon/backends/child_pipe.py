@@ -19,6 +19,7 @@ import msgspec
 
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription, SetAside
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.metric_rules import MetricSettings
 from tracker_protocol import limits
 
 _LENGTH = struct.Struct("!I")
@@ -55,6 +56,7 @@ class Open(msgspec.Struct, frozen=True, tag="open"):
     state: bytes | None
     contents: str = ""
     files_lane: bool = False
+    metrics: MetricSettings = MetricSettings()
 
     @staticmethod
     def of(run: RunDescription, state: bytes | None) -> Open:
@@ -62,7 +64,7 @@ class Open(msgspec.Struct, frozen=True, tag="open"):
         options, environment = dict(run.options), dict(run.environment)
         return Open(
             run.run_id, run.project, run.name, str(run.outdir), run.epoch, run.attempt,
-            options, environment, state, str(run.contents), run.files_lane,
+            options, environment, state, str(run.contents), run.files_lane, run.metrics,
         )  # fmt: skip
 
     @property
@@ -70,7 +72,7 @@ class Open(msgspec.Struct, frozen=True, tag="open"):
         """The description that the request was made of."""
         return RunDescription(
             self.run_id, self.project, self.name, Path(self.outdir), self.epoch, self.attempt,
-            self.options, self.environment, Path(self.contents), self.files_lane,
+            self.options, self.environment, Path(self.contents), self.files_lane, self.metrics,
         )  # fmt: skip
 
 

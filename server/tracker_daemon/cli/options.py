@@ -31,6 +31,10 @@ METAVARS = {
     "record_ranks": "RANKS",
     "item_ranks": "RANKS",
     "reporters": "RULES",
+    "aggregates": "RULES",
+    "step_axes": "RULES",
+    "summaries": "RULES",
+    "thinning": "RULES",
     "log_level": "LEVEL",
     "log_format": "FORMAT",
 }

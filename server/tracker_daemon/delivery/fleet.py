@@ -11,10 +11,11 @@ import structlog
 
 from tracker_daemon.backends import registry
 from tracker_daemon.backends.base import Backend, OutboxEntry, RunDescription, lane_of
-from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptBackend, ScriptLinks
+from tracker_daemon.backends.script_class import ScriptBackend, ScriptLinks
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump import Pump
+from tracker_daemon.delivery.thinned_backend import is_script, thinned
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.journal.rows import CursorRow
 from tracker_daemon.journal.store import Journal
@@ -53,7 +54,8 @@ class Fleet:
         if self._stopped or name in self.unusable(row_id) or self._notify(row_id, name):
             return
         try:
-            backend, slice_bytes = self._create(run.run_id, cursor)
+            created, slice_bytes = self._create(run.run_id, cursor)
+            backend = created if files_alone else thinned(created, run, name)
         except SettingsError as error:
             log.warning("a backend cannot be used; the others go on", run_id=run.run_id, reason=str(error))
             self._unusable.setdefault(row_id, {})[name] = str(error)
@@ -74,7 +76,7 @@ class Fleet:
 
     def _create(self, run_id: str, cursor: CursorRow) -> tuple[Backend, int]:
         """The backend, and how many bytes it is given at once."""
-        if cursor.state == SCRIPT_STATE:
+        if is_script(cursor.state):
             return ScriptBackend(self._links.of(run_id, cursor.backend)), limits.SCRIPT_SLICE_BYTES
         name, files_alone = lane_of(cursor.backend)
         backend = registry.create(name)

@@ -226,7 +226,7 @@ class Pump:
         self._open()
         with self._changed:
             notified = self._notified
-        entries = self._read(self._cursor.position)
+        entries = self._next()
         if entries:
             self._take(entries)
         self._failures = 0
@@ -250,6 +250,19 @@ class Pump:
             self._deliver(mine)
         if self._cursor.position < entries[-1].number:
             self._move(self._cursor.beyond(entries[-1]), ())
+
+    def _next(self) -> list[OutboxEntry]:
+        """The next slice, as far as the backend can take it; more is read where that is nothing."""
+        entries = self._read(self._cursor.position)
+        while entries:
+            ready = self.backend.takes(entries)
+            if ready:
+                return entries[:ready]
+            further = self._read(entries[-1].number)
+            if not further:
+                break
+            entries = [*entries, *further]
+        return []
 
     def _deliver(self, entries: Sequence[OutboxEntry]) -> None:
         """Deliver a slice; a poison entry in it is found by halving."""

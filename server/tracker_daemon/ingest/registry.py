@@ -14,18 +14,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 
 from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError
-from tracker_daemon.ingest.client_options import read_backend_options, read_environment
+from tracker_daemon.errors import ClientRefused
 from tracker_daemon.ingest.hello_check import check_hello
 from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.runs import Admission, LiveStream, Run, RunOptions, Stream
+from tracker_daemon.ingest.run_options import RunOptions, complete_options
+from tracker_daemon.ingest.runs import Admission, LiveStream, Run, Stream
 from tracker_daemon.journal.rows import RUNNING, RunRow, StreamRow
-from tracker_daemon.selection import RankSet
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -72,13 +70,8 @@ class Registry:
         return run
 
     def _add(self, row: RunRow, options: RunOptions) -> Run:
-        rules = replace(
-            self._rules,
-            primary_rank=options.primary_rank,
-            recorded_ranks=RankSet.parse(options.record_ranks),
-            item_ranks=RankSet.parse(options.item_ranks),
-        )
-        run = Run(row, options, LiveRun(row.run_id, rules, row.created_ns), attempt=row.attempt)
+        live = LiveRun(row.run_id, options.rules(self._rules), row.created_ns)
+        run = Run(row, options, live, attempt=row.attempt)
         self.runs[row.run_id] = run
         known = self._by_launch.get(_identity(row))
         # An old run that is recalled must not hide the one that goes on under the same identity.
@@ -160,20 +153,7 @@ class Registry:
     def _open(self, hello: pb.Hello) -> Run:
         if sum(run.running for run in self.runs.values()) >= limits.RUNS_LIVE_MAX:
             raise ClientRefused(f"the daemon has {limits.RUNS_LIVE_MAX} live runs and takes no more")
-        launch, asked, defaults = hello.launch, hello.options, self._defaults
-        options = RunOptions(
-            asked.backends if asked.HasField("backends") else defaults.backends,
-            asked.outdir if asked.HasField("outdir") else defaults.outdir,
-            asked.primary_rank if asked.HasField("primary_rank") else defaults.primary_rank,
-            asked.record_ranks if asked.HasField("record_ranks") else defaults.record_ranks,
-            read_backend_options(asked.backend_options),
-            read_environment(hello.process.environment),
-            asked.item_ranks if asked.HasField("item_ranks") else defaults.item_ranks,
-        )
-        if not Path(options.outdir).is_absolute():
-            raise ProtocolError(f"the output directory {options.outdir!r} is not absolute")
-        _check_ranks("record_ranks", options.record_ranks)
-        _check_ranks("item_ranks", options.item_ranks)
+        launch, options = hello.launch, complete_options(hello, self._defaults)
         run_id = launch.run_id or self._new_run_id()
         row = RunRow(
             0, run_id, launch.key, launch.project, launch.name or run_id, launch.ordinal,
@@ -263,10 +243,3 @@ def _identity(row: RunRow) -> tuple[str, str, str, int]:
     """What a Hello without a run id is looked up by. A run that was given no name is called by its id."""
     name = "" if row.name == row.run_id else row.name
     return row.launch_key, row.project, name, row.ordinal
-
-
-def _check_ranks(name: str, ranks: str) -> None:
-    try:
-        RankSet.parse(ranks)
-    except ValueError as error:
-        raise SettingsError(f"{name}: {error}") from error

@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import msgspec
-
-from tracker_daemon.ingest.client_options import BackendOptions
 from tracker_daemon.ingest.live_run import LiveRun
+from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.journal.rows import RUNNING, RunRow
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -27,18 +25,6 @@ class LiveStream(Protocol):
 
     def tell(self, text: str) -> None:
         """Have a sentence shown to the user."""
-
-
-class RunOptions(msgspec.Struct, frozen=True):
-    """A run's own settings, as its first rank gave them and the daemon completed them."""
-
-    backends: str
-    outdir: str
-    primary_rank: int
-    record_ranks: str
-    backend_options: BackendOptions = {}
-    environment: dict[str, str] = {}
-    item_ranks: str = ""
 
 
 @dataclass(slots=True, eq=False)

@@ -25,6 +25,7 @@ from tracker_daemon.aggregation.fold import RunFold, Settled
 from tracker_daemon.aggregation.item import Item
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.metric_rules import read_aggregates
 from tracker_daemon.selection import RankSet, ReporterRules
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -55,6 +56,7 @@ def rules(
     partial_after: float = 30,
     lagging_after: int = 3,
     items: str = "",
+    aggregates: str = "",
 ) -> Rules:
     return Rules(
         primary,
@@ -64,6 +66,7 @@ def rules(
         int(partial_after * SECOND),
         lagging_after,
         RankSet.parse(items),
+        read_aggregates(aggregates),
     )
 
 

@@ -21,7 +21,7 @@ from tracker_daemon.ingest import events, replay
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.recorder import Recorder, RecorderSettings, Submission
 from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import RunOptions
+from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.journal.store import Journal

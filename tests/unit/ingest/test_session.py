@@ -9,7 +9,7 @@ import pytest
 
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import RunOptions
+from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.ingest.session import BrokenStream, Session
 from tracker_daemon.journal.event import SEQUENCE_MAX
 from tracker_protocol import limits

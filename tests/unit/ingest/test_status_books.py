@@ -9,7 +9,7 @@ import pytest
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.ingest.recorder import Submission
 from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import RunOptions
+from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.journal.event import EventKind, Gap
 from tracker_daemon.status_document import DaemonStatus
 from tracker_daemon.status_report import read_facts, status_document

@@ -1,0 +1,264 @@
+"""Thinning: which values a backend gets that is slower than the run. Pure; decided by the records alone.
+
+Neither the clock nor how entries happen to be sliced decides, so that what is delivered again after a crash
+is thinned alike. Each *n*-th value is counted by column, over the whole run. The extremes of a window are
+the first, the last, the least and the greatest value of a column, and its first NaN, which is what a chart
+of that width shows. Windows are of the records' own time; one is decided once a later record, the run's end
+or THINNING_GROUP_BYTES_MAX has come, and its entries wait for that. (Records that carry different columns
+are thinned apart, so there may be more of them than four to a window.)
+
+Texts are never thinned. A step axis (``epoch``) stays wherever something else of its record stays.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker_daemon.aggregation.record import RecordBlock, TextCell
+from tracker_daemon.backends.base import EntryKind, OutboxEntry
+from tracker_daemon.metric_rules import MetricRules, Thinning
+from tracker_protocol.limits import THINNING_GROUP_BYTES_MAX
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ThinningRules:
+    """By column which values stay; ``axes`` are the columns that are axes of others."""
+
+    rules: MetricRules[Thinning]
+    axes: frozenset[str] = frozenset()
+
+    @property
+    def window_ns(self) -> int:
+        """The longest window of any rule; 0 where there is none."""
+        return max((thinning.window_ns for _, thinning in self.rules.rules), default=0)
+
+
+@dataclass(slots=True)
+class Thinned:
+    """What was left out so far, in ``records`` as a whole and in ``points``; ``counts``: values by column."""
+
+    records: int = 0
+    points: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def copy(self) -> Thinned:
+        """For the next delivery, which may fail."""
+        return replace(self, counts=dict(self.counts))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plan:
+    """For the columns of a block: each n-th (0: all) and the window in ns (0: none) of each, and the axes."""
+
+    every: NDArray[np.int64]
+    window_ns: NDArray[np.int64]
+    axis: Mask
+
+    @property
+    def thins(self) -> bool:
+        return bool(self.every.any() or self.window_ns.any())
+
+
+class Thinner:
+    """Thins one run for one backend."""
+
+    def __init__(self, rules: ThinningRules) -> None:
+        self._rules = rules
+        self._window_ns = rules.window_ns
+        self._plans: dict[tuple[str, ...], _Plan] = {}
+
+    def decided(self, entries: Sequence[OutboxEntry]) -> int:
+        """Of how many of the entries, which begin a group, it is decided what stays of them."""
+        if not self._window_ns:
+            return len(entries)
+        groups = _groups(entries, self._window_ns)
+        return groups[-1].stop if groups and groups[-1].closed else sum(len(group) for group in groups[:-1])
+
+    def thin(self, entries: Sequence[OutboxEntry], so_far: Thinned) -> list[OutboxEntry]:
+        """What stays of the entries; adds to ``so_far``."""
+        if not self._window_ns:
+            return self._thin_group(entries, so_far)
+        return [
+            entry
+            for group in _groups(entries, self._window_ns)
+            for entry in self._thin_group(entries[group.start : group.stop], so_far)
+        ]
+
+    def _thin_group(self, entries: Sequence[OutboxEntry], so_far: Thinned) -> list[OutboxEntry]:
+        blocks = {entry.number: block for entry in entries if (block := _block(entry)) is not None}
+        masks = self._masks(list(blocks.values()), so_far)
+        kept = []
+        for entry in entries:
+            block = blocks.get(entry.number)
+            mask = None if block is None else masks.get(id(block))
+            if block is None or mask is None:
+                kept.append(entry)
+                continue
+            smaller = _masked(block, mask)
+            so_far.records += len(block) - len(smaller)
+            so_far.points += int(_valid(block).sum() - mask.sum())
+            if len(smaller):
+                kept.append(replace(entry, payload=smaller.to_bytes()))
+        return kept
+
+    def _masks(self, blocks: Sequence[RecordBlock], so_far: Thinned) -> dict[int, Mask]:
+        """By block (its id), the values that stay; nothing for a block that stays whole."""
+        alike: defaultdict[tuple[str, ...], list[RecordBlock]] = defaultdict(list)
+        for block in blocks:
+            alike[block.columns].append(block)
+        masks: dict[int, Mask] = {}
+        for columns, same in alike.items():
+            plan = self._plan(columns)
+            if not plan.thins:
+                continue
+            valid = np.concatenate([_valid(block) for block in same])
+            values = np.concatenate([block.values for block in same])
+            times_ns = np.concatenate([block.times_ns for block in same])
+            kept = _kept(columns, plan, values, valid, times_ns, so_far)
+            ends = np.cumsum([len(block) for block in same])[:-1]
+            masks.update({id(block): part for block, part in zip(same, np.split(kept, ends), strict=True)})
+        return masks
+
+    def _plan(self, columns: tuple[str, ...]) -> _Plan:
+        plan = self._plans.get(columns)
+        if plan is None:
+            found = [self._rules.rules.of(column) or Thinning() for column in columns]
+            plan = self._plans[columns] = _Plan(
+                np.array([thinning.every for thinning in found], np.int64),
+                np.array([thinning.window_ns for thinning in found], np.int64),
+                np.array([column in self._rules.axes for column in columns], np.bool_),
+            )
+        return plan
+
+
+# ---- groups of entries ---------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Group:
+    """The entries from ``start`` to ``stop``; ``closed``: no further entry joins it."""
+
+    start: int
+    stop: int
+    window: int | None = None
+    weight_bytes: int = 0
+    closed: bool = False
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def _groups(entries: Sequence[OutboxEntry], window_ns: int) -> list[_Group]:
+    """The entries by the window in which each begins; time that goes back stays in the window it is in."""
+    groups: list[_Group] = []
+    for position, entry in enumerate(entries):
+        window = _window(entry, window_ns)
+        last = groups[-1] if groups else None
+        if last is not None and not last.closed:
+            last.closed = None not in (window, last.window) and (window or 0) > (last.window or 0)
+        if last is None or last.closed:
+            last = _Group(position, position)
+            groups.append(last)
+        last.stop = position + 1
+        last.window = window if last.window is None else last.window
+        # Other entries may be left out on the way here, and must not decide.
+        last.weight_bytes += len(entry.payload) if entry.kind is EntryKind.RECORDS else 0
+        last.closed = entry.kind is EntryKind.END or last.weight_bytes >= THINNING_GROUP_BYTES_MAX
+    return groups
+
+
+def _window(entry: OutboxEntry, window_ns: int) -> int | None:
+    block = _block(entry)
+    return None if block is None or not len(block) else int(block.times_ns[0]) // window_ns
+
+
+def _block(entry: OutboxEntry) -> RecordBlock | None:
+    """An entry's records; None where it holds none that can be read, which is the backend's to tell."""
+    if entry.kind is not EntryKind.RECORDS:
+        return None
+    try:
+        return RecordBlock.from_bytes(entry.payload)
+    except ValueError:
+        return None
+
+
+# ---- values --------------------------------------------------------------------------------------
+
+
+def _kept(
+    columns: tuple[str, ...],
+    plan: _Plan,
+    values: NDArray[np.float64],
+    valid: Mask,
+    times_ns: NDArray[np.int64],
+    so_far: Thinned,
+) -> Mask:
+    """Which of the values (rows, columns) stay."""
+    kept = valid.copy()
+    for column in np.flatnonzero(plan.every).tolist():
+        name, there = columns[column], valid[:, column]
+        before = so_far.counts.get(name, 0)
+        counted = before + np.cumsum(there) - 1
+        kept[:, column] = there & (counted % plan.every[column] == 0)
+        so_far.counts[name] = (before + int(there.sum())) % int(plan.every[column])
+    for window_ns in np.unique(plan.window_ns[plan.window_ns > 0]).tolist():
+        chosen = np.flatnonzero(plan.window_ns == window_ns)
+        kept[:, chosen] = _extremes(values[:, chosen], valid[:, chosen], times_ns // window_ns)
+    follows = plan.axis & ((plan.every > 0) | (plan.window_ns > 0))
+    if follows.any() and not plan.axis.all():
+        something: Mask = np.logical_or.reduce(kept[:, ~plan.axis], axis=1)
+        kept[:, follows] = valid[:, follows] & something[:, None]
+    return kept
+
+
+def _extremes(values: NDArray[np.float64], valid: Mask, windows: NDArray[np.int64]) -> Mask:
+    """Of each run of equal ``windows`` the first, last, least and greatest valid value, and the first NaN."""
+    kept = np.zeros_like(valid)
+    windows = np.maximum.accumulate(windows)
+    edges = [0, *(np.flatnonzero(np.diff(windows)) + 1).tolist(), len(windows)]
+    every_column = np.arange(values.shape[1])
+    for start, stop in pairwise(edges):
+        there, part = valid[start:stop], values[start:stop]
+        nan = np.isnan(part)
+        ordered = there & ~nan
+        for row in (
+            there.argmax(axis=0),
+            stop - start - 1 - there[::-1].argmax(axis=0),
+            np.where(ordered, part, np.inf).argmin(axis=0),
+            np.where(ordered, part, -np.inf).argmax(axis=0),
+            (there & nan).argmax(axis=0),
+        ):
+            kept[start + row, every_column] = True
+    return kept & valid
+
+
+def _valid(block: RecordBlock) -> Mask:
+    return np.ones(block.values.shape, np.bool_) if block.valid is None else block.valid
+
+
+def _masked(block: RecordBlock, mask: Mask) -> RecordBlock:
+    """The block with the values of ``mask`` alone, less the rows and columns in which nothing is left."""
+    rows: Mask = np.logical_or.reduce(mask, axis=1)
+    rows[[cell.row for cell in block.texts]] = True
+    columns: Mask = np.logical_or.reduce(mask, axis=0)
+    here = mask[rows][:, columns]
+    place = np.cumsum(rows) - 1
+    return RecordBlock(
+        block.first_ordinal,
+        block.attempt,
+        tuple(name for name, stays in zip(block.columns, columns.tolist(), strict=True) if stays),
+        block.steps[rows],
+        block.occurrences[rows],
+        block.times_ns[rows],
+        block.values[rows][:, columns],
+        None if here.all() else here,
+        tuple(TextCell(int(place[cell.row]), cell.column, cell.value) for cell in block.texts),
+    )

@@ -1,0 +1,40 @@
+"""How settings that go by metric are read: as texts, or as tables of the file (see ``metric_rules``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator
+
+from tracker_daemon.metric_rules import (
+    canonical,
+    read_aggregates,
+    read_step_axes,
+    read_summaries,
+    read_thinning,
+)
+
+
+def comma_separated(value: object) -> object:
+    """A list or a table of the file, or repeated flags, as the one text that a variable would hold."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={_joined(item)}" for key, item in value.items())
+    return value
+
+
+def _joined(value: object) -> str:
+    return "+".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _checked(read: Callable[[str], object]) -> Callable[[str], str]:
+    return lambda text: canonical(text, read)
+
+
+_Rules = Annotated[str, BeforeValidator(comma_separated)]
+Aggregates = Annotated[_Rules, AfterValidator(_checked(read_aggregates))]
+StepAxes = Annotated[_Rules, AfterValidator(_checked(read_step_axes))]
+Summaries = Annotated[_Rules, AfterValidator(_checked(read_summaries))]
+ThinningRules = Annotated[_Rules, AfterValidator(_checked(read_thinning))]
