@@ -32,9 +32,11 @@ class EntryKind(IntEnum):
     END = 3
     """The run's end: a JSON object ``{"status": "FINISHED" | "FAILED", "reason": str}``."""
     ITEM = 4
-    """An Item's bytes: a histogram, say, all of which stands in its document."""
+    """An Item's bytes: one all of which stands in its document."""
     FILES = 5
     """An Item's bytes: a table, an image or an artifact, whose contents are files."""
+    HISTOGRAMS = 6
+    """A HistogramRow's bytes."""
 
 
 FILES_LANE = ":files"

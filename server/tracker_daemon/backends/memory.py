@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from tracker_daemon.aggregation.histograms import HistogramRow
 from tracker_daemon.aggregation.item import Item
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
@@ -96,6 +97,9 @@ def _keep(run: MemoryRun, entry: OutboxEntry) -> None:
         return
     if entry.kind in {EntryKind.ITEM, EntryKind.FILES}:
         run.items.append(Item.from_bytes(entry.payload))
+        return
+    if entry.kind is EntryKind.HISTOGRAMS:
+        run.items.extend(HistogramRow.from_bytes(entry.payload).items())
         return
     document = json.loads(entry.payload)
     if entry.kind is EntryKind.CONFIG:

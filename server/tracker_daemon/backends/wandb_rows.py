@@ -3,7 +3,8 @@
 W&B drops a row whose ``_step`` is not above that of the row before it. So ``_step`` is the training
 step while that rises, and one more than the last ``_step`` otherwise: late records and repeated steps
 survive. It follows from the records' order alone, so a repeated delivery computes the same again. The
-training step stands in the column ``step``, which is the axis of all others.
+training step stands in the column ``step``, which is the axis of all others. Histograms have rows of
+their own.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+import numpy as np
+
+from tracker_daemon.aggregation.histograms import HistogramRow
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.wandb_log import LoggedRow
 
@@ -23,6 +28,11 @@ _TAKEN = {
     **{name: f"logged{name}" for name in ("_step", TIME_COLUMN, "_runtime", "_wandb")},
 }
 """Names that W&B or the axis has, and what a metric of that name is called instead."""
+
+
+class _Histogram(msgspec.Struct):
+    edges: list[float]
+    counts: list[float]
 
 
 def wandb_rows(block: RecordBlock, last_step: int) -> Iterator[LoggedRow]:
@@ -42,6 +52,28 @@ def wandb_rows(block: RecordBlock, last_step: int) -> Iterator[LoggedRow]:
         values[STEP_COLUMN] = step
         values[TIME_COLUMN] = time_ns / 1e9
         yield LoggedRow(last_step, values)
+
+
+def histogram_row(row: HistogramRow, last_step: int) -> LoggedRow:
+    """The row for ``row``; W&B's own spelling, so that it is read back from the SDK's log as it was written.
+
+    Raises:
+        ValueError: one of them is no histogram.
+    """
+    values: dict[str, Any] = {wandb_name(key): _histogram(text) for key, text in row.documents.items()}
+    values[STEP_COLUMN] = row.step
+    values[TIME_COLUMN] = row.time_ns / 1e9
+    return LoggedRow(max(row.step, last_step + 1), values)
+
+
+def _histogram(document: str) -> dict[str, Any]:
+    histogram = msgspec.json.decode(document, type=_Histogram)
+    edges, bins = histogram.edges, len(histogram.counts)
+    if len(edges) == 2:
+        edges = np.linspace(edges[0], edges[1], bins + 1).tolist()
+    if len(edges) != bins + 1:
+        raise ValueError(f"a histogram of {bins} bins has {len(edges)} edges")
+    return {"_type": "histogram", "values": histogram.counts, "bins": edges}
 
 
 def wandb_name(column: str) -> str:

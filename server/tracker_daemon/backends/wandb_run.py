@@ -38,11 +38,12 @@ from typing import Any
 import msgspec
 import structlog
 
+from tracker_daemon.aggregation.histograms import HistogramRow
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, RunStatus
 from tracker_daemon.backends.decoding import read_state
 from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
-from tracker_daemon.backends.wandb_rows import NO_STEP, wandb_rows
+from tracker_daemon.backends.wandb_rows import NO_STEP, histogram_row, wandb_rows
 from tracker_daemon.backends.wandb_segment import Segment, segments
 from tracker_daemon.backends.wandb_session import WandbSession
 from tracker_daemon.backends.wandb_settings import Mode, mode_of, wandb_id
@@ -69,8 +70,8 @@ class _End(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-_TAKEN = frozenset({EntryKind.RECORDS, EntryKind.CONFIG, EntryKind.END})
-_Change = RecordBlock | dict[str, Any] | _End
+_TAKEN = frozenset({EntryKind.RECORDS, EntryKind.HISTOGRAMS, EntryKind.CONFIG, EntryKind.END})
+_Change = RecordBlock | HistogramRow | dict[str, Any] | _End
 
 
 @dataclass
@@ -217,9 +218,14 @@ class WandbBackend(Backend):
         return max(last_step, state.last_step)
 
     def _apply(self, session: WandbSession, change: _Change, heartbeat: _Heartbeat) -> None:
-        if isinstance(change, RecordBlock):
+        if isinstance(change, (RecordBlock, HistogramRow)):
             last_step = self._state.last_step
-            for row in wandb_rows(change, last_step):
+            rows = (
+                wandb_rows(change, last_step)
+                if isinstance(change, RecordBlock)
+                else [histogram_row(change, last_step)]
+            )
+            for row in rows:
                 last_step = row.step
                 # What a delivery before a crash brought to the server is there; W&B would drop it too.
                 if row.step > session.last_remote_step:
@@ -298,6 +304,10 @@ def _change(entry: OutboxEntry) -> _Change:
     try:
         if entry.kind is EntryKind.RECORDS:
             return RecordBlock.from_bytes(entry.payload)
+        if entry.kind is EntryKind.HISTOGRAMS:
+            histograms = HistogramRow.from_bytes(entry.payload)
+            histogram_row(histograms, NO_STEP)
+            return histograms
         if entry.kind is EntryKind.END:
             return msgspec.json.decode(entry.payload, type=_End)
         config = json.loads(entry.payload)

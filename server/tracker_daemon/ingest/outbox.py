@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import filterfalse
+
 from tracker_daemon.aggregation.fold import Settled
+from tracker_daemon.aggregation.histograms import histogram_rows, is_histogram
 from tracker_daemon.backends.base import EntryKind
 from tracker_daemon.journal.store import Journal
 
@@ -17,7 +20,9 @@ def write_outbox(journal: Journal, run: int, settled: Settled) -> tuple[int, int
         number = journal.put_outbox(run, EntryKind.CONFIG, document.encode(), 0)
     for block in settled.blocks:
         number = journal.put_outbox(run, EntryKind.RECORDS, block.to_bytes(), len(block))
-    for item in settled.items:
+    for row in histogram_rows(settled.items):
+        number = journal.put_outbox(run, EntryKind.HISTOGRAMS, row.to_bytes(), 0)
+    for item in filterfalse(is_histogram, settled.items):
         kind = EntryKind.FILES if item.contents else EntryKind.ITEM
         number = journal.put_outbox(run, kind, item.to_bytes(), 0)
         if item.contents:

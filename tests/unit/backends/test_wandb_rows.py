@@ -1,11 +1,15 @@
 """W&B's own step: above that of the row before, the training step where that rises, the same on a repeat."""
 
+import json
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracker_daemon.aggregation.histograms import HistogramRow
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
-from tracker_daemon.backends.wandb_rows import NO_STEP, wandb_name, wandb_rows
+from tracker_daemon.backends.wandb_rows import NO_STEP, histogram_row, wandb_name, wandb_rows
 
 STEPS = st.lists(st.integers(-5, 30), max_size=30)
 
@@ -50,3 +54,43 @@ def test_a_metric_never_takes_a_name_that_wandb_or_the_axis_has():
     assert wandb_name("step") == "step/local"
     assert wandb_name("_step") == "logged_step"
     assert wandb_name("loss/mean") == "loss/mean"
+
+
+def histograms(**documents):
+    texts = {
+        key: document if isinstance(document, str) else json.dumps(document)
+        for key, document in documents.items()
+    }
+    return HistogramRow(1, 7, 2_000_000_000, texts)
+
+
+def test_a_histogram_is_spelled_as_wandb_spells_its_own():
+    wandb = pytest.importorskip("wandb")
+    counts, edges = np.histogram([1.0, 2.0, 2.0, 4.0], bins=3)
+    for given in (edges.tolist(), [edges[0], edges[-1]]):
+        row = histogram_row(histograms(h={"edges": given, "counts": counts.tolist()}), 3)
+        assert row.values["h"] == wandb.Histogram(np_histogram=(counts, edges)).to_json()
+
+
+def test_histograms_have_their_step_and_time_and_a_step_of_wandb_above_the_last():
+    row = histogram_row(histograms(step={"edges": [0, 1], "counts": [2]}), 9)
+    assert row.step == 10
+    assert row.values["step"] == 7
+    assert row.values["_timestamp"] == 2.0
+    assert "step/local" in row.values
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "[]",
+        "{",
+        "{}",
+        '{"edges": [0], "counts": [1]}',
+        '{"edges": [0, 1, 2], "counts": [1]}',
+        '{"edges": "x"}',
+    ],
+)
+def test_what_is_no_histogram_is_a_value_error(document):
+    with pytest.raises(ValueError):  # noqa: PT011 - what the backend takes for a poisoned entry
+        histogram_row(histograms(h=document), 0)

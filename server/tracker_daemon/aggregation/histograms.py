@@ -1,0 +1,57 @@
+"""Histograms that belong together, in one row: those that a rank logged at once, as a model's are.
+
+They would otherwise be hundreds of entries, and of rows at W&B, for one look at a model. A row is made
+of what one tick brought and then journalled, so that a delivery repeated after a crash finds the same rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+
+import msgspec
+
+from tracker_daemon.aggregation.item import Item
+
+KIND = "histogram"
+
+
+class HistogramRow(msgspec.Struct, frozen=True, array_like=True):
+    """Histograms of one call at one step; ``documents`` are texts of JSON objects, by their keys."""
+
+    attempt: int
+    step: int
+    time_ns: int
+    documents: dict[str, str]
+
+    def to_bytes(self) -> bytes:
+        """Encode for the outbox; :meth:`from_bytes` gives back an equal row."""
+        return msgspec.msgpack.encode(self)
+
+    @staticmethod
+    def from_bytes(payload: bytes) -> HistogramRow:
+        """Decode what :meth:`to_bytes` made; raises ValueError for anything else."""
+        return _decode(payload)
+
+    def items(self) -> Iterator[Item]:
+        """One item for each histogram."""
+        for key, document in self.documents.items():
+            yield Item(KIND, key, self.step, self.time_ns, document, attempt=self.attempt)
+
+
+_decode = msgspec.msgpack.Decoder(HistogramRow).decode
+
+
+def is_histogram(item: Item) -> bool:
+    """Whether an item is one that joins a row."""
+    return item.kind == KIND and not item.contents
+
+
+def histogram_rows(items: Iterable[Item]) -> Iterator[HistogramRow]:
+    """The histograms among ``items``, in rows, in their order."""
+    for (attempt, step, time_ns, _), alike in groupby(filter(is_histogram, items), _call):
+        yield HistogramRow(attempt, step, time_ns, {item.key: item.document for item in alike})
+
+
+def _call(item: Item) -> tuple[int, int, int, int]:
+    return item.attempt, item.step, item.time_ns, item.rank
