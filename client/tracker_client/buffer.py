@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
 from types import MappingProxyType
+from typing import Any
 
 from tracker_client.histogram import Histogram
-from tracker_client.values import Row
+from tracker_client.values import Row, Value
 
 ROW_BYTES = 350
 """Bytes of memory that a row takes beside its values (measured, CPython 3.10 to 3.13)."""
@@ -61,6 +62,25 @@ class HeavyRow:
     def points(self) -> int:
         """How many values it has."""
         return len(self.row)
+
+
+def weighed(found: Mapping[Any, Value | Histogram]) -> HeavyRow:
+    """A row of what a call logged, whatever it is."""
+    row: Row = {}
+    items: dict[Any, Histogram] = {}
+    deferred = False
+    weight = len(found)
+    for key, value in found.items():
+        if isinstance(value, Histogram):
+            items[key] = value
+            weight += len(value)
+            continue
+        row[key] = value
+        if isinstance(value, str):
+            weight += 4 * len(value) // VALUE_BYTES
+        elif not isinstance(value, (float, int)):
+            deferred = True
+    return HeavyRow(row, weight, deferred=deferred, items=items or NO_ITEMS)
 
 
 Entry = tuple[int | None, int, Row | HeavyRow, bool]

@@ -19,6 +19,9 @@ class Histogram:
     edges: Sequence[float]
     counts: Sequence[float]
 
+    def __len__(self) -> int:
+        return len(self.edges) + len(self.counts)
+
     def document(self) -> str:
         """As JSON."""
         return json.dumps(

@@ -19,7 +19,7 @@ from typing import Any
 
 from tracker_client.arguments import bounded_seconds, exit_code_for, step_number
 from tracker_client.attachment import Attachment
-from tracker_client.buffer import FAST_ROW_VALUES_MAX, VALUE_BYTES, HeavyRow, StagingBuffer
+from tracker_client.buffer import FAST_ROW_VALUES_MAX, StagingBuffer, weighed
 from tracker_client.configuration import read_configuration
 from tracker_client.embedded import EmbeddedEndpoint
 from tracker_client.errors import DaemonRefused, EndpointError
@@ -79,7 +79,8 @@ class RemoteTracker(Tracker):
         """Record ``metrics`` as they are now.
 
         Args:
-            metrics: names and values: numbers, texts, and arrays or tensors of one element.
+            metrics: names and values: numbers, texts, and arrays or tensors of one element; a
+                ``wandb.Histogram``; dicts of these, ``{"a": {"b": 1}}`` being ``a.b``.
             step: the training step; None counts on from the last one.
             commit: False keeps the row open for further calls with the same step.
         """
@@ -104,15 +105,8 @@ class RemoteTracker(Tracker):
     def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
         """The general path: snapshot each value, weigh the row exactly."""
         at = None if step is None else step_number(step)
-        row = snapshot(metrics, self._refusals)
-        deferred = False
-        weight = len(row)
-        for value in row.values():
-            if isinstance(value, str):
-                weight += 4 * len(value) // VALUE_BYTES
-            elif not isinstance(value, (float, int)):
-                deferred = True
-        self._rows.append((at, time_ns(), HeavyRow(row, weight, deferred=deferred), bool(commit)))
+        row = weighed(snapshot(metrics, self._refusals))
+        self._rows.append((at, time_ns(), row, bool(commit)))
         self._staging.make_room()
 
     def log_config(self, config: Any) -> None:

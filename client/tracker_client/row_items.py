@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tracker_client.histogram import KIND
+from typing import Any
+
+from tracker_client.histogram import KIND, Histogram
 from tracker_client.items import PlacedItem
 from tracker_client.refusals import Refusals
 from tracker_client.rows import LoggedRow
@@ -14,16 +16,23 @@ def items_of(row: LoggedRow, refusals: Refusals) -> list[PlacedItem]:
     placed = []
     for key, histogram in row.items.items():
         try:
-            size, document = len(key.encode()), histogram.document()
-        except (TypeError, ValueError) as error:  # a name without Unicode, counts that are no numbers
-            refusals.refuse(key, f"this histogram cannot be written as JSON ({error}); it is not recorded")
-            continue
-        if not 1 <= size <= limits.METRIC_NAME_MAX_BYTES:
-            refusals.refuse(key, f"a name has 1 to {limits.METRIC_NAME_MAX_BYTES} bytes, not {size}")
-        elif len(document) > limits.ITEM_DOCUMENT_MAX_BYTES:
-            most = limits.ITEM_DOCUMENT_MAX_BYTES
-            reason = f"this histogram has {len(document)} characters of JSON; {most} may be recorded"
-            refusals.refuse(key, reason)
+            document = _document(key, histogram)
+        except ValueError as error:
+            refusals.refuse(key, f"{error}; it is not recorded")
         else:
             placed.append(PlacedItem(KIND, key, row.step, row.automatic, row.time_ns, document, ()))
     return placed
+
+
+def _document(key: Any, histogram: Histogram) -> str:
+    """Raises ValueError, of which those of Unicode and JSON are kinds, with what is wrong."""
+    if not isinstance(key, str):
+        raise ValueError(f"a name is a text, not a {type(key).__name__}")  # noqa: TRY004 - as the others
+    size = len(key.encode())
+    if not 1 <= size <= limits.METRIC_NAME_MAX_BYTES:
+        raise ValueError(f"a name has 1 to {limits.METRIC_NAME_MAX_BYTES} bytes, not {size}")
+    document = histogram.document()
+    if len(document) > limits.ITEM_DOCUMENT_MAX_BYTES:
+        most = limits.ITEM_DOCUMENT_MAX_BYTES
+        raise ValueError(f"this histogram has {len(document)} characters of JSON, and {most} may be recorded")
+    return document

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Protocol
 
+from tracker_client.histogram import Histogram
+from tracker_client.nesting import flatten
 from tracker_client.refusals import Refusals
 from tracker_protocol import limits
 
@@ -39,13 +41,15 @@ Value = float | str | Deferred
 Row = dict[str, Value]
 
 
-def snapshot(metrics: Mapping[Any, Any], refusals: Refusals) -> dict[Any, Value]:
+def snapshot(metrics: Mapping[Any, Any], refusals: Refusals) -> dict[Any, Value | Histogram]:
     """Copy ``metrics``, with each value as it is now; what cannot be used is refused and left out.
+
+    Nested dicts are opened, see :mod:`tracker_client.nesting`.
 
     Raises nothing of its own; iterating over ``metrics`` may raise what that mapping raises.
     """
-    row: dict[Any, Value] = {}
-    for key, value in dict(metrics).items():
+    row: dict[Any, Value | Histogram] = {}
+    for key, value in flatten(metrics, refusals):
         if type(value) in PLAIN:
             row[key] = value
             continue
@@ -63,7 +67,7 @@ def snapshot(metrics: Mapping[Any, Any], refusals: Refusals) -> dict[Any, Value]
     return row
 
 
-def snapshot_value(value: Any) -> Value:
+def snapshot_value(value: Any) -> Value | Histogram:
     """One value as it is now.
 
     Raises:
@@ -76,7 +80,16 @@ def snapshot_value(value: Any) -> Value:
         return _from_numpy(value)
     if jax is not None and isinstance(value, getattr(jax, "Array", ())):
         return _from_jax(value, jax)
+    if type(value).__module__.startswith("wandb."):
+        return _from_wandb(value)
     return _from_python(value)
+
+
+def _from_wandb(value: Any) -> Histogram:
+    """What W&B's users wrap: a ``wandb.Histogram``, whose counts and edges are plain lists."""
+    if type(value).__name__ != "Histogram":
+        raise UnusableValue(f"a {_type_name(value)} is not recorded")
+    return Histogram(tuple(map(float, value.bins)), tuple(map(float, value.histogram)))
 
 
 def _array_types(numpy: Any) -> tuple[type, ...]:

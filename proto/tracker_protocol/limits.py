@@ -9,6 +9,8 @@ METRIC_NAME_MAX_BYTES = 512
 METRICS_PER_RUN_MAX = 100_000
 METRICS_PER_ROW_MAX = 16_384
 """More than this in one ``log()`` call would not fit one message."""
+METRICS_NESTED_DEPTH_MAX = 16
+"""How deep dicts of metrics may be nested; one that holds itself has no end."""
 TEXT_VALUE_MAX_CHARACTERS = 4_096
 CONFIG_MAX_BYTES = 192 * 1024
 CONFIG_ARRAY_VALUES_MAX = 1_000

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from tracker_client.arguments import step_number
 from tracker_client.backend import TrackerBackend
+from tracker_client.buffer import weighed
 from tracker_client.refusals import Refusals
 from tracker_client.rows import RowAssembler
 from tracker_client.tracker import exit_code_so_far
@@ -68,7 +69,10 @@ class Delivery:
         if at is not None and abs(at) > limits.STEP_MAX:
             self.refusals.refuse("step", f"a step lies beyond ±{limits.STEP_MAX}", values=len(metrics))
             return
-        call = (at, time_ns(), snapshot(metrics, self.refusals), bool(commit))
+        taken = weighed(snapshot(metrics, self.refusals))
+        for key in taken.items:
+            self.refusals.refuse(key, f"the {self._name} backend has no place for a histogram")
+        call = (at, time_ns(), taken, bool(commit))
         if not self._takes("log()"):
             return
         with self._lock:

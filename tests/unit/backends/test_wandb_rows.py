@@ -67,8 +67,8 @@ def histograms(**documents):
 def test_a_histogram_is_spelled_as_wandb_spells_its_own():
     wandb = pytest.importorskip("wandb")
     counts, edges = np.histogram([1.0, 2.0, 2.0, 4.0], bins=3)
-    for given in (edges.tolist(), [edges[0], edges[-1]]):
-        row = histogram_row(histograms(h={"edges": given, "counts": counts.tolist()}), 3)
+    for spelled in (edges.tolist(), [edges[0], edges[-1]]):
+        row = histogram_row(histograms(h={"edges": spelled, "counts": counts.tolist()}), 3)
         assert row.values["h"] == wandb.Histogram(np_histogram=(counts, edges)).to_json()
 
 

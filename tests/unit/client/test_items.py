@@ -104,3 +104,34 @@ def test_what_is_given_up_makes_room():
     assert not queue.announce(draft)
     queue.give_up(draft)
     assert queue.announce(draft)
+
+
+class Histogram:
+    """As W&B's own, told by the names of its class and module."""
+
+    __module__ = "wandb.sdk.data_types.histogram"
+
+    def __init__(self, counts, edges):
+        self.histogram, self.bins = counts, edges
+
+
+def test_a_histogram_that_is_logged_is_an_item_at_the_step_of_its_row(daemon, connect):
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0, "h": Histogram([1, 2], [0, 1, 2])}, step=4, commit=False)
+    tracker.log({"b": {"h": Histogram([3], [0, 1])}, "x": 5.0})
+    tracker.log(
+        {
+            "h": Histogram([float("nan")], [0, 1]),
+            "": Histogram([1], [0, 1]),
+            3: Histogram([1], [0, 1]),
+            "t": "text",
+        },
+        step=5,
+    )
+    tracker.finish()
+    assert [(item.kind, item.key, item.step) for item in daemon.stream.items] == [
+        ("histogram", "h", 4), ("histogram", "b.h", 4),
+    ]  # fmt: skip
+    assert json.loads(daemon.stream.items[0].document) == {"edges": [0.0, 1.0, 2.0], "counts": [1.0, 2.0]}
+    assert {(point.name, point.step) for point in daemon.points} == {("loss", 4), ("x", 4), ("t", 5)}
+    assert tracker.status().refused_values == 3

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracker_client.histogram import Histogram
 from tracker_client.refusals import Refusals
 from tracker_client.values import UnusableValue, snapshot, snapshot_value
 from tracker_protocol import limits
@@ -209,3 +210,33 @@ def test_every_value_is_either_taken_or_counted(metrics):
     row = snapshot(metrics, refusals)
     assert len(row) + refusals.count == len(metrics)
     assert all(isinstance(value, (float, int, str)) for value in row.values())
+
+
+def test_nested_dicts_are_opened_with_dots_and_numbers_may_be_names_within():
+    nested = {"eval": {"loss": 1.0, "by_class": {0: 0.5, 1: np.float32(0.25)}}, "x": 2}
+    assert snapshot(nested, Refusals()) == {
+        "eval.loss": 1.0, "eval.by_class.0": 0.5, "eval.by_class.1": 0.25, "x": 2,
+    }  # fmt: skip
+
+
+def test_what_a_nested_dict_has_no_name_or_value_for_is_counted(caplog):
+    endless = {"a": 1.0}
+    endless["again"] = endless
+    refusals = Refusals()
+    row = snapshot({"e": {}, "t": {(1,): 2}, "n": {"bad": None}, 3: {"a": 1}}, refusals)
+    assert row == {}
+    assert refusals.count == 4
+    deep = snapshot({"endless": endless}, refusals)
+    assert len(deep) == limits.METRICS_NESTED_DEPTH_MAX
+    assert deep["endless.again.a"] == 1.0
+    assert refusals.count == 5
+    assert "16 deep" in caplog.text
+
+
+def test_a_histogram_of_wandb_is_taken_without_importing_wandb():
+    wandb = pytest.importorskip("wandb")
+    counts, edges = np.histogram([1.0, 2.0, 2.0], bins=2)
+    histogram = snapshot_value(wandb.Histogram(np_histogram=(counts, edges)))
+    assert histogram == Histogram((1.0, 1.5, 2.0), (1.0, 2.0))
+    with pytest.raises(UnusableValue, match="Html"):
+        snapshot_value(wandb.Html("<p>"))

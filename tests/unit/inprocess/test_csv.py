@@ -131,11 +131,18 @@ def test_only_rank_0_writes(tmp_path):
 def test_what_is_no_number_and_no_name_is_left_out_and_the_rest_of_the_row_recorded(tmp_path, caplog):
     backend = CSVBackend(tmp_path)
     for _ in range(2):
-        backend.log({"x": 1, "list": [1, 2], 3: 4, "huge": 10**400, "": 5, "n" * 600: 6, "nested": {"a": 1}})
+        backend.log({"x": 1, "list": [1, 2], 3: 4, "huge": 10**400, "": 5, "n" * 600: 6, "nested": {}})
     backend.finish()
     assert rows(tmp_path) == [{"step": "0", "x": "1.0"}, {"step": "1", "x": "1.0"}]
     for named in ("list", "3", "huge", "nested", "600"):
         assert sum(named in message for message in caplog.messages) == 1
+
+
+def test_nested_dicts_are_recorded_by_their_dotted_names(tmp_path):
+    backend = CSVBackend(tmp_path)
+    backend.log({"eval": {"loss": 1, "by_class": {0: 2}}})
+    backend.finish()
+    assert rows(tmp_path) == [{"step": "0", "eval.loss": "1.0", "eval.by_class.0": "2.0"}]
 
 
 def test_a_directory_that_cannot_be_written_is_an_error_that_says_so(tmp_path):
