@@ -27,6 +27,11 @@ assert_type(setup_tracker(), Tracker)
 assert_type(tracker.log({"loss": 0.1}), None)
 assert_type(tracker.log({"loss": 0.1, "phase": "warm-up"}, step=3, commit=False), None)
 assert_type(tracker.log_config({"lr": 0.2}), None)
+assert_type(tracker.log({"eval": {"loss": 0.1}}), None)
+assert_type(tracker.watch(object(), log="all", log_freq=10), None)
+assert_type(tracker.watch(object(), log=None), None)
+assert_type(tracker.unwatch(), None)
+assert_type(tracker.unwatch(object()), None)
 assert_type(tracker.finish(exit_code=1, wait="delivered", timeout=5.0), None)
 assert_type(tracker.run_id, str | None)
 assert_type(tracker.attempt, int | None)
@@ -72,4 +77,5 @@ CSVBackend(rank="0")  # type: ignore[arg-type]
 Unfinished()  # type: ignore[abstract]
 register_backend("printing", int)  # type: ignore[arg-type]
 setup_tracker(backends=3)  # type: ignore[arg-type]
+tracker.watch(object(), log_freq="often")  # type: ignore[arg-type]
 tracker.log("loss")  # type: ignore[arg-type]
