@@ -124,6 +124,8 @@ CHILD_DELIVER_DEADLINE_S = 120.0
 CHILD_CLOSE_DEADLINE_S = 20.0
 CHILD_SIGN_OF_LIFE_S = 5.0
 """A delivery that takes longer commits meanwhile, which also tells that it goes on."""
+CHILD_FILE_DEADLINE_S = 24 * 3600.0
+"""What one item's files may take to upload, as long as the SDK's own requests are answered."""
 CHILD_DIES_S = 5.0
 """How long the end of a killed process is waited for, before its successor waits for its lock."""
 CHILD_LOCK_WAIT_S = 20.0

@@ -64,13 +64,11 @@ def files_of(item: Item, number: int, contents: Path, layout: Layout) -> Iterato
         yield ItemFile(path, data=lambda: table_csv(*read_table(content_path(contents, content.sha256))))
     elif item.kind == "image":
         content = item.contents[0]
-        name = f"{safe_name(item.key)}.{item.step}.{number}"
-        yield ItemFile(
-            PurePosixPath(layout.images) / f"{name}{PurePosixPath(content.path).suffix}", content=content
-        )
+        images, name = PurePosixPath(layout.images), f"{safe_name(item.key)}.{item.step}.{number}"
+        yield ItemFile(images / f"{name}{PurePosixPath(content.path).suffix}", content=content)
         caption = document_of(item).get("caption")
         if caption:
-            yield ItemFile(PurePosixPath(layout.images) / f"{name}.txt", data=str(caption).encode)
+            yield ItemFile(images / f"{name}.txt", data=str(caption).encode)
     elif item.kind == "artifact":
         directory = PurePosixPath(layout.artifacts) / safe_name(item.key)
         for content in item.contents:
@@ -93,7 +91,7 @@ def read_table(path: Path) -> tuple[list[str], list[list[Any]]]:
         table = json.loads(path.read_bytes())
         return list(table["columns"]), list(table["data"])
     except FileNotFoundError as error:
-        raise _missing(path) from error
+        raise missing_content(path) from error
     except (ValueError, KeyError, TypeError) as error:
         raise PoisonEntry(f"{path} holds no table: {error!r}") from error
 
@@ -128,12 +126,13 @@ class FileItems:
             if file.content is not None:
                 content = content_path(self._contents, file.content.sha256)
                 if not content.exists():
-                    raise _missing(content)
+                    raise missing_content(content)
                 place_copy(content, target)
             elif file.data is not None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 replace_file(target, file.data())
 
 
-def _missing(path: Path) -> PoisonEntry:
+def missing_content(path: Path) -> PoisonEntry:
+    """The error for a content that the store does not hold (any more)."""
     return PoisonEntry(f"the content {path.name} is not in the daemon's store; log it again")

@@ -1,4 +1,4 @@
-"""The MLflow backend in its own process: what the daemon runs."""
+"""The MLflow backend in its own processes, one for each lane: what the daemon runs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,34 @@ from typing import ClassVar
 from tracker_daemon.backends.child import ChildBackend
 from tracker_protocol import limits
 
+SETTINGS: Mapping[str, str] = {
+    # Delivery retries; MLflow's own seven tries take longer than a call may.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": str(limits.MLFLOW_REQUEST_TIMEOUT_S),
+    # A redirected request would take the X-Api-Key header along to wherever it is sent.
+    "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class MlflowItemsChildBackend(ChildBackend):
+    """Runs :class:`~tracker_daemon.backends.mlflow_items.MlflowItemsBackend` in another."""
+
+    name: ClassVar[str] = "mlflow"
+    target: ClassVar[str] = "tracker_daemon.backends.mlflow_items:MlflowItemsBackend"
+    separate_files: ClassVar[bool] = True
+    settings: ClassVar[Mapping[str, str]] = SETTINGS
+
 
 class MlflowChildBackend(ChildBackend):
     """Runs :class:`~tracker_daemon.backends.mlflow_run.MlflowBackend` in a child process."""
 
     name: ClassVar[str] = "mlflow"
     target: ClassVar[str] = "tracker_daemon.backends.mlflow_run:MlflowBackend"
-    settings: ClassVar[Mapping[str, str]] = {
-        # Delivery retries; MLflow's own seven tries take longer than a call may.
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(limits.MLFLOW_REQUEST_TIMEOUT_S),
-        # A redirected request would take the X-Api-Key header along to wherever it is sent.
-        "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GIT_PYTHON_REFRESH": "quiet",
-    }
+    separate_files: ClassVar[bool] = True
+    settings: ClassVar[Mapping[str, str]] = SETTINGS
+
+    def files_backend(self) -> MlflowItemsChildBackend:
+        """A process of its own for files, so that a long upload delays no metric."""
+        return MlflowItemsChildBackend()

@@ -57,6 +57,26 @@ def begun_run(connection: MlflowConnection, run: RunDescription) -> Run:
     return connection.call(lambda client: client.create_run(experiment_id, tags=tags, run_name=run_name(run)))
 
 
+def existing_run(connection: MlflowConnection, run: RunDescription) -> Run | None:
+    """The MLflow run that :func:`begun_run` has found or created; None where it has not yet.
+
+    Raises:
+        BackendRefused: it is deleted, or may not be used.
+        BackendUnavailable: the store cannot be asked now.
+    """
+    if asked := run.options.get("run_id"):
+        found = connection.call(lambda client: client.get_run(str(asked)))
+    elif asked := run.options.get("experiment_id"):
+        found = _with_uid(connection, str(asked), uid_of(run.run_id))
+    else:
+        name = experiment_name(run.options.get("experiment_name"), run.project)
+        experiment = connection.call(lambda client: client.get_experiment_by_name(name))
+        found = experiment and _with_uid(connection, experiment.experiment_id, uid_of(run.run_id))
+    if found is not None:
+        check_active(found, connection)
+    return found
+
+
 def uid_of(run_id: str) -> str:
     """The run's id as a tag that can be searched for: a search has no way to quote every character."""
     if _QUOTABLE.fullmatch(run_id):

@@ -1,0 +1,117 @@
+"""The MLflow backend's lane for files: tables, images and artifacts as artifacts of the MLflow run.
+
+    tables/<key>.csv · images/<key>.<step>.<n>.<type> · <label>/<path>
+
+It writes to the run that the other lane has begun, and keeps no state: an artifact that is uploaded again
+takes its own place. MLflow takes artifacts of a run that has ended, so neither lane waits for the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.content_files import content_path
+from tracker_daemon.backends.item_files import Layout, files_of, missing_content, read_item
+from tracker_daemon.backends.mlflow_connection import MlflowConnection, StoreAddress
+from tracker_daemon.backends.mlflow_find import existing_run
+from tracker_daemon.errors import BackendUnavailable
+from tracker_protocol import limits
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+LAYOUT = Layout(tables="tables", images="images", artifacts="")
+
+
+class MlflowItemsBackend(Backend):
+    """Uploads a run's files. ``environ`` is the process's own by default, as for the other lane."""
+
+    name: ClassVar[str] = "mlflow"
+    separate_files: ClassVar[bool] = True
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._connection: MlflowConnection | None = None
+        self._run: Run | None = None
+        self._contents = Path()
+
+    def open(self, run: RunDescription, state: bytes | None) -> None:  # noqa: ARG002 - it has none
+        """Find the MLflow run; see :class:`Backend`."""
+        connection = MlflowConnection(StoreAddress.of(self._environ, run.outdir), self._environ)
+        found = existing_run(connection, run)
+        if found is None:
+            raise BackendUnavailable(f"run {run.run_id} is not begun in {connection.address.shown} yet")
+        self._connection, self._run, self._contents = connection, found, run.contents
+
+    def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:
+        """Upload the files of ``entries``; see :class:`Backend`."""
+        for entry in entries:
+            if entry.kind is EntryKind.FILES:
+                with _signs_of_life(commit):
+                    self._upload(entry)
+        return b""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection = self._run = None
+
+    def location(self) -> str | None:
+        """Where the artifacts go."""
+        return None if self._run is None else str(self._run.info.artifact_uri)
+
+    def _upload(self, entry: OutboxEntry) -> None:
+        if self._connection is None or self._run is None:
+            raise BackendUnavailable("the MLflow backend is not open; open it with the last committed state")
+        with tempfile.TemporaryDirectory(prefix="tracker-") as directory:
+            staged = Path(directory)
+            if _stage(entry, self._contents, staged):
+                self._connection.move_artifacts(
+                    self._run.info.artifact_uri, lambda repository: repository.log_artifacts(directory)
+                )
+
+
+def _stage(entry: OutboxEntry, contents: Path, directory: Path) -> bool:
+    """Lay out an item's files in ``directory``, contents as links; whether there are any."""
+    staged = False
+    for file in files_of(read_item(entry), entry.number, contents, LAYOUT):
+        target = directory / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if file.content is not None:
+            content = content_path(contents, file.content.sha256)
+            if not content.exists():
+                raise missing_content(content)
+            target.symlink_to(content)
+        elif file.data is not None:
+            target.write_bytes(file.data())
+        staged = True
+    return staged
+
+
+@contextlib.contextmanager
+def _signs_of_life(commit: Commit) -> Iterator[None]:
+    """Commit now and then meanwhile, so that nobody takes a long upload for a process that hangs.
+
+    MLflow bounds each of its requests; what goes on for longer than a day is not believed.
+    """
+    done = threading.Event()
+    until = time.monotonic() + limits.CHILD_FILE_DEADLINE_S
+
+    def beat() -> None:
+        while not done.wait(limits.CHILD_SIGN_OF_LIFE_S) and time.monotonic() < until:
+            commit(b"")
+
+    beating = threading.Thread(target=beat, name="signs-of-life", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        done.set()
+        beating.join()  # the pipe is its own until it has its answer
