@@ -28,6 +28,7 @@ from typing import Any
 
 from tracker_client.histogram import Histogram
 from tracker_client.values import Row, Value
+from tracker_client.wandb_values import MediaValue
 
 ROW_BYTES = 350
 """Bytes of memory that a row takes beside its values (measured, CPython 3.10 to 3.13)."""
@@ -64,8 +65,8 @@ class HeavyRow:
         return len(self.row)
 
 
-def weighed(found: Mapping[Any, Value | Histogram]) -> HeavyRow:
-    """A row of what a call logged, whatever it is."""
+def weighed(found: Mapping[Any, Value | Histogram | MediaValue]) -> HeavyRow:
+    """A row of what a call logged; images and tables go another way."""
     row: Row = {}
     items: dict[Any, Histogram] = {}
     deferred = False
@@ -74,6 +75,8 @@ def weighed(found: Mapping[Any, Value | Histogram]) -> HeavyRow:
         if isinstance(value, Histogram):
             items[key] = value
             weight += len(value)
+            continue
+        if isinstance(value, MediaValue):
             continue
         row[key] = value
         if isinstance(value, str):

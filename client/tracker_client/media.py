@@ -22,6 +22,7 @@ from tracker_client.refusals import Refusals
 from tracker_client.sources import Encoded, Source, SourceUnusable
 from tracker_client.tables import make_table
 from tracker_client.uploads import Upload, Uploads
+from tracker_client.wandb_values import ImageValue, MediaValue
 from tracker_protocol import limits
 
 T = TypeVar("T")
@@ -78,6 +79,13 @@ class Media:
         self._submit(
             _draft("image", name, step, {"caption": text}), lambda: iter([source]), content.held_bytes
         )
+
+    def value(self, key: str, value: MediaValue, step: int | None) -> None:
+        """Log what was a value of ``log()``; without a step, it has that of the call's row."""
+        if isinstance(value, ImageValue):
+            self.image(key, value.path, value.caption, step)
+        else:
+            self.table(key, value.columns, value.rows, step)
 
     def artifacts(self, artifacts: Mapping[str, Any], step: Any = None) -> None:
         """Log files and directories by label."""

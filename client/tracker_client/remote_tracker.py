@@ -32,6 +32,7 @@ from tracker_client.settings import ClientSettings
 from tracker_client.status import TrackerStatus
 from tracker_client.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker, exit_code_so_far
 from tracker_client.values import PLAIN, snapshot
+from tracker_client.wandb_values import MediaValue
 from tracker_client.watch import Watches
 
 JOIN_GRACE_S = 2.0
@@ -80,7 +81,7 @@ class RemoteTracker(Tracker):
 
         Args:
             metrics: names and values: numbers, texts, and arrays or tensors of one element; a
-                ``wandb.Histogram``; dicts of these, ``{"a": {"b": 1}}`` being ``a.b``.
+                ``wandb.Histogram``, ``Image`` or ``Table``; dicts of these: ``{"a": {"b": 1}}`` is ``a.b``.
             step: the training step; None counts on from the last one.
             commit: False keeps the row open for further calls with the same step.
         """
@@ -105,9 +106,12 @@ class RemoteTracker(Tracker):
     def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
         """The general path: snapshot each value, weigh the row exactly."""
         at = None if step is None else step_number(step)
-        row = weighed(snapshot(metrics, self._refusals))
-        self._rows.append((at, time_ns(), row, bool(commit)))
+        found = snapshot(metrics, self._refusals)
+        media = {key: value for key, value in found.items() if isinstance(value, MediaValue)}
+        self._rows.append((at, time_ns(), weighed(found), bool(commit)))
         self._staging.make_room()
+        for key, value in media.items():
+            self._media.value(key, value, at)
 
     def log_config(self, config: Any) -> None:
         """Merge ``config`` into the run's configuration; see :mod:`tracker_client.configuration`."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from tracker_client.histogram import Histogram
 from tracker_client.nesting import flatten
 from tracker_client.refusals import Refusals
+from tracker_client.wandb_values import MediaValue, from_wandb, is_of_wandb
 from tracker_protocol import limits
 
 PLAIN: frozenset[type] = frozenset((float, int, bool))
@@ -41,14 +42,14 @@ Value = float | str | Deferred
 Row = dict[str, Value]
 
 
-def snapshot(metrics: Mapping[Any, Any], refusals: Refusals) -> dict[Any, Value | Histogram]:
+def snapshot(metrics: Mapping[Any, Any], refusals: Refusals) -> dict[Any, Value | Histogram | MediaValue]:
     """Copy ``metrics``, with each value as it is now; what cannot be used is refused and left out.
 
     Nested dicts are opened, see :mod:`tracker_client.nesting`.
 
     Raises nothing of its own; iterating over ``metrics`` may raise what that mapping raises.
     """
-    row: dict[Any, Value | Histogram] = {}
+    row: dict[Any, Value | Histogram | MediaValue] = {}
     for key, value in flatten(metrics, refusals):
         if type(value) in PLAIN:
             row[key] = value
@@ -67,7 +68,7 @@ def snapshot(metrics: Mapping[Any, Any], refusals: Refusals) -> dict[Any, Value 
     return row
 
 
-def snapshot_value(value: Any) -> Value | Histogram:
+def snapshot_value(value: Any) -> Value | Histogram | MediaValue:
     """One value as it is now.
 
     Raises:
@@ -80,16 +81,16 @@ def snapshot_value(value: Any) -> Value | Histogram:
         return _from_numpy(value)
     if jax is not None and isinstance(value, getattr(jax, "Array", ())):
         return _from_jax(value, jax)
-    if type(value).__module__.startswith("wandb."):
+    if is_of_wandb(value):
         return _from_wandb(value)
     return _from_python(value)
 
 
-def _from_wandb(value: Any) -> Histogram:
-    """What W&B's users wrap: a ``wandb.Histogram``, whose counts and edges are plain lists."""
-    if type(value).__name__ != "Histogram":
-        raise UnusableValue(f"a {_type_name(value)} is not recorded")
-    return Histogram(tuple(map(float, value.bins)), tuple(map(float, value.histogram)))
+def _from_wandb(value: Any) -> Histogram | MediaValue:
+    taken = from_wandb(value)
+    if taken is None:
+        raise UnusableValue(f"a {_type_name(value)} is not recorded; log an Image, a Table or a Histogram")
+    return taken
 
 
 def _array_types(numpy: Any) -> tuple[type, ...]:

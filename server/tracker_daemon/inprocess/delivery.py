@@ -69,9 +69,10 @@ class Delivery:
         if at is not None and abs(at) > limits.STEP_MAX:
             self.refusals.refuse("step", f"a step lies beyond ±{limits.STEP_MAX}", values=len(metrics))
             return
-        taken = weighed(snapshot(metrics, self.refusals))
-        for key in taken.items:
-            self.refusals.refuse(key, f"the {self._name} backend has no place for a histogram")
+        found = snapshot(metrics, self.refusals)
+        taken = weighed(found)
+        for key in found.keys() - taken.row.keys():
+            self.refusals.refuse(key, f"a {self._name} backend in this process takes numbers and texts only")
         call = (at, time_ns(), taken, bool(commit))
         if not self._takes("log()"):
             return

@@ -3,6 +3,7 @@
 import decimal
 import fractions
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from tracker_client.histogram import Histogram
 from tracker_client.refusals import Refusals
 from tracker_client.values import UnusableValue, snapshot, snapshot_value
+from tracker_client.wandb_values import TableValue
 from tracker_protocol import limits
 
 np = pytest.importorskip("numpy")
@@ -240,3 +242,15 @@ def test_a_histogram_of_wandb_is_taken_without_importing_wandb():
     assert histogram == Histogram((1.0, 1.5, 2.0), (1.0, 2.0))
     with pytest.raises(UnusableValue, match="Html"):
         snapshot_value(wandb.Html("<p>"))
+
+
+def test_an_image_and_a_table_of_wandb_are_taken_as_the_file_and_the_rows_they_hold():
+    wandb = pytest.importorskip("wandb")
+    pytest.importorskip("PIL")
+    image = snapshot_value(wandb.Image(np.zeros((2, 3, 3), np.uint8), caption="black"))
+    assert image.caption == "black"
+    assert Path(image.path).read_bytes().startswith(b"\x89PNG")
+    table = wandb.Table(columns=["a", "b"], data=[[1, "x"]])
+    taken = snapshot_value(table)
+    table.add_data(2, "y")
+    assert taken == TableValue(["a", "b"], [[1, "x"]])
