@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("mlflow")
+pytest.importorskip("torch")
 pytest.importorskip("wandb")
 from mlflow import MlflowClient
 
@@ -37,6 +38,13 @@ tracker.log_config({"late": True})
 ALONE = """
 import wandb
 tracker.log({"picture": wandb.Histogram([1, 2, 3]), "nested": {"deep": 1.5}})
+import torch
+model = torch.nn.Linear(2, 1)
+tracker.watch(model, log="all", log_freq=1)
+model(torch.ones(1, 2)).sum().backward()
+tracker.log({"watched": 1.0})
+tracker.unwatch(model)
+model(torch.ones(1, 2)).sum().backward()
 assert wandb.run is tracker.wandb_run
 tracker.wandb_run.summary["best"] = 0.2
 assert tracker.get_backend("wandb").run is tracker.wandb_run
@@ -89,9 +97,10 @@ def alone(tmp_path_factory):
 def test_the_csv_file_is_the_seeds(alone):
     outdir, _, _ = alone
     written = rows(outdir)
-    assert [row["step"] for row in written] == ["0", "1", "2", "3", "4", "5"]
+    assert [row["step"] for row in written] == ["0", "1", "2", "3", "4", "5", "6", "7"]
     assert [float(row["loss"]) for row in written[:5]] == [1.0 / (step + 1) for step in range(5)]
     assert written[5] == {"step": "5", "epoch": "1.0", "accuracy": "0.5"}
+    assert written[6] == {"step": "6", "nested.deep": "1.5"}
     config = json.loads((outdir / "config.json").read_text())
     assert config == {"lr": 0.1, "net": {"width": 3}, "late": True}
 
@@ -122,10 +131,13 @@ def test_the_wandb_run_is_the_real_one_and_takes_wandbs_own_objects(alone):
     (path,) = outdir.glob(f"wandb/offline-run-*/run-{told['wandb']}.wandb")
     logged = list(WandbLog(path).read())
     steps = [row for row in logged if isinstance(row, LoggedRow)]
-    assert [(row.step, row.values["step"]) for row in steps] == [(step, step) for step in range(7)]
+    assert [(row.step, row.values["step"]) for row in steps] == [(step, step) for step in range(8)]
     assert [row.values["loss"] for row in steps[:5]] == [1.0 / (step + 1) for step in range(5)]
     assert steps[6].values["picture"]["_type"] == "histogram"
     assert steps[6].values["nested"] == {"deep": 1.5}
+    assert steps[7].values["watched"] == 1.0
+    assert steps[7].values["gradients/weight"]["_type"] == "histogram"
+    assert steps[7].values["parameters/bias"]["_type"] == "histogram"
     configs = {
         name: value for one in logged if isinstance(one, LoggedConfig) for name, value in one.values.items()
     }

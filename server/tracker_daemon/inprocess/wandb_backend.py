@@ -99,6 +99,16 @@ class WandbBackend(TrackerBackend):
         if self._is_here():
             self.run.config.update(plain_configuration(config, self._refusals), allow_val_change=True)
 
+    def watch(self, model: Any, **kwargs: Any) -> None:
+        """As W&B's own ``watch``: its histograms join the next call's row; raises what the SDK raises."""
+        if self._is_here():
+            self.run.watch(model, **kwargs)
+
+    def unwatch(self, model: Any = None) -> None:
+        """As W&B's own ``unwatch``."""
+        if self._is_here():
+            self.run.unwatch(model)
+
     def finish(self) -> None:
         """End the run as finished, when all of it is uploaded."""
         self.finish_with(0)
