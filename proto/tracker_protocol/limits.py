@@ -161,6 +161,8 @@ WANDB_TROUBLE_AFTER_S = 5.0
 """An upload that was tried again for this long without success is shown."""
 WANDB_CORE_ENDS_S = 10.0
 WANDB_ID_KEPT_CHARACTERS = 51
+PUBLIC_CLASS_TRIES_MAX = 5
+"""How often a registered class is called with a row that it raises for, before the row is set aside."""
 SCRIPT_SLICE_BYTES = 256 * 1024
 """How much of the outbox a class of the script is sent before it has acknowledged it."""
 SCRIPT_PART_BYTES = 128 * 1024

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from tracker_daemon.announcement import Announcement
+from tracker_daemon.backend_news import tell_of_backends
 from tracker_daemon.backends.registry import files_lanes
 from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.backends.script_class import ScriptLinks
@@ -28,7 +29,6 @@ from tracker_daemon.content_care import ContentCare
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
-from tracker_daemon.handle_desk import tell_handles
 from tracker_daemon.idle import IdleWatch
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.claims import Claims
@@ -44,7 +44,7 @@ from tracker_daemon.journal.store import Journal
 from tracker_daemon.launch_outcome import LaunchOutcome
 from tracker_daemon.part_settings import default_options, recorder_settings, rules
 from tracker_daemon.run_delivery import RunDelivery
-from tracker_daemon.script_side import ScriptSide, warn_of_unusable
+from tracker_daemon.script_side import ScriptSide, warn_of_unknown
 from tracker_daemon.service_manager import ServiceManager
 from tracker_daemon.settings import Settings
 from tracker_daemon.status_document import LAST_STATUS_FILE, DaemonStatus, StatusDocument
@@ -252,7 +252,8 @@ class Daemon:
         self._sessions.add(session)
         self._script_side.attach(session, fed)
         if admission.new_stream and stream.rank == run.options.primary_rank:
-            warn_of_unusable(session, self._known_backends, self._fleet.unusable(run.live.row_id))
+            warn_of_unknown(session, self._known_backends)
+            tell_of_backends(session, self._fleet)
         if admission.new_stream:
             log.info("a rank joined", run_id=run.run_id, rank=stream.rank, host=stream.host, pid=stream.pid)
         return session, welcome
@@ -372,7 +373,7 @@ class Daemon:
             self._delivery.forget_ended(limits.RUNS_ENDED_MAX)
             self._script_side.look_after()
             for session in self._sessions:
-                tell_handles(session, self._fleet)
+                tell_of_backends(session, self._fleet)
                 if session.wants_delivery and self._delivery.is_delivered(session):
                     session.wants_delivery = False
                     session.send(pb.DaemonMessage(delivered=pb.Delivered()))

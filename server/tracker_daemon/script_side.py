@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
-from tracker_daemon.backends.base import OutboxEntry
+from tracker_daemon.backends.base import OutboxEntry, lane_of
 from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptLinks, SendEntry, Taken
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.thinned_backend import is_script
@@ -89,7 +89,7 @@ class ScriptSide:
 
     def restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
         """A run was taken up from the journal."""
-        run.backends = [cursor.backend for cursor in cursors]
+        run.backends = [cursor.backend for cursor in cursors if not lane_of(cursor.backend)[1]]
         run.script_backends.update(cursor.backend for cursor in cursors if is_script(cursor.state))
         if run.script_backends:
             self._unattended_since_s[run.run_id] = time.monotonic()
@@ -171,21 +171,17 @@ class ScriptSide:
                 self._fleet.resume(run.live.row_id, backend)
 
 
-def warn_of_unusable(session: Session, known: Iterable[str], unusable: Mapping[str, str]) -> None:
-    """Tell the rank of ``session`` which of its run's backends record nothing, and what would help.
-
-    ``unusable`` are those that the daemon has and cannot use, with the reason.
-    """
+def warn_of_unknown(session: Session, known: Iterable[str]) -> None:
+    """Tell the rank of ``session`` which of its run's backends nobody has, and what would help."""
     run = session.stream.run
-    wanted = backend_names(run.options.backends)
-    unknown = [
-        f"there is no backend {name!r}; this daemon has {', '.join(sorted(known))}. Install a package that "
-        f"adds it where the daemon runs, or call register_backend({name!r}, …) on every rank before "
-        "setup_tracker. The others go on"
-        for name in wanted
-        if name not in run.backends
-    ]
-    for text in [*unknown, *(f"{reason}. The others go on" for reason in unusable.values())]:
+    for name in backend_names(run.options.backends):
+        if name in run.backends:
+            continue
+        text = (
+            f"there is no backend {name!r}; this daemon has {', '.join(sorted(known))}. Install a package "
+            f"that adds it where the daemon runs, or call register_backend({name!r}, …) on every rank before "
+            "setup_tracker. The others go on"
+        )
         log.warning(text, run_id=run.run_id)
         session.tell(text)
 

@@ -1,8 +1,8 @@
 """Backends by name: the built-in ones, and those that installed packages register.
 
 A package adds one through the entry-point group ``tracker_daemon.backends``, naming a class that
-derives from :class:`tracker_daemon.backends.base.Backend`. Modules are imported only when their
-backend is asked for.
+derives from :class:`tracker_client.TrackerBackend`, or, where it is to keep a state of its own, from
+:class:`tracker_daemon.backends.base.Backend`. Modules are imported only when their backend is asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 
+from tracker_client.backend import TrackerBackend
 from tracker_daemon.backends.base import FILES_LANE, Backend
+from tracker_daemon.backends.public_class import PublicClassBackend
 from tracker_daemon.errors import SettingsError
 
 ENTRY_POINT_GROUP = "tracker_daemon.backends"
@@ -47,9 +49,11 @@ def create(name: str) -> Backend:
         raise SettingsError(_unknown(name))
     try:
         found = registered[name].load()
-    except (ImportError, AttributeError) as error:
+    # A package's module is anyone's code: whatever it raises, this backend alone is not there.
+    except Exception as error:
         raise SettingsError(
-            f"backend {name!r} is registered as {registered[name].value}, which cannot be imported: {error}"
+            f"backend {name!r} is registered as {registered[name].value}, which cannot be imported "
+            f"({type(error).__name__}: {error}); install what it needs where the daemon runs"
         ) from error
     return _instance(name, found)
 
@@ -81,9 +85,14 @@ def _registered() -> dict[str, EntryPoint]:
 
 
 def _instance(name: str, found: object) -> Backend:
-    if not (isinstance(found, type) and issubclass(found, Backend)):
-        raise SettingsError(f"backend {name!r} is registered as {found!r}, which is no Backend class")
-    return found()
+    if isinstance(found, type) and issubclass(found, TrackerBackend):
+        return PublicClassBackend(name, found)
+    if isinstance(found, type) and issubclass(found, Backend):
+        return found()
+    raise SettingsError(
+        f"backend {name!r} is registered as {found!r}, which is no Backend class: neither of "
+        "tracker_client.TrackerBackend nor of tracker_daemon.backends.base.Backend"
+    )
 
 
 def _unknown(name: str) -> str:

@@ -58,6 +58,8 @@ class Stream:
     """How often torchrun had started the process's group again; None if that is not known any more."""
     reserved_until_s: float = 0.0
     """Until when, once disconnected, nobody else gets its rank unasked."""
+    told: set[str] = field(default_factory=set)
+    """What its user was told of the run's backends."""
     claim: Claim | None = None
 
     def heard(self, answer: bytes | None = None) -> None:

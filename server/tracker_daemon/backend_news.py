@@ -1,6 +1,8 @@
-"""Tells clients how the runs of their backends are found, when they ask and when it changes."""
+"""Tells clients of their run's backends: which cannot be used, and, if asked, how the others are found."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.health import DeliveryState
@@ -8,11 +10,23 @@ from tracker_daemon.ingest.session import Session
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
-def tell_handles(session: Session, fleet: Fleet) -> None:
-    """Answer what ``session`` has asked and was not told yet."""
-    if not session.asked_handles:
-        return
-    row_id = session.stream.run.live.row_id
+def tell_of_backends(session: Session, fleet: Fleet) -> None:
+    """Tell ``session`` what is new to it."""
+    stream, row_id = session.stream, session.stream.run.live.row_id
+    if stream.rank == stream.run.options.primary_rank:
+        _tell_unusable(session, fleet.unusable(row_id))
+    if session.asked_handles:
+        _tell_handles(session, row_id, fleet)
+
+
+def _tell_unusable(session: Session, unusable: Mapping[str, str]) -> None:
+    for reason in unusable.values():
+        if reason not in session.stream.told:
+            session.stream.told.add(reason)
+            session.tell(f"{reason}. The others go on")
+
+
+def _tell_handles(session: Session, row_id: int, fleet: Fleet) -> None:
     for backend, told in session.asked_handles.items():
         known = _known(backend, row_id, fleet)
         if known.backend and known != told:
