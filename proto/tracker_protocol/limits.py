@@ -102,6 +102,8 @@ CLOSED_MARKS_PER_PANEL = 16_384
 EVENTS_SHOWN_MAX = 200
 DELIVERY_SLICE_BYTES = 4 * 1024 * 1024
 DRAIN_TIMEOUT_S = 30.0
+CLOCK_SKEW_MAX_S = 5.0
+"""A host whose clock differs by more from the file system's is told so by the doctor."""
 STATUS_MAX_BYTES = 64 * 1024 * 1024
 """The most that the status document may weigh: STREAMS_MAX ranks, each with its line."""
 THINNING_GROUP_BYTES_MAX = 1024 * 1024

@@ -85,7 +85,7 @@ class ChildBackend(Backend):
         """Start a child and have it open the backend; see :class:`Backend`."""
         self.close()
         self._opened_with = circumstances(self.name)
-        self._child = _Child(self.target, self._environment or self._own_environment())
+        self._child = _Child(self.target, self._environment or self.own_environment())
         answer = self._ask(Open.of(run, state), self._open_deadline_s)
         assert isinstance(answer, Opened), answer
         self._location, self._handles = answer.location, answer.handles
@@ -128,7 +128,8 @@ class ChildBackend(Backend):
         """What the child said last; see :class:`Backend`."""
         return self._handles
 
-    def _own_environment(self) -> dict[str, str]:
+    def own_environment(self) -> dict[str, str]:
+        """The child's environment, unless another was given; raises as ``child_environment`` does."""
         return {**self.settings, **child_environment(self.name)}
 
     def _ask(self, request: Request, deadline_s: float, commit: Commit | None = None) -> Answer:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from tracker_daemon.cli import configuration, observing, serving, starting
+from tracker_daemon.cli import configuration, doctoring, observing, serving, starting
 from tracker_daemon.errors import CommandNotExecutable, CommandNotFound, SettingsError, TrackerDaemonError
 
 FAILED = 1
@@ -33,6 +33,7 @@ starting.register(app)
 observing.register(app)
 starting.register(app)
 configuration.register(app)
+doctoring.register(app)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

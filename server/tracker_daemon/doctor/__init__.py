@@ -1,0 +1,6 @@
+"""The doctor: looks at a user's place before a training does, and says what to fix.
+
+Each examination is a function that yields findings; none raises for what it finds. They do what the
+daemon will do, at the same place and by the same code: take the lock, commit to a journal, listen, let
+the backends' own processes ask their services.
+"""

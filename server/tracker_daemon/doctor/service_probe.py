@@ -1,0 +1,59 @@
+"""In a process of its own, with one backend's environment: asks that backend's service who we are there.
+
+Usage: ``python -m tracker_daemon.doctor.service_probe BACKEND OUTDIR``. Its last line of output is a JSON
+array: whether it went well, and a sentence.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from tracker_daemon.credentials import masked
+from tracker_daemon.errors import BackendError
+
+
+def probe_mlflow(outdir: Path) -> str:
+    """Ask the tracking server for its experiments; a local store needs no asking."""
+    from tracker_daemon.backends.mlflow_connection import MlflowConnection, StoreAddress  # noqa: PLC0415
+
+    address = StoreAddress.of(os.environ, outdir)
+    if address.file is not None:
+        return f"without MLFLOW_TRACKING_URI its store is {address.file}"
+    MlflowConnection(address, os.environ).call(lambda client: client.search_experiments(max_results=1))
+    return f"{address.shown} answers, and takes the credentials"
+
+
+def probe_wandb(outdir: Path) -> str:  # noqa: ARG001  # as the others
+    """Ask the W&B server who the key's owner is; a run's mode is the script's to choose."""
+    from tracker_daemon.backends.wandb_session import load_sdk, log_in  # noqa: PLC0415
+
+    wandb = load_sdk()
+    log_in(wandb)
+    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    try:
+        wandb.login(prompt=False, verify=True)
+    except wandb.errors.Error as error:  # the same for a key that is refused and a server that is not there
+        raise BackendError(f"{server} does not let the daemon in: {error}") from error
+    return f"{server} answers, and takes the key"
+
+
+PROBES: Mapping[str, Callable[[Path], str]] = {"mlflow": probe_mlflow, "wandb": probe_wandb}
+
+
+def main() -> None:
+    """Probe the backend that the command line names."""
+    name, outdir = sys.argv[1], Path(sys.argv[2])
+    try:
+        ok, text = True, PROBES[name](outdir)
+    except BackendError as error:
+        ok, text = False, str(error)
+    sys.stdout.write(f"\n{msgspec.json.encode((ok, masked(text, os.environ))).decode()}\n")
+
+
+if __name__ == "__main__":
+    main()
