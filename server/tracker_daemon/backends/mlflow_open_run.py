@@ -24,6 +24,7 @@ from tracker_daemon.backends.mlflow_requests import (
     whole_value_tags,
 )
 from tracker_daemon.credentials import without_user_information
+from tracker_daemon.backends.mlflow_summaries import SoFar
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class MlflowState(msgspec.Struct, frozen=True):
     aggregated: bytes
     set_aside: tuple[SetAside, ...] = ()
     """Of the entries since the one that the cursor may still be at."""
+    summaries: dict[str, SoFar] = {}
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class OpenRun:
     set_aside: list[SetAside] = field(default_factory=list)
     handles: Mapping[str, str] = field(default_factory=dict)
     """How scripts find it."""
+    summaries: dict[str, SoFar] = field(default_factory=dict)
 
     @staticmethod
     def of(connection: MlflowConnection, found: Run, known: MlflowState | None) -> OpenRun:
@@ -82,6 +85,7 @@ class OpenRun:
         run.names = MetricKeys(msgspec.msgpack.decode(zlib.decompress(known.aggregated), type=list[str]))
         run.through, run.attempt, run.ended = known.through, known.attempt, known.ended
         run.set_aside = list(known.set_aside)
+        run.summaries = known.summaries
         return run
 
     @property
@@ -94,6 +98,7 @@ class OpenRun:
             MlflowState(
                 self.connection.address.shown, self.experiment_id, self.mlflow_run_id,
                 self.through, self.attempt, self.ended, self.packed[1], tuple(self.set_aside),
+                self.summaries,
             )
         )  # fmt: skip
 

@@ -6,11 +6,13 @@ A request has at most 1,000 metrics, 100 params or 100 tags, and 1 MB.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.mlflow_names import mlflow_key
+from tracker_daemon.backends.mlflow_summaries import SoFar
 from tracker_protocol import limits
 
 if TYPE_CHECKING:
@@ -24,8 +26,13 @@ _PAIR_BYTES = 60
 T = TypeVar("T")
 
 
-def metrics_of(block: RecordBlock, keys: Sequence[str]) -> Iterator[list[Metric]]:
-    """A block's cells, row by row, in requests. ``keys``: one for each of its columns.
+def metrics_of(
+    block: RecordBlock, keys: Sequence[str], other_steps: Mapping[int, Sequence[int]] = MappingProxyType({})
+) -> Iterator[list[Metric]]:
+    """A block's cells, row by row, in requests.
+
+    ``keys``: one for each of its columns; ``other_steps``: for columns (by place) that have another axis than
+    the training step, the step of each row.
 
     A metric's timestamp is its record's, in milliseconds, plus its occurrence: a store tells points apart by
     (key, value, timestamp, step), which two equal values at one step would share within a millisecond.
@@ -42,9 +49,22 @@ def metrics_of(block: RecordBlock, keys: Sequence[str]) -> Iterator[list[Metric]
             time_ms, step = times_ms[row], steps[row]
             for column, value in enumerate(cells_of_row):
                 if valid is None or valid[row][column]:
-                    yield Metric(keys[column], value, time_ms, step), weights[column]
+                    along = other_steps.get(column)
+                    at = step if along is None else along[row]
+                    yield Metric(keys[column], value, time_ms, at), weights[column]
 
     return _pieces(cells(), limits.MLFLOW_METRICS_PER_REQUEST_MAX)
+
+
+def summary_metrics(summaries: Iterable[tuple[str, SoFar]]) -> Iterator[list[Metric]]:
+    """Summaries by key, one point each, in requests."""
+    from mlflow.entities import Metric  # noqa: PLC0415  # the package is optional
+
+    weighed = (
+        (Metric(key, so_far.value, so_far.time_ms, so_far.step), _METRIC_BYTES + _weight(key))
+        for key, so_far in summaries
+    )
+    return _pieces(weighed, limits.MLFLOW_METRICS_PER_REQUEST_MAX)
 
 
 def pairs(items: Iterable[tuple[str, str]], make: Callable[[str, str], T]) -> Iterator[list[T]]:

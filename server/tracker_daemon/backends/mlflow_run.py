@@ -25,10 +25,12 @@ from tracker_daemon.backends.decoding import read_block, read_state
 from tracker_daemon.backends.mlflow_connection import MlflowConnection, StoreAddress
 from tracker_daemon.backends.mlflow_description import system_params
 from tracker_daemon.backends.mlflow_find import begun_run, resumed_run
-from tracker_daemon.backends.mlflow_names import flatten, text_key
+from tracker_daemon.backends.mlflow_names import flatten, mlflow_key, text_key
 from tracker_daemon.backends.mlflow_open_run import MlflowState, OpenRun
-from tracker_daemon.backends.mlflow_requests import metrics_of
+from tracker_daemon.backends.mlflow_requests import metrics_of, summary_metrics
+from tracker_daemon.backends.mlflow_summaries import MetricDisplay
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.metric_rules import MetricSettings
 from tracker_protocol import limits
 
 if TYPE_CHECKING:
@@ -51,11 +53,13 @@ class MlflowBackend(Backend):
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._environ = os.environ if environ is None else environ
         self._run: OpenRun | None = None
+        self._display = MetricDisplay(MetricSettings())
         self._sign_of_life_at = 0.0
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Find the MLflow run, or create it; see :class:`Backend`."""
         known = read_state(state, MlflowState, "MLflow")
+        self._display = MetricDisplay(run.metrics)
         connection = MlflowConnection(StoreAddress.of(self._environ, run.outdir), self._environ)
         try:
             self._run = _opened_run(connection, run, known)
@@ -137,19 +141,27 @@ class MlflowBackend(Backend):
         # Before the first request: a key that stands for another name is explained wherever it is seen.
         named = zip(block.columns, keys, strict=True)
         run.explain((name, key) for name, key in named if key not in {name, f"{name}/local"})
-        for metrics in metrics_of(block, keys):
+        for metrics in metrics_of(block, keys, self._display.steps(block)):
             run.log("metrics", metrics, lambda: self._show_life(commit))
             self._show_life(commit)
         texts = {cell.column: cell.value for cell in block.texts}
         run.explain((name, text_key(name)) for name in texts if text_key(name) != name)
         run.set_tags({text_key(name): value for name, value in texts.items()})
+        run.summaries = self._display.summarised(block, run.summaries)
 
     def _end(self, document: Mapping[str, Any]) -> None:
         run = self._opened()
+        self._store_summaries(run)
         if document.get("reason"):
             run.set_tags({_REASON_TAG: str(document["reason"])})
         run.set_status(str(document.get("status", "FINISHED")))
         run.ended = True
+
+    def _store_summaries(self, run: OpenRun) -> None:
+        named = [(name, mlflow_key(name), so_far) for name, so_far in self._display.named(run.summaries)]
+        run.explain((name, key) for name, key, _ in named if key != name)
+        for metrics in summary_metrics((key, so_far) for _, key, so_far in named):
+            run.log("metrics", metrics)
 
     # ---- what entries are made of ----
 

@@ -18,6 +18,7 @@ import structlog
 
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb_metrics import MetricDefinitions
 from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN
 from tracker_daemon.backends.wandb_segment import Segment, UploadWatch, make_durable, segments
 from tracker_daemon.backends.wandb_settings import Mode, init_arguments, settings_arguments, wandb_id
@@ -62,6 +63,7 @@ class WandbSession:
         except Exception as error:
             failed = [segment for segment in segments(run.outdir, self._id) if segment not in before]
             raise _init_error(wandb, error, failed) from error
+        self._definitions = MetricDefinitions(run.metrics)
         self.segment = Segment(Path(self._run.settings.sync_dir))
         self.segment.mark(run.run_id, continues)
         self._log = WandbLog(self.segment.log(self._id))
@@ -94,6 +96,8 @@ class WandbSession:
     def log(self, row: LoggedRow) -> None:
         """Log one row. In the mode shared the server numbers the rows."""
         with self._translated():
+            for definition in self._definitions.due(row.values):
+                self._run.define_metric(**definition)
             step = None if self.mode is Mode.SHARED else row.step
             self._run.log(row.values, step=step, commit=True)
         self._rows += 1

@@ -1,0 +1,100 @@
+"""What MLflow gets by the run's rules for single metrics: another axis, and a summary at the run's end.
+
+MLflow draws over the step, a whole number, and shows the last value. So a metric whose axis is ``epoch`` gets
+the record's epoch, rounded down, as its step (the training step where the record has no epoch). A summary is
+a metric of its own, ``loss.min``, with one point, stored when the run ends: the least value and the step it
+was reached at; the mean is over finite values. It is of what MLflow was given, if that is thinned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+
+from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.metric_rules import STEP, MetricSettings, Summary, read_step_axes, read_summaries
+from tracker_protocol import limits
+
+_SUMMARISED = frozenset({Summary.MIN, Summary.MAX, Summary.MEAN})
+
+
+class SoFar(msgspec.Struct, frozen=True, array_like=True):
+    """A column's summary so far: its value, over how many, and the step and time (ms) it belongs to."""
+
+    value: float
+    count: int
+    step: int
+    time_ms: int
+
+
+class MetricDisplay:
+    """The rules of one run."""
+
+    def __init__(self, metrics: MetricSettings) -> None:
+        self._axes = read_step_axes(metrics.step_axes)
+        self._summaries = read_summaries(metrics.summaries)
+
+    def steps(self, block: RecordBlock) -> dict[int, list[int]]:
+        """For the columns (by their place) that have another axis than the step, the steps of their rows."""
+        found: dict[int, list[int]] = {}
+        place = {name: i for i, name in enumerate(block.columns)} if self._axes.rules else {}
+        for column, name in enumerate(block.columns if place else ()):
+            axis = self._axes.of(name)
+            if axis not in {None, STEP, name} and axis in place:
+                found[column] = _steps_along(block, place[axis])
+        return found
+
+    def summarised(self, block: RecordBlock, so_far: dict[str, SoFar]) -> dict[str, SoFar]:
+        """``so_far`` by column, with the values of ``block`` taken in."""
+        if not self._summaries.rules:
+            return so_far
+        known = dict(so_far)
+        for column, name in enumerate(block.columns):
+            kind = self._summaries.of(name)
+            if kind in _SUMMARISED and (name in known or len(known) < limits.METRICS_PER_RUN_MAX):
+                taken = _with_column(kind, block, column, known.get(name))
+                if taken is not None:
+                    known[name] = taken
+        return known
+
+    def named(self, so_far: dict[str, SoFar]) -> Iterator[tuple[str, SoFar]]:
+        """What to store at the end, as (name, summary)."""
+        for column, summary in so_far.items():
+            kind = self._summaries.of(column)
+            if kind in _SUMMARISED:
+                yield f"{column}.{kind.value}", summary
+
+
+def _steps_along(block: RecordBlock, axis: int) -> list[int]:
+    values, steps = block.values[:, axis], block.steps.tolist()
+    there = np.isfinite(values) & (np.abs(values) <= limits.STEP_MAX)
+    if block.valid is not None:
+        there &= block.valid[:, axis]
+    return [
+        math.floor(value) if good else step
+        for value, good, step in zip(values.tolist(), there.tolist(), steps, strict=True)
+    ]
+
+
+def _with_column(kind: Summary, block: RecordBlock, column: int, before: SoFar | None) -> SoFar | None:
+    values = block.values[:, column]
+    usable = np.isfinite(values) if kind is Summary.MEAN else ~np.isnan(values)
+    if block.valid is not None:
+        usable &= block.valid[:, column]
+    rows = np.flatnonzero(usable)
+    if not len(rows):
+        return before
+    count = len(rows) + (before.count if before else 0)
+    if kind is Summary.MEAN:
+        row = int(rows[-1])
+        total = float(values[rows].sum()) + (before.value * before.count if before else 0.0)
+        value = total / count
+    else:
+        row = int(rows[values[rows].argmin() if kind is Summary.MIN else values[rows].argmax()])
+        value = float(values[row])
+        if before is not None and (before.value <= value if kind is Summary.MIN else before.value >= value):
+            return SoFar(before.value, count, before.step, before.time_ms)
+    return SoFar(value, count, int(block.steps[row]), int(block.times_ns[row]) // 1_000_000)
