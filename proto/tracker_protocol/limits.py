@@ -13,6 +13,14 @@ METRICS_NESTED_DEPTH_MAX = 16
 """How deep dicts of metrics may be nested; one that holds itself has no end."""
 TEXT_VALUE_MAX_CHARACTERS = 4_096
 CONFIG_MAX_BYTES = 192 * 1024
+CONFIG_TOTAL_MAX_BYTES = 1024 * 1024
+"""The most that a run's configuration, merged, may weigh as JSON."""
+CONFIG_CHANGES_MAX = 1_000
+"""How many changes of a run's configuration its history keeps: the first."""
+CONFIG_VARIANTS_MAX = 64
+"""How many different configurations of a run's ranks are compared; those of further ranks are counted."""
+CONFIG_VALUE_COMPARED_CHARACTERS = 200
+"""Longer values of configurations are compared by checksum, and cut in the history."""
 CONFIG_ARRAY_VALUES_MAX = 1_000
 """A larger array in a configuration is told by its shape."""
 METRIC_RULES_MAX_CHARACTERS = 16 * 1024

@@ -43,6 +43,7 @@ from tracker_daemon.journal.rows import Backlog, RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.launch_outcome import LaunchOutcome
 from tracker_daemon.part_settings import default_options, recorder_settings, rules
+from tracker_daemon.primary_notices import pass_on
 from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.script_side import ScriptSide, warn_of_unknown
 from tracker_daemon.service_manager import ServiceManager
@@ -347,6 +348,7 @@ class Daemon:
             if stream is not None and isinstance(stream.connection, Session):
                 stream.connection.wake()
         for run in runs:
+            pass_on(self._registry, run)
             self._delivery.ticked(run)
         self._room.set()
 

@@ -15,6 +15,12 @@ from tracker_daemon.metric_rules import (
     read_thinning,
 )
 
+CONFIG_MAY_DIFFER = (
+    "rank,*_rank,host,hostname,node,node_*,nodename,pid,port,*_port,device,device_*,*_device,gpu,gpu_id,"
+    "seed,*_seed"
+)
+"""What ranks have of their own by nature; each glob is matched with a dotted key and with its last part."""
+
 
 def comma_separated(value: object) -> object:
     """A list or a table of the file, or repeated flags, as the one text that a variable would hold."""
@@ -23,6 +29,11 @@ def comma_separated(value: object) -> object:
     if isinstance(value, Mapping):
         return ",".join(f"{key}={_joined(item)}" for key, item in value.items())
     return value
+
+
+def without_blanks(text: str) -> str:
+    """The items of a text with commas, without what is blank."""
+    return ",".join(filter(None, map(str.strip, text.split(","))))
 
 
 def _joined(value: object) -> str:

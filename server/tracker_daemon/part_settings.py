@@ -28,6 +28,7 @@ def default_options(settings: Settings) -> RunOptions:
         settings.record_ranks,
         item_ranks=settings.item_ranks,
         metrics=metric_settings(settings),
+        config_may_differ=settings.config_may_differ,
     )
 
 

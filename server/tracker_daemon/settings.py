@@ -41,7 +41,15 @@ from pydantic_settings import (
 
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.listening import normalised
-from tracker_daemon.metric_settings import Aggregates, StepAxes, Summaries, ThinningRules, comma_separated
+from tracker_daemon.metric_settings import (
+    CONFIG_MAY_DIFFER,
+    Aggregates,
+    StepAxes,
+    Summaries,
+    ThinningRules,
+    comma_separated,
+    without_blanks,
+)
 from tracker_daemon.selection import RankSet, ReporterRules
 from tracker_protocol import limits
 
@@ -144,6 +152,12 @@ class Settings(BaseSettings):
     )
     thinning: ThinningRules = Field(
         "", description="What a slow backend gets, by BACKEND:GLOB: 'mlflow:eval/*=none,mlflow:*=5s', '=10'."
+    )
+    config_may_differ: Annotated[str, BeforeValidator(comma_separated), AfterValidator(without_blanks)] = (
+        Field(
+            CONFIG_MAY_DIFFER,
+            description="Keys of the configuration that may differ between ranks unreported, as globs.",
+        )
     )
     learn_wait_s: float = Field(
         limits.LEARN_WAIT_S,

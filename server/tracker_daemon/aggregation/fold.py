@@ -19,6 +19,7 @@ from tracker_daemon.aggregation import closing
 from tracker_daemon.aggregation.attempt import Attempt, PlanPart
 from tracker_daemon.aggregation.batch import DecodedBatch, Rows, TextRows
 from tracker_daemon.aggregation.books import Books
+from tracker_daemon.aggregation.configuration import ConfigLedger
 from tracker_daemon.aggregation.emission import Emitter
 from tracker_daemon.aggregation.item import Item
 from tracker_daemon.aggregation.marks import Key
@@ -66,6 +67,9 @@ class Settled:
     blocks: tuple[RecordBlock, ...]
     notices: tuple[str, ...]
     items: tuple[Item, ...] = ()
+    config_changes: tuple[dict[str, Any], ...] = ()
+    warnings: tuple[str, ...] = ()
+    """Those of the notices that the primary rank's user is to see at once."""
 
 
 class RunFold:
@@ -77,7 +81,7 @@ class RunFold:
         self.emitter = Emitter()
         self.streams: dict[bytes, StreamFold] = {}
         self.notices: list[str] = []
-        self.configs: list[str] = []
+        self.config = ConfigLedger(rules)
         self.items: list[Item] = []
         self.attempt = Attempt(1, rules, self.books, self.notices)
         self.older: dict[int, Attempt] = {}
@@ -122,6 +126,7 @@ class RunFold:
         # All ranks go on from where the furthest one was, or their steps would differ from then on.
         self.first_step = max(self.next_step.values(), default=self.first_step)
         self.next_step.clear()
+        self.config.open_attempt()
 
     def step_to_go_on_from(self, rank: int, attempt: int) -> int:
         """The automatic step that comes next for a rank that joins, or comes back to, ``attempt``."""
@@ -171,8 +176,8 @@ class RunFold:
         if batch.rows:
             latest = max(batch.rows, key=lambda block: int(block.times_ns[-1]))
             self.next_step[source.rank] = int(latest.steps[-1]) + 1
-        if batch.config and source.rank == self.rules.primary_rank:
-            self.configs.extend(batch.config)
+        if batch.config:
+            self.config.take(source.rank, source.attempt, batch.config, now_ns)
         if batch.flushed:
             self.attempt.membership.flushed(source.rank, now_ns)
         if batch.finish is not None:
@@ -298,10 +303,13 @@ class RunFold:
         keys = self._show_dropped(closing.settle(self.attempt, now_ns), now_ns)
         late = [block for old in self.older.values() for block in self.emitter.emit(old, sorted(old.extras))]
         blocks = (*self._finished_blocks, *late, *self.emitter.emit(self.attempt, keys))
-        settled = Settled(tuple(self.configs), blocks, tuple(self.notices), tuple(self.items))
+        news = self.config.settle(now_ns, self.attempt.membership.expected, over=self.over())
+        settled = Settled(
+            tuple(news.documents), blocks, (*self.notices, *news.notices), tuple(self.items),
+            tuple(news.changes), tuple(news.warnings),
+        )  # fmt: skip
         self.books.records += sum(map(len, blocks))
         self._finished_blocks.clear()
-        self.configs.clear()
         self.items.clear()
         self.notices.clear()
         return settled
@@ -319,6 +327,11 @@ class RunFold:
         extras = self.attempt.extras_at(keys[-1], now_ns)
         extras.numbers[DROPPED_POINTS] = float(self.books.dropped_points)
         return keys
+
+    def next_deadline_ns(self) -> int | None:
+        """When something would change though nothing arrives; None while nothing waits."""
+        deadlines = self.attempt.next_deadline_ns(), self.config.next_deadline_ns()
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def over(self) -> bool:
         """Whether every rank has ended."""

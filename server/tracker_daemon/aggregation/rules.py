@@ -18,7 +18,8 @@ class Rules:
 
     ``recorded_ranks`` are recorded one by one beside the primary; ``reporters`` says of some
     metrics who reports them, and spares those metrics the learning. ``item_ranks`` are the ranks whose
-    tables, images, artifacts and histograms are recorded beside the primary's.
+    tables, images, artifacts and histograms are recorded beside the primary's. ``config_may_differ`` are
+    globs of the configuration's keys whose values are each rank's own.
     """
 
     primary_rank: int = 0
@@ -29,6 +30,7 @@ class Rules:
     lagging_after_cells: int = limits.LAGGING_AFTER_CELLS
     item_ranks: RankSet = field(default_factory=RankSet)
     aggregates: MetricRules[frozenset[str]] = field(default_factory=MetricRules)
+    config_may_differ: tuple[str, ...] = ()
 
     def records(self, rank: int) -> bool:
         """Whether this rank's own values are emitted under its own name."""

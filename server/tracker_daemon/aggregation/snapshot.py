@@ -41,6 +41,7 @@ def dump(fold: RunFold) -> bytes:
             ],
             "next_step": fold.next_step,
             "first_step": fold.first_step,
+            "config": fold.config.plain(),
             "dropped_shown": fold.dropped_shown,
             "automatic_keys": [[step, sorted(keys)] for step, keys in fold.automatic_keys.items()],
             "attempt": _dump_attempt(fold.attempt),
@@ -69,6 +70,8 @@ def load(payload: bytes, rules: Rules) -> RunFold:
     fold.next_step = {int(rank): step for rank, step in plain["next_step"].items()}
     fold.first_step = plain.get("first_step", 0)
     fold.dropped_shown = plain["dropped_shown"]
+    if "config" in plain:  # an older version kept none
+        fold.config.restore(plain["config"])
     fold.automatic_keys = OrderedDict((step, frozenset(keys)) for step, keys in plain["automatic_keys"])
     fold.attempt = _load_attempt(plain["attempt"], fold)
     fold.older = {older["number"]: _load_attempt(older, fold) for older in plain["older"]}

@@ -37,6 +37,8 @@ class EntryKind(IntEnum):
     """An Item's bytes: a table, an image or an artifact, whose contents are files."""
     HISTOGRAMS = 6
     """A HistogramRow's bytes."""
+    CONFIG_CHANGES = 7
+    """A JSON array: which values of the configuration were changed, when and by which rank; numbered."""
 
 
 FILES_LANE = ":files"

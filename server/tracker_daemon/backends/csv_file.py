@@ -17,6 +17,7 @@ import msgspec
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.config_history import append_history
 from tracker_daemon.backends.config_json import merge_config
 from tracker_daemon.backends.csv_format import block_columns, format_block
 from tracker_daemon.backends.csv_items import CsvItemsBackend
@@ -27,6 +28,7 @@ from tracker_daemon.backends.run_directory import claim_directory
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
 
 CONFIG_FILE = "config.json"
+HISTORY_FILE = "config_history.jsonl"
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -68,12 +70,15 @@ class CsvBackend(Backend):
         After an error the backend has to be opened again with the last committed state.
         """
         blocks = [read_block(entry) for entry in entries if entry.kind is EntryKind.RECORDS]
+        changes = [change for entry in entries for change in _changes(entry)]
         configs = [_config(entry) for entry in entries if entry.kind is EntryKind.CONFIG]
         with self._translated_errors():
             if blocks:
                 self._append(blocks, commit)
             if configs:
                 merge_config(self._directory / CONFIG_FILE, configs)
+            if changes:
+                append_history(self._directory / HISTORY_FILE, changes)
             return self._state(self._opened_table().position)
 
     def files_backend(self) -> Backend:
@@ -116,6 +121,13 @@ class CsvBackend(Backend):
         except OSError as error:
             self.close()
             raise translated(error, self._directory) from error
+
+
+def _changes(entry: OutboxEntry) -> list[dict[str, Any]]:
+    changes: list[dict[str, Any]] = []
+    if entry.kind is EntryKind.CONFIG_CHANGES:
+        changes = json.loads(entry.payload)  # the fold's own
+    return changes
 
 
 def _config(entry: OutboxEntry) -> dict[str, Any]:

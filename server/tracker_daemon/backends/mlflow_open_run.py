@@ -23,8 +23,8 @@ from tracker_daemon.backends.mlflow_requests import (
     tag_value,
     whole_value_tags,
 )
-from tracker_daemon.credentials import without_user_information
 from tracker_daemon.backends.mlflow_summaries import SoFar
+from tracker_daemon.credentials import without_user_information
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 
 if TYPE_CHECKING:

@@ -35,6 +35,7 @@ METAVARS = {
     "step_axes": "RULES",
     "summaries": "RULES",
     "thinning": "RULES",
+    "config_may_differ": "GLOBS",
     "log_level": "LEVEL",
     "log_format": "FORMAT",
 }

@@ -6,6 +6,7 @@ replaces after each tick; the event loop reads only that.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 
 from tracker_daemon.aggregation.fold import RunFold
@@ -44,5 +45,7 @@ class LiveRun:
     deadline_ns: int | None = None
     events: list[tuple[int, str]] = field(default_factory=list)
     """The latest notices: (time in ns, text)."""
+    warnings: deque[str] = field(default_factory=deque)
+    """What the event loop has yet to tell: put there by the recorder, taken by the loop."""
     at_end: FoldSummary | None = None
     """What the fold said when the run had ended; it is not kept in memory beyond that."""

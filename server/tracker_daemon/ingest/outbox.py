@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import filterfalse
 
+import msgspec
+
 from tracker_daemon.aggregation.fold import Settled
 from tracker_daemon.aggregation.histograms import histogram_rows, is_histogram
 from tracker_daemon.backends.base import EntryKind
@@ -18,6 +20,9 @@ def write_outbox(journal: Journal, run: int, settled: Settled) -> tuple[int, int
     number = files = 0
     for document in settled.configs:
         number = journal.put_outbox(run, EntryKind.CONFIG, document.encode(), 0)
+    if settled.config_changes:
+        changes = msgspec.json.encode(settled.config_changes)
+        number = journal.put_outbox(run, EntryKind.CONFIG_CHANGES, changes, 0)
     for block in settled.blocks:
         number = journal.put_outbox(run, EntryKind.RECORDS, block.to_bytes(), len(block))
     for row in histogram_rows(settled.items):

@@ -277,7 +277,8 @@ class Recorder:
         entry, files = write_outbox(self._journal, run.row_id, settled)
         last_entry, last_files = entry or run.view.last_entry, files or run.view.last_files
         replay.note(run, settled, now_ns)
-        deadline_ns = fold.attempt.next_deadline_ns()
+        run.warnings.extend(settled.warnings)
+        deadline_ns = fold.next_deadline_ns()
         run.deadline_ns = None if deadline_ns is None else max(deadline_ns, now_ns + _DEADLINE_AGAIN_NS)
         status, reason, ended_ns = run.view.status, run.view.reason, run.view.ended_ns
         newly_ended = status == RunStatus.RUNNING.value and fold.over()

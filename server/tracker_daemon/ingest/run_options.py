@@ -26,6 +26,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     environment: dict[str, str] = {}
     item_ranks: str = ""
     metrics: MetricSettings = MetricSettings()
+    config_may_differ: str = ""
 
     def rules(self, daemons: Rules) -> Rules:
         """What the run's fold goes by: the daemon's rules, and these options over them."""
@@ -35,6 +36,7 @@ class RunOptions(msgspec.Struct, frozen=True):
             recorded_ranks=RankSet.parse(self.record_ranks),
             item_ranks=RankSet.parse(self.item_ranks),
             aggregates=read_aggregates(self.metrics.aggregates),
+            config_may_differ=tuple(filter(None, self.config_may_differ.split(","))),
         )
 
 
@@ -55,6 +57,7 @@ def complete_options(hello: pb.Hello, defaults: RunOptions) -> RunOptions:
         read_environment(hello.process.environment),
         asked.item_ranks if asked.HasField("item_ranks") else defaults.item_ranks,
         _metric_settings(asked.metrics).before(defaults.metrics),
+        defaults.config_may_differ,
     )
     if not Path(options.outdir).is_absolute():
         raise ProtocolError(f"the output directory {options.outdir!r} is not absolute")

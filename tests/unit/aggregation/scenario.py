@@ -57,6 +57,7 @@ def rules(
     lagging_after: int = 3,
     items: str = "",
     aggregates: str = "",
+    may_differ: str = "",
 ) -> Rules:
     return Rules(
         primary,
@@ -67,6 +68,7 @@ def rules(
         lagging_after,
         RankSet.parse(items),
         read_aggregates(aggregates),
+        tuple(may_differ.split(",")),
     )
 
 
@@ -158,6 +160,8 @@ class Scenario:
         self.blocks: list[RecordBlock] = []
         self.records: list[Record] = []
         self.configs: list[str] = []
+        self.config_changes: list[dict[str, Any]] = []
+        self.warnings: list[str] = []
         self.items: list[Item] = []
         self.notices: list[str] = []
         self._emitted: set[tuple[int, int, int, str]] = set()
@@ -273,6 +277,8 @@ class Scenario:
         self.blocks += settled.blocks
         self.records += new
         self.configs += settled.configs
+        self.config_changes += settled.config_changes
+        self.warnings += settled.warnings
         self.items += settled.items
         self.notices += settled.notices
         return new

@@ -33,6 +33,7 @@ OTHER_VALUES = {
     "step_axes": "eval/*=epoch",
     "summaries": "loss=min",
     "thinning": "mlflow:*=10",
+    "config_may_differ": "rank",
     "log_level": "error",
     "log_format": "json",
     "commit_window_s": "0.5",

@@ -1,0 +1,23 @@
+"""What a tick warns of, told where people look: the daemon's log, the primary rank's terminal."""
+
+from __future__ import annotations
+
+import structlog
+
+from tracker_daemon.ingest.live_run import LiveRun
+from tracker_daemon.ingest.registry import Registry
+from tracker_daemon.ingest.session import Session
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+log = structlog.get_logger(__name__)
+
+
+def pass_on(registry: Registry, live: LiveRun) -> None:
+    """Log a run's new warnings, and send them to its primary rank if that is connected. On the event loop."""
+    while live.warnings:
+        text = live.warnings.popleft()
+        log.warning(text, run_id=live.run_id)
+        run = registry.runs.get(live.run_id)
+        primary = run.by_rank.get((run.attempt, run.options.primary_rank)) if run else None
+        if primary is not None and isinstance(primary.connection, Session):
+            primary.connection.send(pb.DaemonMessage(notice=pb.Notice(text=text)))
