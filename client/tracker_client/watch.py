@@ -59,8 +59,8 @@ class Watches:
         if log is None or not self._is_usable(log, log_freq):
             return
         kinds = (GRADIENTS, PARAMETERS) if log == ALL else (log,)
-        for model in models if isinstance(models, Sequence) else (models,):
-            self._watch(model, kinds, log_freq, idx)
+        for place, model in enumerate(models if isinstance(models, Sequence) else (models,)):
+            self._watch(model, kinds, log_freq, None if idx is None else idx + place)
 
     def _is_usable(self, log: Any, log_freq: Any) -> bool:
         if log not in (GRADIENTS, PARAMETERS, ALL):

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("wandb")
 import wandb
 
+from tracker_daemon.aggregation.histograms import HistogramRow
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.wandb_child import WandbChildBackend
@@ -88,6 +89,13 @@ class Journal:
 
     def config(self, **values):
         return self._add(EntryKind.CONFIG, json.dumps(values).encode())
+
+    def histograms(self, step, **counts):
+        documents = {
+            key: json.dumps({"edges": [0, len(one)], "counts": list(one)}) for key, one in counts.items()
+        }
+        row = HistogramRow(1, step, (1_000_000 + step) * 10**9, documents)
+        return self._add(EntryKind.HISTOGRAMS, row.to_bytes())
 
     def end(self, status="FINISHED", reason=""):
         return self._add(EntryKind.END, json.dumps({"status": status, "reason": reason}).encode())
@@ -235,6 +243,27 @@ def test_offline_a_repeated_delivery_leaves_each_row_once_in_one_directory(journ
             configured.update(found.values)
     assert configured["lr"] == 0.1
     assert configured["hostname"] == "node17"
+
+
+def test_offline_histograms_are_there_once_after_a_repeated_delivery(journal):
+    run = journal(mode="offline").open().rows(0).histograms(0, a=(1, 2), b=(3,))
+    run.deliver()
+    run.histograms(1, a=(4, 5))
+    run.deliver(commit=False)
+    run.reopen()
+    run.rows(2).deliver()
+    rows = rows_of(run.outdir)
+    assert steps_of(rows) == [(0, 0), (1, 0), (2, 1), (3, 2)]
+    assert rows[1].values["a"] == {"_type": "histogram", "values": [1, 2], "bins": [0, 1, 2]}
+    assert rows[1].values["b"] == {"_type": "histogram", "values": [3], "bins": [0, 1]}
+    assert rows[2].values["a"]["values"] == [4, 5]
+
+
+def test_what_is_no_histogram_is_poison(journal):
+    run = journal(mode="offline").open()
+    run._add(EntryKind.HISTOGRAMS, HistogramRow(1, 0, 0, {"a": "[]"}).to_bytes())
+    with pytest.raises(PoisonEntry):
+        run.deliver()
 
 
 def test_offline_a_crash_before_the_first_commit_leaves_nothing_behind(journal):

@@ -2,6 +2,7 @@
 
 from scenario import Scenario
 
+from tracker_daemon.aggregation import snapshot
 from tracker_daemon.aggregation.batch import decode_batch
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -62,3 +63,16 @@ def test_a_block_says_whether_it_is_own():
         block.steps = block.times = block.values = bytes(8)
     body = pb.BatchBody(names=["a"], blocks=[plain, own]).SerializeToString()
     assert [rows.own for rows in decode_batch(body, 0).rows] == [False, True]
+
+
+def test_own_values_that_wait_for_their_record_survive_a_snapshot_and_so_does_their_occurrence():
+    run = Scenario(world_size=2)
+    run.log(0, step=5, loss=1.0)
+    run.log_own(0, 5, {NORM: 1.0})
+    run.tick()
+    assert run.records == []
+    run.fold = snapshot.load(snapshot.dump(run.fold), run.rules)
+    run.log_own(0, 5, {NORM: 2.0})
+    run.log(1, step=5, loss=1.0)
+    run.tick()
+    assert [(record.occurrence, record[NORM]) for record in run.records] == [(0, 1.0), (1, 2.0)]

@@ -173,6 +173,15 @@ def test_further_models_have_a_number_before_their_names():
     ]
 
 
+def test_the_number_can_be_given():
+    first, second = net(), net()
+    watched = Watched().watch([first, second], idx=4)
+    train(first)
+    train(second)
+    firsts = [next(iter(row)) for row in watched.rows]
+    assert firsts == ["gradients/model4.0.weight/norm", "gradients/model5.0.weight/norm"]
+
+
 def test_a_model_watched_again_is_watched_once_and_unwatched_not_at_all():
     model = net()
     watched = Watched().watch(model).watch(model, log_freq=2)
