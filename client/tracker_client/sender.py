@@ -18,6 +18,7 @@ import time
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
+from tracker_client.address_choice import Reach
 from tracker_client.buffer import StagingBuffer
 from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
 from tracker_client.handles import AskHandles, Handles, HandlesTold
@@ -120,6 +121,7 @@ class Sender:
         self._window_bytes = min(WINDOW_BYTES_MAX, settings.buffer_bytes // 4)
         self._flush_interval_s = limits.FLUSH_INTERVAL_MIN_S
         self._connection: Connection | None = None
+        self._reach = Reach()
         self._names_known = 0
         self._failures = 0
         self._connect_at = 0.0
@@ -230,8 +232,7 @@ class Sender:
     def _connect(self, now: float) -> None:
         try:
             endpoint = self._settings.source.read()
-            address = endpoint.addresses[self._failures % len(endpoint.addresses)]
-            connection = Connection(address, endpoint, self._deliver)
+            connection = Connection(self._reach.choose(endpoint.addresses), endpoint, self._deliver)
         except EndpointPending as pending:
             self._await_endpoint(str(pending), now)
             return
@@ -263,7 +264,10 @@ class Sender:
 
     def _lose(self, problem: str, now: float, *, refused: bool = False) -> None:
         """The connection is gone, or did not come about: when to try again, and what to tell the user."""
-        address = self._connection.address if self._connection else str(self._settings.source)
+        address = str(self._settings.source)
+        if self._connection is not None:
+            address = self._connection.address
+            self._reach.failed(address)
         self._drop_connection()
         self.problem = f"{address}: {problem}"
         self._failures += 1
@@ -329,6 +333,8 @@ class Sender:
     def _take_welcome(self, welcome: Welcomed) -> None:
         self.run = welcome
         self.connected = True
+        if self._connection is not None:
+            self._reach.worked(self._connection.address)
         self.connections += 1
         self.problem = ""
         if self._failing_since is not None:

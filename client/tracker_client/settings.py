@@ -263,8 +263,9 @@ def _endpoint_source(
         return None
     token = token or _token(environ)
     text = os.fspath(endpoint)
-    if is_address(text):
-        return FixedEndpoint(Endpoint((text,), token, _tls_root(environ)))
+    addresses = tuple(part.strip() for part in text.split(","))
+    if all(map(is_address, addresses)):
+        return FixedEndpoint(Endpoint(addresses, token, _tls_root(environ)))
     if "/" in text or text.endswith(".json") or Path(text).exists():
         return EndpointFile(Path(text).absolute(), token)
     raise EndpointError(f"endpoint {text!r} is not host:port, unix:/path or the path of an endpoint file")

@@ -86,6 +86,10 @@ RECONNECT_BACKOFF_MAX_S = 10.0
 CONNECT_JITTER_PER_RANK_S = 0.002
 """First connections spread over world size × this: 4,000 ranks over 8 s."""
 CONNECT_TIMEOUT_S = 10.0
+CONNECT_STAGGER_S = 0.25
+"""Of several addresses, each is tried so long after the one before."""
+CONNECT_RACE_S = 3.0
+"""How long all of them are tried, at most, before the next pause."""
 ENDPOINT_POLL_S = 0.2
 """How often a rank looks for the endpoint file that rank 0's daemon is about to write, ranks being few."""
 EMBEDDED_LOG_MAX_BYTES = 1024 * 1024
@@ -206,6 +210,11 @@ CHALLENGE_TIMEOUT_S = 5.0
 """How long a process whose rank another claims has to show that it lives."""
 LOST_TIMEOUT_S = 60.0
 START_TIMEOUT_S = 600.0
+
+# ---- who may talk to a daemon ----
+TOKEN_MIN_CHARACTERS = 16
+TLS_VALID_DAYS = 3650
+TLS_RENEWED_BEFORE_DAYS = 30
 
 # ---- a daemon that ends by itself ----
 EMBEDDED_IDLE_TIMEOUT_S = 10.0

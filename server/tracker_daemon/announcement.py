@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 
 from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
 from tracker_daemon.errors import EndpointError
+from tracker_daemon.ingest.binding import Bound
 from tracker_protocol import PROTOCOL_VERSION
 
 
@@ -19,17 +19,17 @@ class Announcement:
         own = state_dir / ENDPOINT_FILE_NAME
         self._paths = [own] if given is None or given == own else [own, given]
 
-    def publish(self, endpoints: Sequence[str], token: str, tls_root_pem: str | None) -> EndpointInfo:
+    def publish(self, bound: Bound, token: str) -> EndpointInfo:
         """Write the files, and return what they say.
 
         Raises:
             EndpointError: one cannot be written.
         """
         info = EndpointInfo(
-            endpoint=endpoints[0],
-            endpoints=tuple(endpoints),
+            endpoint=bound.endpoints[0],
+            endpoints=bound.endpoints,
             token=token,
-            tls_root_pem=tls_root_pem,
+            tls_root_pem=bound.tls_root_pem,
             pid=os.getpid(),
             host=socket.gethostname(),
             protocol_version=PROTOCOL_VERSION,

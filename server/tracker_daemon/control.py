@@ -81,7 +81,7 @@ class DaemonClient:
             return reply
 
     def _channel(self, address: str) -> grpc.Channel:
-        if self.info.tls_root_pem is None:
+        if self.info.tls_root_pem is None or address.startswith("unix:"):
             return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
         credentials = grpc.ssl_channel_credentials(self.info.tls_root_pem.encode())
         return grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
@@ -93,7 +93,8 @@ def _translated(address: str) -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         code = error.code()
-        if code is grpc.StatusCode.UNAVAILABLE:
+        # Cancelled: it ended while we asked.
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             msg = f"no daemon answers at {address} ({error.details()})"
             raise DaemonNotRunning(msg) from None
         advice = ADVICE.get(code, f"failed: {code.name}: {error.details()}")

@@ -27,16 +27,18 @@ from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.backends.script_class import ScriptLinks
 from tracker_daemon.content_care import ContentCare
 from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.drain import deliver_rest
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
 from tracker_daemon.idle import IdleWatch
 from tracker_daemon.ingest import events
+from tracker_daemon.ingest.binding import Bound, bind_all
 from tracker_daemon.ingest.claims import Claims
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.recorder import Recorder, Submission
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.runs import Run
-from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService, bind
+from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import Backlog, RunRow, StreamRow
@@ -48,7 +50,7 @@ from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.script_side import ScriptSide, warn_of_unknown
 from tracker_daemon.service_manager import ServiceManager
 from tracker_daemon.settings import Settings
-from tracker_daemon.status_document import LAST_STATUS_FILE, DaemonStatus, StatusDocument
+from tracker_daemon.status_document import DaemonStatus, StatusDocument, write_last
 from tracker_daemon.status_report import read_facts, standing, status_document
 from tracker_daemon.version import VERSION
 from tracker_protocol import limits
@@ -56,16 +58,18 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
-_NS = 1_000_000_000
 _CARE_INTERVAL_S = 0.2
 _SERVER_GRACE_S = 0.5
 _PUMPS_STOP_S = 5.0
-_DRAIN_SLICE_S = 0.5
 _RANKS_PER_FLUSH_SECOND = 1_000
 
 
-def serve(settings: Settings, *, on_ready: Callable[[EndpointInfo], None] | None = None) -> int:
+def serve(
+    settings: Settings, *, on_ready: Callable[[EndpointInfo], None] | None = None, launch_id: str = ""
+) -> int:
     """Run a daemon until SIGTERM or SIGINT, or a Stop call; return its exit status.
+
+    ``launch_id`` is that of the launch for which it is started, if it is one's.
 
     Raises:
         StateDirectoryError: the state directory is held by another daemon or cannot be used.
@@ -75,7 +79,7 @@ def serve(settings: Settings, *, on_ready: Callable[[EndpointInfo], None] | None
     directory = settings.state_directory
     journal = Journal.open(directory, history_bytes=settings.history_bytes)
     try:
-        return asyncio.run(Daemon(settings, journal).run(on_ready))
+        return asyncio.run(Daemon(settings, journal, launch_id).run(on_ready))
     finally:
         journal.close()
 
@@ -83,13 +87,14 @@ def serve(settings: Settings, *, on_ready: Callable[[EndpointInfo], None] | None
 class Daemon:
     """One running daemon. Everything here is on the event loop unless it says otherwise."""
 
-    def __init__(self, settings: Settings, journal: Journal) -> None:
+    def __init__(self, settings: Settings, journal: Journal, launch_id: str = "") -> None:
         self._settings = settings
+        self._launch_id = launch_id
         self._journal = journal
         self._started_s = time.monotonic()
         self._service_manager = ServiceManager.of(os.environ)
-        self._token = journal.token
-        self._endpoints: tuple[str, ...] = ()
+        self._token = settings.token.get_secret_value() if settings.token else journal.token
+        self._bound = Bound((), None)
         self._announcement = Announcement(journal.directory, settings.endpoint_file)
         self._draining = False
         self._drain_timeout_s = settings.drain_timeout_s
@@ -131,7 +136,7 @@ class Daemon:
         )
         try:
             await server.start()
-            info = self._announcement.publish(self._endpoints, self._token, None)
+            info = self._announcement.publish(self._bound, self._token)
             self._service_manager.ready()
             log.info("ready", endpoint=info.endpoint, state_dir=str(self._journal.directory), pid=os.getpid())
             if on_ready is not None:
@@ -176,9 +181,7 @@ class Daemon:
             maximum_concurrent_rpcs=limits.STREAMS_MAX + 64,
         )
         server.add_generic_rpc_handlers((TrackerService(self, self._contents.uploads).handlers(),))
-        self._endpoints = tuple(
-            endpoint for address in self._settings.listen for endpoint in bind(server, address)
-        )
+        self._bound = bind_all(server, self._settings, self._journal.directory)
         return server
 
     # ---- the end ---------------------------------------------------------------------------------
@@ -201,17 +204,13 @@ class Daemon:
 
     async def _deliver_and_leave(self) -> None:
         await self._end_runs()
-        if not await self._deliver_rest():
-            log.warning("not everything is delivered; the journal keeps the rest for the next start")
-        self._leave(await self._document())
-
-    async def _deliver_rest(self) -> bool:
-        begun = time.monotonic()
         await self._delivery.open_all()
-        while not await asyncio.to_thread(self._fleet.drain, _DRAIN_SLICE_S):
-            if time.monotonic() - begun >= self._drain_timeout_s:
-                return False
-        return True
+        if not await deliver_rest(self._fleet, lambda: self._drain_timeout_s, self._leave):
+            log.warning("not everything is delivered; the journal keeps the rest for the next start")
+        await self._leave()
+
+    async def _leave(self) -> None:
+        write_last(self._journal.directory, await self._document())
 
     async def _end_runs(self) -> None:
         """Of a job or a command that has ended, the exit status stands for ranks that did not finish."""
@@ -224,12 +223,6 @@ class Daemon:
                 payload = events.encode(status)
                 self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=payload))
         await self._commit_nothing()
-
-    def _leave(self, document: StatusDocument) -> None:
-        path = self._journal.directory / LAST_STATUS_FILE
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
-        temporary.replace(path)
 
     # ---- what the server asks (Calls) ------------------------------------------------------------
 
@@ -306,10 +299,11 @@ class Daemon:
             host=socket.gethostname(),
             uptime_s=round(time.monotonic() - self._started_s, 3),
             state_dir=str(self._journal.directory),
-            endpoints=self._endpoints,
+            endpoints=self._bound.endpoints,
             journal_bytes=facts.journal_bytes,
             epoch=facts.epoch,
             draining=self._draining,
+            launch_id=self._launch_id,
             contents=self._contents.status(),
         )
         return status_document(daemon, facts, self._registry, self._fleet)

@@ -23,7 +23,6 @@ from typing import Annotated, Any, Literal
 
 import platformdirs
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     PrivateAttr,
@@ -34,23 +33,32 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
 from tracker_daemon.errors import SettingsError
-from tracker_daemon.listening import normalised
 from tracker_daemon.metric_settings import (
     CONFIG_MAY_DIFFER,
     Aggregates,
     StepAxes,
     Summaries,
     ThinningRules,
-    comma_separated,
-    without_blanks,
 )
-from tracker_daemon.selection import RankSet, ReporterRules
+from tracker_daemon.setting_types import (
+    AbsolutePath,
+    Addresses,
+    ByteCount,
+    CommaSeparated,
+    Globs,
+    Names,
+    Ranks,
+    Reporters,
+    Seconds,
+    Token,
+    absolute,
+    lower,
+)
 from tracker_protocol import limits
 
 if sys.version_info >= (3, 11):
@@ -61,44 +69,6 @@ else:
 ENVIRONMENT_PREFIX = "TRACKER_"
 DEFAULT_ORIGIN = "default"
 URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-
-
-# ---- how values are read -------------------------------------------------------------------------
-
-
-def _absolute(path: Path) -> Path:
-    """Against the working directory of now: the daemon may outlive it, and reports full paths."""
-    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow links
-
-
-def _split(value: object) -> object:
-    """The items of a text with commas, or of a list each of whose items may be one."""
-    text = comma_separated(value)
-    return [item.strip() for item in text.split(",") if item.strip()] if isinstance(text, str) else value
-
-
-def _listen(addresses: list[str]) -> list[str]:
-    if not addresses:
-        msg = "a daemon listens at one address at least, such as '127.0.0.1:0'"
-        raise ValueError(msg)
-    return [normalised(address) for address in addresses]
-
-
-def _rank_set(text: str) -> str:
-    return str(RankSet.parse(text))
-
-
-def _reporters(text: str) -> str:
-    return str(ReporterRules.parse(text))
-
-
-def _lower(value: object) -> object:
-    return value.strip().lower() if isinstance(value, str) else value
-
-
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-ByteCount = Annotated[int, Field(gt=0)]
 
 
 # ---- the settings --------------------------------------------------------------------------------
@@ -112,9 +82,22 @@ class Settings(BaseSettings):
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     config: AbsolutePath | None = Field(None, description="TOML file with settings.")
-    listen: Annotated[list[str], NoDecode, BeforeValidator(_split), AfterValidator(_listen)] = Field(
+    listen: Addresses = Field(
         ["127.0.0.1:0"],
         description="Addresses to listen at: host:port (port 0 chooses one) or unix:/path; comma-separated.",
+    )
+    interface: Names = Field(
+        [],
+        description="Network interfaces whose addresses clients try first, as hsn0, where it listens at all: "
+        "at 0.0.0.0 or [::], which it does when this is set and listen is not.",
+    )
+    tls: bool = Field(False, description="Encrypt, with a certificate that is made in the state directory.")
+    tls_cert: AbsolutePath | None = Field(
+        None, description="Encrypt with this certificate (PEM, with its chain); with tls_key."
+    )
+    tls_key: AbsolutePath | None = Field(None, description="The key of tls_cert (PEM).")
+    token: Token | None = Field(
+        None, description="The token that clients need. Unset: one is made, and kept in the state directory."
     )
     endpoint_file: AbsolutePath | None = Field(
         None, description="File that tells clients where the daemon is; written once it is ready."
@@ -126,19 +109,19 @@ class Settings(BaseSettings):
     outdir: AbsolutePath | None = Field(
         None, description="Where file backends write. Unset: the working directory."
     )
-    backends: Annotated[str, BeforeValidator(comma_separated)] = Field(
+    backends: CommaSeparated = Field(
         "csv", description="Backends of runs that name none, with commas; 'none' records nowhere."
     )
     primary_rank: int = Field(
         0, ge=0, lt=limits.WORLD_SIZE_MAX, description="The rank whose own value is the plain metric."
     )
-    record_ranks: Annotated[str, BeforeValidator(comma_separated), AfterValidator(_rank_set)] = Field(
+    record_ranks: Ranks = Field(
         "", description="Ranks whose own values are recorded too: '0,8-15', 'all' or nothing."
     )
-    item_ranks: Annotated[str, BeforeValidator(comma_separated), AfterValidator(_rank_set)] = Field(
+    item_ranks: Ranks = Field(
         "", description="Ranks whose tables, images, artifacts and histograms are recorded too."
     )
-    reporters: Annotated[str, BeforeValidator(comma_separated), AfterValidator(_reporters)] = Field(
+    reporters: Reporters = Field(
         "", description="Who reports a metric, by glob: 'lr=primary,eval/*=primary'. Others are learned."
     )
     aggregates: Aggregates = Field(
@@ -153,11 +136,9 @@ class Settings(BaseSettings):
     thinning: ThinningRules = Field(
         "", description="What a slow backend gets, by BACKEND:GLOB: 'mlflow:eval/*=none,mlflow:*=5s', '=10'."
     )
-    config_may_differ: Annotated[str, BeforeValidator(comma_separated), AfterValidator(without_blanks)] = (
-        Field(
-            CONFIG_MAY_DIFFER,
-            description="Keys of the configuration that may differ between ranks unreported, as globs.",
-        )
+    config_may_differ: Globs = Field(
+        CONFIG_MAY_DIFFER,
+        description="Keys of the configuration that may differ between ranks unreported, as globs.",
     )
     learn_wait_s: float = Field(
         limits.LEARN_WAIT_S,
@@ -223,10 +204,10 @@ class Settings(BaseSettings):
     orphan_timeout_s: Seconds | None = Field(
         None, description="End once for so long no rank was connected and nothing could be delivered."
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
         "info", description="debug, info, warning or error."
     )
-    log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = Field(
+    log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)] = Field(
         "auto", description="console, json, or auto: console on a terminal, else json."
     )
 
@@ -254,6 +235,13 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def listen_at(self) -> list[str]:
+        """``listen``; where only ``interface`` is said, all addresses."""
+        if self.interface and "listen" not in self._origins:
+            return ["0.0.0.0:0"]
+        return self.listen
+
+    @property
     def state_directory(self) -> Path:
         """``state_dir``, or where the service's own platform keeps state."""
         return self.state_dir or default_state_directory()
@@ -277,7 +265,7 @@ class Settings(BaseSettings):
 def default_state_directory() -> Path:
     """``$STATE_DIRECTORY`` (systemd sets it), else where the platform keeps a user's state."""
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return _absolute(Path(given)) if given else platformdirs.user_state_path("tracker-daemon")
+    return absolute(Path(given)) if given else platformdirs.user_state_path("tracker-daemon")
 
 
 # ---- loading -------------------------------------------------------------------------------------
@@ -315,7 +303,7 @@ def load(flags: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) ->
         _Layer(lambda name: f"environment {variable_of(name)}", _environment()),
     ]
     path = next((layer.values["config"] for layer in above if "config" in layer.values), None)
-    layers = above if path is None else [*above, _file(_absolute(Path(path)))]
+    layers = above if path is None else [*above, _file(absolute(Path(path)))]
     layers.append(_Layer(lambda _: DEFAULT_ORIGIN, defaults or {}))
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}

@@ -37,6 +37,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     journal_bytes: int = 0
     epoch: int = 1
     draining: bool = False
+    launch_id: str = ""
+    """Of the launch whose daemon it is; "" for one that serves many."""
     contents: ContentsStatus = ContentsStatus()
 
 
@@ -161,3 +163,15 @@ def read_last(state_dir: Path) -> StatusDocument | None:
         return decode((state_dir / LAST_STATUS_FILE).read_bytes())
     except OSError:
         return None
+
+
+def write_last(state_dir: Path, document: StatusDocument) -> None:
+    """Leave ``document`` in ``state_dir``, for :func:`read_last`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = state_dir / LAST_STATUS_FILE
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
+    temporary.replace(path)

@@ -61,6 +61,15 @@ def summary(document: StatusDocument, since_s: float = 0.0) -> list[str]:
     return [line for run in runs for line in _run_summary(run)]
 
 
+def backlog(document: StatusDocument) -> str:
+    """What each backend has yet to take, as "12,000 records to mlflow, 300 to wandb"; "" for nothing."""
+    pending: Counter[str] = Counter()
+    for run in document.runs:
+        pending.update({backend.name: backend.pending for backend in run.backends})
+    parts = [f"{count:,} to {name}" for name, count in sorted(pending.items()) if count]
+    return ", ".join(parts).replace(" to ", " records to ", 1)
+
+
 def size(count: int) -> str:
     """``count`` bytes with a binary unit."""
     amount = float(count)

@@ -178,6 +178,17 @@ def test_run_records_what_the_command_logs_and_says_where_it_is(tmp_path: Path) 
     assert len((tmp_path / "out" / "metrics.csv").read_text().splitlines()) == 51
 
 
+def test_run_says_what_it_still_delivers_and_to_whom(tmp_path: Path) -> None:
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRACKER_DRAIN_TIMEOUT_S": "5"}
+    done = command(
+        "run", "--outdir", "out", "--backends", "csv,mlflow", "--", *script(), cwd=tmp_path, **away
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tracker-daemon: delivering 50 records to mlflow, " in done.stderr
+    assert "mlflow: 0 delivered, 50 pending" in done.stderr
+    assert "csv: 50 delivered" in done.stderr
+
+
 def test_each_run_of_a_command_is_a_run_of_its_own(tmp_path: Path) -> None:
     first, second = (command("run", "--outdir", "out", "--", *script(), cwd=tmp_path) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0)

@@ -255,3 +255,13 @@ def test_a_directory_whose_daemon_is_on_another_host_and_out_of_reach_is_not_wai
     place.await_end()
     assert [len(rows) for rows in place.rows()] == [20]
     assert json.loads((place.state_dir / "owner.json").read_text()) == elsewhere
+
+
+def test_ranks_that_are_given_no_environment_find_the_daemon_of_run_in_its_directory(place: Place) -> None:
+    run = [sys.executable, "-m", "tracker_daemon", "run", "--"]
+    dropped = ["env", "-u", "TRACKER_ENDPOINT_FILE", "-u", "TRACKER_LAUNCH_ID"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    _, shown = place.run(RANKED + "tracker.finish()\n", *run, *dropped, *torchrun)
+    assert "FINISHED, 20 records" in shown
+    assert len(place.daemons()) == 1
+    assert [row["loss/mean"] for row in place.rows()[0]] == [f"{n}.5" for n in range(20)]

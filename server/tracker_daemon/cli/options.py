@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from tracker_daemon.settings import Settings, flag_of
 
 PANEL = "Settings (also TRACKER_<NAME> in the environment, <name> in the file)"
-REPEATABLE = frozenset({"listen"})
+REPEATABLE = frozenset({"listen", "interface"})
 """Settings that are lists: their flag may be given several times."""
 METAVARS = {
     "config": "FILE",
@@ -26,6 +26,9 @@ METAVARS = {
     "state_dir": "DIR",
     "outdir": "DIR",
     "listen": "ADDRESS",
+    "interface": "NAME",
+    "tls_cert": "FILE",
+    "tls_key": "FILE",
     "backends": "NAMES",
     "primary_rank": "RANK",
     "record_ranks": "RANKS",
@@ -64,22 +67,30 @@ def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def as_arguments(flags: Mapping[str, Any]) -> list[str]:
     """The command line that gives ``flags`` to another process."""
-    return [
-        f"{flag_of(name)}={item}"
-        for name, value in flags.items()
-        for item in (value if isinstance(value, (list, tuple)) else [value])
-    ]
+    arguments = []
+    for name, value in flags.items():
+        if isinstance(value, bool):
+            arguments.append(flag_of(name) if value else _opposite(name))
+        else:
+            items = value if isinstance(value, (list, tuple)) else [value]
+            arguments += [f"{flag_of(name)}={item}" for item in items]
+    return arguments
+
+
+def _opposite(name: str) -> str:
+    return flag_of(f"no_{name}")
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    is_switch = field.annotation is bool
     option = typer.Option(
-        flag_of(name),
+        f"{flag_of(name)}/{_opposite(name)}" if is_switch else flag_of(name),
         help=_help(field),
-        metavar=_metavar(name),
+        metavar=None if is_switch else _metavar(name),
         show_default=False,
         rich_help_panel=PANEL,
     )
-    kind = list[str] if name in REPEATABLE else str
+    kind = bool if is_switch else list[str] if name in REPEATABLE else str
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
     )

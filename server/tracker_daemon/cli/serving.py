@@ -13,10 +13,18 @@ from tracker_daemon import logs
 from tracker_daemon.cli.options import as_arguments, with_settings
 from tracker_daemon.cli.ourselves import ourselves
 from tracker_daemon.endpoint import ENDPOINT_FILE_NAME
-from tracker_daemon.launch.daemon_process import UNTIL_STDIN_CLOSES, end_when_stdin_closes
+from tracker_daemon.errors import SettingsError
+from tracker_daemon.launch.daemon_process import LAUNCH_KEY_OPTION, UNTIL_STDIN_CLOSES, end_when_stdin_closes
 from tracker_daemon.launch.detached import READY_FD_OPTION, readiness_reporter
-from tracker_daemon.launch.launcher import LAUNCH_ID_VARIABLE, Launch, Launcher
-from tracker_daemon.locate import RUN_STATE_DIR_NAME
+from tracker_daemon.launch.environment import (
+    ENDPOINT_FILE_VARIABLE,
+    ENDPOINT_VARIABLE,
+    LAUNCH_ID_VARIABLE,
+)
+from tracker_daemon.launch.joining import Joining
+from tracker_daemon.launch.launcher import Launch, Launcher
+from tracker_daemon.launch.node_rank import further_node
+from tracker_daemon.locate import RUN_STATE_DIR_NAME, EndpointChoice
 from tracker_daemon.settings import Settings, load, variable_of
 
 LOG_FILE_NAME = "daemon.log"
@@ -26,12 +34,23 @@ SERVE_EXAMPLES = """Examples:
 
     tracker-daemon serve --config tracker.toml --backends csv
 """
+JOIN_HELP = (
+    "On a further node of a job: start no daemon, but have CMD's ranks join the first node's, "
+    "host:port (with TRACKER_TOKEN) or its endpoint file."
+)
 RUN_EXAMPLES = """Examples:
 
     tracker-daemon run -- torchrun --nproc-per-node 4 train.py
 
     tracker-daemon run --outdir runs/a --record-ranks 0-3 -- mpiexec -n 8 python train.py
+
+    tracker-daemon run --join node0:7007 -- torchrun --nnodes 2 --node-rank 1 train.py
 """
+NO_SECOND_DAEMON = (
+    "{} says that this is not the first node of its job, and a job has one daemon: name the first node's "
+    "with --join HOST:PORT (there, run has --listen 0.0.0.0:PORT) or --join FILE, its endpoint file; or set "
+    "TRACKER_ENDPOINT or TRACKER_ENDPOINT_FILE"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +66,7 @@ def serve(
     until_stdin_closes: Annotated[bool, typer.Option(UNTIL_STDIN_CLOSES, hidden=True)] = False,
     ready_fd: Annotated[int | None, typer.Option(READY_FD_OPTION, hidden=True)] = None,
     embedded: Annotated[Path | None, typer.Option(hidden=True)] = None,
-    launch_key: Annotated[str, typer.Option(hidden=True)] = "",
+    launch_key: Annotated[str, typer.Option(LAUNCH_KEY_OPTION, hidden=True)] = "",
     several_hosts: Annotated[bool, typer.Option("--several-hosts", hidden=True)] = False,
 ) -> None:
     """Run a daemon in the foreground until SIGTERM; many runs at once and one after another."""
@@ -56,11 +75,13 @@ def serve(
     settings = load(flags)
     logs.configure(settings.log_level, settings.log_format)
     if until_stdin_closes:
+        # It lives as long as the command that it was started for, however long that is silent.
+        settings = settings.model_copy(update={"idle_timeout_s": None, "orphan_timeout_s": None})
         end_when_stdin_closes()
     from tracker_daemon import daemon  # noqa: PLC0415  numpy and grpc, which the other commands spare
 
     on_ready = None if ready_fd is None else readiness_reporter(ready_fd)
-    raise typer.Exit(daemon.serve(settings, on_ready=on_ready))
+    raise typer.Exit(daemon.serve(settings, on_ready=on_ready, launch_id=launch_key))
 
 
 def _serve_embedded(
@@ -81,14 +102,31 @@ def run(
     command: Annotated[
         list[str], typer.Argument(metavar="CMD", help="The command and its arguments, best behind a --.")
     ],
+    join: Annotated[str | None, typer.Option("--join", metavar="ENDPOINT", help=JOIN_HELP)] = None,
 ) -> None:
     """Start a daemon, run CMD with the endpoint in its environment, deliver, exit with CMD's status.
 
     CMD is anything that ends up running ranks: mpiexec …, torchrun …, python …. Signals are passed
     on to it. Ctrl-C after its end leaves at once; the journal keeps what was not delivered.
     """
+    choice = _daemon_to_join(join)
+    if choice is not None:
+        raise typer.Exit(Joining(tuple(command), choice, os.environ).run())
     _leave_outer_launch()
     raise typer.Exit(Launcher(_launch(flags, load(flags), tuple(command))).run())
+
+
+def _daemon_to_join(given: str | None) -> EndpointChoice | None:
+    """The first node's daemon, on a further node of a job; None where ours is to be started."""
+    evidence = further_node(os.environ)
+    if given is None and evidence is not None:
+        given = os.environ.get(ENDPOINT_VARIABLE) or os.environ.get(ENDPOINT_FILE_VARIABLE)
+        if not given:
+            raise SettingsError(NO_SECOND_DAEMON.format(evidence))
+    if given is None:
+        return None
+    is_file = ("/" in given and not given.startswith("unix:")) or Path(given).exists()
+    return EndpointChoice(endpoint_file=Path(given)) if is_file else EndpointChoice(endpoint=given)
 
 
 def _leave_outer_launch() -> None:

@@ -14,7 +14,8 @@ from tracker_daemon.control import DaemonClient
 from tracker_daemon.doctor.finding import Finding, good, note, problem
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import EndpointError, SettingsError
-from tracker_daemon.ingest.server import SERVER_OPTIONS, bind
+from tracker_daemon.ingest.binding import bind
+from tracker_daemon.ingest.server import SERVER_OPTIONS
 from tracker_daemon.listening import is_loopback, unix_path
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
@@ -50,7 +51,7 @@ def _try_listening(address: str) -> Finding:
 async def _bound(address: str) -> list[str]:
     server = grpc.aio.server(options=SERVER_OPTIONS)
     try:
-        return list(bind(server, address))
+        return bind(server, address)
     finally:
         await server.stop(None)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,7 +20,6 @@ from tracker_daemon.errors import (
 )
 from tracker_daemon.ingest.session import BrokenStream, Session
 from tracker_daemon.ingest.uploads import UploadService
-from tracker_daemon.listening import unix_path
 from tracker_protocol import PROTOCOL_VERSION, SERVICE, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -202,26 +200,3 @@ class TrackerService:
 async def _abort(context: Context, error: TrackerDaemonError) -> None:
     kinds = (status for kind, status in _STATUS_OF if isinstance(error, kind))
     await context.abort(next(kinds, grpc.StatusCode.INTERNAL), str(error))
-
-
-def bind(server: grpc.aio.Server, address: str) -> list[str]:
-    """Listen at ``address``; the endpoints that clients can use for it.
-
-    Raises:
-        SettingsError: it cannot be listened at.
-    """
-    path = unix_path(address)
-    if path is not None:
-        # A second bind would take the socket over silently; the state directory's lock came first.
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-    try:
-        port = server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise SettingsError(f"cannot listen at {address}: {error}; choose another with --listen") from error
-    if path is not None:
-        return [address]
-    host = address.rpartition(":")[0]
-    if host in ("0.0.0.0", "[::]"):  # noqa: S104 - only compared
-        return [f"{name}:{port}" for name in (socket.gethostname(), "127.0.0.1")]
-    return [f"{host}:{port}"]

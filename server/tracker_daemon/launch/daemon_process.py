@@ -19,6 +19,7 @@ from tracker_daemon.errors import DaemonStartError, EndpointError
 from tracker_daemon.launch.log_tail import log_tail
 
 UNTIL_STDIN_CLOSES = "--until-stdin-closes"
+LAUNCH_KEY_OPTION = "--launch-key"
 
 
 class DaemonProcess:

@@ -23,30 +23,22 @@ from tracker_daemon.control import DaemonClient
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import CommandError, DaemonStartError, EndpointError
 from tracker_daemon.launch.command_group import CommandGroup, find_program
-from tracker_daemon.launch.daemon_process import DaemonProcess, describe_exit
-from tracker_daemon.launch.signals import SignalInbox
+from tracker_daemon.launch.daemon_process import LAUNCH_KEY_OPTION, DaemonProcess, describe_exit
+from tracker_daemon.launch.environment import (
+    ENDPOINT_FILE_VARIABLE,
+    LAUNCH_ID_VARIABLE,
+    OTHER_ENDPOINT_VARIABLES,
+)
+from tracker_daemon.launch.signals import ENDING, PASSED_ON, SignalInbox
 from tracker_daemon.launch_outcome import LaunchOutcome
 from tracker_daemon.status_document import StatusDocument
-
-PASSED_ON = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
-ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
-LAUNCH_ID_VARIABLE = "TRACKER_LAUNCH_ID"
-ENDPOINT_FILE_VARIABLE = "TRACKER_ENDPOINT_FILE"
-# These would lead the command's clients to another daemon than the one started for them.
-OTHER_ENDPOINT_VARIABLES = ("TRACKER_ENDPOINT", "TRACKER_TOKEN", "TRACKER_TOKEN_FILE", "TRACKER_TLS_ROOT")
 
 READY_TIMEOUT_S = 120.0
 """A lock left by another host is taken over after 60 s; a large journal replays in some seconds."""
 READY_POLL_S = 0.02
 PATIENCE_S = 2.0
 """How long a person waits before being told for what."""
+TELL_AGAIN_S = 10.0
 STATUS_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 10.0
 """What a daemon may take beyond its drain time to close its files."""
@@ -134,7 +126,8 @@ class Launcher:
         launch = self._launch
         self._restart_at = None
         self._daemon_since = time.monotonic()
-        self._daemon = DaemonProcess(launch.daemon_argv, launch.log_path, launch.endpoint_file)
+        argv = (*launch.daemon_argv, f"{LAUNCH_KEY_OPTION}={launch.launch_id}")
+        self._daemon = DaemonProcess(argv, launch.log_path, launch.endpoint_file)
 
     def _await_ready(self) -> EndpointInfo:
         """Where the daemon is, as soon as it is ready."""
@@ -197,37 +190,55 @@ class Launcher:
 
     def _drain(self) -> None:
         """Have everything delivered and say where it is. What goes wrong here is not the command's fault."""
-        try:
-            if self._daemon.poll() is not None:
-                self._start_daemon()
-            document = _status(self._await_ready())
-        except DaemonStartError as error:
-            _say(f"{error}\n{self._kept()}")
-            return
-        except _Interrupted:
-            document = None
-            self._end_daemon(LEAVE_GRACE_S)
-        else:
-            self._end_daemon(self._launch.drain_timeout_s + DRAIN_GRACE_S)
+        document: StatusDocument | None = None
+        for last_try in (False, True):
+            try:
+                document, ended_well = self._stop_daemon()
+            except DaemonStartError as error:
+                if last_try:
+                    _say(f"{error}\n{self._kept()}")
+                    return
+                continue
+            if ended_well:
+                break
+            # It was dying already when it was asked to end: what it had not delivered is in its journal.
         self._sum_up(status_document.read_last(self._launch.state_dir) or document)
 
-    def _end_daemon(self, grace_s: float) -> None:
-        """Ask the daemon to end and wait for it; Ctrl-C makes that short."""
+    def _stop_daemon(self) -> tuple[StatusDocument | None, bool]:
+        """How it stood before it delivered the rest, and whether it then ended as it was asked to."""
+        if self._daemon.poll() is not None:
+            self._start_daemon()
+        try:
+            document = _status(self._await_ready())
+        except _Interrupted:
+            self._end_daemon(LEAVE_GRACE_S)
+            return None, True
+        return document, self._end_daemon(self._launch.drain_timeout_s + DRAIN_GRACE_S)
+
+    def _end_daemon(self, grace_s: float) -> bool:
+        """Ask the daemon to end and wait for it; Ctrl-C makes that short. False where it died instead."""
         self._daemon.terminate()
         deadline = time.monotonic() + grace_s
-        told_at = time.monotonic() + PATIENCE_S
-        while self._daemon.poll() is None:
+        tell_at = time.monotonic() + PATIENCE_S
+        while (code := self._daemon.poll()) is None:
             now = time.monotonic()
             if now >= deadline:
                 self._daemon.kill()
                 _say(f"the daemon had not ended in time and was killed; {self._kept()}")
-                return
-            if now >= told_at:
-                told_at = deadline
-                _say(f"delivering what is left, {deadline - now:.0f} s at most (Ctrl-C leaves at once)")
-            if signal.SIGINT in self._inbox.wait(min(deadline, told_at) - now):
+                return True
+            if now >= tell_at:
+                tell_at = now + TELL_AGAIN_S
+                _say(f"{self._left()}, {deadline - now:.0f} s at most (Ctrl-C leaves at once)")
+            if signal.SIGINT in self._inbox.wait(min(deadline, tell_at) - now):
                 self._daemon.terminate()
-                deadline = told_at = time.monotonic() + LEAVE_GRACE_S
+                deadline = tell_at = time.monotonic() + LEAVE_GRACE_S
+        return code == 0
+
+    def _left(self) -> str:
+        """What the daemon is delivering, as it says itself from time to time while it does."""
+        document = status_document.read_last(self._launch.state_dir)
+        backlog = status_view.backlog(document) if document is not None else ""
+        return f"delivering {backlog or 'what is left'}"
 
     def _sum_up(self, document: StatusDocument | None) -> None:
         if document is None:

@@ -9,6 +9,17 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any
 
+PASSED_ON = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""What a wrapper passes on to the command that it runs."""
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
+
 
 class SignalInbox:
     """Collects ``numbers`` until closed; those that the process was told to ignore stay so.

@@ -24,6 +24,8 @@ from tracker_daemon.launch.launcher import Launch, Launcher
 from tracker_daemon.settings import Settings, flag_of, load, variable_of
 
 OTHER_VALUES = {
+    "tls": "true",
+    "token": "long enough to be a token",
     "listen": "127.0.0.1:7",
     "backends": "memory",
     "record_ranks": "0-3",
@@ -47,6 +49,13 @@ def other_value(name: str) -> str:
     return OTHER_VALUES.get(name, "/some/where" if name.endswith(("_dir", "_file", "outdir")) else "77")
 
 
+def flags(name: str) -> list[str]:
+    """The command line that gives it that value; a switch takes none."""
+    return (
+        [flag_of(name)] if isinstance(getattr(load({}), name), bool) else [flag_of(name), other_value(name)]
+    )
+
+
 def exit_status(*argv: str) -> int:
     with pytest.raises(SystemExit) as caught:
         main(argv)
@@ -68,7 +77,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Settings]]:
     """The settings that a daemon was started with, instead of the daemon."""
     started: list[Settings] = []
     module = types.ModuleType("tracker_daemon.daemon")
-    module.serve = lambda settings, on_ready=None: started.append(settings) or 5  # type: ignore[attr-defined]
+    module.serve = lambda settings, on_ready=None, launch_id="": started.append(settings) or 5  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tracker_daemon.daemon", module)
     monkeypatch.setattr("tracker_daemon.daemon", module, raising=False)
     monkeypatch.setattr("tracker_daemon.logs.configure", lambda *_: None)
@@ -97,7 +106,7 @@ def test_every_setting_is_a_flag_and_a_variable_of_serve(
 ) -> None:
     expected = getattr(load({name: other_value(name)}), name)
     assert expected != getattr(load({}), name)
-    assert exit_status("serve", flag_of(name), other_value(name)) == 5
+    assert exit_status("serve", *flags(name)) == 5
     monkeypatch.setenv(variable_of(name), other_value(name))
     assert exit_status("serve") == 5
     assert [getattr(settings, name) for settings in served] == [expected, expected]
@@ -107,7 +116,7 @@ def test_every_setting_is_a_flag_and_a_variable_of_serve(
 def test_every_setting_is_a_flag_of_run_and_reaches_the_daemon(
     name: str, served: list[Settings], launched: list[Launch]
 ) -> None:
-    assert exit_status("run", f"{flag_of(name)}={other_value(name)}", "--", "true") == 6
+    assert exit_status("run", *flags(name), "--", "true") == 6
     argv = launched[0].daemon_argv
     exit_status(
         *argv[argv.index("serve") :][:1],

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.settings import Settings, describe, flag_of, load, shown, variable_of
@@ -15,6 +16,11 @@ from tracker_daemon.settings import Settings, describe, flag_of, load, shown, va
 FORMS: dict[str, tuple[str, str, str]] = {
     "listen": ("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"),
     "endpoint_file": ("/a/e.json", "/b/e.json", "/c/e.json"),
+    "interface": ("lo", "hsn0", "hsn0,ib0"),
+    "tls": ("false", "true", "true"),
+    "tls_cert": ("/a", "/b", "/c"),
+    "tls_key": ("/a", "/b", "/c"),
+    "token": ("a" * 16, "b" * 16, "c" * 16),
     "state_dir": ("/a", "/b", "/c"),
     "outdir": ("/a", "/b", "/c"),
     "backends": ("csv", "memory", "csv,memory"),
@@ -66,10 +72,16 @@ def toml(directory: Path, **values: Any) -> Path:
 def in_file(name: str) -> Any:
     """The file's value as TOML would type it."""
     kind = type(getattr(Settings(), name))
+    if kind is bool:
+        return FORMS[name][2] == "true"
     return kind(FORMS[name][2]) if kind in (int, float) else FORMS[name][2]
 
 
 def text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
     return (
         ",".join(value)
         if isinstance(value, list)
@@ -125,7 +137,7 @@ def test_constructing_settings_reads_no_environment(monkeypatch: pytest.MonkeyPa
 def test_variables_of_the_clients_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         "TRACKER_ENDPOINT",
-        "TRACKER_TOKEN",
+        "TRACKER_TOKEN_FILE",
         "TRACKER_LAUNCH_ID",
         "TRACKER_RANK",
         "TRACKER_NO_SUCH_THING",

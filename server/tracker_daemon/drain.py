@@ -1,0 +1,30 @@
+"""Delivering what is left when a daemon ends, and telling meanwhile how much that is."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from tracker_daemon.delivery.fleet import Fleet
+
+SLICE_S = 0.5
+TELL_EVERY_S = 1.0
+
+
+async def deliver_rest(
+    fleet: Fleet, timeout_s: Callable[[], float], tell: Callable[[], Awaitable[None]]
+) -> bool:
+    """Wait until everything is delivered; whether it was within ``timeout_s()``, which may shrink meanwhile.
+
+    ``tell`` is awaited from time to time.
+    """
+    begun = told = time.monotonic()
+    while not await asyncio.to_thread(fleet.drain, SLICE_S):
+        now = time.monotonic()
+        if now - begun >= timeout_s():
+            return False
+        if now - told >= TELL_EVERY_S:
+            told = now
+            await tell()
+    return True

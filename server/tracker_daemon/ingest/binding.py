@@ -1,0 +1,77 @@
+"""Where the server listens, and by which addresses, with which certificate, clients come to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from tracker_daemon.addresses import advertised_hosts
+from tracker_daemon.certificate import Certificate, certificate_for
+from tracker_daemon.errors import SettingsError
+from tracker_daemon.listening import unix_path
+from tracker_daemon.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """All addresses to try, in order; and what to verify them with, where they are encrypted."""
+
+    endpoints: tuple[str, ...]
+    tls_root_pem: str | None
+
+
+def bind_all(server: grpc.aio.Server, settings: Settings, state_dir: Path) -> Bound:
+    """Listen at all addresses of the settings.
+
+    Unix sockets are never encrypted: what they carry does not leave the kernel.
+
+    Raises:
+        SettingsError: one cannot be listened at, an interface is not there, or a certificate cannot be used.
+    """
+    addresses, interfaces = settings.listen_at, settings.interface
+    networked = [_host(address) for address in addresses if unix_path(address) is None]
+    hosts = [host for listened in networked for host in advertised_hosts(listened, interfaces)]
+    certificate = certificate_for(settings, state_dir, hosts)
+    endpoints = [e for address in addresses for e in bind(server, address, interfaces, certificate)]
+    root = certificate.chain.decode("ascii", "replace") if certificate is not None else None
+    return Bound(tuple(endpoints), root)
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0]
+
+
+def bind(
+    server: grpc.aio.Server,
+    address: str,
+    interfaces: Sequence[str] = (),
+    certificate: Certificate | None = None,
+) -> list[str]:
+    """Listen at ``address``; the endpoints that clients can use for it, those of ``interfaces`` first.
+
+    Raises:
+        SettingsError: it cannot be listened at, or an interface is not there.
+    """
+    path = unix_path(address)
+    if path is not None:
+        # A second bind would take the socket over silently; the state directory's lock came first.
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+    try:
+        if path is not None or certificate is None:
+            port = server.add_insecure_port(address)
+        else:
+            pair = (certificate.key, certificate.chain)
+            port = server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    except RuntimeError as error:
+        advice = "choose another with --listen"
+        if certificate is not None and path is None:
+            advice += ", or see that tls_cert and tls_key are PEM files that belong together"
+        raise SettingsError(f"cannot listen at {address}: {error}; {advice}") from error
+    if path is not None:
+        return [address]
+    return [f"{host}:{port}" for host in advertised_hosts(_host(address), interfaces)]

@@ -1,0 +1,9 @@
+"""The variables by which a command's ranks find their daemon, and one another."""
+
+from __future__ import annotations
+
+LAUNCH_ID_VARIABLE = "TRACKER_LAUNCH_ID"
+ENDPOINT_VARIABLE = "TRACKER_ENDPOINT"
+ENDPOINT_FILE_VARIABLE = "TRACKER_ENDPOINT_FILE"
+OTHER_ENDPOINT_VARIABLES = (ENDPOINT_VARIABLE, "TRACKER_TOKEN", "TRACKER_TOKEN_FILE", "TRACKER_TLS_ROOT")
+"""These would lead the command's clients to another daemon than the one started for them."""

@@ -1,0 +1,61 @@
+"""How the values of settings are read, from whichever of their three forms: the types of the settings."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from tracker_daemon.listening import normalised
+from tracker_daemon.metric_settings import comma_separated, without_blanks
+from tracker_daemon.selection import RankSet, ReporterRules
+from tracker_protocol import limits
+
+
+def absolute(path: Path) -> Path:
+    """Against the working directory of now: the daemon may outlive it, and reports full paths."""
+    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow links
+
+
+def split(value: object) -> object:
+    """The items of a text with commas, or of a list each of whose items may be one."""
+    text = comma_separated(value)
+    return [item.strip() for item in text.split(",") if item.strip()] if isinstance(text, str) else value
+
+
+def listen_addresses(addresses: list[str]) -> list[str]:
+    """Addresses, of which there is one at least, in the form that gRPC takes."""
+    if not addresses:
+        msg = "a daemon listens at one address at least, such as '127.0.0.1:0'"
+        raise ValueError(msg)
+    return [normalised(address) for address in addresses]
+
+
+def rank_set(text: str) -> str:
+    """A set of ranks, checked."""
+    return str(RankSet.parse(text))
+
+
+def reporter_rules(text: str) -> str:
+    """Rules on reporters, checked."""
+    return str(ReporterRules.parse(text))
+
+
+def lower(value: object) -> object:
+    """A word, in whichever case it was written."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
+AbsolutePath = Annotated[Path, AfterValidator(absolute)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ByteCount = Annotated[int, Field(gt=0)]
+Addresses = Annotated[list[str], NoDecode, BeforeValidator(split), AfterValidator(listen_addresses)]
+Globs = Annotated[str, BeforeValidator(comma_separated), AfterValidator(without_blanks)]
+Names = Annotated[list[str], NoDecode, BeforeValidator(split)]
+CommaSeparated = Annotated[str, BeforeValidator(comma_separated)]
+Ranks = Annotated[str, BeforeValidator(comma_separated), AfterValidator(rank_set)]
+Reporters = Annotated[str, BeforeValidator(comma_separated), AfterValidator(reporter_rules)]
+Token = Annotated[SecretStr, Field(min_length=limits.TOKEN_MIN_CHARACTERS)]

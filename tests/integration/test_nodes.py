@@ -1,0 +1,147 @@
+"""Two hosts: network namespaces with a wire between them, each with a host name of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+PATIENCE_S = 120.0
+PORT = 7007  # both namespaces are the test's own
+RUN = (sys.executable, "-m", "tracker_daemon", "run")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "2")
+SCRIPT = """
+import os
+from tracker_client import setup_tracker
+with setup_tracker(project_name="nodes") as tracker:
+    for step in range(20):
+        tracker.log({"loss": float(step + int(os.environ["RANK"]))}, step=step)
+"""
+
+
+@dataclass
+class Node:
+    """One host."""
+
+    namespace: str
+    name: str
+    home: Path
+    environ: dict[str, str]
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, *command: str, **environ: str) -> subprocess.Popen[str]:
+        named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self.name, *command]
+        process = subprocess.Popen(
+            ["ip", "netns", "exec", self.namespace, *named], cwd=self.home, env=self.environ | environ,
+            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> str:
+        shown, _ = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, f"{self.name}: {shown}"
+        return shown
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
+    if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare"))):
+        pytest.skip("network namespaces need root, ip and unshare")
+    names = [f"td{os.getpid()}{letter}" for letter in "ab"]
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRACKER_")}
+    made = []
+    try:
+        for name in names:
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+        ip("-n", names[0], "link", "add", "hsn0", "type", "veth", "peer", "name", "hsn0", "netns", names[1])
+        # An address of the first that the second cannot reach, as the bridge of a container engine has.
+        ip("-n", names[0], "link", "add", "abroad", "type", "veth", "peer", "name", "nowhere")
+        ip("-n", names[0], "address", "add", "172.30.0.1/24", "dev", "abroad")
+        ip("-n", names[0], "link", "set", "abroad", "up")
+        for number, name in enumerate(names, start=1):
+            ip("-n", name, "address", "add", f"10.77.0.{number}/24", "dev", "hsn0")
+            ip("-n", name, "address", "add", f"fd77::{number}/64", "dev", "hsn0", "nodad")
+            ip("-n", name, "link", "set", "hsn0", "up")
+            home = tmp_path / f"home{number}"
+            home.mkdir()
+            (home / "train.py").write_text(SCRIPT)
+            made.append(Node(name, f"node{number}", home, inherited | {"TRACKER_BACKENDS": "csv"}))
+        yield made[0], made[1]
+    finally:
+        for node in made:
+            node.end()
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+def rows(directory: Path) -> list[tuple[str, str, str]]:
+    with (directory / "metrics.csv").open(newline="") as file:
+        return [(row["step"], row["loss/mean"], row["loss/max"]) for row in csv.DictReader(file)]
+
+
+EXPECTED = [(str(n), f"{n + 1.5}", f"{n + 3}.0") for n in range(20)]
+
+
+def test_a_further_node_joins_the_daemon_of_the_first_without_any_shared_file(
+    nodes: tuple[Node, Node],
+) -> None:
+    first, second = nodes
+    token = {"TRACKER_TOKEN": "a-token-that-all-nodes-have"}
+    there = ("--master-addr", "10.77.0.1", "--master-port", "29511")
+    run = [*RUN, "--listen", f"[::]:{PORT}", "--tls", "--", *TORCHRUN, *there, "--node-rank"]
+    one = first.start(*run, "0", "train.py", **token)
+    root = first.home / ".tracker" / "tls-cert.pem"
+    pytest.wait_until(lambda: root.exists() and root.stat().st_size, "the certificate")
+    copied = second.home / "root.pem"
+    copied.write_bytes(root.read_bytes())
+    join = [*RUN, "--join", f"[fd77::1]:{PORT}", "--", *TORCHRUN, *there, "--node-rank", "1", "train.py"]
+    two = second.start(*join, **token, NODE_RANK="1", TRACKER_TLS_ROOT=str(copied))
+    second.finish(two)
+    shown = first.finish(one)
+    assert "FINISHED, 20 records" in shown
+    assert rows(first.home) == EXPECTED
+    assert not (second.home / ".tracker").exists(), "a node that joins starts no daemon"
+    (run,) = json.loads((first.home / ".tracker/last-status.json").read_text())["runs"]
+    assert [(rank["rank"], rank["host"]) for rank in run["ranks"]] == [
+        (0, "node1"), (1, "node1"), (2, "node2"), (3, "node2"),
+    ]  # fmt: skip
+
+
+def test_ranks_of_two_hosts_find_the_daemon_of_rank_0_in_a_directory_that_they_share(
+    nodes: tuple[Node, Node],
+) -> None:
+    shared = nodes[0].home
+    launch = {"TRACKER_LAUNCH_ID": "one", "WORLD_SIZE": "4", "TRACKER_OUTDIR": str(shared)}
+    launch |= {"TRACKER_IDLE_TIMEOUT_S": "1", "TRACKER_INTERFACE": "abroad"}
+    started = [
+        (node, node.start(sys.executable, f"{shared}/train.py", **launch, RANK=str(rank), LOCAL_RANK="0"))
+        for rank, node in enumerate([nodes[0], nodes[0], nodes[1], nodes[1]])
+    ]
+    for node, process in started:
+        assert node.finish(process) == ""
+    launch_files = (shared / ".tracker").glob
+    pytest.wait_until(lambda: not list(launch_files("launch-*.json")), "the daemon to end by itself")
+    assert rows(shared) == EXPECTED
+    status = json.loads((shared / ".tracker/last-status.json").read_text())
+    hosts = [address.partition(":")[0] for address in status["daemon"]["endpoints"]]
+    assert hosts == ["172.30.0.1", "10.77.0.1"], "the first leads nowhere from the second host"
