@@ -62,8 +62,9 @@ def register_backend(name: str, cls: type[TrackerBackend]) -> None:
     """Make ``cls`` usable as ``backends="name"`` by the ``setup_tracker`` calls that follow.
 
     Call it on every rank. The class then lives in the primary rank's process, on a thread of its own,
-    and is fed back what the daemon records, aggregates included. A name that the daemon has too (``csv``)
-    means the class in runs of this script; registered again, the later class counts.
+    and is fed back what the daemon records, aggregates included. Tables, images, artifacts and ``watch`` of
+    that rank are given to it as the script gives them to the tracker. A name that the daemon has too
+    (``csv``) means the class in runs of this script; registered again, the later class counts.
 
     Raises:
         SettingsError: the name cannot be one, or ``cls`` is no class derived from :class:`TrackerBackend`.

@@ -26,7 +26,7 @@ from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.introduction import introduce
 from tracker_client.media import Media
 from tracker_client.remote_runs import RemoteBackends
-from tracker_client.script_backends import Construct, ScriptBackends
+from tracker_client.script_backends import Construct, Passed, ScriptBackends
 from tracker_client.sender import Finish, LogConfig, Sender
 from tracker_client.settings import ClientSettings
 from tracker_client.status import TrackerStatus
@@ -136,6 +136,7 @@ class RemoteTracker(Tracker):
         if self._closed:
             self._count_late_call()
             return
+        self._scripts.pass_on(Passed("watch", (model,), {"log": log, "log_freq": log_freq, **kwargs}))
         try:
             self._watches.watch(model, log, log_freq, **kwargs)
         except Exception as error:  # noqa: BLE001 - a model is the user's code, and training must go on
@@ -162,7 +163,8 @@ class RemoteTracker(Tracker):
             data: rows, each with a cell for each column, or a pandas, polars or pyarrow frame.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        self._take(key, lambda: self._media.table(key, columns, data, step))
+        passed = Passed("log_table", (key, columns, data))
+        self._take(key, lambda: self._media.table(key, columns, data, step), passed)
 
     def log_image(
         self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
@@ -176,7 +178,8 @@ class RemoteTracker(Tracker):
             caption: a text that belongs to it.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        self._take(key, lambda: self._media.image(key, image_path, caption, step))
+        passed = Passed("log_image", (key, image_path, caption))
+        self._take(key, lambda: self._media.image(key, image_path, caption, step), passed)
 
     def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
         """Record files and directories, in the background.
@@ -189,12 +192,14 @@ class RemoteTracker(Tracker):
             artifacts: a path for each label.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        self._take("log_artifacts()", lambda: self._media.artifacts(artifacts, step))
+        passed = Passed("log_artifacts", (artifacts,))
+        self._take("log_artifacts()", lambda: self._media.artifacts(artifacts, step), passed)
 
-    def _take(self, key: object, record: Callable[[], None]) -> None:
+    def _take(self, key: object, record: Callable[[], None], passed: Passed) -> None:
         if self._closed:
             self._count_late_call()
             return
+        self._scripts.pass_on(passed)
         try:
             record()
         except Exception as error:  # noqa: BLE001 - tables, images and arrays are the user's own code

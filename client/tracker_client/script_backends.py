@@ -13,12 +13,13 @@ import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
 from tracker_client.backend import TrackerBackend
 from tracker_client.refusals import Refusals
+from tracker_protocol import limits
 
 Construct = Callable[[], TrackerBackend]
 
@@ -96,6 +97,15 @@ class TakenEntry:
     closed: bool = False
 
 
+@dataclass(frozen=True)
+class Passed:
+    """A call of the tracker that goes straight to the class: what it is given is no metric."""
+
+    method: str
+    arguments: tuple[Any, ...]
+    named: Mapping[str, Any] = field(default_factory=dict)
+
+
 Post = Callable[[TakenEntry], None]
 
 
@@ -111,7 +121,8 @@ class Feed:
         self._construct = construct
         self._post = post
         self._refusals = refusals
-        self._parts: SimpleQueue[tuple[Fed, int] | None] = SimpleQueue()
+        self._parts: SimpleQueue[tuple[Fed, int] | Passed | None] = SimpleQueue()
+        self._passed = threading.Semaphore(limits.SCRIPT_CALLS_WAITING_MAX)
         self._offered = (0, 0, 0)
         self._taken = (0, 0)
         self._leaving = False
@@ -150,6 +161,21 @@ class Feed:
         """Tell the daemon that nothing more is taken."""
         self._post(TakenEntry(self.name, problem=self._problem, closed=True))
 
+    # ---- any thread ------------------------------------------------------------------------------
+
+    def pass_on(self, call: Passed) -> None:
+        """Have the class called as the tracker was, unless too many calls wait for it already."""
+        if self.closed.is_set():
+            return
+        if self._passed.acquire(blocking=False):
+            self._parts.put(call)
+        else:
+            self.failures += 1
+            self._refusals.warn_once(
+                f"backend {self.name}.{call.method}()",
+                f"{limits.SCRIPT_CALLS_WAITING_MAX} calls wait for it; further ones are left out and counted",
+            )
+
     # ---- the class's thread ----------------------------------------------------------------------
 
     def _main(self) -> None:
@@ -179,6 +205,10 @@ class Feed:
     def _take_parts(self) -> Fed | None:
         """Give the class what comes, until its end; the end."""
         while (item := self._parts.get()) is not None and not self._leaving:
+            if isinstance(item, Passed):
+                self._passed.release()
+                self._call(item.method, getattr(self.backend, item.method), *item.arguments, **item.named)
+                continue
             part, skip = item
             if isinstance(part.content, FedEnd):
                 return part
@@ -247,6 +277,11 @@ class ScriptBackends:
         if feed is None or not feed.built.wait(timeout_s):
             return None
         return feed.backend
+
+    def pass_on(self, call: Passed) -> None:
+        """Make the call to each class that is in this process, on its own thread."""
+        for feed in tuple(self._feeds.values()):
+            feed.pass_on(call)
 
     # ---- the sender's thread ---------------------------------------------------------------------
 

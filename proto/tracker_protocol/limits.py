@@ -181,6 +181,8 @@ SCRIPT_SLICE_BYTES = 256 * 1024
 """How much of the outbox a class of the script is sent before it has acknowledged it."""
 SCRIPT_PART_BYTES = 128 * 1024
 """Where an entry for a class of the script is divided into messages."""
+SCRIPT_CALLS_WAITING_MAX = 64
+"""How many tables, images and the like wait at most for a class of the script in its process."""
 SCRIPT_CONNECT_PATIENCE_S = 2.0
 """How long delivery to a class of the script waits for its process before it says so."""
 SCRIPT_ANSWER_PATIENCE_S = 60.0

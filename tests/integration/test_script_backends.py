@@ -26,6 +26,8 @@ class Kept(TrackerBackend):
         self.say("log", step=step, metrics=metrics)
     def log_config(self, config):
         self.say("config", config=config)
+    def log_table(self, key, columns, data):
+        self.say("table", key=key, columns=columns, data=data)
     def finish(self):
         self.say("finish")
 
@@ -43,6 +45,7 @@ with setup_tracker("p", backends="csv,kept", config={"lr": 0.5}, kept={"colour":
             print("halfway", flush=True)
             sys.stdin.readline()
     tracker.log_config({"late": rank})
+    tracker.log_table("answers", ["a", "b"], [[1, rank]])
 """
 )
 
@@ -104,6 +107,7 @@ def test_the_primary_rank_s_class_is_given_every_record_of_four_ranks_once(daemo
     configs = [line["config"] for line in said(kept, "config")]
     assert {"lr": 0.5} in configs
     assert {"late": 0} in configs
+    assert [(line["key"], line["data"]) for line in said(kept, "table")] == [("answers", [[1, 0]])]
     assert said(kept, "finish") == [json.loads(kept.read_text().splitlines()[-1])]
     delivered = backend(daemon, "kept")
     assert (delivered["pending"], delivered["set_aside"]) == (0, 0)

@@ -9,8 +9,9 @@ import pytest
 
 from tracker_client import TrackerBackend
 from tracker_client.refusals import Refusals
-from tracker_client.script_backends import Fed, FedConfig, FedEnd, FedRows, ScriptBackends, TakenEntry
+from tracker_client.script_backends import Fed, FedConfig, FedEnd, FedRows, Passed, ScriptBackends, TakenEntry
 from tracker_client.script_classes import ScriptClass, script_classes
+from tracker_protocol import limits
 
 PATIENCE_S = 20.0
 
@@ -184,6 +185,33 @@ def test_a_class_that_is_not_fed_here_finishes_and_is_warned_about(scripts, kept
     answers.wait(TakenEntry("kept", closed=True))
     assert kept.calls == ["finished with 0"]
     assert "the daemon does not feed it" in caplog.text
+
+
+def test_what_is_no_metric_goes_straight_to_the_class_on_its_own_thread(scripts, kept, answers):
+    threads = []
+    kept.log_table = lambda *arguments: threads.append((threading.get_ident(), arguments))
+    kept.log_image = lambda *arguments: 1 / 0
+    scripts.pass_on(Passed("log_table", ("t", ["a"], [[1]])))
+    scripts.pass_on(Passed("log_image", ("i", "image.png", None)))
+    scripts.offer(Fed("kept", 1, 1, False, FedEnd()))
+    answers.wait(
+        taken(1),
+        TakenEntry("kept", problem="log_image() raised ZeroDivisionError('division by zero')", closed=True),
+    )
+    ((thread, arguments),) = threads
+    assert thread != threading.get_ident()
+    assert arguments == ("t", ["a"], [[1]])
+    assert scripts.failures == 1
+
+
+def test_calls_that_wait_for_a_class_are_bounded(scripts, kept, answers, caplog):
+    kept.gate.clear()
+    scripts.offer(rows(1, [1.0]))
+    pytest.wait_until(scripts._feeds["kept"]._parts.empty, "the class to be in a call")
+    for _ in range(limits.SCRIPT_CALLS_WAITING_MAX + 2):
+        scripts.pass_on(Passed("log_table", ("t", ["a"], [[1]])))
+    assert scripts.failures == 2
+    assert caplog.text.count("calls wait for it") == 1
 
 
 # ---- constructing --------------------------------------------------------------------------------

@@ -1,0 +1,57 @@
+"""All pumps together: what a daemon that ends waits for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptLinks, Taken
+from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.journal.rows import CursorRow
+
+RUN = RunDescription("r", "p", "n", Path("/out"))
+PATIENCE_S = 20.0
+
+
+class Journal:
+    """Plays the journal of one run, with its end in the outbox."""
+
+    def __init__(self):
+        self.position = 0
+
+    def __call__(self, work):
+        return work(self)
+
+    def outbox_after(self, run, number, **_):
+        return [OutboxEntry(1, EntryKind.END, b'{"status": "FINISHED"}')][number:]
+
+    def put_cursor(self, run, backend, position, *_):
+        self.position = position
+
+
+@pytest.fixture
+def links():
+    return ScriptLinks()
+
+
+@pytest.fixture
+def fleet(links):
+    fleet = Fleet(Journal(), links)
+    fleet.open(1, RUN, CursorRow(1, "mine", 0, SCRIPT_STATE, 0, 0))
+    yield fleet
+    fleet.stop(PATIENCE_S)
+
+
+def test_a_daemon_that_ends_does_not_wait_for_a_class_whose_process_is_gone(fleet):
+    assert fleet.drain(0.0)
+    assert not fleet.is_finished(1)
+
+
+def test_it_waits_for_a_class_whose_process_is_there(fleet, links):
+    link = links.of("r", "mine")
+    link.attach("rank 0", lambda epoch, entry: link.answer(Taken(epoch, entry.number)))
+    fleet.resume(1, "mine")
+    assert fleet.drain(PATIENCE_S)
+    pytest.wait_until(lambda: fleet.is_finished(1), "the pump to end")
