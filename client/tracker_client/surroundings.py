@@ -21,6 +21,7 @@ from typing import Any
 
 from tracker_client.arguments import MASK, SECRET_NAME, mask_secrets, valid_text
 from tracker_client.rank import RankInfo
+from tracker_client.version import __version__
 
 VALUE_MAX_CHARACTERS = 2_000
 DOCUMENT_MAX_BYTES = 32 * 1024
@@ -187,6 +188,7 @@ def _distributed_backend(script: Script) -> str | None:
 
 
 _FACTS: Mapping[str, Callable[[Script], object]] = {
+    "version": lambda _: __version__,
     "user": _user,
     "program": _program,
     "command": _command,

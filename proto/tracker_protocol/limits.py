@@ -112,6 +112,8 @@ OPEN_CELLS_BYTES_MAX = 512 * 1024 * 1024
 CLOSED_MARKS_PER_PANEL = 16_384
 """How many closed (step, occurrence) pairs are remembered one by one; older ones by watermark."""
 EVENTS_SHOWN_MAX = 200
+PRIMARY_WAIT_S = 5.0
+"""How long a run's backends wait for its primary rank to say what script it is, if another came first."""
 DELIVERY_SLICE_BYTES = 4 * 1024 * 1024
 DRAIN_TIMEOUT_S = 30.0
 CLOCK_SKEW_MAX_S = 5.0

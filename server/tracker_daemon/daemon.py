@@ -238,7 +238,7 @@ class Daemon:
         try:
             cursors = {**new, **files_lanes(new)}
             welcome = await session.welcome(hello, new_backends=cursors, script_backends=fed, version=VERSION)
-            if new:
+            if new or admission.describes:
                 await self._delivery.begin(run)
         except BaseException:  # cancelled too, when the client has gone: its rank must not stay taken
             self.left(session)

@@ -29,6 +29,7 @@ def default_options(settings: Settings) -> RunOptions:
         item_ranks=settings.item_ranks,
         metrics=metric_settings(settings),
         config_may_differ=settings.config_may_differ,
+        system_prefix=settings.system_prefix,
     )
 
 

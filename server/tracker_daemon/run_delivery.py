@@ -53,6 +53,8 @@ class RunDelivery:
         self._contents = contents
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._awaited: dict[str, float] = {}
+        self._undescribed: dict[str, float] = {}
+        """Runs whose primary rank has not come, and until when it is waited for."""
         self._files_seen: dict[int, int] = {}
         """By run: the last FILES entry for which the lanes for files were opened."""
 
@@ -66,7 +68,17 @@ class RunDelivery:
             self.ticked(run.live)
 
     async def begin(self, run: Run) -> None:
-        """A run is new: open its backends at once, so that their state shows."""
+        """A run is new: open its backends, so that their state shows, if its primary rank has come.
+
+        They tell of the script what that rank says; for a while they wait for it.
+        """
+        if run.options.is_described:
+            self._undescribed.pop(run.run_id, None)
+            await self._begin(run)
+        else:
+            self._undescribed.setdefault(run.run_id, time.monotonic() + limits.PRIMARY_WAIT_S)
+
+    async def _begin(self, run: Run) -> None:
         row_id = run.live.row_id
         backlog = await self._on_journal(lambda journal: journal.backlog(row_id))
         for cursor in backlog.cursors:
@@ -75,12 +87,15 @@ class RunDelivery:
 
     def ticked(self, live: LiveRun) -> None:
         """A run may have something new to deliver."""
-        if live.run_id in self._awaited or not live.view.last_entry:
+        if self._is_held(live) or not live.view.last_entry:
             return
         has_new_files = live.view.last_files > self._files_seen.get(live.row_id, 0)
         notified = self._fleet.notify(live.row_id)
         if (has_new_files or not notified) and live.row_id not in self._opening:
             self._opening[live.row_id] = asyncio.create_task(self._open(live))
+
+    def _is_held(self, live: LiveRun) -> bool:
+        return live.run_id in self._awaited or live.run_id in self._undescribed
 
     async def _open(self, live: LiveRun) -> None:
         """A run whose pumps have ended, or were not needed yet, has something to deliver.
@@ -118,6 +133,8 @@ class RunDelivery:
             options.environment,
             self._contents,
             metrics=options.metrics,
+            created_ns=row.created_ns,
+            system_prefix=options.system_prefix,
         )
 
     # ---- from time to time -----------------------------------------------------------------------
@@ -125,15 +142,28 @@ class RunDelivery:
     def look_after(self) -> None:
         """Begin to deliver the runs whose ranks are back, or have been waited for long enough."""
         now = time.monotonic()
+        for run_id, until in list(self._undescribed.items()):
+            run = self._registry.runs[run_id]
+            if now >= until or not run.running:
+                del self._undescribed[run_id]
+                self._opening[run.live.row_id] = asyncio.create_task(self._open_undescribed(run))
         for run_id, until in list(self._awaited.items()):
             run = self._registry.runs[run_id]
             if now >= until or not run.running or run.is_back():
                 del self._awaited[run_id]
                 self.ticked(run.live)
 
+    async def _open_undescribed(self, run: Run) -> None:
+        try:
+            await self._begin(run)
+        finally:
+            del self._opening[run.live.row_id]
+        self.ticked(run.live)
+
     async def open_all(self) -> None:
         """Open whatever has something to deliver, waited for or not: the daemon is about to end."""
         self._awaited.clear()
+        self._undescribed.clear()
         for run in self._registry.runs.values():
             self.ticked(run.live)
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
@@ -142,7 +172,7 @@ class RunDelivery:
         """Whether every backend has all that ``session`` brought."""
         run = session.stream.run
         live, view = run.live, run.live.view
-        if not session.all_committed or live.row_id in self._opening or run.run_id in self._awaited:
+        if not session.all_committed or live.row_id in self._opening or self._is_held(live):
             return False
         if view.last_files > self._files_seen.get(live.row_id, 0):
             return False
@@ -159,7 +189,7 @@ class RunDelivery:
     def _is_over(self, run: Run) -> bool:
         healths = self._fleet.health(run.live.row_id).values()
         delivered = all(health.delivered_entry >= run.live.view.last_entry for health in healths)
-        return not run.running and delivered
+        return not run.running and delivered and not self._is_held(run.live)
 
     def progress(self) -> int:
         """A number that grows with every delivery."""

@@ -140,6 +140,11 @@ class Settings(BaseSettings):
         CONFIG_MAY_DIFFER,
         description="Keys of the configuration that may differ between ranks unreported, as globs.",
     )
+    system_prefix: str = Field(
+        "tracker",
+        pattern=r"^[A-Za-z0-9_-]{1,40}$",
+        description="What the names of MLflow params begin with that describe the surroundings.",
+    )
     learn_wait_s: float = Field(
         limits.LEARN_WAIT_S,
         ge=0,

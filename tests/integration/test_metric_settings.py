@@ -53,7 +53,9 @@ def run(tmp_path_factory):
     os.environ["WANDB_MODE"] = "offline"
     ranks = pytest.ranks_of(daemon.start())
     try:
-        processes = ranks.start(RANK, range(4), 4)
+        processes = ranks.start(RANK, [1], 4)
+        pytest.wait_until(lambda: "a rank joined" in daemon.log(), "rank 1 to open the run")
+        processes = [*ranks.start(RANK, [0], 4), *processes, *ranks.start(RANK, [2, 3], 4)]
         pytest.wait_until(lambda: DIFFERS in daemon.log(), "the daemon to tell what differs")
         told = [process.communicate("\n", timeout=60)[1] for process in processes]
         daemon.stop()
@@ -152,3 +154,9 @@ def test_the_configuration_is_the_primarys_with_its_changes_beside_it(run, store
     assert found.data.tags["tracker.changed.config.lr"] == "0.3"
     everything = b"".join(path.read_bytes() for path in run[0].home.rglob("*") if path.is_file())
     assert b"hidden" not in everything
+
+
+def test_the_primary_rank_describes_the_script_though_another_opened_the_run(stored):
+    params = stored[1].data.params
+    assert (params["tracker.rank"], params["tracker.world_size"]) == ("0", "4")
+    assert {"tracker.version", "tracker.hostname", "tracker.timestamp", "tracker.command"} <= set(params)

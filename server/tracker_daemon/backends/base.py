@@ -100,6 +100,10 @@ class RunDescription:
     """This opening is for FILES entries alone, beside another of the same run for all others."""
     metrics: MetricSettings = field(default_factory=MetricSettings)
     """The run's rules by metric."""
+    created_ns: int = 0
+    """When the run began, in ns since the epoch; 0: now."""
+    system_prefix: str = "tracker"
+    """What the names of params that describe the surroundings begin with."""
 
 
 class Backend(ABC):

@@ -57,6 +57,8 @@ class Open(msgspec.Struct, frozen=True, tag="open"):
     contents: str = ""
     files_lane: bool = False
     metrics: MetricSettings = MetricSettings()
+    created_ns: int = 0
+    system_prefix: str = "tracker"
 
     @staticmethod
     def of(run: RunDescription, state: bytes | None) -> Open:
@@ -65,6 +67,7 @@ class Open(msgspec.Struct, frozen=True, tag="open"):
         return Open(
             run.run_id, run.project, run.name, str(run.outdir), run.epoch, run.attempt,
             options, environment, state, str(run.contents), run.files_lane, run.metrics,
+            run.created_ns, run.system_prefix,
         )  # fmt: skip
 
     @property
@@ -73,6 +76,7 @@ class Open(msgspec.Struct, frozen=True, tag="open"):
         return RunDescription(
             self.run_id, self.project, self.name, Path(self.outdir), self.epoch, self.attempt,
             self.options, self.environment, Path(self.contents), self.files_lane, self.metrics,
+            self.created_ns, self.system_prefix,
         )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow_requests import tag_value
 
 RUN_UID_TAG = "tracker.run_uid"
-SYSTEM_PREFIX = "tracker"
 
 _TAGS_OF_ENVIRONMENT = {
     "user": "mlflow.user",
@@ -60,7 +59,8 @@ def run_name(run: RunDescription) -> str | None:
 
 def system_params(run: RunDescription, now: datetime) -> dict[str, str]:
     """What a run keeps of its surroundings, under the names that searches use."""
-    utc = now.astimezone(timezone.utc)
+    begun = datetime.fromtimestamp(run.created_ns / 1e9, tz=timezone.utc) if run.created_ns else now
+    utc = begun.astimezone(timezone.utc)
     params = {
         "timestamp": utc.isoformat(timespec="seconds"),
         "date": utc.strftime("%Y-%m-%d"),
@@ -71,7 +71,7 @@ def system_params(run: RunDescription, now: datetime) -> dict[str, str]:
     params.update(
         {_NAMES_OF_PARAMS.get(name, name): value for name, value in run.environment.items() if value}
     )
-    return {f"{SYSTEM_PREFIX}.{name}": value for name, value in params.items()}
+    return {f"{run.system_prefix}.{name}": value for name, value in params.items()}
 
 
 def _asked_tags(asked: Any) -> dict[str, str]:

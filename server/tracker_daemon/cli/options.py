@@ -39,6 +39,7 @@ METAVARS = {
     "summaries": "RULES",
     "thinning": "RULES",
     "config_may_differ": "GLOBS",
+    "system_prefix": "WORD",
     "log_level": "LEVEL",
     "log_format": "FORMAT",
 }

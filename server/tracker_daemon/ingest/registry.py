@@ -114,7 +114,14 @@ class Registry:
         reopened, attempt = not run.running, run.attempt
         stream = self._join(run, hello)
         self._place(stream)
-        return Admission(stream, new_run, True, reopened, run.attempt > attempt)
+        return Admission(stream, new_run, True, reopened, run.attempt > attempt, self._describe(run, hello))
+
+    def _describe(self, run: Run, hello: pb.Hello) -> bool:
+        """Take the script's description from the primary rank, if it was another's so far."""
+        if run.options.is_described or hello.process.rank != run.options.primary_rank:
+            return False
+        run.options = run.options.described(hello.process)
+        return True
 
     def rivals(self, hello: pb.Hello) -> list[Stream]:
         """The streams whose processes must be gone before a Hello's can be admitted."""

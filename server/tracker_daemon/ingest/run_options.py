@@ -27,6 +27,9 @@ class RunOptions(msgspec.Struct, frozen=True):
     item_ranks: str = ""
     metrics: MetricSettings = MetricSettings()
     config_may_differ: str = ""
+    described_by: int = -1
+    """The rank whose ``environment`` it is."""
+    system_prefix: str = "tracker"
 
     def rules(self, daemons: Rules) -> Rules:
         """What the run's fold goes by: the daemon's rules, and these options over them."""
@@ -38,6 +41,16 @@ class RunOptions(msgspec.Struct, frozen=True):
             aggregates=read_aggregates(self.metrics.aggregates),
             config_may_differ=tuple(filter(None, self.config_may_differ.split(","))),
         )
+
+    @property
+    def is_described(self) -> bool:
+        """Whether the primary rank itself has said what script it is."""
+        return self.described_by == self.primary_rank
+
+    def described(self, process: pb.Process) -> RunOptions:
+        """These options, with the description of the script that ``process`` brings; raises ProtocolError."""
+        environment = read_environment(process.environment)
+        return msgspec.structs.replace(self, environment=environment, described_by=process.rank)
 
 
 def complete_options(hello: pb.Hello, defaults: RunOptions) -> RunOptions:
@@ -58,6 +71,8 @@ def complete_options(hello: pb.Hello, defaults: RunOptions) -> RunOptions:
         asked.item_ranks if asked.HasField("item_ranks") else defaults.item_ranks,
         _metric_settings(asked.metrics).before(defaults.metrics),
         defaults.config_may_differ,
+        hello.process.rank,
+        defaults.system_prefix,
     )
     if not Path(options.outdir).is_absolute():
         raise ProtocolError(f"the output directory {options.outdir!r} is not absolute")

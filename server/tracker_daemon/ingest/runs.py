@@ -164,3 +164,5 @@ class Admission:
     new_stream: bool = False
     reopened: bool = False
     new_attempt: bool = False
+    describes: bool = False
+    """The primary rank has come, after another had opened the run."""

@@ -7,6 +7,8 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 
+import msgspec
+
 from tracker_daemon.aggregation.batch import DecodedBatch, decode_batch
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import MalformedBatch, ProtocolError
@@ -112,6 +114,8 @@ class Session:
             live.row_id = journal.insert_run(run.row)
         for cursor, state in new_backends.items():
             journal.put_cursor(live.row_id, cursor, 0, state, 0)
+        if admission.describes:
+            journal.update_run(live.row_id, options=msgspec.json.encode(run.options).decode())
         if admission.reopened:
             running = RunStatus.RUNNING.value
             journal.update_run(live.row_id, status=running, reason="", ended_ns=0)

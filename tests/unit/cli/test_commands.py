@@ -36,6 +36,7 @@ OTHER_VALUES = {
     "summaries": "loss=min",
     "thinning": "mlflow:*=10",
     "config_may_differ": "rank",
+    "system_prefix": "ezpz",
     "log_level": "error",
     "log_format": "json",
     "commit_window_s": "0.5",

@@ -25,6 +25,7 @@ from tracker_client.surroundings import (
     describe,
     masked_command,
 )
+from tracker_client.version import __version__
 
 ROOT = Path(__file__).parents[3]
 SECRET = "hunter2"
@@ -45,6 +46,7 @@ def script_module(file=None, spec=None):
 def test_the_process_is_described_by_texts(tmp_path):
     found = facts({"USER": "ada"}, {"__main__": script_module("train.py")}, directory=str(tmp_path))
     assert found == {
+        "version": __version__,
         "user": "ada",
         "program": str(tmp_path / "train.py"),
         "command": "train.py",

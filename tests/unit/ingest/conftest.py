@@ -42,8 +42,9 @@ def stream_id(number: int) -> bytes:
 def hello(stream: int, rank: int = 0, *, world: int = 2, names: Sequence[str] = (), **launch) -> pb.Hello:
     options = pb.RunOptions(**launch.pop("options", {}))
     process = pb.Process(
-        rank=rank, world_size=world, host=f"node{rank}", pid=1000 + stream, rank_source="the test"
-    )
+        rank=rank, world_size=world, host=f"node{rank}", pid=1000 + stream, rank_source="the test",
+        environment=launch.pop("environment", ""),
+    )  # fmt: skip
     return pb.Hello(
         protocol_version=1,
         stream_id=stream_id(stream),
