@@ -265,3 +265,34 @@ def test_a_command_that_connects_no_rank_is_told_what_to_look_at(tmp_path: Path)
     assert done.returncode == 0
     assert "no rank connected" in done.stderr
     assert f"TRACKER_ENDPOINT_FILE={tmp_path}/.tracker/endpoint.json" in done.stderr
+
+
+SHIM = """#!/bin/sh
+# What srun -n N CMD… does, as far as a rank sees it.
+n=$2; shift 2
+for rank in $(seq 0 $((n - 1))); do
+    export SLURM_JOB_ID=7 SLURM_STEP_ID=0 SLURM_NODEID=0 SLURM_NTASKS=$n
+    export SLURM_PROCID=$rank SLURM_LOCALID=$rank
+    "$@" &
+done
+wait
+"""
+
+
+def test_ranks_that_srun_starts_are_one_run(tmp_path: Path) -> None:
+    (tmp_path / "srun").write_text(SHIM)
+    (tmp_path / "srun").chmod(0o755)
+    done = command("run", "--outdir", "out", "--", "./srun", "-n", "3", *script(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "FINISHED, 50 records" in done.stderr
+    header, first, *_ = (tmp_path / "out" / "metrics.csv").read_text().splitlines()
+    assert "loss/mean" in header
+    assert "loss/count" not in header, f"all three ranks: {first}"
+
+
+def test_a_shells_trials_are_runs_of_their_own_and_its_status_is_theirs(tmp_path: Path) -> None:
+    (tmp_path / "trial.py").write_text(SCRIPT.replace("ENDING", ""))
+    trials = f"{sys.executable} trial.py; {sys.executable} trial.py; exit 4"
+    done = command("run", "--outdir", "out", "--", "bash", "-c", trials, cwd=tmp_path)
+    assert done.returncode == 4
+    assert done.stderr.count("FINISHED, 50 records") == 2
