@@ -27,6 +27,7 @@ from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.backends.script_class import ScriptLinks
 from tracker_daemon.content_care import ContentCare
 from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.delivery.pump import OnLocated
 from tracker_daemon.drain import deliver_rest
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
@@ -46,6 +47,7 @@ from tracker_daemon.journal.store import Journal
 from tracker_daemon.launch_outcome import LaunchOutcome
 from tracker_daemon.part_settings import default_options, recorder_settings, rules
 from tracker_daemon.primary_notices import pass_on
+from tracker_daemon.recorded import log_recorded
 from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.script_side import ScriptSide, warn_of_unknown
 from tracker_daemon.service_manager import ServiceManager
@@ -65,7 +67,11 @@ _RANKS_PER_FLUSH_SECOND = 1_000
 
 
 def serve(
-    settings: Settings, *, on_ready: Callable[[EndpointInfo], None] | None = None, launch_id: str = ""
+    settings: Settings,
+    *,
+    on_ready: Callable[[EndpointInfo], None] | None = None,
+    launch_id: str = "",
+    on_located: OnLocated = log_recorded,
 ) -> int:
     """Run a daemon until SIGTERM or SIGINT, or a Stop call; return its exit status.
 
@@ -79,7 +85,7 @@ def serve(
     directory = settings.state_directory
     journal = Journal.open(directory, history_bytes=settings.history_bytes)
     try:
-        return asyncio.run(Daemon(settings, journal, launch_id).run(on_ready))
+        return asyncio.run(Daemon(settings, journal, on_located, launch_id).run(on_ready))
     finally:
         journal.close()
 
@@ -87,7 +93,9 @@ def serve(
 class Daemon:
     """One running daemon. Everything here is on the event loop unless it says otherwise."""
 
-    def __init__(self, settings: Settings, journal: Journal, launch_id: str = "") -> None:
+    def __init__(
+        self, settings: Settings, journal: Journal, on_located: OnLocated, launch_id: str = ""
+    ) -> None:
         self._settings = settings
         self._launch_id = launch_id
         self._journal = journal
@@ -107,7 +115,7 @@ class Daemon:
         self._idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, self._started_s)
         self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
         links = ScriptLinks()
-        self._fleet = Fleet(self._on_journal, links)
+        self._fleet = Fleet(self._on_journal, links, on_located)
         self._script_side = ScriptSide(links, self._fleet, self._registry, settings.partial_after_s)
         self._known_backends = frozenset(known_backends())
         self._contents = ContentCare(settings, journal, self._on_journal_async)

@@ -378,6 +378,31 @@ def test_four_ranks_end_in_a_csv_and_a_local_mlflow_run(make_daemon):
     assert len(daemon.rows()) >= 200
 
 
+ALONE = """
+from tracker_client import setup_tracker
+with setup_tracker("told") as tracker:
+    tracker.log({"loss": 1.0})
+"""
+
+
+def test_run_tells_at_the_start_and_at_the_end_where_each_backend_records(
+    server, client, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    command = [sys.executable, "-m", "tracker_daemon", "run", "--backends", "csv,mlflow", "--outdir", "out"]
+    ended = subprocess.run(
+        [*command, "--", sys.executable, "-c", ALONE],
+        check=True, capture_output=True, text=True, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    run = the_run(client, "told")
+    link = f"{server.uri}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    told = [line for line in ended.stderr.splitlines() if link in line]
+    assert f"mlflow → experiment told, run {run.info.run_name}, {link}" in told[0]
+    assert told[1] == f"tracker-daemon:   mlflow: 1 delivered → {link}"
+    assert ended.stderr.count(f"csv → {tmp_path}/out/metrics.csv") == 1
+    assert "a run is recorded" in (tmp_path / "out" / ".tracker" / "daemon.log").read_text()
+
+
 def test_a_daemon_killed_mid_run_and_a_killed_child_leave_every_point_once(make_daemon):
     daemon = make_daemon("--backends", "mlflow")
     training = TRAINING.replace("    if rank == 0:", "        time.sleep(0.01)\n    if rank == 0:")

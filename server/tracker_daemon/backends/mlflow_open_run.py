@@ -203,6 +203,7 @@ def _handles(connection: MlflowConnection, info: RunInfo) -> dict[str, str]:
     found = {
         "run_id": info.run_id,
         "experiment_id": info.experiment_id,
+        "experiment_name": connection.call(lambda client: client.get_experiment(info.experiment_id)).name,
         "run_name": info.run_name,
         "artifact_uri": without_user_information(info.artifact_uri or ""),
         "tracking_uri": address.shown,

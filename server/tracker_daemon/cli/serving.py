@@ -25,6 +25,7 @@ from tracker_daemon.launch.joining import Joining
 from tracker_daemon.launch.launcher import Launch, Launcher
 from tracker_daemon.launch.node_rank import further_node
 from tracker_daemon.locate import RUN_STATE_DIR_NAME, EndpointChoice
+from tracker_daemon.recorded import TELL_OPTION, log_recorded, tell_recorded
 from tracker_daemon.settings import Settings, load, variable_of
 
 LOG_FILE_NAME = "daemon.log"
@@ -64,6 +65,7 @@ def serve(
     flags: Mapping[str, Any],
     *,
     until_stdin_closes: Annotated[bool, typer.Option(UNTIL_STDIN_CLOSES, hidden=True)] = False,
+    tell: Annotated[bool, typer.Option(TELL_OPTION, hidden=True)] = False,
     ready_fd: Annotated[int | None, typer.Option(READY_FD_OPTION, hidden=True)] = None,
     embedded: Annotated[Path | None, typer.Option(hidden=True)] = None,
     launch_key: Annotated[str, typer.Option(LAUNCH_KEY_OPTION, hidden=True)] = "",
@@ -81,7 +83,8 @@ def serve(
     from tracker_daemon import daemon  # noqa: PLC0415  numpy and grpc, which the other commands spare
 
     on_ready = None if ready_fd is None else readiness_reporter(ready_fd)
-    raise typer.Exit(daemon.serve(settings, on_ready=on_ready, launch_id=launch_key))
+    on_located = tell_recorded if tell else log_recorded
+    raise typer.Exit(daemon.serve(settings, on_ready=on_ready, launch_id=launch_key, on_located=on_located))
 
 
 def _serve_embedded(
@@ -145,7 +148,7 @@ def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ..
         arguments["log_format"] = "console"  # the log's tail is shown to a person
     return Launch(
         command=command,
-        daemon_argv=(*ourselves(), "serve", UNTIL_STDIN_CLOSES, *as_arguments(arguments)),
+        daemon_argv=(*ourselves(), "serve", UNTIL_STDIN_CLOSES, TELL_OPTION, *as_arguments(arguments)),
         state_dir=state_dir,
         endpoint_file=endpoint_file,
         log_path=state_dir / LOG_FILE_NAME,

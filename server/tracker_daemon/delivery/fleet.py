@@ -14,7 +14,7 @@ from tracker_daemon.backends.base import Backend, OutboxEntry, RunDescription, l
 from tracker_daemon.backends.script_class import ScriptBackend, ScriptLinks
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth
-from tracker_daemon.delivery.pump import Pump
+from tracker_daemon.delivery.pump import OnLocated, Pump
 from tracker_daemon.delivery.thinned_backend import is_script, thinned
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.journal.rows import CursorRow
@@ -35,13 +35,16 @@ class JournalAccess(Protocol):
 class Fleet:
     """Starts, wakes and stops pumps. ``journal`` is called on the pumps' threads.
 
-    ``links`` lead to the backends that are classes of scripts.
+    ``links`` lead to the backends that are classes of scripts; ``on_located`` is told where a run is.
 
     Used on the event loop, but for ``drain`` and ``stop``, which wait and so run beside it.
     """
 
-    def __init__(self, journal: JournalAccess, links: ScriptLinks | None = None) -> None:
+    def __init__(
+        self, journal: JournalAccess, links: ScriptLinks | None = None, on_located: OnLocated | None = None
+    ) -> None:
         self._journal = journal
+        self._on_located = on_located
         self._links = links or ScriptLinks()
         self._pumps: dict[int, dict[str, Pump]] = {}
         self._unusable: dict[int, dict[str, str]] = {}
@@ -69,7 +72,14 @@ class Fleet:
         )
         committer = self._committer(row_id, name)
         reader = self._reader(row_id, slice_bytes, files_alone=files_alone)
-        pump = Pump(backend, replace(run, files_lane=files_alone), start, read=reader, commit=committer)
+        pump = Pump(
+            backend,
+            replace(run, files_lane=files_alone),
+            start,
+            read=reader,
+            commit=committer,
+            on_located=None if files_alone else self._on_located,
+        )
         self._pumps.setdefault(row_id, {})[name] = pump
         pump.start()
         pump.notify()

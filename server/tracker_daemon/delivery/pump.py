@@ -41,14 +41,17 @@ ReadOutbox = Callable[[int], list[OutboxEntry]]
 CommitCursor = Callable[[int, bytes, int, int], None]
 """Commits position, state, delivered records and records set aside; returns once durable."""
 
+OnLocated = Callable[[RunDescription, str, str, Mapping[str, str]], None]
+"""Told once where a run is recorded: the run, the backend's name, the place, the run's handles there."""
+
 log = structlog.get_logger(__name__)
 
 
 class Pump:
     """Delivers one run's outbox to one backend, on its own thread, from ``cursor`` on.
 
-    ``read`` and ``commit`` are called on that thread and may block. The thread ends by itself once
-    the END entry and all that is there is delivered; one whose cursor is past the END entry already
+    ``read``, ``commit`` and ``on_located`` are called on that thread and may block. The thread ends by itself
+    once the END entry and all that is there is delivered; one whose cursor is past the END entry already
     waits for more, since nothing it reads tells of the end.
     """
 
@@ -64,6 +67,7 @@ class Pump:
         linger_s: float = limits.DELIVERY_LINGER_S,
         paused_retry_s: float = limits.DELIVERY_PAUSED_RETRY_S,
         look_s: float = limits.DELIVERY_LOOK_S,
+        on_located: OnLocated | None = None,
         behind_after_s: float = limits.DELIVERY_BEHIND_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -75,6 +79,7 @@ class Pump:
         self._linger_s = linger_s
         self._paused_retry_s = paused_retry_s
         self._look_s = look_s
+        self._on_located = on_located
         self._behind_after_s = behind_after_s
         self._clock = clock
         self._name = backend.name + FILES_LANE if run.files_lane else backend.name
@@ -360,4 +365,7 @@ class Pump:
     def _locate(self) -> None:
         location, handles = self.backend.location(), self.backend.handles()
         with self._changed:
+            is_first = self._location is None
             self._location, self._handles = location, handles
+        if is_first and location is not None and self._on_located is not None:
+            self._on_located(self.run, self.backend.name, location, handles)

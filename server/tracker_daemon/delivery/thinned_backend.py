@@ -35,6 +35,8 @@ class ThinnedBackend(Backend):
         self._thinner = Thinner(rules)
         self._so_far = Thinned()
         self._inner: bytes | None = None
+        self._passed_on = False
+        """Whether the last delivery left anything for the backend."""
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Open the backend with its own part of ``state``."""
@@ -51,6 +53,7 @@ class ThinnedBackend(Backend):
         """Deliver what stays of ``entries``."""
         before, after = self._so_far, self._so_far.copy()
         kept = self._thinner.thin(entries, after)
+        self._passed_on = bool(kept)
         if kept:
             self._inner = self._backend.deliver(kept, lambda state: commit(_encode(before, state)))
         self._so_far = after
@@ -58,7 +61,15 @@ class ThinnedBackend(Backend):
 
     def set_aside(self) -> Sequence[SetAside]:
         """What the backend's store refused."""
-        return self._backend.set_aside()
+        return self._backend.set_aside() if self._passed_on else ()
+
+    def trouble(self) -> str:
+        """What keeps what the backend has from getting further."""
+        return self._backend.trouble()
+
+    def may_be_resumed(self) -> bool:
+        """Whether what the backend refused for may have changed."""
+        return self._backend.may_be_resumed()
 
     def close(self) -> None:
         """Close the backend."""

@@ -25,8 +25,8 @@ LAUNCH_KEY_OPTION = "--launch-key"
 class DaemonProcess:
     """One started daemon.
 
-    ``argv`` is the whole command line; ``log_path`` receives what it prints; ``endpoint_file`` is the
-    file that it writes once it is ready.
+    ``argv`` is the whole command line; ``log_path`` receives its log, and our standard error what it prints;
+    ``endpoint_file`` is the file that it writes once it is ready.
     """
 
     def __init__(self, argv: Sequence[str], log_path: Path, endpoint_file: Path) -> None:
@@ -39,7 +39,7 @@ class DaemonProcess:
             with log_path.open("ab") as log:
                 self._log_start = log.tell()
                 self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                    argv, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True
+                    argv, stdin=subprocess.PIPE, stdout=2, stderr=log, start_new_session=True
                 )
         except OSError as error:
             msg = f"the daemon cannot be started: {error.strerror}: {error.filename}"

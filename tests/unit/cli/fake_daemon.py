@@ -38,7 +38,7 @@ def die_with_starter() -> None:
 
 signal.signal(signal.SIGTERM, on_sigterm)
 note(f"started {os.getpid()}")
-print("the fake daemon speaks", flush=True)
+print("the fake daemon speaks", file=sys.stderr, flush=True)
 if "fail" in behaviours:
     sys.exit("error: the state directory is held by another daemon")
 threading.Thread(target=die_with_starter, daemon=True).start()

@@ -1,0 +1,51 @@
+"""Where runs are recorded, told once for each run and backend: in the log, and where a person looks.
+
+Under ``run`` the daemon's log is a file, and its standard output, which nothing else uses, is the standard
+error of ``run``: these lines go there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import structlog
+
+from tracker_daemon.backends.base import RunDescription
+
+TELL_OPTION = "--tell-recorded"
+_STANDARD_OUTPUT = 1
+
+log = structlog.get_logger(__name__)
+
+
+def log_recorded(run: RunDescription, backend: str, location: str, handles: Mapping[str, str]) -> None:
+    """Log where ``backend`` records ``run``."""
+    log.info("a run is recorded", run_id=run.run_id, backend=backend, where=_where(location, handles))
+
+
+def tell_recorded(run: RunDescription, backend: str, location: str, handles: Mapping[str, str]) -> None:
+    """Log it, and print it for the one who started the daemon."""
+    log_recorded(run, backend, location, handles)
+    line = f"tracker-daemon: run {_name(run)}: {backend} → {_where(location, handles)}\n"
+    try:
+        os.write(_STANDARD_OUTPUT, line.encode(errors="backslashreplace"))
+    except OSError as error:  # the terminal or the pipe is gone: nobody looks any more
+        log.debug("could not be told", reason=error.strerror)
+
+
+def _name(run: RunDescription) -> str:
+    return "/".join(part for part in (run.project, run.name or run.run_id) if part)
+
+
+def _where(location: str, handles: Mapping[str, str]) -> str:
+    """The experiment and the run as MLflow calls them, its URI, and where to look; else only that."""
+    parts = [
+        f"{what} {handles[name]}"
+        for name, what in (("experiment_name", "experiment"), ("run_name", "run"))
+        if handles.get(name)
+    ]
+    uri = handles.get("tracking_uri", "")
+    if uri and not location.startswith(uri):
+        parts.append(uri)
+    return ", ".join([*parts, location])
