@@ -426,24 +426,3 @@ def runs(pid):
         return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def test_ranks_run_without_credentials_and_none_leaves_the_daemons_child(server, make_daemon, monkeypatch):
-    secret = "very-secret-token-0123456789"
-    with Gateway(
-        server, lambda headers: None if secret in headers.get("authorization", "") else 401
-    ) as gateway:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.uri)
-        monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", secret)
-        daemon = make_daemon("--backends", "mlflow")
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"):
-            monkeypatch.delenv(name)
-        pytest.ranks_of(daemon).run(TRAINING, 2, STEPS="20")
-        status = json.dumps(daemon.status())
-        assert daemon.stop() == 0, daemon.log()
-        client = MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)
-        assert_the_whole_run_is_there(client, 20, 2)
-    assert secret not in status
-    assert secret not in daemon.log()
-    for path in [path for path in daemon.home.rglob("*") if path.is_file()]:
-        assert secret.encode() not in path.read_bytes(), path
