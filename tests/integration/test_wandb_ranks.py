@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -148,6 +149,25 @@ def test_four_ranks_end_in_an_online_run(make_daemon, stub):
     (run,) = stub.runs.values()
     assert_the_whole_run_is_there(run.rows, run.config, 200, 4)
     assert (run.project, run.exit_code) == ("whole-way", 0)
+
+
+def test_what_a_sweeps_agent_and_a_user_set_on_the_ranks_reaches_the_run(make_daemon, stub):
+    daemon = make_daemon("--backends", "wandb")
+    pytest.ranks_of(daemon).run(
+        TRAINING, 2, STEPS="5",
+        WANDB_SWEEP_ID="sweep1", WANDB_RUN_ID="trial7", WANDB_PROJECT="not-this-one", WANDB_DISABLED="false",
+        WANDB_RUN_GROUP="the-group", WANDB_NAME="the-name", WANDB_TAGS="a,b", WANDB_ENTITY="the-team",
+    )  # fmt: skip
+    assert daemon.stop() == 0, daemon.log()
+    run = stub.runs["trial7"]
+    assert_the_whole_run_is_there(run.rows, run.config, 5, 2)
+    told = {name: run.merged(name) for name in ("sweep", "groupName", "displayName", "tags", "host")}
+    assert told == {
+        "sweep": "sweep1", "groupName": "the-group", "displayName": "the-name", "tags": ["a", "b"],
+        "host": socket.gethostname(),
+    }  # fmt: skip
+    assert (run.project, run.entity) == ("whole-way", "the-team")
+    assert "tracker_daemon" not in (run.merged("program") or "")
 
 
 @pytest.mark.parametrize("mode", ["offline", "online"])

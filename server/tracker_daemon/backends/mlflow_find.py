@@ -14,7 +14,7 @@ from tracker_daemon.backends.mlflow_names import experiment_name
 from tracker_daemon.errors import BackendRefused
 
 if TYPE_CHECKING:
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 _ACTIVE = "active"
 _QUOTABLE = re.compile(r"[\w.:\- /]{1,200}")
@@ -110,6 +110,11 @@ def _with_uid(connection: MlflowConnection, experiment_id: str, uid: str) -> Run
 def check_active(found: Run, connection: MlflowConnection) -> None:
     """Raise BackendRefused where the run is deleted: MLflow itself only calls it invalid to write to."""
     if found.info.lifecycle_stage != _ACTIVE:
+        # A run is deleted along with its experiment, and then restored along with it too.
+        experiment_id = found.info.experiment_id
+        _check_active_experiment(
+            connection.call(lambda client: client.get_experiment(experiment_id)), connection
+        )
         raise BackendRefused(
             f"the MLflow run {found.info.run_id} in {connection.address.shown} has been deleted; restore it "
             f"with 'mlflow runs restore --run-id {found.info.run_id}', and delivery goes on"
@@ -124,14 +129,18 @@ def _experiment_id(connection: MlflowConnection, run: RunDescription) -> str:
         found = connection.call(lambda client: client.get_experiment_by_name(name))
         if found is None:
             return _created_experiment(connection, name)
+    _check_active_experiment(found, connection)
+    experiment_id: str = found.experiment_id
+    return experiment_id
+
+
+def _check_active_experiment(found: Experiment, connection: MlflowConnection) -> None:
     if found.lifecycle_stage != _ACTIVE:
         raise BackendRefused(
             f"the MLflow experiment {found.name!r} in {connection.address.shown} has been deleted; restore "
             f"it with 'mlflow experiments restore --experiment-id {found.experiment_id}', or name another "
             "with MLFLOW_EXPERIMENT_NAME"
         )
-    experiment_id: str = found.experiment_id
-    return experiment_id
 
 
 def _created_experiment(connection: MlflowConnection, name: str) -> str:

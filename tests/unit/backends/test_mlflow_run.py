@@ -370,6 +370,26 @@ def test_a_deleted_run_is_refused_with_what_to_do_and_loses_nothing(opened, clie
     assert points(client, the_run(client), "x") == [(0, 1.0), (1, 2.0)]
 
 
+def test_an_experiment_deleted_mid_run_is_named_and_the_run_goes_on_when_it_is_restored(opened, client):
+    backend = opened()
+    state = backend.deliver(entries_of(block(["x"], [0.0])), no_commit)
+    experiment_id = the_run(client).info.experiment_id
+    client.delete_experiment(experiment_id)
+    with pytest.raises(BackendRefused, match=f"mlflow experiments restore --experiment-id {experiment_id}"):
+        backend.deliver(entries_of(block(["x"], [1.0], first_step=1), first=2), no_commit)
+    client.restore_experiment(experiment_id)
+    opened(state).deliver(entries_of(block(["x"], [1.0], first_step=1), first=2), no_commit)
+    assert points(client, the_run(client), "x") == [(0, 0.0), (1, 1.0)]
+
+
+def test_a_run_goes_to_an_experiment_made_beforehand_with_what_that_has(opened, client, tmp_path):
+    made = client.create_experiment("made-before", artifact_location=(tmp_path / "elsewhere").as_uri())
+    opened(options={"experiment_name": "made.before"})
+    run = the_run(client, "made-before")
+    assert run.info.experiment_id == made
+    assert run.info.artifact_uri.startswith(f"file://{tmp_path}/elsewhere/")
+
+
 def test_another_store_than_the_one_it_was_begun_in_is_refused_by_both_names(
     describe, opened, tmp_path, empty_database
 ):
