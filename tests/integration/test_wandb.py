@@ -33,6 +33,7 @@ spec.loader.exec_module(wandb_stub)
 
 ENVIRONMENT = {
     "program": "/home/ada/train/main.py",
+    "command": "/home/ada/train/main.py --lr 0.1 --name 'two words'",
     "working_directory": "/home/ada/train",
     "host": "node17",
     "user": "ada",
@@ -387,6 +388,7 @@ def test_an_online_run_arrives_with_what_describes_its_script(journal, stub):
     assert uploaded.config["torch_version"] == "2.9.0"
     metadata = json.loads(uploaded.uploads["wandb-metadata.json"])
     assert (metadata["host"], metadata["username"], metadata["codePath"]) == ("node17", "ada", "main.py")
+    assert metadata["args"] == ["--lr", "0.1", "--name", "two words"]
 
 
 def test_online_a_repeated_delivery_brings_each_row_once(journal, stub):

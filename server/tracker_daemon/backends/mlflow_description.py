@@ -11,6 +11,7 @@ from typing import Any
 
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow_requests import tag_value
+from tracker_daemon.version import VERSION
 
 RUN_UID_TAG = "tracker.run_uid"
 
@@ -62,6 +63,7 @@ def system_params(run: RunDescription, now: datetime) -> dict[str, str]:
     begun = datetime.fromtimestamp(run.created_ns / 1e9, tz=timezone.utc) if run.created_ns else now
     utc = begun.astimezone(timezone.utc)
     params = {
+        "version": VERSION,
         "timestamp": utc.isoformat(timespec="seconds"),
         "date": utc.strftime("%Y-%m-%d"),
         "year": str(utc.year),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
@@ -175,7 +177,8 @@ class WandbSession:
         if "stop_fn" in known:  # else a "stop" in W&B's interface interrupts this process
             settings["stop_fn"] = _note_stop(run.run_id)
         arguments = init_arguments(run, self.mode, begun=begun)
-        return wandb.init(**arguments, settings=wandb.Settings(**settings))
+        with _arguments_of(run):
+            return wandb.init(**arguments, settings=wandb.Settings(**settings))
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -264,6 +267,20 @@ def _core_lost(text: str) -> BackendUnavailable:
     error = BackendUnavailable(f"{text}; what is committed is kept, and delivery begins again from it")
     error.restart_child = True  # type: ignore[attr-defined]
     return error
+
+
+@contextlib.contextmanager
+def _arguments_of(run: RunDescription) -> Iterator[None]:
+    """While a run begins, W&B finds the script's arguments where it looks for them, not this process's."""
+    own = sys.argv
+    try:
+        sys.argv = shlex.split(run.environment.get("command", "")) or own[:1]
+    except ValueError:  # it was cut, in the middle of a quotation perhaps
+        sys.argv = own[:1]
+    try:
+        yield
+    finally:
+        sys.argv = own
 
 
 def end_core() -> None:

@@ -24,6 +24,7 @@ from tracker_daemon.backends.mlflow_child import MlflowChildBackend
 from tracker_daemon.backends.mlflow_run import MlflowBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.version import VERSION
 
 TIME_NS = 1_700_000_000_000_000_000
 
@@ -307,7 +308,7 @@ def test_the_runs_tags_and_params_describe_the_training_script(opened, client):
     assert tags["tracker.ignored_options"] == "mode"
     params = run.data.params
     assert (params["tracker.hostname"], params["tracker.world_size"]) == ("node7", "8")
-    assert params["tracker.python_version"] == "3.12.1"
+    assert (params["tracker.python_version"], params["tracker.version"]) == ("3.12.1", VERSION)
     assert params["tracker.timestamp"].startswith(params["tracker.date"])
 
 
