@@ -122,6 +122,7 @@ def _run(run: RunStatusEntry) -> Iterator[RenderableType]:
     yield _ranks(run)
     if run.backends:
         yield _backends(run.backends)
+        yield from _backend_troubles(run.backends)
     yield from (_event(event) for event in run.events[-EVENTS_SHOWN:])
 
 
@@ -175,16 +176,25 @@ def _rank_row(rank: RankStatus) -> list[RenderableType]:
 
 
 def _backends(backends: tuple[BackendStatus, ...]) -> Table:
-    table = Table("backend", "state", "delivered", "pending", "set aside", "where", box=None, pad_edge=False)
+    table = Table("backend", "state", "delivered", "pending", "set aside", box=None, pad_edge=False)
+    table.add_column("where", overflow="fold")
     for backend in backends:
         state = Text(backend.state, style=STYLES.get(backend.state, ""))
-        if backend.reason:
-            state.append(f" ({backend.reason})", style="not bold")
-        if backend.set_aside_reason:
-            state.append(f" (set aside: {backend.set_aside_reason})", style="not bold")
         counts = (f"{backend.delivered:,}", f"{backend.pending:,}", f"{backend.set_aside:,}")
         table.add_row(escape(backend.name), state, *counts, escape(backend.location or ""))
     return table
+
+
+def _backend_troubles(backends: tuple[BackendStatus, ...]) -> Iterator[Text]:
+    """On lines of their own, where nothing of them is cut off."""
+    for backend in backends:
+        if backend.reason:
+            line = Text(f"{backend.name} is ", style="default").append(
+                backend.state, style=STYLES.get(backend.state, "")
+            )
+            yield line.append(f": {backend.reason}")
+        if backend.set_aside_reason:
+            yield Text(f"{backend.name} has set aside: {backend.set_aside_reason}")
 
 
 def _event(event: EventStatus) -> Text:

@@ -98,13 +98,25 @@ def test_the_tables_show_each_part_of_the_document() -> None:
         "digits", "examples", "r-1", "attempt 2", "RUNNING", "12 metrics, 1,200 records in /out",
         "24,000 values received", "6 late", "3 dropped by clients",
         "node2", "lost", "1 min 15 s ago", "137",
-        "csv", "healthy", "/out/metrics.csv", "paused (no key [set one])", "1,199",
+        "csv", "healthy", "/out/metrics.csv", "wandb is paused: no key [set one]", "1,199",
         "rank 1 on node2 is lost at step 41",
     ):  # fmt: skip
         assert part in text, part
     assert "rejected" not in text, "troubles that are none are left out"
     assert "epoch" not in text
     assert "draining" not in text
+
+
+def test_on_a_narrow_terminal_neither_a_reason_nor_a_place_is_cut_off() -> None:
+    reason = "https://a-host-with-a-long-name.example:5000 does not take the key; set MLFLOW_TRACKING_TOKEN"
+    place = "https://a-host-with-a-long-name.example:5000/#/experiments/3/runs/0123456789abcdef"
+    backend = {"name": "mlflow", "state": "paused", "reason": reason, "location": place}
+    console = Console(file=io.StringIO(), width=70, color_system=None)
+    console.print(status_view.render(document(RUN | {"backends": [backend]})))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert reason.replace(" ", "") in "".join(text.split())
+    assert place in "".join(text.split())
 
 
 def test_a_daemon_without_runs_says_so() -> None:
