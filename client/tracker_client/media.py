@@ -12,16 +12,16 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from time import time_ns
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tracker_client.arguments import step_number, valid_text
 from tracker_client.artifacts import Directory, artifact_file, location_of
 from tracker_client.images import image_content
-from tracker_client.items import ItemDraft, ItemQueue
+from tracker_client.items import ItemDraft
 from tracker_client.refusals import Refusals
 from tracker_client.sources import Encoded, Source, SourceUnusable
 from tracker_client.tables import make_table
-from tracker_client.uploads import Upload, Uploads
+from tracker_client.uploads import Upload, UploadProgress
 from tracker_client.wandb_values import ImageValue, MediaValue
 from tracker_protocol import limits
 
@@ -30,10 +30,30 @@ _NAMED_MAX = 5
 logger = logging.getLogger("tracker_client")
 
 
+class ItemTaker(Protocol):
+    """Who takes drafts, in the order of the calls."""
+
+    def announce(self, draft: ItemDraft) -> bool:
+        """Take ``draft``; False where there is no room for it."""
+
+
+class UploadTaker(Protocol):
+    """Who takes what drafts consist of."""
+
+    def submit(self, upload: Upload) -> bool:
+        """Take ``upload``; False where there is no room for it."""
+
+    def progress(self) -> UploadProgress:
+        """Where the uploads are now."""
+
+    def stop(self) -> None:
+        """Take nothing more."""
+
+
 class Media:
     """What one tracker logs beside metrics. Its methods may raise what the caller's own objects raise."""
 
-    def __init__(self, items: ItemQueue, uploads: Uploads, refusals: Refusals) -> None:
+    def __init__(self, items: ItemTaker, uploads: UploadTaker, refusals: Refusals) -> None:
         self.uploads = uploads
         self._items = items
         self._refusals = refusals

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tracker_client.status import TrackerStatus
@@ -21,13 +21,15 @@ class NullTracker(Tracker):
     def log_config(self, config: Any) -> None:
         """Do nothing."""
 
-    def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]]) -> None:
+    def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
         """Do nothing."""
 
-    def log_image(self, key: str, image_path: Any, caption: str | None = None) -> None:
+    def log_image(
+        self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
+    ) -> None:
         """Do nothing."""
 
-    def log_artifacts(self, artifacts: Mapping[str, Any]) -> None:
+    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
         """Do nothing."""
 
     def watch(

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -100,17 +100,36 @@ class Tracker:
         """Watch this model (or these) no more, by default all of them; ``finish`` does so too."""
         self._each("unwatch()", lambda backend: backend.unwatch(model))
 
-    def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]]) -> None:
-        """Record a table: ``columns`` are its names, ``data`` its rows."""
-        self._each("log_table()", lambda backend: backend.log_table(key, columns, data))
+    def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
+        """Record a table as it is now; one that is logged again under ``key`` takes its place.
 
-    def log_image(self, key: str, image_path: Any, caption: str | None = None) -> None:
-        """Record an image: a path, or what else a backend takes for one."""
-        self._each("log_image()", lambda backend: backend.log_image(key, image_path, caption))
+        Args:
+            key: the table's name.
+            columns: the columns' names; None where ``data`` is a frame that has its own.
+            data: rows, each with a cell for each column, or a pandas, polars or pyarrow frame.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
+        at = _given_step(step)
+        self._each("log_table()", lambda backend: backend.log_table(key, columns, data, **at))
 
-    def log_artifacts(self, artifacts: Mapping[str, Any]) -> None:
-        """Record files and directories, by label."""
-        self._each("log_artifacts()", lambda backend: backend.log_artifacts(artifacts))
+    def log_image(
+        self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
+    ) -> None:
+        """Record an image as it is now.
+
+        Args:
+            key: the image's name.
+            image_path: a path, the bytes of an image file, a PIL image, a figure, or an array or tensor.
+            caption: a text that belongs to it.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
+        at = _given_step(step)
+        self._each("log_image()", lambda backend: backend.log_image(key, image_path, caption, **at))
+
+    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
+        """Record files and directories, in the background: a path for each label."""
+        at = _given_step(step)
+        self._each("log_artifacts()", lambda backend: backend.log_artifacts(artifacts, **at))
 
     def _each(self, method: str, call: Callable[[TrackerBackend], None]) -> None:
         if self._closed:
@@ -180,7 +199,8 @@ class Tracker:
 
     def get_backend(self, name: str) -> Any:
         """The backend of that name; None where the run has none."""
-        return next((backend for backend in self._backends if backend.name == name), None)
+        wanted = name.strip().lower()
+        return next((backend for backend in self._backends if backend.name.lower() == wanted), None)
 
     @property
     def wandb_run(self) -> Any:
@@ -213,6 +233,11 @@ class Tracker:
     def _make_inert(self) -> None:
         self._closed = True
         self._inert = True
+
+
+def _given_step(step: int | None) -> dict[str, Any]:
+    """A step for those backends that know of one; the seed's classes take none."""
+    return {} if step is None else {"step": step}
 
 
 def exit_code_so_far() -> int:

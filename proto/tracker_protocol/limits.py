@@ -203,6 +203,8 @@ INPROCESS_SLICE_POINTS = 50_000
 """Values that are made into entries at once."""
 INPROCESS_CSV_SIMULTANEOUS_MAX = 100
 """Trackers that write CSV files below one directory at the same time."""
+INPROCESS_FILES_FINISH_S = 300.0
+"""How long ``finish`` waits for tables, images and artifacts."""
 INPROCESS_STOP_S = 5.0
 """How long ``finish`` waits for a delivery in progress, once its time is up."""
 

@@ -49,6 +49,10 @@ assert wandb.run is tracker.wandb_run
 tracker.wandb_run.summary["best"] = 0.2
 assert tracker.get_backend("wandb").run is tracker.wandb_run
 assert tracker.get_backend("nonsense") is None
+import numpy
+tracker.log_table("predictions", ["id", "label"], [[1, "cat"], [2, None]])
+tracker.log_image("sample", numpy.zeros((4, 4, 3), numpy.uint8), caption="black")
+tracker.log_artifacts({"code": sys.argv[2]})
 print(json.dumps({
     "mlflow": tracker.mlflow_run.info.run_id, "url": tracker.get_backend("mlflow").run_url,
     "wandb": tracker.wandb_run.id, "project": tracker.wandb_run.project, "run_id": tracker.run_id,
@@ -88,7 +92,7 @@ def alone(tmp_path_factory):
     home = tmp_path_factory.mktemp("alone")
     (home / ".env").write_text("WANDB_MODE=offline\nOTHER=1\nMLFLOW_RUN_NAME=not-a-files-to-say\n")
     out, err = run(
-        SCRIPT + ALONE + "tracker.finish()", home, str(home / "out"),
+        SCRIPT + ALONE + "tracker.finish()", home, str(home / "out"), __file__,
         BACKENDS="csv,wandb,mlflow", TRACKER_ENDPOINT="inprocess",
     )  # fmt: skip
     return home / "out", json.loads(out), err
@@ -97,7 +101,7 @@ def alone(tmp_path_factory):
 def test_the_csv_file_is_the_seeds(alone):
     outdir, _, _ = alone
     written = rows(outdir)
-    assert [row["step"] for row in written] == ["0", "1", "2", "3", "4", "5", "6", "7"]
+    assert [row["step"] for row in written[:6]] == ["0", "1", "2", "3", "4", "5"]
     assert [float(row["loss"]) for row in written[:5]] == [1.0 / (step + 1) for step in range(5)]
     assert written[5] == {"step": "5", "epoch": "1.0", "accuracy": "0.5"}
     assert written[6] == {"step": "6", "nested.deep": "1.5"}
@@ -124,6 +128,28 @@ def test_the_mlflow_run_is_there_and_finished(alone):
     assert "MLflow run first" in err
 
 
+def test_tables_images_artifacts_and_a_watched_model_are_in_every_backend(alone):
+    outdir, told, _ = alone
+    assert (outdir / "predictions.csv").read_text() == "id,label\n1,cat\n2,\n"
+    assert len(list(outdir.glob("images/sample.7.*.png"))) == 1
+    assert (outdir / "artifacts/code" / Path(__file__).name).read_text() == Path(__file__).read_text()
+    assert [row["gradients/bias/mean"] for row in rows(outdir) if "gradients/bias/mean" in row] == ["1.0"]
+    client = MlflowClient(f"sqlite:///{outdir}/mlflow.db")
+    assert [p.value for p in client.get_metric_history(told["mlflow"], "gradients/bias/mean")] == [1.0]
+    for place in ("tables", "images", "code"):
+        assert client.list_artifacts(told["mlflow"], place), place
+    (directory,) = outdir.glob("wandb/offline-run-*")
+    logged = {}
+    for one in WandbLog(next(directory.glob("*.wandb"))).read():
+        if isinstance(one, LoggedRow):
+            logged |= {name: (one.values["step"], value) for name, value in one.values.items()}
+    assert logged["gradients/bias"][0] == logged["watched"][0] == 7
+    assert logged["gradients/bias"][1]["_type"] == "histogram"
+    assert logged["predictions"][1]["_type"] == "table-file"
+    assert logged["sample"][1]["caption"] == "black"
+    assert len(list(directory.glob("files/media/images/sample*.png"))) == 1
+
+
 def test_the_wandb_run_is_the_real_one_and_takes_wandbs_own_objects(alone):
     outdir, told, _ = alone
     assert told["project"] == "seedlike"
@@ -131,13 +157,14 @@ def test_the_wandb_run_is_the_real_one_and_takes_wandbs_own_objects(alone):
     (path,) = outdir.glob(f"wandb/offline-run-*/run-{told['wandb']}.wandb")
     logged = list(WandbLog(path).read())
     steps = [row for row in logged if isinstance(row, LoggedRow)]
-    assert [(row.step, row.values["step"]) for row in steps] == [(step, step) for step in range(8)]
+    assert [(row.step, row.values["step"]) for row in steps[:7]] == [(step, step) for step in range(7)]
     assert [row.values["loss"] for row in steps[:5]] == [1.0 / (step + 1) for step in range(5)]
     assert steps[6].values["picture"]["_type"] == "histogram"
     assert steps[6].values["nested"] == {"deep": 1.5}
     assert steps[7].values["watched"] == 1.0
-    assert steps[7].values["gradients/weight"]["_type"] == "histogram"
-    assert steps[7].values["parameters/bias"]["_type"] == "histogram"
+    assert steps[8].values["step"] == 7
+    assert steps[8].values["gradients/weight"]["_type"] == "histogram"
+    assert steps[8].values["parameters/bias"]["_type"] == "histogram"
     configs = {
         name: value for one in logged if isinstance(one, LoggedConfig) for name, value in one.values.items()
     }
@@ -158,7 +185,8 @@ def test_the_same_script_streams_to_a_daemon(daemon, tmp_path):
     assert config == {"lr": 0.1, "net": {"width": 3}, "late": True}
 
 
-def test_an_uncaught_exception_ends_the_runs_as_failed(tmp_path):
+def test_an_uncaught_exception_ends_the_runs_as_failed(alone, tmp_path):
+    store = f"sqlite:///{alone[0]}/mlflow.db"
     script = """
 import json, sys
 from tracker_client import MLflowBackend, Tracker
@@ -168,11 +196,31 @@ tracker.log({"loss": 1.0})
 print(backend.run.info.run_id, flush=True)
 raise ValueError("diverged")
 """
-    out, _ = run(script, tmp_path, expected=1)
-    found = MlflowClient(f"sqlite:///{tmp_path}/out/mlflow.db").get_run(out.strip())
+    out, _ = run(script, tmp_path, expected=1, MLFLOW_TRACKING_URI=store)
+    found = MlflowClient(store).get_run(out.strip())
     assert found.info.status == "FAILED"
     assert found.data.metrics == {"loss": 1.0}
     assert found.data.tags["mlflow.note.content"] == "a note"
+
+
+def test_a_run_is_taken_up_again_by_its_id(alone, tmp_path):
+    outdir, told, _ = alone
+    script = """
+import sys
+from tracker_client import setup_tracker
+outdir, run_id = sys.argv[1:]
+with setup_tracker("seedlike", "csv,mlflow", outdir=outdir, run_id=run_id, endpoint="inprocess") as tracker:
+    from mlflow import MlflowClient
+    mlflow_id = tracker.mlflow_run.info.run_id
+    print(mlflow_id, MlflowClient(f"sqlite:///{outdir}/mlflow.db").get_run(mlflow_id).info.status)
+    tracker.log({"late": 1.0}, step=50)
+"""
+    out, _ = run(script, tmp_path, str(outdir), told["run_id"])
+    assert out.split() == [told["mlflow"], "RUNNING"]
+    found = MlflowClient(f"sqlite:///{outdir}/mlflow.db").get_run(told["mlflow"])
+    assert found.info.status == "FINISHED"
+    assert found.data.metrics["late"] == 1.0
+    assert found.data.metrics["accuracy"] == 0.5
 
 
 def test_a_store_that_cannot_be_had_leaves_the_other_backends(tmp_path):

@@ -116,6 +116,10 @@ class MlflowBackend(Backend):
         run = self._opened()
         return run.connection.call(lambda client: client.get_run(run.mlflow_run_id))
 
+    def reopen(self) -> None:
+        """Have a run that had ended go on; raises as :meth:`open` does."""
+        self._opened().set_status("RUNNING")
+
     @property
     def run_url(self) -> str | None:
         """The run's page on the server; None for a local store."""

@@ -12,6 +12,7 @@ from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.child_lock import ChildLock
 from tracker_daemon.backends.csv_file import CsvBackend
 from tracker_daemon.backends.csv_format import STEP_COLUMN
+from tracker_daemon.backends.csv_items import CsvItemsBackend
 from tracker_daemon.errors import BackendError, BackendUnavailable
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
 from tracker_protocol import limits
@@ -69,7 +70,8 @@ class CSVBackend(DeliveredBackend):
 def _delivery(outdir: Path, run_id: str | None) -> Delivery:
     own, lock = _claim(outdir, run_id)
     try:
-        return Delivery(CsvBackend(), RunDescription(own, "", "", outdir), release=lock.release)
+        run = RunDescription(own, "", "", outdir)
+        return Delivery(CsvBackend(), run, CsvItemsBackend(), release=lock.release)
     except BackendError:
         lock.release()
         raise

@@ -5,32 +5,32 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from time import time_ns
 from typing import Any, ClassVar
 
 from tracker_client.arguments import step_number
+from tracker_client.attachment import Attachment
 from tracker_client.backend import TrackerBackend
 from tracker_client.buffer import weighed
+from tracker_client.items import ItemDraft
+from tracker_client.media import Media
 from tracker_client.refusals import Refusals
-from tracker_client.rows import RowAssembler
-from tracker_client.tracker import exit_code_so_far
+from tracker_client.tracker import LOG_FREQ, exit_code_so_far
+from tracker_client.uploads import Upload, UploadProgress
 from tracker_client.values import snapshot
-from tracker_daemon.backends.base import (
-    Backend,
-    Commit,
-    EntryKind,
-    OutboxEntry,
-    RunDescription,
-    RunStatus,
-    SetAside,
-)
+from tracker_client.wandb_values import MediaValue
+from tracker_client.watch import Watches
+from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescription, RunStatus, SetAside
 from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.inprocess.description import plain_configuration
 from tracker_daemon.inprocess.events import send_events_to_logging
+from tracker_daemon.inprocess.files_lane import FilesOutbox
 from tracker_daemon.inprocess.outbox import MemoryOutbox
 from tracker_protocol import limits
 
@@ -40,11 +40,17 @@ logger = logging.getLogger("tracker_daemon")
 class Delivery:
     """Feeds ``backend`` what is logged, on a thread of its own, until :meth:`finish`.
 
-    In a forked child it does nothing: the thread is not there, and the files are the parent's.
+    ``files`` is the backend for tables, images and artifacts, which have another thread. In a forked child it
+    does nothing: the threads are not there, and the files are the parent's.
     """
 
     def __init__(
-        self, backend: Backend, run: RunDescription, *, release: Callable[[], None] = lambda: None
+        self,
+        backend: Backend,
+        run: RunDescription,
+        files: Backend,
+        *,
+        release: Callable[[], None] = lambda: None,
     ) -> None:
         """Open the backend, on this thread; ``release`` is called at the end, if it can be reached.
 
@@ -57,9 +63,15 @@ class Delivery:
         self._release = release
         self._lock = threading.Lock()
         self._closed = False
-        self._rows = RowAssembler(0)
-        self._outbox = MemoryOutbox(self.refusals)
+        self._outbox = MemoryOutbox(self.refusals, self._pass_on)
         self._pump = Pump(_Opened(backend, run), run, read=self._outbox.read, commit=_keep_nothing)
+        contents = run.outdir / f".tracker-contents-{backend.name}-{secrets.token_hex(4)}"
+        self._lane = FilesOutbox(contents, self.refusals)
+        lane_run = replace(run, contents=contents, files_lane=True)
+        self._files_pump = Pump(files, lane_run, read=self._lane.read, commit=_keep_nothing)
+        self._has_files = False
+        self.media = Media(self, self, self.refusals)
+        self.watches = Watches(self._attach, lambda: not self._closed, self.refusals)
         self._pump.start()
         atexit.register(self._finish_at_exit)
 
@@ -70,23 +82,57 @@ class Delivery:
             self.refusals.refuse("step", f"a step lies beyond ±{limits.STEP_MAX}", values=len(metrics))
             return
         found = snapshot(metrics, self.refusals)
-        taken = weighed(found)
-        for key in found.keys() - taken.row.keys():
-            self.refusals.refuse(key, f"a {self._name} backend in this process takes numbers and texts only")
-        call = (at, time_ns(), taken, bool(commit))
-        if not self._takes("log()"):
+        row = weighed(found)
+        for key in row.items:
+            self.refusals.refuse(key, f"the {self._name} backend has no place for a histogram")
+        if not self.takes("log()"):
             return
-        with self._lock:
-            for row in self._rows.add(call):
-                self._outbox.add_row(row)
+        self._outbox.add_call((at, time_ns(), row, bool(commit)))
         self._pump.notify()
+        for key, value in found.items():
+            if isinstance(value, MediaValue):
+                self.media.value(key, value, at)
 
     def configure(self, config: Any) -> None:
         """Merge ``config`` into the run's configuration; see :mod:`tracker_client.configuration`."""
         values = plain_configuration(config, self.refusals)
-        if values and self._takes("log_config()"):
-            self._outbox.add(EntryKind.CONFIG, values)
+        if values and self.takes("log_config()"):
+            self._outbox.add_config(values)
             self._pump.notify()
+
+    # ---- what Media and Watches hand over --------------------------------------------------------
+
+    def announce(self, draft: ItemDraft) -> bool:
+        """A draft whose contents are submitted comes with them."""
+        return draft.contents is None
+
+    def submit(self, upload: Upload) -> bool:
+        """Take an item with files; False where too many or too large ones wait already."""
+        if not self._lane.reserve(upload):
+            return False
+        with self._lock:
+            if not self._has_files:
+                self._has_files = True
+                self._files_pump.start()
+        self._outbox.add_files(upload)
+        self._pump.notify()
+        return True
+
+    def progress(self) -> UploadProgress:
+        """How many items wait."""
+        return self._lane.progress()
+
+    def stop(self) -> None:
+        """Nothing: :meth:`finish` ends the lane too."""
+
+    def _attach(self, attachment: Attachment) -> None:
+        self._outbox.add_call((None, time_ns(), attachment, False))
+
+    def _pass_on(self, logged: Upload | bytes) -> None:
+        self._lane.add(logged)
+        self._files_pump.notify()
+
+    # ---- the end ---------------------------------------------------------------------------------
 
     def health(self) -> BackendHealth:
         """How the backend is doing."""
@@ -96,41 +142,42 @@ class Delivery:
         """End the run, and wait until the backend has all of it, for a bounded time; once."""
         if os.getpid() != self._pid:
             return
+        self.watches.unwatch()
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            for row in self._rows.close():
-                self._outbox.add_row(row)
         status = RunStatus.FAILED if exit_code else RunStatus.FINISHED
         reason = f"the script ended with exit code {exit_code}" if exit_code else ""
-        self._outbox.add(EntryKind.END, {"status": status.value, "reason": reason})
+        self._outbox.end({"status": status.value, "reason": reason})
         self._pump.notify()
-        delivered = self._pump.drain(time.monotonic() + limits.DRAIN_TIMEOUT_S)
-        if self._pump.stop(limits.INPROCESS_STOP_S):
+        ended = self._end_of(self._pump, limits.DRAIN_TIMEOUT_S, "not all of the run is recorded")
+        if self._has_files:
+            what = "not all tables, images and artifacts are recorded"
+            ended = self._end_of(self._files_pump, limits.INPROCESS_FILES_FINISH_S, what) and ended
+        if ended:
+            self._lane.clear()
             self._release()
         atexit.unregister(self._finish_at_exit)
-        self._warn_of_losses(delivered=delivered)
-
-    def _warn_of_losses(self, *, delivered: bool) -> None:
-        health = self._pump.health()
-        if not delivered:
-            logger.warning(
-                "%s: not all of the run is recorded: %s", self._name, health.reason or "its store is too slow"
-            )
         if self._outbox.dropped_points:
             logger.warning("%s: %d values were dropped", self._name, self._outbox.dropped_points)
+
+    def _end_of(self, pump: Pump, timeout_s: float, what: str) -> bool:
+        """Wait for all to be delivered, and end the pump; whether it has let go of its store."""
+        if not (pump.finished or pump.drain(time.monotonic() + timeout_s)):
+            logger.warning("%s: %s: %s", self._name, what, pump.health().reason or "its store is too slow")
+        return pump.stop(limits.INPROCESS_STOP_S)
 
     def _finish_at_exit(self) -> None:
         self.finish(exit_code_so_far())
 
-    def _takes(self, call: str) -> bool:
+    def takes(self, call: str) -> bool:
+        """Whether ``call`` comes in time, and in the process that this belongs to."""
         if os.getpid() != self._pid:
             return False
         if self._closed:
-            self.refusals.warn_once(
-                f"{self._name}.{call}", "called after finish(); it records nothing any more"
-            )
+            reason = "called after finish(); it records nothing any more"
+            self.refusals.warn_once(f"{self._name}.{call}", reason)
         return not self._closed
 
 
@@ -151,6 +198,35 @@ class DeliveredBackend(TrackerBackend):
         """Merge ``config`` into the run's configuration."""
         if self._delivery is not None:
             self._delivery.configure(config)
+
+    def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
+        """Record a table of rows, or a frame; see :meth:`Tracker.log_table`."""
+        if self._delivery is not None and self._delivery.takes("log_table()"):
+            self._delivery.media.table(key, columns, data, step)
+
+    def log_image(
+        self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
+    ) -> None:
+        """Record an image: a path, bytes, an array, a PIL image or a figure."""
+        if self._delivery is not None and self._delivery.takes("log_image()"):
+            self._delivery.media.image(key, image_path, caption, step)
+
+    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
+        """Record files and directories by label, in the background."""
+        if self._delivery is not None and self._delivery.takes("log_artifacts()"):
+            self._delivery.media.artifacts(artifacts, step)
+
+    def watch(
+        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
+    ) -> None:
+        """Record how a model's gradients and parameters are distributed; see :meth:`Tracker.watch`."""
+        if self._delivery is not None and self._delivery.takes("watch()"):
+            self._delivery.watches.watch(model, log, log_freq, **kwargs)
+
+    def unwatch(self, model: Any = None) -> None:
+        """Watch this model no more; None: all of them."""
+        if self._delivery is not None:
+            self._delivery.watches.unwatch(model)
 
     def finish(self) -> None:
         """End the run as finished, once all of it is recorded."""
@@ -173,6 +249,10 @@ class _Opened(Backend):
     @property
     def name(self) -> str:  # type: ignore[override]  # the wrapped class's
         return self._backend.name
+
+    @property
+    def separate_files(self) -> bool:  # type: ignore[override]  # the wrapped class's
+        return self._backend.separate_files
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         fresh, self._fresh = self._fresh, False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_client.built_in import RunArguments
 from tracker_daemon.backends.mlflow_description import OPTIONS
+from tracker_daemon.backends.mlflow_items import MlflowItemsBackend
 from tracker_daemon.backends.mlflow_run import MlflowBackend
 from tracker_daemon.credentials import BACKENDS, with_files
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
@@ -17,6 +18,7 @@ from tracker_daemon.inprocess.description import describe_run, mlflow_options
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+_RUNNING = "RUNNING"
 _API_KEYS = ("AMSC_API_KEY", "AM_SC_API_KEY")
 
 
@@ -67,9 +69,12 @@ class MLflowBackend(DeliveredBackend):
             project_name, outdir, rank, run_id=tracker_run_id, options=mlflow_options(start_run)
         )
         backend = MlflowBackend()
-        super().__init__(Delivery(backend, described))
-        self.run, self.run_url = backend.look_up(), backend.run_url
-        sys.stderr.write(f"MLflow run {self.run.info.run_name}: {backend.location()}\n")
+        super().__init__(Delivery(backend, described, MlflowItemsBackend()))
+        found = backend.look_up()
+        if found.info.status != _RUNNING:
+            backend.reopen()
+        self.run, self.run_url = found, backend.run_url
+        sys.stderr.write(f"MLflow run {found.info.run_name}: {backend.location()}\n")
         if config is not None:
             self.log_config(config)
 

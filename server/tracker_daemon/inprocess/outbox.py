@@ -1,7 +1,9 @@
 """An outbox in memory: what was logged, in its order, as the entries that a pump reads.
 
-Any thread adds; only the pump's reads, and makes entries of what it takes. Entries are numbered from 1 as a
-journal's are, and are given again until the pump asks for what comes after them.
+Any thread adds; only the pump's reads: it makes rows of the calls, which may mean to wait for values on
+their device, and entries of the rows. Entries are numbered from 1 as a journal's are, and are given again
+until the pump asks for what comes after them. Items with files go on to a lane of their own from here, once
+the step that they belong to is known.
 """
 
 from __future__ import annotations
@@ -9,31 +11,62 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
-from itertools import groupby
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+from tracker_client.attachment import AttachedRow, Attachment
+from tracker_client.buffer import Entry, StepShift, points_of
+from tracker_client.items import ItemDraft, PlacedItem
 from tracker_client.refusals import Refusals
-from tracker_client.rows import LoggedRow
+from tracker_client.rows import LoggedRow, RowAssembler
+from tracker_client.uploads import Upload
+from tracker_daemon.aggregation.item import Content, Item
 from tracker_daemon.backends.base import EntryKind, OutboxEntry
 from tracker_daemon.inprocess.blocks import BlockMaker
 from tracker_protocol import limits
 
-Content = tuple[EntryKind, bytes]
-_Logged = LoggedRow | Content
+_Payload = tuple[EntryKind, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """No call comes after this."""
+
+    document: Mapping[str, Any]
+
+
+class _Call(NamedTuple):
+    """A call of ``log()``."""
+
+    entry: Entry
+
+
+_Logged = _Call | _Payload | Upload | _End
 
 
 class MemoryOutbox:
-    """Holds at most ``points_max`` values; beyond them the oldest rows are dropped, and counted."""
+    """Holds at most ``points_max`` values; beyond them the oldest calls are dropped, and counted.
 
-    def __init__(self, refusals: Refusals, points_max: int = limits.INPROCESS_POINTS_MAX) -> None:
+    ``pass_on`` is given, on the pump's thread, the items that have files, and at last the end's document.
+    """
+
+    def __init__(
+        self,
+        refusals: Refusals,
+        pass_on: Callable[[Upload | bytes], None] = lambda _: None,
+        points_max: int = limits.INPROCESS_POINTS_MAX,
+    ) -> None:
         self._refusals = refusals
+        self._pass_on = pass_on
         self._points_max = points_max
         self._lock = threading.Lock()
         self._waiting: deque[_Logged] = deque()
         self._waiting_points = 0
         self._dropped_points = 0
+        self._shift = StepShift()
         # What follows is the pump's thread's alone.
+        self._rows = RowAssembler(0)
         self._blocks = BlockMaker(refusals)
         self._entries: list[OutboxEntry] = []
         self._last = 0
@@ -43,67 +76,130 @@ class MemoryOutbox:
         """How many values did not fit, and will not be recorded."""
         return self._dropped_points
 
-    def add_row(self, row: LoggedRow) -> None:
-        """Add a row behind all that is there."""
+    def add_call(self, call: Entry) -> None:
+        """Add a call of ``log()``."""
         with self._lock:
-            self._waiting.append(row)
-            self._waiting_points += len(row.values)
-            dropped = self._drop_oldest() if self._waiting_points > self._points_max else 0
-        if dropped:
+            self._waiting.append(_Call(call))
+            self._waiting_points += points_of(call)
+            full = self._waiting_points > self._points_max
+            if full:
+                self._drop_oldest()
+        if full:
             self._refusals.warn_once(
                 "log()", f"more than {self._points_max} values wait for their store; the oldest are dropped"
             )
 
-    def add(self, kind: EntryKind, content: bytes | Mapping[str, Any]) -> None:
-        """Add something that becomes an entry of its own: bytes as they are, or a JSON object."""
-        payload = content if isinstance(content, bytes) else json.dumps(content).encode()
-        with self._lock:
-            self._waiting.append((kind, payload))
+    def add_config(self, values: Mapping[str, Any]) -> None:
+        """Add a configuration."""
+        self._add((EntryKind.CONFIG, json.dumps(values).encode()))
+
+    def add_files(self, upload: Upload) -> None:
+        """Add an item with files."""
+        self._add(upload)
+
+    def end(self, document: Mapping[str, Any]) -> None:
+        """Add the run's end; nothing may come after it."""
+        self._add(_End(document))
 
     def read(self, after: int) -> list[OutboxEntry]:
         """The next entries behind the one numbered ``after``; waits for values on their device."""
         self._entries = [entry for entry in self._entries if entry.number > after]
         if not self._entries:
-            self._entries = [self._entry(kind, payload) for kind, payload in self._contents(self._slice())]
+            taken, shift = self._slice()
+            self._entries = [self._entry(*payload) for payload in self._payloads(taken, shift)]
         return list(self._entries)
 
-    def _drop_oldest(self) -> int:
-        """Drop rows until a part of the room is free again; under the lock."""
-        before = self._waiting_points
+    # ---- under the lock --------------------------------------------------------------------------
+
+    def _add(self, logged: _Logged) -> None:
+        with self._lock:
+            self._waiting.append(logged)
+
+    def _drop_oldest(self) -> None:
+        """Drop calls until a part of the room is free again; what they did to the steps stays."""
         target = self._points_max - self._points_max // limits.INPROCESS_DROP_SHARE
-        kept: deque[_Logged] = deque()
+        kept: list[_Logged] = []
+        dropped: list[Entry] = []
         while self._waiting and self._waiting_points > target:
             oldest = self._waiting.popleft()
-            if isinstance(oldest, LoggedRow):
-                self._waiting_points -= len(oldest.values)
+            if isinstance(oldest, _Call):
+                dropped.append(oldest.entry)
+                self._waiting_points -= points_of(oldest.entry)
+                self._dropped_points += points_of(oldest.entry)
             else:
                 kept.append(oldest)
         self._waiting.extendleft(reversed(kept))
-        dropped = before - self._waiting_points
-        self._dropped_points += dropped
-        return dropped
+        self._shift = self._shift.then(dropped)
 
-    def _slice(self) -> list[_Logged]:
+    def _slice(self) -> tuple[list[_Logged], StepShift]:
         taken: list[_Logged] = []
         points = 0
         with self._lock:
+            shift, self._shift = self._shift, StepShift()
             while self._waiting and points < limits.INPROCESS_SLICE_POINTS:
                 logged = self._waiting.popleft()
                 taken.append(logged)
-                if isinstance(logged, LoggedRow):
-                    points += len(logged.values)
+                points += points_of(logged.entry) if isinstance(logged, _Call) else 0
             self._waiting_points -= points
-        return taken
+        return taken, shift
 
-    def _contents(self, taken: list[_Logged]) -> Iterator[Content]:
-        for are_rows, group in groupby(taken, key=lambda logged: isinstance(logged, LoggedRow)):
-            if are_rows:
-                rows = (logged for logged in group if isinstance(logged, LoggedRow))
-                for block in self._blocks.blocks(rows):
-                    yield EntryKind.RECORDS, block.to_bytes()
-            else:
-                yield from (logged for logged in group if not isinstance(logged, LoggedRow))
+    # ---- on the pump's thread --------------------------------------------------------------------
+
+    def _payloads(self, taken: list[_Logged], shift: StepShift) -> Iterator[_Payload]:
+        rows = self._rows.skip(shift) if shift != StepShift() else []
+        for logged in taken:
+            if isinstance(logged, _Call):
+                rows += self._rows.add(self._resolved(logged.entry))
+                continue
+            if isinstance(logged, _End):
+                rows += self._rows.end()
+            yield from self._recorded(rows)
+            rows = []
+            yield from self._others(logged)
+        yield from self._recorded(rows)
+
+    def _recorded(self, rows: list[LoggedRow]) -> Iterator[_Payload]:
+        """The rows' numbers and texts; of histograms neither CSV nor MLflow has a notion."""
+        for block in self._blocks.blocks(rows):
+            yield EntryKind.RECORDS, block.to_bytes()
+
+    def _others(self, logged: _Payload | Upload | _End) -> Iterator[_Payload]:
+        if isinstance(logged, Upload):
+            place(logged.draft, self._rows.reached)
+            self._pass_on(logged)
+        elif isinstance(logged, _End):
+            document = json.dumps(logged.document).encode()
+            self._pass_on(document)
+            yield EntryKind.END, document
+        else:
+            yield logged
+
+    def _resolved(self, call: Entry) -> Entry:
+        """The call, with a model's statistics as numbers."""
+        payload = call[2]
+        if not isinstance(payload, Attachment):
+            return call
+        try:
+            return call[0], call[1], payload.resolve(), call[3]
+        except Exception as error:  # noqa: BLE001 - the device's library may raise anything
+            reason = f"reading a model's statistics from their device raised {error!r}"
+            self._refusals.refuse("watch()", reason, values=payload.points)
+            return call[0], call[1], AttachedRow({}, {}), call[3]
 
     def _entry(self, kind: EntryKind, payload: bytes) -> OutboxEntry:
         self._last += 1
         return OutboxEntry(self._last, kind, payload)
+
+
+def place(draft: ItemDraft, step: int) -> None:
+    """Give a draft the step that it belongs to, if the caller gave none."""
+    if draft.step is None:
+        draft.step, draft.automatic_step = step, True
+
+
+def item_of(placed: PlacedItem) -> Item:
+    """An item as backends have it."""
+    contents = tuple(Content(one.sha256.hex(), one.size_bytes, one.path) for one in placed.contents)
+    return Item(
+        placed.kind, placed.key, placed.step, placed.time_ns, placed.document, contents, placed.automatic_step
+    )

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
+import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from time import time_ns
 from typing import Any, cast
 
 from tracker_client.arguments import step_number
+from tracker_client.attachment import Attachment
 from tracker_client.backend import TrackerBackend
 from tracker_client.built_in import RunArguments
+from tracker_client.images import image_content
 from tracker_client.refusals import Refusals
 from tracker_client.rows import LoggedRow, RowAssembler
+from tracker_client.sources import SourceUnusable
+from tracker_client.tables import make_table
+from tracker_client.tracker import LOG_FREQ
 from tracker_client.values import Row
-from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN, TIME_COLUMN, wandb_name
+from tracker_client.watch import Watches
+from tracker_daemon.backends.item_names import safe_name
+from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN, TIME_COLUMN, wandb_histogram, wandb_name
 from tracker_daemon.backends.wandb_session import load_sdk, log_in
 from tracker_daemon.backends.wandb_settings import init_arguments, mode_of
 from tracker_daemon.credentials import BACKENDS, with_files
 from tracker_daemon.inprocess.description import describe_run, plain_configuration, wandb_options
+from tracker_daemon.inprocess.files_lane import copy_source
 
 _NORMALISED = frozenset({"mode", "tags"})
 _TOLD = frozenset({"project", "config", "dir"})
@@ -67,10 +79,13 @@ class WandbBackend(TrackerBackend):
         self._pid = os.getpid()
         self._refusals = Refusals()
         self._lock = threading.Lock()
-        self._rows = RowAssembler(0)
+        self._attached: list[Attachment] = []
+        self._watches = Watches(self._attach, lambda: True, self._refusals)
         os.environ.update(with_files(BACKENDS["wandb"], os.environ))
         values = plain_configuration(config, self._refusals) if config is not None else {}
         self.run = _begun_run(project_name, values, outdir, rank, tracker_run_id, wandb_init)
+        self._wandb = load_sdk()
+        self._rows = RowAssembler(max(0, self.run.starting_step))
         self._last_step = max(NO_STEP, self.run.starting_step - 1)
         self.run.define_metric("*", step_metric=STEP_COLUMN)
 
@@ -90,6 +105,7 @@ class WandbBackend(TrackerBackend):
             return
         at = None if step is None else step_number(step)
         with self._lock:
+            self._join_attached()
             # W&B's own objects pass the assembler as the client's numbers do: it only merges.
             for row in self._rows.add((at, time_ns(), cast("Row", dict(metrics)), bool(commit))):
                 self._send(row)
@@ -99,15 +115,75 @@ class WandbBackend(TrackerBackend):
         if self._is_here():
             self.run.config.update(plain_configuration(config, self._refusals), allow_val_change=True)
 
-    def watch(self, model: Any, **kwargs: Any) -> None:
-        """As W&B's own ``watch``: its histograms join the next call's row; raises what the SDK raises."""
+    def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
+        """Log a table of rows, or a frame, as a ``wandb.Table``."""
         if self._is_here():
-            self.run.watch(model, **kwargs)
+            with self._refusing(key):
+                table = json.loads(make_table(columns, data).encode())
+                self._log_object(key, self._wandb.Table(columns=table["columns"], data=table["data"]), step)
+
+    def log_image(
+        self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
+    ) -> None:
+        """Log an image (a path, bytes, an array, a PIL image or a figure) as a ``wandb.Image``."""
+        if not self._is_here():
+            return
+        with self._refusing(key), tempfile.TemporaryDirectory() as directory:
+            source = image_content(image_path).source
+            # Its ending is what W&B knows the kind of image by.
+            file = Path(directory, f"image{PurePosixPath(source.path).suffix}")
+            copy_source(source, file)
+            self._log_object(key, self._wandb.Image(str(file), caption=caption), step)
+
+    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:  # noqa: ARG002 - an artifact has none at W&B
+        """Log each file or directory as an artifact of its label's name; what is not there is left out."""
+        for label, path in dict(artifacts).items() if self._is_here() else ():
+            location = Path(os.fsdecode(path)).expanduser()
+            if not location.exists():
+                self._refusals.refuse(label, f"{location} is not there; it is not recorded")
+                continue
+            artifact = self._wandb.Artifact(safe_name(label), type="artifact", metadata={"label": label})
+            if location.is_dir():
+                artifact.add_dir(str(location))
+            else:
+                artifact.add_file(str(location))
+            self.run.log_artifact(artifact)
+
+    @contextmanager
+    def _refusing(self, key: str) -> Iterator[None]:
+        """What cannot be recorded is counted, and warned about once."""
+        try:
+            yield
+        except SourceUnusable as unusable:
+            self._refusals.refuse(key, str(unusable))
+
+    def _log_object(self, key: str, value: Any, step: int | None) -> None:
+        """Log one of W&B's own objects at ``step``, by default the one that the rows have reached."""
+        with self._lock:
+            at = self._rows.reached if step is None else step_number(step)
+            self._send(LoggedRow(at, time_ns(), {key: value}, automatic=step is None))
+
+    def watch(
+        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
+    ) -> None:
+        """Record how a model's gradients and parameters are distributed; see :meth:`Tracker.watch`."""
+        if self._is_here():
+            self._watches.watch(model, log, log_freq, **kwargs)
 
     def unwatch(self, model: Any = None) -> None:
-        """As W&B's own ``unwatch``."""
+        """Watch this model no more; None: all of them."""
         if self._is_here():
-            self.run.unwatch(model)
+            self._watches.unwatch(model)
+
+    def _attach(self, attachment: Attachment) -> None:
+        with self._lock:
+            self._attached.append(attachment)
+
+    def _join_attached(self) -> None:
+        """Under the lock: join a model's statistics, once they are computed, to the call that comes now."""
+        attached, self._attached = self._attached, []
+        for attachment in attached:
+            self._rows.add((None, time_ns(), attachment.resolve(), False))
 
     def finish(self) -> None:
         """End the run as finished, when all of it is uploaded."""
@@ -117,8 +193,10 @@ class WandbBackend(TrackerBackend):
         """End the run with that exit code, when all of it is uploaded."""
         if not self._is_here():
             return
+        self._watches.unwatch()
         with self._lock:
-            for row in self._rows.close():
+            self._join_attached()
+            for row in self._rows.end():
                 self._send(row)
         self.run.finish(exit_code=exit_code)
 
@@ -126,7 +204,8 @@ class WandbBackend(TrackerBackend):
         """Log a row, under the lock; W&B drops one whose step is not above that of the row before it."""
         # The script may log to the run beside this tracker.
         self._last_step = max(row.step, self._last_step + 1, self.run.step)
-        values = {wandb_name(name): value for name, value in row.values.items()}
+        values: dict[str, Any] = {wandb_name(name): value for name, value in row.values.items()}
+        values |= {wandb_name(name): wandb_histogram(one.document()) for name, one in row.items.items()}
         values |= {STEP_COLUMN: row.step, TIME_COLUMN: row.time_ns / 1e9}
         self.run.log(values, step=self._last_step, commit=True)
 

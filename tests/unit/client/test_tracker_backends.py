@@ -92,6 +92,27 @@ def test_a_backend_that_wants_to_know_learns_how_the_run_ended(ending, code):
     assert backend.calls == [("finish_with", code)]
 
 
+def test_a_step_reaches_the_backends_that_know_of_one_and_harms_no_other(caplog):
+    class Drawing(Notes):
+        name = "drawing"
+
+        def log_image(self, key, image_path, caption=None, step=None):
+            self.calls.append((key, step))
+
+    class Seeds(Notes):
+        def log_image(self, key, image_path, caption=None):
+            self.calls.append((key, caption))
+
+    drawing, seeds = Drawing(), Seeds()
+    tracker = Tracker([seeds, drawing])
+    tracker.log_image("a", "a.png", caption="c")
+    tracker.log_image("b", "b.png", step=3)
+    assert drawing.calls == [("a", None), ("b", 3)]
+    assert seeds.calls == [("a", "c")]
+    assert tracker.status().backend_failures == 1
+    assert tracker.get_backend(" Drawing ") is drawing
+
+
 def test_every_kind_of_tracker_is_a_tracker():
     assert isinstance(NullTracker(), Tracker)
     assert issubclass(RemoteTracker, Tracker)

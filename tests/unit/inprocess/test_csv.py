@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from tracker_client import CSVBackend, Tracker, setup_tracker
+from tracker_client.refusals import Refusals
+from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.errors import BackendRefused
 from tracker_daemon.inprocess import outbox
 from tracker_protocol import limits
@@ -145,6 +147,60 @@ def test_nested_dicts_are_recorded_by_their_dotted_names(tmp_path):
     assert rows(tmp_path) == [{"step": "0", "eval.loss": "1.0", "eval.by_class.0": "2.0"}]
 
 
+def test_tables_images_and_artifacts_are_files_beside_the_metrics(tmp_path, caplog):
+    picture = np.zeros((4, 4, 3), np.uint8)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/weights.bin").write_bytes(b"1" * 100_000)
+    with Tracker([CSVBackend(tmp_path / "logs")]) as tracker:
+        tracker.log({"x": 1.0}, step=4)
+        tracker.log_table("predictions", ["id", "label"], [[1, "cat"], [2, None]])
+        tracker.log_image("sample", picture, caption="black")
+        picture[...] = 255
+        tracker.log_artifacts({"model": tmp_path / "model", "gone": tmp_path / "nowhere"})
+        tracker.log_table("bad", ["a", "b"], [[1]])
+    logs = tmp_path / "logs"
+    assert (logs / "predictions.csv").read_text() == "id,label\n1,cat\n2,\n"
+    (image,) = (logs / "images").glob("sample.4.*.png")
+    assert image.with_suffix(".txt").read_text() == "black"
+    assert (logs / "artifacts/model/weights.bin").read_bytes() == b"1" * 100_000
+    assert len(rows(logs)) == 1
+    assert not list(logs.glob(".tracker-contents*"))
+    assert sum("nowhere" in message for message in caplog.messages) == 1
+    assert sum("bad" in message for message in caplog.messages) == 1
+
+
+def test_a_table_logged_again_takes_the_others_place(tmp_path):
+    with Tracker([CSVBackend(tmp_path)]) as tracker:
+        for value in (1, 2):
+            tracker.log_table("t", ["v"], [[value]])
+    assert (tmp_path / "t.csv").read_text() == "v\n2\n"
+
+
+def test_a_watched_models_statistics_belong_to_the_next_call(tmp_path):
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Linear(3, 2)
+    with Tracker([CSVBackend(tmp_path)]) as tracker:
+        tracker.watch(model, log="gradients", log_freq=1)
+        for step in (5, 6):
+            model.zero_grad()
+            model(torch.ones(4, 3)).sum().backward()
+            tracker.log({"loss": 0.5}, step=step)
+        tracker.unwatch(model)
+        model(torch.ones(4, 3)).sum().backward()
+    watched = [row for row in rows(tmp_path) if "gradients/bias/mean" in row]
+    assert [(row["step"], row["gradients/bias/mean"]) for row in watched] == [("5", "4.0"), ("6", "4.0")]
+    assert [row["step"] for row in rows(tmp_path) if "loss" in row] == ["5", "6"]
+
+
+def test_dropped_calls_keep_the_steps_of_those_that_follow():
+    box = outbox.MemoryOutbox(Refusals(), points_max=16)
+    box.add_call((100, 0, {"x": 0.0}, True))
+    for number in range(40):
+        box.add_call((None, number, {"x": float(number)}, True))
+    steps = [step for entry in box.read(0) for step in RecordBlock.from_bytes(entry.payload).steps.tolist()]
+    assert steps == list(range(141 - len(steps), 141))
+
+
 def test_a_directory_that_cannot_be_written_is_an_error_that_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BackendRefused, match="file"):
@@ -152,15 +208,11 @@ def test_a_directory_that_cannot_be_written_is_an_error_that_says_so(tmp_path):
 
 
 def test_rows_beyond_the_bound_are_dropped_oldest_first_and_counted(monkeypatch, caplog):
-    from tracker_client.refusals import Refusals
-    from tracker_client.rows import LoggedRow
-    from tracker_daemon.aggregation.record import RecordBlock
-    from tracker_daemon.backends.base import EntryKind
 
     box = outbox.MemoryOutbox(Refusals(), points_max=160)
-    box.add(EntryKind.CONFIG, {"lr": 1})
+    box.add_config({"lr": 1})
     for step in range(200):
-        box.add_row(LoggedRow(step, step, {"x": float(step)}, False))
+        box.add_call((None, step, {"x": float(step)}, True))
     config, records = box.read(0)
     assert config.payload == b'{"lr": 1}'
     steps = RecordBlock.from_bytes(records.payload).steps.tolist()
@@ -171,13 +223,11 @@ def test_rows_beyond_the_bound_are_dropped_oldest_first_and_counted(monkeypatch,
 
 
 def test_entries_are_read_again_until_what_follows_is_asked_for(monkeypatch):
-    from tracker_client.refusals import Refusals
-    from tracker_client.rows import LoggedRow
 
     monkeypatch.setattr(limits, "INPROCESS_SLICE_POINTS", 2)
     box = outbox.MemoryOutbox(Refusals())
     for step in range(5):
-        box.add_row(LoggedRow(step, step, {"x": float(step)}, False))
+        box.add_call((step, step, {"x": float(step)}, True))
     first = box.read(0)
     assert box.read(0) == first
     second = box.read(first[-1].number)

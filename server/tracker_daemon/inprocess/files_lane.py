@@ -1,0 +1,139 @@
+"""The lane for files: tables, images and artifacts on their way to one backend, beside its metrics.
+
+Each item's contents are copied below a directory of their own, as a backend expects them, when its turn
+comes, and removed once it is delivered: a file of any size delays no metric.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+from collections import deque
+from pathlib import Path
+
+from tracker_client.items import ContentReference, ItemDraft, PlacedItem
+from tracker_client.refusals import Refusals
+from tracker_client.sources import Source, SourceUnusable
+from tracker_client.uploads import Upload, UploadProgress
+from tracker_daemon.backends.base import EntryKind, OutboxEntry
+from tracker_daemon.backends.content_files import content_path
+from tracker_daemon.inprocess.outbox import item_of
+from tracker_protocol import limits
+
+
+class FilesOutbox:
+    """The lane's outbox, whose contents are in ``directory``; see :class:`MemoryOutbox`."""
+
+    def __init__(self, directory: Path, refusals: Refusals) -> None:
+        self._directory = directory
+        self._refusals = refusals
+        self._lock = threading.Lock()
+        self._reserved = 0
+        self._held_bytes = 0
+        self._waiting: deque[Upload | bytes] = deque()
+        # What follows is the pump's thread's alone.
+        self._entry: OutboxEntry | None = None
+        self._last = 0
+
+    def reserve(self, upload: Upload) -> bool:
+        """Whether there is room for ``upload``, which is then to be added."""
+        with self._lock:
+            too_many = self._reserved >= limits.CLIENT_UPLOADS_WAITING_MAX
+            too_much = self._held_bytes + upload.held_bytes > limits.CLIENT_HELD_CONTENT_BYTES
+            if too_many or (too_much and self._held_bytes):
+                return False
+            self._reserved += 1
+            self._held_bytes += upload.held_bytes
+        return True
+
+    def add(self, logged: Upload | bytes) -> None:
+        """Add an item, or the document of the run's end."""
+        with self._lock:
+            self._waiting.append(logged)
+
+    def progress(self) -> UploadProgress:
+        """How many items wait."""
+        return UploadProgress(self._reserved)
+
+    def read(self, after: int) -> list[OutboxEntry]:
+        """The next entry behind the one numbered ``after``, whose contents are there then."""
+        if self._entry is not None and self._entry.number <= after:
+            self._entry = None
+            self.clear()
+        while self._entry is None:
+            with self._lock:
+                if not self._waiting:
+                    return []
+                logged = self._waiting.popleft()
+            if isinstance(logged, bytes):
+                self._entry = self._numbered(EntryKind.END, logged)
+            else:
+                self._entry = self._files(logged)
+        return [self._entry]
+
+    def clear(self) -> None:
+        """Remove all contents."""
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _files(self, upload: Upload) -> OutboxEntry | None:
+        draft = upload.draft
+        try:
+            contents = tuple(self._copy(source) for source in upload.sources())
+        except SourceUnusable as unusable:
+            self._refusals.refuse(draft.key, str(unusable))
+        except Exception as error:  # noqa: BLE001 - a source may be the user's own code
+            self._refusals.refuse(draft.key, f"preparing it raised {error!r}; it is not recorded")
+        else:
+            return self._numbered(EntryKind.FILES, item_of(_placed(draft, contents)).to_bytes())
+        finally:
+            with self._lock:
+                self._reserved -= 1
+                self._held_bytes -= upload.held_bytes
+        return None
+
+    def _numbered(self, kind: EntryKind, payload: bytes) -> OutboxEntry:
+        self._last += 1
+        return OutboxEntry(self._last, kind, payload)
+
+    def _copy(self, source: Source) -> ContentReference:
+        """Copy a content to its place.
+
+        Raises:
+            SourceUnusable: it cannot be had.
+            OSError: it cannot be written.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        temporary = self._directory / "new"
+        size, digest = copy_source(source, temporary)
+        target = content_path(self._directory, digest.hex())
+        target.parent.mkdir(exist_ok=True)
+        temporary.replace(target)
+        return ContentReference(digest, size, source.path)
+
+
+def copy_source(source: Source, target: Path) -> tuple[int, bytes]:
+    """Write a source's bytes to ``target``, and close it; their number and their SHA-256.
+
+    Raises:
+        SourceUnusable: they cannot be had.
+        OSError: they cannot be written.
+    """
+    digest = hashlib.sha256()
+    try:
+        size = source.open()
+        with target.open("wb") as file:
+            for chunk in source.chunks(0):
+                digest.update(chunk)
+                file.write(chunk)
+        source.check()
+    finally:
+        source.close()
+    return size, digest.digest()
+
+
+def _placed(draft: ItemDraft, contents: tuple[ContentReference, ...]) -> PlacedItem:
+    assert draft.step is not None, "a draft is placed before it comes here"
+    return PlacedItem(
+        draft.kind, draft.key, draft.step, draft.automatic_step, draft.time_ns, draft.document, contents
+    )
