@@ -255,7 +255,7 @@ def test_an_outage_shows_while_the_run_has_nothing_to_log_and_a_refusal_too(make
     stub.answer_file_stream = lambda: 200
     pytest.wait_until(lambda: shows(daemon, "healthy", ""), "the outage to end")
     (run,) = stub.runs.values()
-    assert [row["loss"] for row in run.rows] == [1.0]
+    pytest.wait_until(lambda: [row["loss"] for row in run.rows] == [1.0], "the row to be sent again")
     stub.answer_file_stream = lambda: 403
     process.stdin.write("\n")
     process.stdin.flush()
