@@ -31,7 +31,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,24 @@ import structlog
 
 from tracker_daemon.aggregation.histograms import HistogramRow
 from tracker_daemon.aggregation.record import RecordBlock
-from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, RunStatus
+from tracker_daemon.backends.base import (
+    Backend,
+    Commit,
+    EntryKind,
+    OutboxEntry,
+    RunDescription,
+    RunStatus,
+    SetAside,
+)
 from tracker_daemon.backends.decoding import read_state
+from tracker_daemon.backends.wandb_items import (
+    ArtifactShelf,
+    NumberedItem,
+    UnusableItem,
+    revived,
+    sdk_artifact,
+    sdk_value,
+)
 from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
 from tracker_daemon.backends.wandb_rows import NO_STEP, histogram_row, wandb_rows
 from tracker_daemon.backends.wandb_segment import Segment, segments
@@ -70,8 +86,8 @@ class _End(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-_TAKEN = frozenset({EntryKind.RECORDS, EntryKind.HISTOGRAMS, EntryKind.CONFIG, EntryKind.END})
-_Change = RecordBlock | HistogramRow | dict[str, Any] | _End
+_TAKEN = frozenset(EntryKind) - {EntryKind.ITEM}
+_Change = RecordBlock | HistogramRow | dict[str, Any] | _End | NumberedItem
 
 
 @dataclass
@@ -101,6 +117,7 @@ class WandbBackend(Backend):
         self._begun = False
         self._caught_up = False
         self._handles: dict[str, str] = {}
+        self._set_aside: list[SetAside] = []
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Begin or continue the W&B run, unless it has ended; see :class:`Backend`."""
@@ -124,14 +141,19 @@ class WandbBackend(Backend):
 
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:
         """Log ``entries`` and return once they are on the disk, at the run's end once uploaded."""
-        changes = [_change(entry) for entry in entries if entry.kind in _TAKEN]
         if self._run is None:
             raise BackendUnavailable("the W&B backend is not open; open it with the last committed state")
+        changes = [_change(entry, self._run.contents) for entry in entries if entry.kind in _TAKEN]
+        self._set_aside = []
         if self._mode is not Mode.DISABLED:
             with _translated_file_errors():
                 self._record(changes, commit)
         self._committed = msgspec.msgpack.encode(self._state)
         return self._committed
+
+    def set_aside(self) -> Sequence[SetAside]:
+        """Which items of the last delivery the SDK did not take; see :class:`Backend`."""
+        return self._set_aside
 
     def trouble(self) -> str:
         """Why the SDK is still trying to upload what it has on disk, if it is; see :class:`Backend`."""
@@ -173,6 +195,8 @@ class WandbBackend(Backend):
         if self._state.exit_code is not None:
             session.finish(self._state.exit_code)
             self._session = None
+            if self._mode is Mode.ONLINE:
+                self._shelf().clear()
 
     def _catch_up(self, session: WandbSession, commit: Commit) -> None:
         """Bring the new directory to what is committed, and commit that it now holds the run."""
@@ -187,6 +211,8 @@ class WandbBackend(Backend):
             last_step = self._repeat(old, session, heartbeat, to_its_end=journal_lost_some)
         if self._committed is None or journal_lost_some:
             last_step = max(last_step, session.last_remote_step)
+        for place in self._shelf().kept():
+            session.log_artifact(sdk_artifact(place))
         self._state = msgspec.structs.replace(
             state, epoch=run.epoch, last_step=last_step, directory=str(session.segment.directory)
         )
@@ -207,7 +233,7 @@ class WandbBackend(Backend):
                 continue
             last_step = logged.step
             if logged.step > session.last_remote_step:
-                session.log(logged)
+                session.log(replace(logged, values=revived(logged.values, old.directory)))
             heartbeat.beat()
         if max(last_step, session.last_remote_step) < state.last_step:
             log.error(
@@ -232,6 +258,9 @@ class WandbBackend(Backend):
                     session.log(row)
                 heartbeat.beat()
             self._state = msgspec.structs.replace(self._state, last_step=last_step)
+        elif isinstance(change, NumberedItem):
+            self._apply_item(session, change)
+            heartbeat.beat()
         elif isinstance(change, dict):
             session.configure(change)
         else:
@@ -239,6 +268,25 @@ class WandbBackend(Backend):
                 session.summarise({END_REASON: change.reason})
             exit_code = 1 if change.status is RunStatus.FAILED else 0
             self._state = msgspec.structs.replace(self._state, exit_code=exit_code)
+
+    def _apply_item(self, session: WandbSession, change: NumberedItem) -> None:
+        if change.is_artifact:
+            session.log_artifact(sdk_artifact(self._shelf().put(change)))
+            return
+        try:
+            with sdk_value(change) as value:
+                if value is None:
+                    return
+                row = change.row(self._state.last_step, value)
+                if row.step > session.last_remote_step:
+                    session.log(row)
+        except UnusableItem as error:
+            self._set_aside.append(SetAside(change.number, 0, str(error)))
+            return
+        self._state = msgspec.structs.replace(self._state, last_step=row.step)
+
+    def _shelf(self) -> ArtifactShelf:
+        return ArtifactShelf(self._opened().outdir, self._state.wandb_id)
 
     def _remove_unused(self, run: RunDescription) -> int:
         """Remove the directory that the committed one continues, and what was begun and never committed.
@@ -300,7 +348,9 @@ def _prepare_directory(outdir: Path) -> None:
         ) from error
 
 
-def _change(entry: OutboxEntry) -> _Change:
+def _change(entry: OutboxEntry, contents: Path) -> _Change:
+    if entry.kind is EntryKind.FILES:
+        return NumberedItem.of(entry, contents)
     try:
         if entry.kind is EntryKind.RECORDS:
             return RecordBlock.from_bytes(entry.payload)

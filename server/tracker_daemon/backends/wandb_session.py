@@ -104,6 +104,11 @@ class WandbSession:
             self._run.log(row.values, step=step, commit=True)
         self._rows += 1
 
+    def log_artifact(self, artifact: Any) -> None:
+        """Log an artifact, which is then uploaded in the background."""
+        with self._translated():
+            self._run.log_artifact(artifact)
+
     def configure(self, values: Mapping[str, Any]) -> None:
         """Merge ``values`` into the configuration, at its top level."""
         with self._translated():
