@@ -6,6 +6,7 @@ that sequences are contiguous. How it behaves is set by plain attributes.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 import zlib
@@ -80,6 +81,12 @@ class FakeDaemon:
         self.acknowledging.set()
         self.break_at = None  # (sequence, whether it is stored): end the stream there, once
         self.forget_welcome = False
+        self.contents = {}
+        self.offsets = []  # where uploads went on
+        self.break_upload_at = None  # bytes: end the upload there, once
+        self.upload_refusal = None  # (status code, text)
+        self.uploading = threading.Event()
+        self.upload_held = None  # an event that uploads wait for
         self.hellos = []
         self.heartbeats = []
         self.streams = {}
@@ -95,8 +102,11 @@ class FakeDaemon:
         handler = grpc.stream_stream_rpc_method_handler(
             self._stream, pb.ClientMessage.FromString, pb.DaemonMessage.SerializeToString
         )
+        uploads = grpc.stream_stream_rpc_method_handler(
+            self._upload, pb.UploadRequest.FromString, pb.UploadReply.SerializeToString
+        )
         self._server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, {"Stream": handler}),)
+            (grpc.method_handlers_generic_handler(SERVICE, {"Stream": handler, "Upload": uploads}),)
         )
         self.port = self._server.add_insecure_port(address)
         self._server.start()
@@ -120,6 +130,29 @@ class FakeDaemon:
     @property
     def points(self):
         return [point for stored in list(self.streams.values()) for point in list(stored.points)]
+
+    def _upload(self, requests, context):
+        beginning = next(requests).beginning
+        if self.upload_refusal is not None:
+            context.abort(*self.upload_refusal)
+        data = self.contents.setdefault(beginning.sha256, bytearray())
+        if len(data) < beginning.size_bytes or not data:
+            self.offsets.append(len(data))
+            yield pb.UploadReply(offset=len(data))
+            for message in requests:
+                data += message.chunk
+                self.uploading.set()
+                if self.upload_held is not None:
+                    self.upload_held.wait(DEADLINE_S)
+                if self.break_upload_at is not None and len(data) >= self.break_upload_at:
+                    self.break_upload_at = None
+                    context.abort(grpc.StatusCode.UNAVAILABLE, "broken on purpose")
+                if len(data) >= beginning.size_bytes:
+                    break
+        if hashlib.sha256(data).digest() != beginning.sha256:
+            data.clear()
+            context.abort(grpc.StatusCode.DATA_LOSS, "not what was announced")
+        yield pb.UploadReply(offset=len(data), complete=True)
 
     def _stream(self, requests, context):
         if (TOKEN_METADATA_KEY, f"Bearer {self.token}") not in tuple(context.invocation_metadata()):
