@@ -101,7 +101,17 @@ def test_a_tensor_is_taken_as_it_was_at_the_call():
         (object(), "no image"),
         ("/nowhere/x.png", "cannot be read"),
     ],
-    ids=str,
+    ids=[
+        "integers",
+        "beyond 1",
+        "nan",
+        "four dimensions",
+        "five channels",
+        "empty",
+        "text",
+        "object",
+        "path",
+    ],
 )
 def test_what_is_no_image_says_why(image, why):
     with pytest.raises(SourceUnusable, match=why):
