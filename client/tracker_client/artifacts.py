@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tracker_client.refusals import Refusals
 from tracker_client.sources import FileSource, HeldBytes, Source, SourceUnusable
 from tracker_protocol import limits
 
+_NAMED_MAX = 5
 CONTENT_BYTES = 64
 """What a content takes of an item's message beside its path."""
 
@@ -27,6 +28,8 @@ class Directory:
     location: str
     label: str
     refusals: Refusals
+    left_out: list[str] = field(default_factory=list, init=False)
+    """What is left out, each with its reason."""
 
     def sources(self) -> Iterator[Source]:
         """Its files; raises SourceUnusable where there are too many or none."""
@@ -42,10 +45,11 @@ class Directory:
             try:
                 source = FileSource(path, location, keep_open=False)
             except SourceUnusable as error:
-                self._leave_out(location, str(error))
+                self.left_out.append(str(error))
                 continue
             found += 1
             yield source
+        self._tell()
         if not found:
             raise SourceUnusable(f"{self.location} has no files; it is not recorded")
 
@@ -54,21 +58,25 @@ class Directory:
             with os.scandir(location) as entries:
                 found = list(entries)
         except OSError as error:
-            self._leave_out(location, f"it cannot be read ({error.strerror}) and is left out")
+            self.left_out.append(f"{location} cannot be read ({error.strerror})")
             return
         for entry in found:
             path = prefix + _valid(entry.name)
             if entry.is_dir(follow_symlinks=False):
                 yield from self._files(entry.path, path + "/")
             elif entry.is_dir():
-                self._leave_out(entry.path, "a link to a directory is left out")
+                self.left_out.append(f"{entry.path} is a link to a directory")
             elif len(path.encode()) > limits.CONTENT_PATH_MAX_BYTES:
-                self._leave_out(entry.path, "a path that is too long is left out")
+                self.left_out.append(f"{entry.path} has too long a path")
             else:
                 yield path, entry.path
 
-    def _leave_out(self, location: str, reason: str) -> None:
-        self.refusals.warn_once(f"{self.label}: {location}", reason)
+    def _tell(self) -> None:
+        """One warning that names them: of their own they could be as many as the directory has files."""
+        if self.left_out:
+            more = f"; and {len(self.left_out) - _NAMED_MAX} more" if len(self.left_out) > _NAMED_MAX else ""
+            named = "; ".join(self.left_out[:_NAMED_MAX])
+            self.refusals.warn_once(self.label, f"parts of the artifact are left out: {named}{more}")
 
 
 def artifact_file(location: str, *, keep_open: bool) -> tuple[Source, int]:
