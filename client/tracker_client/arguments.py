@@ -13,6 +13,8 @@ from tracker_protocol import limits
 
 MASK = "****"
 JSON_DEPTH_MAX = 16
+INTERRUPTED = 130
+"""What a process exits with that Ctrl-C has ended: 128 and the number of SIGINT."""
 _SENSITIVE = "(?:key|token(?!iz)|passw|passphrase|pwd|secret|credential|authorization)"
 SECRET_NAME = re.compile(_SENSITIVE, re.IGNORECASE)
 """What the name of an option contains whose value is a secret. A tokenizer is none."""
@@ -85,6 +87,8 @@ def exit_code_of(error: BaseException | None) -> int:
     """The exit code that ``error`` would end the interpreter with."""
     if isinstance(error, SystemExit):
         return exit_code_for(error.code)
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
     return 0 if error is None else 1
 
 

@@ -23,6 +23,7 @@ from tracker_client.buffer import FAST_ROW_VALUES_MAX, StagingBuffer, weighed
 from tracker_client.configuration import read_configuration
 from tracker_client.embedded import EmbeddedEndpoint
 from tracker_client.errors import DaemonRefused, EndpointError
+from tracker_client.exit_code import exit_code_so_far
 from tracker_client.introduction import introduce
 from tracker_client.media import Media
 from tracker_client.remote_runs import RemoteBackends
@@ -30,7 +31,7 @@ from tracker_client.script_backends import Construct, Passed, ScriptBackends
 from tracker_client.sender import Finish, LogConfig, Sender
 from tracker_client.settings import ClientSettings
 from tracker_client.status import TrackerStatus
-from tracker_client.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker, exit_code_so_far
+from tracker_client.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker
 from tracker_client.values import PLAIN, snapshot
 from tracker_client.wandb_values import MediaValue
 from tracker_client.watch import Watches

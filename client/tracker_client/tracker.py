@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +20,7 @@ from typing import Any
 from tracker_client.arguments import exit_code_for, exit_code_of
 from tracker_client.backend import TrackerBackend
 from tracker_client.configuration import read_configuration
+from tracker_client.exit_code import exit_code_so_far, watch_exit
 from tracker_client.refusals import Refusals
 from tracker_client.status import TrackerStatus
 
@@ -49,6 +49,7 @@ class Tracker:
         self._backend_failures = 0
         self._lock = threading.Lock()
         _trackers.add(self)
+        watch_exit()
 
     # ---- logging ---------------------------------------------------------------------------------
 
@@ -238,12 +239,6 @@ class Tracker:
 def _given_step(step: int | None) -> dict[str, Any]:
     """A step for those backends that know of one; the seed's classes take none."""
     return {} if step is None else {"step": step}
-
-
-def exit_code_so_far() -> int:
-    """1 where an exception has ended the script, else 0."""
-    failed = getattr(sys, "last_exc", None) is not None or getattr(sys, "last_type", None) is not None
-    return 1 if failed else 0
 
 
 def _finish_all() -> None:

@@ -215,6 +215,9 @@ LAGGING_AFTER_CELLS = 3
 CHALLENGE_TIMEOUT_S = 5.0
 """How long a process whose rank another claims has to show that it lives."""
 LOST_TIMEOUT_S = 60.0
+RESTART_GRACE_S = 0.0
+GOODBYE_WAIT_S = 3.0
+"""How long a daemon that was told to end by a signal goes on serving ranks, which may have got it too."""
 START_TIMEOUT_S = 600.0
 
 # ---- who may talk to a daemon ----

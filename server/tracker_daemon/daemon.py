@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -32,7 +33,6 @@ from tracker_daemon.drain import deliver_rest
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
 from tracker_daemon.idle import IdleWatch
-from tracker_daemon.ingest import events
 from tracker_daemon.ingest.binding import Bound, bind_all
 from tracker_daemon.ingest.claims import Claims
 from tracker_daemon.ingest.live_run import LiveRun
@@ -41,14 +41,13 @@ from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.runs import Run
 from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService
 from tracker_daemon.ingest.session import Session
-from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import Backlog, RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
-from tracker_daemon.launch_outcome import LaunchOutcome
 from tracker_daemon.part_settings import default_options, recorder_settings, rules
 from tracker_daemon.primary_notices import pass_on
 from tracker_daemon.recorded import log_recorded
 from tracker_daemon.run_delivery import RunDelivery
+from tracker_daemon.run_endings import RunEndings
 from tracker_daemon.script_side import ScriptSide, warn_of_unknown
 from tracker_daemon.service_manager import ServiceManager
 from tracker_daemon.settings import Settings
@@ -105,6 +104,7 @@ class Daemon:
         self._bound = Bound((), None)
         self._announcement = Announcement(journal.directory, settings.endpoint_file)
         self._draining = False
+        self._signals = 0
         self._drain_timeout_s = settings.drain_timeout_s
         self._job_status: int | None = None
         self._failure: BaseException | None = None
@@ -114,6 +114,7 @@ class Daemon:
         self._sessions: set[Session] = set()
         self._idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, self._started_s)
         self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
+        self._endings = RunEndings(self._registry, self._recorder)
         links = ScriptLinks()
         self._fleet = Fleet(self._on_journal, links, on_located)
         self._script_side = ScriptSide(links, self._fleet, self._registry, settings.partial_after_s)
@@ -131,6 +132,7 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._stop_asked = asyncio.Event()
         self._room = asyncio.Event()
+        self._alone = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._take_signal)
         server = self._server()
@@ -162,8 +164,10 @@ class Daemon:
 
     def _take_signal(self) -> None:
         """The first asks to drain, a second to leave at once; the journal keeps the rest."""
+        self._signals += 1
         if self._stop_asked.is_set():
             self._drain_timeout_s = 0.0
+            self._alone.set()
         self._stop_asked.set()
 
     def _restore(self) -> None:
@@ -197,9 +201,11 @@ class Daemon:
     async def _drain(self, server: grpc.aio.Server) -> None:
         self._draining = True
         try:
+            await self._await_goodbyes()
+            abandoned = self._registry.abandoned()
             await server.stop(_SERVER_GRACE_S if self._failure is None else 0)
             if self._failure is None:
-                await self._deliver_and_leave()
+                await self._deliver_and_leave(abandoned)
         except JournalError as error:
             log.warning("the journal failed while draining", reason=str(error))
         except OSError as error:
@@ -210,8 +216,18 @@ class Daemon:
             self._announcement.withdraw()
             log.info("stopped")
 
-    async def _deliver_and_leave(self) -> None:
-        await self._end_runs()
+    async def _await_goodbyes(self) -> None:
+        """The signal that ended us may have been for the whole job: its ranks have last words too."""
+        self._alone.clear()
+        if self._signals == 1 and self._registry.connections:
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._alone.wait(), limits.GOODBYE_WAIT_S)
+
+    async def _deliver_and_leave(self, abandoned: list[Run]) -> None:
+        self._endings.end_launched(self._journal.directory, self._job_status)
+        await self._commit_nothing()
+        self._endings.end_abandoned(abandoned)
+        await self._commit_nothing()
         await self._delivery.open_all()
         if not await deliver_rest(self._fleet, lambda: self._drain_timeout_s, self._leave):
             log.warning("not everything is delivered; the journal keeps the rest for the next start")
@@ -219,18 +235,6 @@ class Daemon:
 
     async def _leave(self) -> None:
         write_last(self._journal.directory, await self._document())
-
-    async def _end_runs(self) -> None:
-        """Of a job or a command that has ended, the exit status stands for ranks that did not finish."""
-        outcome = LaunchOutcome.read(self._journal.directory)
-        for run in [run for run in self._registry.runs.values() if run.running]:
-            status = self._job_status
-            if status is None and outcome is not None and outcome.launch_id in run.row.launch_key:
-                status = outcome.exit_status
-            if status is not None:
-                payload = events.encode(status)
-                self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=payload))
-        await self._commit_nothing()
 
     # ---- what the server asks (Calls) ------------------------------------------------------------
 
@@ -285,6 +289,8 @@ class Daemon:
         self._sessions.discard(session)
         self._script_side.detach(session)
         self._registry.disconnect(session.stream, session)
+        if not self._registry.connections:
+            self._alone.set()
 
     async def status(self) -> str:
         """The status document, as JSON."""
@@ -370,7 +376,7 @@ class Daemon:
         """Look after what time alone changes."""
         while True:
             await asyncio.sleep(_CARE_INTERVAL_S)
-            self._report_all_gone(self._settings.lost_timeout_s, self._settings.start_timeout_s)
+            self._endings.report_gone(self._settings.lost_timeout_s, self._settings.start_timeout_s)
             self._delivery.look_after()
             self._end_if_idle()
             self._contents.look_after()
@@ -388,23 +394,14 @@ class Daemon:
         reason = self._idle.reason(time.monotonic(), connected=connected, busy=busy, progress=progress)
         if reason is not None and not self._stop_asked.is_set():
             log.info("ending by itself", reason=reason)
-            self._report_all_gone(0.0, 0.0)  # no run shall stay RUNNING for ever
+            self._endings.report_gone(0.0, 0.0)  # no run shall stay RUNNING for ever
             self._stop_asked.set()
-
-    def _report_all_gone(self, lost_timeout_s: float, start_timeout_s: float) -> None:
-        self._report_gone(self._registry.silent_ranks(lost_timeout_s), EventKind.LOST)
-        self._report_gone(self._registry.absent_ranks(start_timeout_s), EventKind.ABSENT)
 
     def _care_ended(self, care: asyncio.Task[None]) -> None:
         """Without it ranks would be lost unseen: better to end, and have it seen."""
         error = None if care.cancelled() else care.exception()
         if error is not None and self._failure is None:
             self._failed(error)
-
-    def _report_gone(self, gone: dict[Run, list[int]], kind: EventKind) -> None:
-        for run, ranks in gone.items():
-            log.warning("ranks are gone", run_id=run.run_id, how=kind.name.lower(), ranks=ranks[:20])
-            self._recorder.submit(Submission(run.live, kind, payload=events.encode(ranks)))
 
 
 __all__ = ["Daemon", "StateDirectoryError", "serve"]

@@ -58,4 +58,5 @@ def recorder_settings(settings: Settings) -> RecorderSettings:
         settings.snapshot_every_s,
         settings.snapshot_every_bytes,
         settings.open_cells_bytes,
+        settings.restart_grace_s,
     )

@@ -162,6 +162,12 @@ class Settings(BaseSettings):
     lost_timeout_s: Seconds = Field(
         limits.LOST_TIMEOUT_S, description="Silence after which a rank counts as lost."
     )
+    restart_grace_s: float = Field(
+        limits.RESTART_GRACE_S,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a run that lost its last ranks waits for a new attempt before it ends.",
+    )
     challenge_timeout_s: Seconds = Field(
         limits.CHALLENGE_TIMEOUT_S,
         description="How long a process whose rank another claims has to show that it lives.",

@@ -105,10 +105,7 @@ def _run_status(run: Run, facts: JournalFacts, fleet: Fleet) -> RunStatusEntry:
         ended=_time(view.ended_ns) if view.ended_ns else None,
         world_size=(summary.world_size if summary else run.world_size) or None,
         primary_rank=run.options.primary_rank,
-        ranks=tuple(
-            _rank_status(stream, summary)
-            for stream in sorted(run.current(), key=lambda stream: stream.rank)[:_RANKS_SHOWN_MAX]
-        ),
+        ranks=_rank_statuses(run, summary),
         metrics=summary.metrics if summary else 0,
         books=Books(
             **books,
@@ -168,6 +165,15 @@ def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[Backe
             )
         )
     return statuses
+
+
+def _rank_statuses(run: Run, summary: FoldSummary | None) -> tuple[RankStatus, ...]:
+    """Those that came, and those that have not: these are expected, until they count as absent."""
+    gone = summary.gone if summary else {}
+    here = [_rank_status(stream, summary) for stream in run.current()]
+    missing = [RankStatus(rank=rank, state=gone.get(rank, "expected")) for rank in run.missing()]
+    ranks = sorted((*here, *missing), key=lambda status: status.rank)
+    return tuple(ranks[:_RANKS_SHOWN_MAX])
 
 
 def _rank_status(stream: Stream, summary: FoldSummary | None) -> RankStatus:

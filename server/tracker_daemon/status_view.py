@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -22,7 +22,7 @@ from tracker_daemon.status_document import (
 )
 
 RANKS_SHOWN_MAX = 16
-"""Ranks in good order beyond this many are summed up in a line; the others are always shown."""
+"""Ranks in good order, or still expected, beyond this many are counted in a line; others are always shown."""
 EVENTS_SHOWN = 8
 GOOD_RANK_STATES = frozenset({"live", "finished"})
 STYLES = {
@@ -35,6 +35,7 @@ STYLES = {
     "behind": "yellow",
     "disconnected": "yellow",
     "lagging": "yellow",
+    "expected": "yellow",
     "absent": "red",
     "lost": "red",
     "paused": "red",
@@ -141,21 +142,25 @@ def _books_line(books: Books) -> str:
 
 def _ranks(run: RunStatusEntry) -> Table:
     table = Table("rank", "state", "host", "pid", "step", "seen", "exit", "dropped", box=None, pad_edge=False)
-    good = [rank for rank in run.ranks if _in_good_order(rank)]
-    hidden = len(good) - RANKS_SHOWN_MAX
-    shown = (
-        run.ranks
-        if hidden <= 0
-        else sorted(
-            [rank for rank in run.ranks if not _in_good_order(rank)] + good[:RANKS_SHOWN_MAX],
-            key=lambda rank: rank.rank,
-        )
-    )
+    shown, hidden = _chosen(run.ranks)
     for rank in shown:
         table.add_row(*_rank_row(rank))
-    if hidden > 0:
-        table.add_row("…", f"{hidden:,} more in good order")
+    for what, count in hidden.items():
+        table.add_row("…", f"{count:,} more {what}")
     return table
+
+
+def _chosen(ranks: Iterable[RankStatus]) -> tuple[list[RankStatus], dict[str, int]]:
+    """The ranks to show one by one, and how many of what kind are only counted."""
+    shown, hidden, seen = [], Counter[str](), Counter[str]()
+    for rank in ranks:
+        kind = "expected" if rank.state == "expected" else "in good order" if _in_good_order(rank) else ""
+        seen[kind] += 1
+        if kind and seen[kind] > RANKS_SHOWN_MAX:
+            hidden[kind] += 1
+        else:
+            shown.append(rank)
+    return shown, hidden
 
 
 def _in_good_order(rank: RankStatus) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 
 import pytest
 
@@ -100,7 +101,8 @@ def test_an_exception_in_the_block_or_at_the_top_ends_the_run_as_failed(make_dae
         assert process.returncode == 1
         assert "boom" in err
         run = run_of(daemon)
-        assert (run["status"], run["reason"]) == ("FAILED", "rank 0 exited with code 1")
+        reason = f"rank 0 on {socket.gethostname()} (last step 0) exited with code 1"
+        assert (run["status"], run["reason"]) == ("FAILED", reason)
         assert run["books"]["received"] == 1
 
 

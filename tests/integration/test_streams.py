@@ -511,7 +511,7 @@ def test_a_straggler_s_data_is_delivered_and_the_run_s_state_stays(make_daemon, 
     wires[0].finish(2)
     pytest.wait_until(lambda: run_of(daemon)["status"] == "FAILED", "the lost rank to fail the run")
     ended = run_of(daemon)
-    assert ended["reason"] == "rank 1 lost contact"
+    assert ended["reason"] == "rank 1 on here (last step 0) lost contact"
     straggler = connect(daemon, 1, 2, stream=wires[1].stream, names=["loss"], acknowledged=1)
     for sequence in range(2, 6):
         straggler.batch(sequence, body({sequence: (float(sequence),)}))

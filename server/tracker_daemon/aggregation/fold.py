@@ -266,10 +266,12 @@ class RunFold:
         if source.attempt == self.attempt.number:
             self.attempt.membership.flushed(source.rank, now_ns)
 
-    def depart(self, rank: int, how: str) -> None:
+    def depart(self, rank: int, how: str, now_ns: int) -> None:
         """A rank is "lost" or "absent"."""
         if rank not in self.attempt.membership.gone:
             self.attempt.depart(rank, how)
+            if how == "lost":
+                self.attempt.membership.lost(now_ns)
 
     def gap(self, points: int) -> None:
         """A client dropped what it could not keep."""
@@ -295,6 +297,7 @@ class RunFold:
             members.exit_codes[rank] = exit_code
             self.attempt.depart(rank, "finished")
         closing.close_all(self.attempt)
+        members.lost_ns = None  # nothing starts again what the job's end has ended
 
     # ---- the tick --------------------------------------------------------------------------------
 

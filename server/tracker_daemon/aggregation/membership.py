@@ -20,6 +20,8 @@ class Membership:
         self.exit_codes: dict[int, int] = {}
         self.flushed_ns: dict[int, int] = {}
         self.lagging: set[int] = set()
+        self.lost_ns: int | None = None
+        """When a rank was last lost, while one is."""
 
     def joined(self, rank: int, world_size: int) -> None:
         """A rank has come; the largest world size that a rank states holds."""
@@ -27,10 +29,16 @@ class Membership:
         self.seen.add(rank)
         if self.gone.get(rank) in ("lost", "absent"):
             del self.gone[rank]
+            if "lost" not in self.gone.values():
+                self.lost_ns = None
 
     def left(self, rank: int, how: str) -> None:
         """A rank is "finished", "lost" or "absent"."""
         self.gone[rank] = how
+
+    def lost(self, now_ns: int) -> None:
+        """Ranks have just been lost."""
+        self.lost_ns = now_ns
 
     def flushed(self, rank: int, now_ns: int) -> None:
         """All that the rank had logged by now is here."""

@@ -105,6 +105,7 @@ def _dump_attempt(attempt: Attempt) -> Plain:
         "gone": members.gone,
         "exit_codes": members.exit_codes,
         "flushed_ns": members.flushed_ns,
+        "lost_ns": members.lost_ns,
         "panels": [_dump_panel(panel) for panel in attempt.panels],
         "parts_at": [[*key, parts] for key, parts in attempt.parts_at.items()],
         "extras": [[*key, e.texts, e.numbers, e.time_ns] for key, e in attempt.extras.items()],
@@ -128,6 +129,7 @@ def _load_attempt(plain: Plain, fold: RunFold) -> Attempt:
     members.gone = _by_rank(plain["gone"])
     members.exit_codes = _by_rank(plain["exit_codes"])
     members.flushed_ns = _by_rank(plain["flushed_ns"])
+    members.lost_ns = plain.get("lost_ns")
     attempt.panels = [_load_panel(panel) for panel in plain["panels"]]
     for panel in attempt.panels:
         attempt.choose_statistics(panel)

@@ -67,9 +67,9 @@ def _hear(fold: RunFold, stream: bytes, payload: bytes, _now_ns: int) -> None:
     fold.hello(stream, hello.rank, hello.world_size, hello.attempt, hello.names)
 
 
-def _depart(fold: RunFold, payload: bytes, how: str) -> None:
+def _depart(fold: RunFold, payload: bytes, how: str, now_ns: int) -> None:
     for rank in _ranks(payload):
-        fold.depart(rank, how)
+        fold.depart(rank, how, now_ns)
 
 
 def _give_notice(fold: RunFold, notice: NoticeEvent) -> None:
@@ -83,8 +83,8 @@ _EFFECTS: dict[EventKind, Callable[[RunFold, bytes, bytes, int], None]] = {
     EventKind.FLUSHED: lambda fold, stream, _, now_ns: fold.flushed(stream, now_ns),
     # A deadline only makes a tick: settling looks at the time.
     EventKind.DEADLINE: lambda *_: None,
-    EventKind.LOST: lambda fold, _, payload, __: _depart(fold, payload, "lost"),
-    EventKind.ABSENT: lambda fold, _, payload, __: _depart(fold, payload, "absent"),
+    EventKind.LOST: lambda fold, _, payload, now_ns: _depart(fold, payload, "lost", now_ns),
+    EventKind.ABSENT: lambda fold, _, payload, now_ns: _depart(fold, payload, "absent", now_ns),
     EventKind.GAP: lambda fold, _, payload, __: fold.gap(Gap.from_bytes(payload).points),
     EventKind.REJECTED: lambda fold, *_: fold.rejected(),
     EventKind.STARTED: lambda fold, _, __, now_ns: fold.restart_timers(now_ns),

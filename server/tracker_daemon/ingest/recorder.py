@@ -31,6 +31,7 @@ from tracker_daemon.ingest.outbox import write_outbox
 from tracker_daemon.ingest.summary import FoldSummary, run_summary
 from tracker_daemon.journal.event import Event, EventKind
 from tracker_daemon.journal.store import Journal
+from tracker_protocol import limits
 
 T = TypeVar("T")
 _NS = 1_000_000_000
@@ -100,6 +101,7 @@ class RecorderSettings:
     snapshot_every_s: float
     snapshot_every_bytes: int
     open_cells_bytes: int
+    restart_grace_s: float = limits.RESTART_GRACE_S
 
 
 class Recorder:
@@ -278,14 +280,19 @@ class Recorder:
         last_entry, last_files = entry or run.view.last_entry, files or run.view.last_files
         replay.note(run, settled, now_ns)
         run.warnings.extend(settled.warnings)
-        deadline_ns = fold.next_deadline_ns()
-        run.deadline_ns = None if deadline_ns is None else max(deadline_ns, now_ns + _DEADLINE_AGAIN_NS)
+        deadlines = [fold.next_deadline_ns()]
         status, reason, ended_ns = run.view.status, run.view.reason, run.view.ended_ns
-        newly_ended = status == RunStatus.RUNNING.value and fold.over()
+        due_ns = None
+        if status == RunStatus.RUNNING.value:
+            due_ns = run_end.due_ns(fold, int(self._settings.restart_grace_s * _NS))
+        newly_ended = due_ns is not None and now_ns >= due_ns
         if newly_ended:
-            status, reason = run_end.verdict(fold)
-            ended_ns = now_ns
-            last_entry = run_end.record(self._journal, run.row_id, status, reason, ended_ns)
+            end = run_end.end(self._journal, run.row_id, fold, now_ns)
+            status, reason, ended_ns, last_entry = end.status, end.reason, now_ns, end.entry
+        else:
+            deadlines.append(due_ns)
+        deadline_ns = min((ns for ns in deadlines if ns is not None), default=None)
+        run.deadline_ns = None if deadline_ns is None else max(deadline_ns, now_ns + _DEADLINE_AGAIN_NS)
         attempt = fold.attempt
         run.view = RunView(
             attempt.is_learning(),

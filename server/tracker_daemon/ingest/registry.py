@@ -12,7 +12,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import msgspec
@@ -137,6 +137,7 @@ class Registry:
 
     def connect(self, stream: Stream, connection: LiveStream) -> None:
         """An admitted stream's connection takes the place of the one that it may have had."""
+        stream.run.visited = True
         self.connections += stream.connection is None
         stream.connection = connection
 
@@ -190,10 +191,14 @@ class Registry:
 
     # ---- looking ---------------------------------------------------------------------------------
 
-    def silent_ranks(self, timeout_s: float) -> dict[Run, list[int]]:
+    def abandoned(self) -> list[Run]:
+        """Runs that ranks of this daemon were connected to, and none is any more."""
+        return [run for run in self.runs.values() if run.running and run.visited and run.is_deserted()]
+
+    def silent_ranks(self, timeout_s: float, runs: Iterable[Run] | None = None) -> dict[Run, list[int]]:
         """Ranks that have been without contact for ``timeout_s`` seconds; each is given once."""
         now, silent = time.monotonic(), defaultdict(list)
-        for run in self.runs.values():
+        for run in self.runs.values() if runs is None else runs:
             for stream in run.current() if run.running else ():
                 gone = stream.connection is None and not stream.finished and not stream.lost
                 if gone and now - stream.last_seen_s >= timeout_s:
@@ -201,18 +206,14 @@ class Registry:
                     silent[run].append(stream.rank)
         return silent
 
-    def absent_ranks(self, timeout_s: float) -> dict[Run, list[int]]:
+    def absent_ranks(self, timeout_s: float, runs: Iterable[Run] | None = None) -> dict[Run, list[int]]:
         """Ranks that never came within ``timeout_s`` seconds of their run's beginning; given once."""
         now, absent = time.monotonic(), {}
-        for run in self.runs.values():
+        for run in self.runs.values() if runs is None else runs:
             if not run.running or run.absent_told or now - run.waiting_since_s < timeout_s:
                 continue
-            # After a restart the fold knows it before a client says it again.
-            world_size = max(run.world_size, run.live.view.world_size)
-            run.absent_told = world_size > 0
-            came = {stream.rank for stream in run.current()}
-            missing = [rank for rank in range(world_size) if rank not in came]
-            if missing:
+            run.absent_told = run.size() > 0
+            if missing := run.missing():
                 absent[run] = missing
         return absent
 

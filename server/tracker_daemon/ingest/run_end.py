@@ -1,6 +1,15 @@
-"""A run's end: FAILED if any rank is lost, absent or ended with a code other than 0."""
+"""A run's end: when it has come, how the run stands then, and what is journalled of it.
+
+A run ends when none of its ranks is left. It is FAILED if any is lost, absent or ended with a code other
+than 0, and the reason names them with their hosts and last steps. Where a rank was lost, the end waits for
+``restart_grace``: a new incarnation of it would open the next attempt instead.
+"""
 
 from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -9,30 +18,66 @@ from tracker_daemon.backends.base import EntryKind, RunStatus
 from tracker_daemon.journal.store import Journal
 
 _RANKS_NAMED = 8
+_KILLED_BASE = 128
+"""A shell's exit status for a command that signal N ended is 128 + N."""
 
 
-def verdict(fold: RunFold) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class RunEnd:
+    """How a run ended; ``entry`` is the outbox's number of it."""
+
+    status: str
+    reason: str
+    entry: int
+
+
+def due_ns(fold: RunFold, restart_grace_ns: int) -> int | None:
+    """From when on a run counts as ended, in ns; None while a rank is left."""
+    if not fold.over():
+        return None
+    lost_ns = fold.attempt.membership.lost_ns
+    return 0 if lost_ns is None else lost_ns + restart_grace_ns
+
+
+def end(journal: Journal, run: int, fold: RunFold, now_ns: int) -> RunEnd:
+    """Journal the end, for the run and for its backends; on the recorder's thread."""
+    streams = journal.streams(run)
+    hosts = {stream.rank: stream.host for stream in streams if stream.attempt == fold.attempt.number}
+    status, reason = verdict(fold, hosts)
+    journal.update_run(run, status=status, reason=reason, ended_ns=now_ns)
+    payload = msgspec.json.encode({"status": status, "reason": reason})
+    return RunEnd(status, reason, journal.put_outbox(run, EntryKind.END, payload, 0))
+
+
+def verdict(fold: RunFold, hosts: Mapping[int, str]) -> tuple[str, str]:
     """How a run whose ranks have all ended stands: its status and, where it failed, why."""
     members = fold.attempt.membership
-    reasons = [
-        _named(f"exited with code {code}", [r for r, c in members.exit_codes.items() if c == code])
+    ends = {
+        _exited(code): [rank for rank, c in members.exit_codes.items() if c == code]
         for code in sorted(set(members.exit_codes.values()) - {0})
-    ]
+    }
     for how, text in (("lost", "lost contact"), ("absent", "never came")):
-        ranks = [rank for rank, gone in members.gone.items() if gone == how]
-        if ranks:
-            reasons.append(_named(text, ranks))
+        ends[text] = [rank for rank, gone in members.gone.items() if gone == how]
+    reasons = [_named(what, ranks, fold, hosts) for what, ranks in ends.items() if ranks]
     return (RunStatus.FAILED.value, "; ".join(reasons)) if reasons else (RunStatus.FINISHED.value, "")
 
 
-def _named(what: str, ranks: list[int]) -> str:
-    shown = ", ".join(str(rank) for rank in sorted(ranks)[:_RANKS_NAMED])
+def _exited(code: int) -> str:
+    number = -code if code < 0 else code - _KILLED_BASE
+    try:
+        return f"ended by {signal.Signals(number).name}"
+    except ValueError:
+        return f"exited with code {code}"
+
+
+def _named(what: str, ranks: list[int], fold: RunFold, hosts: Mapping[int, str]) -> str:
+    shown = ", ".join(_described(rank, fold, hosts) for rank in sorted(ranks)[:_RANKS_NAMED])
     more = f" and {len(ranks) - _RANKS_NAMED} more" if len(ranks) > _RANKS_NAMED else ""
     return f"rank{'s' if len(ranks) > 1 else ''} {shown}{more} {what}"
 
 
-def record(journal: Journal, run: int, status: str, reason: str, ended_ns: int) -> int:
-    """Journal the end, for the run and for its backends; return the outbox entry's number."""
-    journal.update_run(run, status=status, reason=reason, ended_ns=ended_ns)
-    payload = msgspec.json.encode({"status": status, "reason": reason})
-    return journal.put_outbox(run, EntryKind.END, payload, 0)
+def _described(rank: int, fold: RunFold, hosts: Mapping[int, str]) -> str:
+    """A rank with its host and its last recorded step, as far as these are known."""
+    step = fold.attempt.last_step.get(rank)
+    host = f" on {hosts[rank]}" if hosts.get(rank) else ""
+    return f"{rank}{host}{'' if step is None else f' (last step {step})'}"

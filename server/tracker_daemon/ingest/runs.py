@@ -103,6 +103,8 @@ class Run:
     waiting_since_s: float = field(default_factory=time.monotonic)
     """When the wait for the attempt's ranks began."""
     absent_told: bool = False
+    visited: bool = False
+    """Whether a rank has been connected since the daemon started."""
     reopening: bool = False
     """Resumed after its end, which is not journalled yet."""
 
@@ -136,11 +138,25 @@ class Run:
     def is_resized_by(self, process: pb.Process) -> bool:
         """Whether ``process`` is of a launch with another number of ranks, of which none is here yet."""
         differs = 0 < process.world_size != self.world_size > 0
-        return differs and all(s.connection is None for s in self.current())
+        return differs and self.is_deserted()
 
     def is_back(self) -> bool:
         """Whether every rank that has come is connected, or will not come any more."""
         return all(s.connection is not None or s.finished or s.lost for s in self.current())
+
+    def is_deserted(self) -> bool:
+        """Whether no rank of the current attempt is connected."""
+        return all(stream.connection is None for stream in self.current())
+
+    def size(self) -> int:
+        """How many ranks the attempt has; 0 where nobody has said so."""
+        # After a restart the fold knows it before a client says it again.
+        return max(self.world_size, self.live.view.world_size)
+
+    def missing(self) -> list[int]:
+        """The ranks of the attempt that have not come."""
+        came = {stream.rank for stream in self.current()}
+        return [rank for rank in range(self.size()) if rank not in came]
 
     def is_quiet(self) -> bool:
         """Whether none of its streams is connected, and its fold is not in use."""

@@ -17,10 +17,11 @@ from tracker_client.arguments import step_number
 from tracker_client.attachment import Attachment
 from tracker_client.backend import TrackerBackend
 from tracker_client.buffer import weighed
+from tracker_client.exit_code import exit_code_so_far
 from tracker_client.items import ItemDraft
 from tracker_client.media import Media
 from tracker_client.refusals import Refusals
-from tracker_client.tracker import LOG_FREQ, exit_code_so_far
+from tracker_client.tracker import LOG_FREQ
 from tracker_client.uploads import Upload, UploadProgress
 from tracker_client.values import snapshot
 from tracker_client.wandb_values import MediaValue

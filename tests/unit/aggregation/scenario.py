@@ -79,6 +79,8 @@ def apply(fold: RunFold, event: Event, now_ns: int) -> None:
         fold.batch(stream, decode_batch(body, len(fold.streams[stream].names)), now_ns)
     elif kind == "flushed":
         fold.flushed(*arguments, now_ns)
+    elif kind == "depart":
+        fold.depart(*arguments, now_ns)
     elif kind == "restart_timers":
         fold.restart_timers(now_ns)
     else:

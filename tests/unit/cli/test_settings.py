@@ -37,6 +37,7 @@ FORMS: dict[str, tuple[str, str, str]] = {
     "learn_wait_s": ("1.5", "2.5", "3.5"),
     "partial_after_s": ("11.5", "12.5", "13.5"),
     "lagging_after_cells": ("1", "2", "4"),
+    "restart_grace_s": ("1.5", "2.5", "3.5"),
     "challenge_timeout_s": ("1.5", "2.5", "3.5"),
     "lost_timeout_s": ("1.5", "2.5", "3.5"),
     "start_timeout_s": ("1.5", "2.5", "3.5"),

@@ -139,6 +139,14 @@ def test_of_many_ranks_those_in_trouble_are_all_shown() -> None:
     assert f"{997 - status_view.RANKS_SHOWN_MAX} more in good order" in text
 
 
+def test_ranks_that_have_not_come_are_named_and_where_they_are_many_counted() -> None:
+    few = rendered(document(RUN | {"ranks": [RANK, {"rank": 1, "state": "expected"}]}))
+    assert "expected" in few
+    many = [{"rank": rank, "state": "expected"} for rank in range(1, 1000)]
+    text = rendered(document(RUN | {"ranks": [RANK, *many]}))
+    assert f"{999 - status_view.RANKS_SHOWN_MAX} more expected" in text
+
+
 def test_names_are_shown_as_they_are_and_not_taken_for_markup() -> None:
     text = rendered(document(RUN | {"name": "[bold]x[/bold]", "ranks": [RANK | {"host": "[red]h"}]}))
     assert "[bold]x[/bold]" in text

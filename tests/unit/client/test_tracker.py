@@ -424,7 +424,7 @@ def test_finish_gives_up_at_its_timeout_and_says_what_is_not_acknowledged(
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(None, 0), (ValueError, 1), (KeyboardInterrupt, 1), (SystemExit(0), 0), (SystemExit(4), 4)],
+    [(None, 0), (ValueError, 1), (KeyboardInterrupt, 130), (SystemExit(0), 0), (SystemExit(4), 4)],
 )
 def test_the_context_manager_finishes_with_the_exceptions_state(daemon, connect, error, code):
     with contextlib.suppress(ValueError, KeyboardInterrupt, SystemExit), connect(daemon) as tracker:

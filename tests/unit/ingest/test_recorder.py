@@ -346,12 +346,12 @@ def test_a_straggler_s_data_is_recorded_and_the_end_stays(rig, monkeypatch):
     rig.recorder.submit(Submission(run, EventKind.LOST, payload=events.encode([1])))
     rig.batch(run, 0, 2, body(finish=0))
     rig.flush()
-    assert (run.view.status, run.view.reason) == ("FAILED", "rank 1 lost contact")
+    assert (run.view.status, run.view.reason) == ("FAILED", "rank 1 (last step 2) lost contact")
     for sequence in range(2, 5):
         rig.batch(run, 1, sequence, body({sequence + 10: 1.0}))
         rig.flush()
     assert [record[:2] for record in records(rig, run)][3:] == [(4, 12), (5, 13), (6, 14)]
-    assert (run.view.status, run.view.reason) == ("FAILED", "rank 1 lost contact")
+    assert (run.view.status, run.view.reason) == ("FAILED", "rank 1 (last step 2) lost contact")
     rig.wait(lambda: run.fold is None)
     # Its events may be reclaimed from now on, so the snapshot must hold all of them.
     position, _ = rig.result(rig.recorder.call(lambda journal: journal.snapshot(run.row_id)))

@@ -177,7 +177,10 @@ def test_a_resumed_run_is_running_again_in_memory_and_in_the_journal(play, rig):
         run = first.stream.run
         first.take(batch(1, {0: 1.0}, finish=3))
         await desk.committed()
-        assert (run.live.view.status, run.live.view.reason) == ("FAILED", "rank 0 exited with code 3")
+        assert (run.live.view.status, run.live.view.reason) == (
+            "FAILED",
+            "rank 0 on node0 (last step 0) exited with code 3",
+        )
         desk.registry.disconnect(first.stream, first)
         _, welcome = await desk.come(2, world=1, run_id="mine")
         assert (welcome.attempt, welcome.next_step) == (2, 1)

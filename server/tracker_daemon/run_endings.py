@@ -1,0 +1,56 @@
+"""What brings runs to their end from outside: ranks that are gone, their launch's end, the daemon's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+
+from tracker_daemon.ingest import events
+from tracker_daemon.ingest.recorder import Recorder, Submission
+from tracker_daemon.ingest.registry import Registry
+from tracker_daemon.ingest.runs import Run
+from tracker_daemon.journal.event import EventKind
+from tracker_daemon.launch_outcome import LaunchOutcome
+
+log = structlog.get_logger(__name__)
+
+
+class RunEndings:
+    """Has the recorder journal what it finds out; on the event loop."""
+
+    def __init__(self, registry: Registry, recorder: Recorder) -> None:
+        self._registry = registry
+        self._recorder = recorder
+
+    def report_gone(
+        self, lost_timeout_s: float, start_timeout_s: float, runs: Iterable[Run] | None = None
+    ) -> None:
+        """Ranks without contact for so long are lost, those that did not come for so long absent."""
+        self._report(self._registry.silent_ranks(lost_timeout_s, runs), EventKind.LOST)
+        self._report(self._registry.absent_ranks(start_timeout_s, runs), EventKind.ABSENT)
+
+    def end_launched(self, state_dir: Path, job_status: int | None) -> None:
+        """Of a job or a command that has ended, the exit status stands for ranks that did not finish."""
+        outcome = LaunchOutcome.read(state_dir)
+        for run in [run for run in self._registry.runs.values() if run.running]:
+            status = job_status
+            if status is None and outcome is not None and outcome.launch_id in run.row.launch_key:
+                status = outcome.exit_status
+            if status is not None:
+                payload = events.encode(status)
+                self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=payload))
+
+    def end_abandoned(self, runs: list[Run]) -> None:
+        """The daemon ends, and nobody is left in ``runs``: they must not stay RUNNING for ever.
+
+        Runs with ranks that are connected still go on with the next daemon on the state directory, and
+        so do those whose ranks had no time yet to come back to this one.
+        """
+        self.report_gone(0.0, 0.0, [run for run in runs if run.running])
+
+    def _report(self, gone: dict[Run, list[int]], kind: EventKind) -> None:
+        for run, ranks in gone.items():
+            log.warning("ranks are gone", run_id=run.run_id, how=kind.name.lower(), ranks=ranks[:20])
+            self._recorder.submit(Submission(run.live, kind, payload=events.encode(ranks)))

@@ -1,0 +1,94 @@
+"""A restart and a resume: the run goes on in its next attempt, and nothing of it is late."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+RESTARTED = """
+import os, signal, sys, time
+from tracker_client import setup_tracker
+restarted = os.environ["TORCHELASTIC_RESTART_COUNT"] == "1"
+tracker = setup_tracker("restarted", backends="csv,mlflow", handle_timeout=60)
+os.write(1, f"{tracker.run_id} {tracker.attempt}\\n".encode())
+for step in range(100, 151) if restarted else range(141):
+    tracker.log({"loss": float(step + 1000 * tracker.attempt)}, step=step)
+if restarted:
+    tracker.finish(wait="delivered", timeout=120)
+    sys.exit()
+while tracker.status().buffered_points or tracker.status().unacknowledged_points:
+    time.sleep(0.01)
+if os.environ["RANK"] == "0":
+    open(sys.argv[1], "w").close()
+    signal.pause()  # torchrun ends it
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.01)
+raise ValueError("this rank fails, once")
+"""
+
+
+def test_torchrun_s_restart_from_an_earlier_checkpoint_is_the_next_attempt_of_the_run(daemon, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(RESTARTED)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch = subprocess.run(
+        [*torchrun, "--max-restarts", "1", str(script), str(tmp_path / "recorded")],
+        env={**os.environ, "TRACKER_ENDPOINT_FILE": str(daemon.endpoint_file)},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert launch.returncode == 0, launch.stderr
+    (run,) = daemon.status()["runs"]
+    assert sorted(launch.stdout.split()) == sorted([run["run_id"]] * 4 + ["1", "1", "2", "2"])
+    assert (run["status"], run["attempt"], run["books"]["late"]) == ("FINISHED", 2, 0)
+    daemon.stop()
+    rows = daemon.rows()
+    assert [(row["attempt"], row["step"]) for row in rows] == [
+        *(("", str(step)) for step in range(141)),
+        *(("2", str(step)) for step in range(100, 151)),
+    ]
+    assert {float(row["loss/mean"]) - float(row["step"]) for row in rows} == {1000.0, 2000.0}
+    points = mlflow_history(daemon, "loss/local")
+    at_120 = sorted((point.timestamp, point.value) for point in points if point.step == 120)
+    assert [value for _, value in at_120] == [1120.0, 2120.0]
+    assert at_120[0][0] < at_120[1][0]
+    assert len(points) == 192
+
+
+def mlflow_history(daemon, metric):
+    client = MlflowClient(f"sqlite:///{daemon.outdir}/mlflow.db")
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(experiments)
+    assert run.info.status == "FINISHED"
+    return client.get_metric_history(run.info.run_id, metric)
+
+
+RESUMED = """
+import sys
+from tracker_client import setup_tracker
+for part in range(2):
+    with setup_tracker("resumed", handle_timeout=60) as tracker:
+        print(tracker.run_id, tracker.attempt, flush=True)
+        for _ in range(3):
+            tracker.log({"x": 1.0})
+"""
+
+
+def test_a_run_id_resumes_the_script_s_runs_the_next_day_and_automatic_steps_go_on(daemon):
+    ranks = pytest.ranks_of(daemon)
+    for day in (1, 2):
+        for out in ranks.run(RESUMED, 2, TRACKER_RUN_ID="mine", TRACKER_LAUNCH_ID=f"day {day}"):
+            assert out.split() == ["mine", str(day), "mine-2", str(day)]
+        daemon.stop()
+        if day == 1:
+            daemon.start()
+    runs = daemon.last_status()["runs"]
+    assert {run["run_id"]: (run["status"], run["attempt"]) for run in runs} == dict.fromkeys(
+        ("mine", "mine-2"), ("FINISHED", 2)
+    )
+    for path in daemon.outdir.rglob("metrics.csv"):
+        rows = [(row["step"], row["attempt"]) for row in daemon.rows(path.parent)]
+        assert rows == [*((str(step), "") for step in range(3)), *((str(step), "2") for step in range(3, 6))]
