@@ -78,7 +78,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Settings]]:
     """The settings that a daemon was started with, instead of the daemon."""
     started: list[Settings] = []
     module = types.ModuleType("tracker_daemon.daemon")
-    module.serve = lambda settings, on_ready=None, launch_id="": started.append(settings) or 5  # type: ignore[attr-defined]
+    module.serve = lambda settings, **_: started.append(settings) or 5  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tracker_daemon.daemon", module)
     monkeypatch.setattr("tracker_daemon.daemon", module, raising=False)
     monkeypatch.setattr("tracker_daemon.logs.configure", lambda *_: None)
