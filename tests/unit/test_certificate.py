@@ -6,7 +6,8 @@ import ipaddress
 from pathlib import Path
 
 import pytest
-from cryptography import x509
+
+x509 = pytest.importorskip("cryptography.x509")
 
 from tracker_daemon import certificate
 from tracker_daemon.certificate import CERTIFICATE_FILE_NAME, KEY_FILE_NAME, certificate_for
