@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-x509 = pytest.importorskip("cryptography.x509")
+pytest.importorskip("cryptography")
+
+from cryptography import x509
 
 from tracker_daemon import certificate
 from tracker_daemon.certificate import CERTIFICATE_FILE_NAME, KEY_FILE_NAME, certificate_for

@@ -99,7 +99,8 @@ def test_unusable_options_are_errors(options):
         settings(options=options)
 
 
-def test_without_an_endpoint_the_launch_has_a_daemon_of_its_own(tmp_path):
+def test_without_an_endpoint_the_launch_has_a_daemon_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("tracker_client.embedded.demand_daemon", lambda: None)  # as if it were installed
     source = read_settings(environ={"TRACKER_OUTDIR": str(tmp_path)}, modules={}).source
     assert isinstance(source, EmbeddedEndpoint)
     assert str(source).startswith(f"{tmp_path}/.tracker/launch-")
