@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -186,8 +185,12 @@ def test_all_trackers_of_a_lone_process_share_one_daemon(tmp_path: Path) -> None
 
 def test_without_the_daemons_packages_the_error_names_the_extra_and_imports_nothing() -> None:
     program = """
-import sys
+import importlib.util, sys
+from importlib.machinery import ModuleSpec
 sys.modules["pydantic"] = None
+# The others count as installed, also where the client is tested alone.
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name: found(name) if name == "pydantic" else ModuleSpec(name, None)
 from tracker_client import setup_tracker
 from tracker_client.errors import EndpointError
 try:
@@ -200,7 +203,7 @@ print(sorted({"tracker_daemon", "numpy", "typer", "msgspec"} & set(sys.modules))
     done = subprocess.run(
         [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True
     )
-    assert re.search(r"\bpydantic\b.* not installed", done.stdout)
+    assert "pydantic not installed" in done.stdout
     assert "pip install tracker-daemon[daemon]" in done.stdout
     assert done.stdout.endswith("[]\n")
 
