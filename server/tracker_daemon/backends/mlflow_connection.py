@@ -67,8 +67,7 @@ class StoreAddress:
         uri = environ.get("MLFLOW_TRACKING_URI", "").strip()
         if not uri:
             file = outdir / DATABASE_FILE
-            path = str(file).replace("%", "%25").replace("?", "%3F")
-            return StoreAddress(f"sqlite:///{path}", file, artifacts)
+            return StoreAddress(_sqlite_uri(file), file, artifacts)
         # A database that is used directly has no server that would know where artifacts go.
         return StoreAddress(uri, artifact_location=artifacts if uri.startswith(_SQL_SCHEMES) else None)
 
@@ -192,11 +191,16 @@ class MlflowConnection:
                 f"mlflow cannot be imported ({error}); pip install 'tracker-daemon[daemon]' mlflow where the "
                 "daemon runs"
             ) from error
-        uri = self.address.uri
+
+        def client(uri: str) -> MlflowClient:
+            # The registry's URI too: by default it comes from a state that all of the process shares.
+            return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
         try:
             with _prepared(self.address):
-                # The registry's URI too: by default it comes from a state that all of the process shares.
-                return MlflowClient(tracking_uri=uri, registry_uri=uri)
+                if self.address.file is not None:
+                    _make_tables(self.address.file, client)
+                return client(self.address.uri)
         except MlflowException as error:
             if error.error_code in _PASSING:
                 raise self._translated(error, error.error_code) from error
@@ -290,6 +294,26 @@ def _make_writable(file: Path) -> None:
         ) from error
     except OSError as error:
         raise BackendUnavailable(f"cannot write {file}: {error.strerror}; delivery tries again") from error
+
+
+def _make_tables(file: Path, client: Callable[[str], MlflowClient]) -> None:
+    """A new database, which comes to be at once or not at all.
+
+    MLflow makes its tables in dozens of steps; a database that was left between two of them, as by a kill,
+    is one that it can neither use nor mend.
+    """
+    if file.stat().st_size:
+        return
+    draft = file.with_name(f".{file.name}.new")
+    for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
+        leftover.unlink(missing_ok=True)
+    client(_sqlite_uri(draft))
+    draft.replace(file)
+
+
+def _sqlite_uri(file: Path) -> str:
+    path = str(file).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}"
 
 
 def _sql_errors() -> tuple[type[Exception], ...]:

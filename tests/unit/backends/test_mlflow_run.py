@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import closing
@@ -467,6 +469,24 @@ def test_two_processes_make_one_new_database_together(tmp_path):
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     (experiment,) = [found for found in client.search_experiments() if found.name == "p"]
     assert len(client.search_runs([experiment.experiment_id])) == 3
+
+
+def test_a_process_that_is_killed_as_it_makes_the_database_leaves_none(outdir, opened):
+    (outdir / "mlflow.db").unlink()
+    draft = outdir / ".mlflow.db.new"
+    script = (
+        "import sys; from pathlib import Path; from tracker_daemon.backends.mlflow_run import MlflowBackend; "
+        "from tracker_daemon.backends.base import RunDescription; outdir = Path(sys.argv[1]); "
+        "MlflowBackend(environ={}).open(RunDescription('r', 'p', 'n', outdir), None)"
+    )
+    making = subprocess.Popen([sys.executable, "-c", script, str(outdir)])
+    pytest.wait_until(lambda: draft.exists() and draft.stat().st_size, "the first tables")
+    making.kill()
+    making.wait()
+    assert (outdir / "mlflow.db").stat().st_size == 0
+    opened().deliver(entries_of(block(["x"], [1.0])), no_commit)
+    assert count_of_points(outdir) == 1
+    assert not draft.exists()
 
 
 def test_children_killed_again_and_again_leave_every_point_once(describe, client):
