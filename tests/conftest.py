@@ -18,6 +18,9 @@ import pytest
 
 PATIENCE_S = 60.0
 
+# Hundreds of interpreters are started here; without a cache each would compile the product anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # How long an example takes says more of the machine than of the product.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
@@ -25,6 +28,11 @@ hypothesis.settings.load_profile("no deadline")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="how often the fault tests kill the daemon")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: real processes wait much for each other, and for disks and timers."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.fixture
@@ -97,9 +105,11 @@ class Daemon:
         return self.process.wait(PATIENCE_S)
 
     def status(self) -> dict[str, object]:
-        command = [sys.executable, "-m", "tracker_daemon", "status", "--json"]
-        command += ["--endpoint-file", str(self.endpoint_file)]
-        return json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        # Here, since this file also serves the client's tests where the daemon's packages are not installed.
+        from tracker_daemon.control import DaemonClient
+        from tracker_daemon.endpoint import EndpointInfo
+
+        return json.loads(DaemonClient(EndpointInfo.read(self.endpoint_file)).status())
 
     def last_status(self) -> dict[str, object]:
         return json.loads((self.state_dir / "last-status.json").read_text())

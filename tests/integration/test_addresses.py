@@ -18,6 +18,7 @@ from tracker_client import setup_tracker
 with setup_tracker(project_name="tls", endpoint=os.environ.get("ENDPOINT")) as tracker:
     for step in range(20):
         tracker.log({"loss": float(step)}, step=step)
+    tracker.finish(wait="delivered", timeout=60)
 """
 
 

@@ -25,16 +25,17 @@ def turn(process, step, **metrics):
     process.stdout.readline()
 
 
+def received(daemon):
+    return sum(run["books"]["received"] for run in daemon.status()["runs"])
+
+
 def test_columns_that_come_later_extend_the_header_and_older_rows_read_empty(daemon, ranks):
     (process,) = ranks.start(TURNS, [0], 1)
     for step in range(6):
         # A new metric at each step, so that each restart is followed by a new generation of the file.
         turn(process, step, loss=step, **{f"new/{step}": step})
         if step % 2:
-            pytest.wait_until(
-                lambda step=step: daemon.status()["runs"][0]["books"]["received"] == 2 * (step + 1),
-                "the step to be received",
-            )
+            pytest.wait_until(lambda step=step: received(daemon) == 2 * (step + 1), "the step to be received")
             daemon.kill()
             daemon.start()
     pytest.finish(process)

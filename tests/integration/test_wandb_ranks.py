@@ -217,6 +217,8 @@ def backend_of(daemon):
 
 
 def shows(daemon, state, reason):
+    if not daemon.status()["runs"]:
+        return False
     backend = backend_of(daemon)
     return backend["state"] == state and reason in (backend["reason"] or "")
 
