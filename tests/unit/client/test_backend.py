@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from tracker_client import TrackerBackend, register_backend
+from tracker_client import TrackerBackend, backend, register_backend
 from tracker_client.backend import registered_backends
 from tracker_client.errors import SettingsError
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_registered(monkeypatch):
+    monkeypatch.setattr(backend, "_registered", {})
 
 
 class Kept(TrackerBackend):
@@ -32,11 +37,11 @@ def test_what_a_backend_must_have_is_log_log_config_and_finish():
 
 
 def test_tables_images_artifacts_and_watching_do_nothing_unless_overridden():
-    backend = Kept()
-    assert backend.log_table("t", ["a"], [[1]]) is None
-    assert backend.log_image("i", "image.png", caption="c") is None
-    assert backend.log_artifacts({"label": "path"}) is None
-    assert backend.watch(object(), log="all") is None
+    kept = Kept()
+    assert kept.log_table("t", ["a"], [[1]]) is None
+    assert kept.log_image("i", "image.png", caption="c") is None
+    assert kept.log_artifacts({"label": "path"}) is None
+    assert kept.watch(object(), log="all") is None
 
 
 def test_a_name_is_registered_as_backends_are_named_and_the_later_class_counts():
