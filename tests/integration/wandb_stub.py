@@ -1,20 +1,24 @@
 """A W&B server to test against: what the SDK needs to make, fill, resume and finish a run, in memory.
 
-It keeps what was uploaded as the real server does (a line of history by its offset in the file), and
-can be told to answer with errors. It speaks HTTP on this host only.
+It keeps what was uploaded as the real server does (a line of history by its offset in the file, an artifact
+once for each content), and can be told to answer with errors. It speaks HTTP on this host only.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import quote, unquote
 
 HISTORY = "wandb-history.jsonl"
 SUMMARY = "wandb-summary.json"
+MANIFEST = "wandb_manifest.json"
 API_KEY = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -52,11 +56,43 @@ class StubRun:
         return json.loads(lines[max(lines)]) if lines else {}
 
 
+@dataclass
+class StubArtifact:
+    """One version of an artifact: what the SDK has promised, and what came."""
+
+    number: int
+    type: str
+    name: str
+    digest: str
+    metadata: dict[str, Any]
+    expected: dict[str, str] = field(default_factory=dict)
+    """The files of which it asked for the addresses, and their MD5 in base 64."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    manifest: dict[str, Any] = field(default_factory=dict)
+    committed: bool = False
+
+    def receive(self, name: str, content: bytes) -> int:
+        """Take a file; the HTTP status. As the real store, it takes none that is not what was promised."""
+        if name == MANIFEST:
+            self.manifest = json.loads(content)
+            return 200
+        if self.expected.get(name) != base64.b64encode(hashlib.md5(content).digest()).decode():
+            return 400
+        self.files[name] = content
+        return 200
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that its manifest lists is there."""
+        return bool(self.manifest) and self.manifest["contents"].keys() == self.files.keys()
+
+
 class WandbStub:
     """The server. ``with WandbStub() as stub`` serves at ``stub.url`` until the end of the block."""
 
     def __init__(self) -> None:
         self.runs: dict[str, StubRun] = {}
+        self.artifacts: list[StubArtifact] = []
         self.requests: list[tuple[str, str]] = []
         self.changed = threading.Condition()
         self.answer_file_stream: Callable[[], int] = lambda: 200
@@ -96,6 +132,16 @@ class WandbStub:
             return {"model": self._resume_status(variables)}
         if operation == "CreateRunFiles":
             return {"createRunFiles": self._create_files(variables)}
+        if operation == "ArtifactType":
+            return {"project": {"artifact": self._artifact_type(variables["name"])}}
+        if operation == "CreateArtifact":
+            return {"createArtifact": self._create_artifact(variables["input"])}
+        if operation == "CreateArtifactFiles":
+            return {"createArtifactFiles": self._create_artifact_files(variables["input"])}
+        if operation in {"CreateArtifactManifest", "UpdateArtifactManifest"}:
+            return {f"{operation[0].lower()}{operation[1:]}": self._artifact_manifest(variables)}
+        if operation == "CommitArtifact":
+            return {"commitArtifact": self._commit_artifact(variables["artifactID"])}
         if operation in {"Viewer", "GetViewer"}:
             return {"viewer": {"id": "v", "entity": "the-team", "flags": "{}", "teams": {"edges": []}}}
         return {}
@@ -141,10 +187,73 @@ class WandbStub:
     def _create_files(self, variables: dict[str, Any]) -> dict[str, Any]:
         run = variables.get("run")
         files = [
-            {"name": name, "uploadUrl": f"{self.url}/upload/{run}/{name}"}
+            {"name": name, "uploadUrl": f"{self.url}/upload/{run}/{quote(name)}"}
             for name in variables.get("files", [])
         ]
         return {"runID": f"id-{run}", "uploadHeaders": [], "files": files}
+
+    # ---- artifacts: made, filled file by file, described by a manifest, committed ----
+
+    def _artifact_type(self, name: str) -> dict[str, Any] | None:
+        """What the SDK asks before it logs one: a name has one type in a project."""
+        sequence = name.partition(":")[0]
+        kind = next((one.type for one in self.artifacts if one.name == sequence), None)
+        return None if kind is None else {"artifactType": {"name": kind}}
+
+    def _create_artifact(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """The same content under the same name is the same version, as at the real server."""
+        name, digest = asked["artifactCollectionName"], asked["digest"]
+        versions = [one for one in self.artifacts if one.name == name]
+        found = next((one for one in versions if one.digest == digest), None)
+        if found is None:
+            metadata = json.loads(asked.get("metadata") or "{}")
+            number = len(self.artifacts)
+            found = StubArtifact(number, asked["artifactTypeName"], name, digest, metadata)
+            self.artifacts.append(found)
+        committed = [one for one in versions if one.committed]
+        latest = {"id": f"artifact-{committed[-1].number}"} if committed else None
+        state = "COMMITTED" if found.committed else "PENDING"
+        artifact = {"id": f"artifact-{found.number}", "state": state}
+        return {"artifact": {**artifact, "artifactSequence": {"latestArtifact": latest}}}
+
+    def _create_artifact_files(self, asked: dict[str, Any]) -> dict[str, Any]:
+        return {"files": {"edges": [{"node": self._artifact_file(one)} for one in asked["artifactFiles"]]}}
+
+    def _artifact_file(self, asked: dict[str, Any]) -> dict[str, Any]:
+        identity, name = asked["artifactID"], asked["name"]
+        self._artifact(identity).expected[name] = asked["md5"]
+        return {
+            "storagePath": f"{identity}/{name}",
+            "uploadUrl": f"{self.url}/artifact/{identity}/{quote(name)}",
+            "uploadHeaders": [],
+            "uploadMultipartUrls": None,
+            "artifact": {"id": identity},
+        }
+
+    def _artifact_manifest(self, variables: dict[str, Any]) -> dict[str, Any]:
+        # It is created for the artifact, and then updated under its own id, which is the same here.
+        identity = variables.get("artifactManifestID") or variables["artifactID"]
+        url = f"{self.url}/artifact/{identity}/{MANIFEST}"
+        file = {"id": identity, "uploadUrl": url, "uploadHeaders": []}
+        return {"artifactManifest": {"id": identity, "file": file}}
+
+    def _commit_artifact(self, identity: str) -> dict[str, Any]:
+        artifact = self._artifact(identity)
+        assert artifact.whole, f"{artifact.name} is committed, but its files are {sorted(artifact.files)}"
+        artifact.committed = True
+        return {"artifact": {"id": identity, "digest": artifact.digest}}
+
+    def _artifact(self, identity: str) -> StubArtifact:
+        return self.artifacts[int(identity.rpartition("-")[2])]
+
+    def put(self, path: str, content: bytes) -> int:
+        """A file at one of the addresses that were given out; the HTTP status."""
+        _, kind, owner, *file = path.split("/")
+        name = unquote("/".join(file))
+        if kind == "artifact":
+            return self._artifact(owner).receive(name, content)
+        self.runs[owner].uploads[name] = content
+        return 200
 
     def file_stream(self, name: str, body: dict[str, Any]) -> None:
         run = self.runs[name]
@@ -187,10 +296,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         content = self._body()
-        _, _, name, *file = self.path.split("/")
         with self.server.stub.changed:
-            self.server.stub.runs[name].uploads["/".join(file)] = content
-        self._answer(200, {})
+            status = self.server.stub.put(self.path, content)
+        self._answer(status, {})
 
     def _file_stream(self, body: dict[str, Any]) -> None:
         stub = self.server.stub
