@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
+import shutil
+import threading
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("mlflow")
 pytest.importorskip("wandb")
 from mlflow import MlflowClient
+from mlflow_server import Gateway
 from wandb_stub import WandbStub
 
 MEDIA = """
@@ -125,3 +130,87 @@ def assert_wandb_artifacts(stub):
         assert artifact.name.startswith(named("model", rank))
         assert artifact.files["layers/0.bin"] == bytes([rank]) * 300_000
         assert sorted(artifact.files) == ["config.json", "layers/0.bin"]
+
+
+HELD = """
+import os, pathlib, sys
+from tracker_client import setup_tracker
+
+with setup_tracker("held-lane") as tracker:
+    tracker.log({"loss": 0.0}, step=0)
+    sys.stdin.readline()
+    if os.environ["RANK"] == "0":
+        tracker.log_artifacts({"big": pathlib.Path(os.environ["HOME"]) / "big.bin"})
+    sys.stdin.readline()
+    for step in range(1, 51):
+        tracker.log({"loss": float(step)}, step=step)
+    tracker.finish(wait="delivered", timeout=90)
+    print(tracker.status().state)
+"""
+
+
+def test_metrics_are_delivered_while_a_large_artifact_is_held_by_every_backend(
+    make_daemon, stub, server, monkeypatch, tmp_path
+):
+    data = os.urandom(8_000_000)
+    (tmp_path / "big.bin").write_bytes(data)
+    held, go = threading.Event(), threading.Event()
+
+    def hold_large(headers):
+        if int(headers.get("content-length", 0)) > len(data) // 2:
+            held.set()
+            go.wait()
+
+    with Gateway(server, hold_large) as gateway:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.uri)
+        daemon = make_daemon("--backends", "csv,mlflow")
+        client = MlflowClient(server.uri, server.uri)
+        started = pytest.ranks_of(daemon).start(HELD, range(2), 2)
+        pytest.wait_until(lambda: shown_by_both(daemon, client, 1), "the run to have begun")
+        directory = daemon.outdir / "artifacts" / "big"
+        directory.mkdir(parents=True)
+        os.mkfifo(directory / ".big.bin.new")  # where the copy is written; nobody reads it
+        tell(started)
+        assert held.wait(60)
+        tell(started)
+        pytest.wait_until(lambda: shown_by_both(daemon, client, 51), "the metrics to be delivered")
+        lanes = lanes_of(daemon)
+        assert (lanes["csv:files"]["pending"], lanes["mlflow:files"]["pending"]) == (1, 1)
+        assert not go.is_set()
+        go.set()
+        with (directory / ".big.bin.new").open("rb") as fifo:
+            shutil.copyfileobj(fifo, io.BytesIO())
+        assert [pytest.finish(process) for process in started] == ["finished\n"] * 2
+        assert (directory / "big.bin").read_bytes() == data
+        assert (
+            Path(client.download_artifacts(run_of(client), "big", str(tmp_path)), "big.bin").read_bytes()
+            == data
+        )
+        assert daemon.stop() == 0, daemon.log()
+
+
+def tell(started):
+    for process in started:
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+def run_of(client):
+    experiment = client.get_experiment_by_name("held-lane")
+    (run,) = client.search_runs([experiment.experiment_id])
+    return run.info.run_id
+
+
+def lanes_of(daemon):
+    (run,) = daemon.status()["runs"]
+    return {lane["name"]: lane for lane in run["backends"]}
+
+
+def shown_by_both(daemon, client, rows):
+    """Whether all these rows are in the CSV file, and what both ranks made of each is at the server."""
+    if not (daemon.outdir / "metrics.csv").exists() or len(daemon.rows()) < rows:
+        return False
+    experiment = client.get_experiment_by_name("held-lane")
+    if experiment is None or not client.search_runs([experiment.experiment_id]):
+        return False
+    return len(client.get_metric_history(run_of(client), "loss/mean")) == rows
