@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tracker_daemon.delivery.fleet import Fleet
-from tracker_daemon.delivery.health import DeliveryState
+from tracker_daemon.delivery.health import BackendHealth, DeliveryState
 from tracker_daemon.ingest.session import Session
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -15,15 +15,26 @@ def tell_of_backends(session: Session, fleet: Fleet) -> None:
     stream, row_id = session.stream, session.stream.run.live.row_id
     if stream.rank == stream.run.options.primary_rank:
         _tell_unusable(session, fleet.unusable(row_id))
+        _tell_paused(session, fleet.health(row_id))
     if session.asked_handles:
         _tell_handles(session, row_id, fleet)
 
 
 def _tell_unusable(session: Session, unusable: Mapping[str, str]) -> None:
     for reason in unusable.values():
-        if reason not in session.stream.told:
-            session.stream.told.add(reason)
-            session.tell(f"{reason}. The others go on")
+        _tell_once(session, f"{reason}. The others go on")
+
+
+def _tell_paused(session: Session, healths: Mapping[str, BackendHealth]) -> None:
+    for backend, health in healths.items():
+        if health.state is DeliveryState.PAUSED:
+            _tell_once(session, f"{backend} is paused: {health.reason}. What it would get is kept until then")
+
+
+def _tell_once(session: Session, news: str) -> None:
+    if news not in session.stream.told:
+        session.stream.told.add(news)
+        session.tell(news)
 
 
 def _tell_handles(session: Session, row_id: int, fleet: Fleet) -> None:

@@ -17,12 +17,14 @@ async def deliver_rest(
 ) -> bool:
     """Wait until everything is delivered; whether it was within ``timeout_s()``, which may shrink meanwhile.
 
+    A backend that refuses once more is not waited for: credentials do not come while a job ends.
     ``tell`` is awaited from time to time.
     """
     begun = told = time.monotonic()
+    before = fleet.refusals()
     while not await asyncio.to_thread(fleet.drain, SLICE_S):
         now = time.monotonic()
-        if now - begun >= timeout_s():
+        if now - begun >= timeout_s() or fleet.is_refused(before):
             return False
         if now - told >= TELL_EVERY_S:
             told = now

@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         None, description="Where file backends write. Unset: the working directory."
     )
     backends: CommaSeparated = Field(
-        "csv", description="Backends of runs that name none, with commas; 'none' records nowhere."
+        "wandb", description="Backends of runs that name none, with commas; 'none' records nowhere."
     )
     primary_rank: int = Field(
         0, ge=0, lt=limits.WORLD_SIZE_MAX, description="The rank whose own value is the plain metric."

@@ -36,8 +36,9 @@ def test_the_smallest_script_is_the_example_and_runs(tmp_path):
     assert script.strip() in (ROOT / "deploy/examples/minimal.py").read_text()
     (tmp_path / "smallest.py").write_text(script)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("TRACKER_")}
+    environ |= {"TRACKER_BACKENDS": "csv", "TRACKER_IDLE_TIMEOUT_S": "0.5"}
     ran = subprocess.run(
-        [sys.executable, "smallest.py"], cwd=tmp_path, env=environ | {"TRACKER_IDLE_TIMEOUT_S": "0.5"},
+        [sys.executable, "smallest.py"], cwd=tmp_path, env=environ,
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr

@@ -160,6 +160,15 @@ class Fleet:
         drained = [pump.finished or pump.drain(deadline) for pump in pumps]
         return all(drained)
 
+    def refusals(self) -> dict[Pump, int]:
+        """How often each backend has refused what is left; for :meth:`is_refused`."""
+        return {pump: pump.refusals for pump in self._all()}
+
+    def is_refused(self, before: dict[Pump, int]) -> bool:
+        """Whether all that is left has been refused again since ``before``: waiting will not help."""
+        left = [pump for pump in self._all() if pump.backend.reachable and not pump.caught_up]
+        return all(pump.refusals > before.get(pump, 0) for pump in left)
+
     def stop(self, timeout_s: float) -> None:
         """End all pumps after the delivery that each has in progress; leave those that hang."""
         self._stopped = True

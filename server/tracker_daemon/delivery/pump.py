@@ -149,6 +149,19 @@ class Pump:
             self._drains -= 1
             return self._caught_up >= wanted
 
+    @property
+    def refusals(self) -> int:
+        """How often the backend has refused so far, if it refuses what is left; else 0."""
+        with self._changed:
+            refused = self._state is DeliveryState.PAUSED and self._caught_up < self._notified
+            return self._refusals if refused else 0
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that was notified is delivered or set aside."""
+        with self._changed:
+            return self._caught_up >= self._notified
+
     def stop(self, timeout_s: float | None = None) -> bool:
         """End the thread after the delivery in progress; True when it ended within ``timeout_s``."""
         with self._changed:
