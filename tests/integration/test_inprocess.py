@@ -15,6 +15,7 @@ pytest.importorskip("mlflow")
 pytest.importorskip("torch")
 pytest.importorskip("wandb")
 from mlflow import MlflowClient
+from wandb_stub import WandbStub
 
 from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
 
@@ -234,3 +235,104 @@ def test_a_store_that_cannot_be_had_leaves_the_other_backends(tmp_path):
     assert "'mlflow' cannot be used" in err
     assert "W&B has no API key" in err
     assert len(rows(tmp_path / "out")) == 6
+
+
+# A rank of a launch, which has one run by ``setup_tracker`` and then one of backends that it makes itself.
+SERVED = """
+import json, os, sys
+import tracker_client
+from tracker_client import CSVBackend, MLflowBackend, Tracker, WandbBackend
+rank = int(os.environ["RANK"])
+
+
+def of_names():
+    return tracker_client.setup_tracker(
+        "served", "csv,wandb,mlflow", {"lr": 0.1}, "of_names", endpoint="inprocess", name="online",
+    )
+
+
+def of_backends():
+    given = ("made", {"lr": 0.1}, "of_backends", rank)
+    wandb, mlflow = WandbBackend(*given, name="online"), MLflowBackend(*given, run_name="online")
+    return Tracker([wandb, mlflow, CSVBackend("of_backends", rank)])
+
+
+told = {}
+for begin in (of_names, of_backends):
+    tracker = begin()
+    for step in range(6):
+        tracker.log({"loss": 1.0 / (step + 1), "rank": rank}, step=10 * step)
+    tracker.log_config({"late": True})
+    wandb, mlflow = tracker.get_backend("wandb"), tracker.get_backend("mlflow")
+    told[begin.__name__] = {
+        "wandb": tracker.wandb_run and [tracker.wandb_run.id, tracker.wandb_run.url, wandb.run_url],
+        "mlflow": tracker.mlflow_run and [tracker.mlflow_run.info.run_id, mlflow.run_url],
+    }
+    tracker.finish()
+open(sys.argv[1], "w").write(json.dumps(told))
+"""
+WAYS = ("of_names", "of_backends")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, server):
+    """Four ranks on a W&B server and an MLflow server: the first, the directory, and what each was told."""
+    home = tmp_path_factory.mktemp("served")
+    with WandbStub() as stub:
+        variables = environment(home, **stub.environment, MLFLOW_TRACKING_URI=server.uri, WORLD_SIZE="4")
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, "-c", SERVED, f"told{rank}.json"], cwd=home,
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                env={**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(4)
+        ]  # fmt: skip
+        for rank in ranks:
+            _, err = rank.communicate(timeout=240)
+            assert rank.returncode == 0, err
+    return stub, home, [json.loads((home / f"told{rank}.json").read_text()) for rank in range(4)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_online_wandb_run_has_each_row_at_its_step_and_is_finished(served, way):
+    stub, _, told = served
+    name, url, run_url = told[0][way]["wandb"]
+    run = stub.runs[name]
+    assert run.exit_code == 0
+    assert [(row["step"], row["_step"], row["loss"], row["rank"]) for row in run.rows] == [
+        (10 * step, 10 * step, 1.0 / (step + 1), 0) for step in range(6)
+    ]
+    assert run.merged("displayName") == "online"
+    assert (run.config["lr"], run.config["late"]) == (0.1, True)
+    assert url == run_url == f"{stub.url}/{run.entity}/{run.project}/runs/{name}"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_run_on_an_mlflow_server_has_each_point_at_its_step_and_is_finished(served, server, way):
+    _, _, told = served
+    run_id, run_url = told[0][way]["mlflow"]
+    client = MlflowClient(server.uri)
+    run = client.get_run(run_id)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "online")
+    for name, expected in (("loss", [1.0 / (step + 1) for step in range(6)]), ("rank", [0.0] * 6)):
+        points = client.get_metric_history(run_id, name)
+        assert [(point.step, point.value) for point in points] == [
+            (10 * step, value) for step, value in enumerate(expected)
+        ]
+    assert (run.data.params["config.lr"], run.data.params["config.late"]) == ("0.1", "True")
+    assert run_url == f"{server.uri}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_only_the_first_rank_has_runs_and_writes(served, server, way):
+    stub, home, told = served
+    assert [one[way] for one in told[1:]] == [{"wandb": None, "mlflow": None}] * 3
+    assert set(stub.runs) == {told[0][one]["wandb"][0] for one in WAYS}
+    assert [(row["step"], row["rank"]) for row in rows(home / way)] == [
+        (str(10 * step), "0.0") for step in range(6)
+    ]
+    client = MlflowClient(server.uri)
+    run_id, _ = told[0][way]["mlflow"]
+    runs = client.search_runs([client.get_run(run_id).info.experiment_id])
+    assert [run.info.run_id for run in runs] == [run_id]

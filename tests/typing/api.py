@@ -70,6 +70,7 @@ alone = Tracker([csv, mlflow, wandb, Printing()])
 assert_type(alone.log({"loss": 0.1, "picture": object()}, step=3), None)
 assert_type(csv.finish(), None)
 assert_type(mlflow.run_url, str | None)
+assert_type(wandb.run_url, str | None)
 assert_type(ezpz_compat.CSVBackend("./logs"), CSVBackend)
 assert_type(ezpz_compat.setup_tracker("project"), Tracker)
 Tracker([1])  # type: ignore[list-item]

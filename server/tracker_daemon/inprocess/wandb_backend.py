@@ -46,6 +46,7 @@ class WandbBackend(TrackerBackend):
 
     Attributes:
         run: the SDK's own run; None on other ranks.
+        run_url: the run's page at W&B; None offline, and on other ranks.
     """
 
     name = "wandb"
@@ -98,6 +99,11 @@ class WandbBackend(TrackerBackend):
     def option_names(cls) -> frozenset[str]:
         """What ``wandb.init`` takes, but for what every backend is told."""
         return frozenset(inspect.signature(load_sdk().init).parameters) - _TOLD
+
+    @property
+    def run_url(self) -> str | None:  # noqa: D102 - an attribute to its users, above
+        url: str | None = self.run.url if self.run is not None else None
+        return url
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - TrackerBackend's
         """Log ``metrics`` to W&B; raises what the SDK raises."""
