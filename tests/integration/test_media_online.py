@@ -16,7 +16,7 @@ pytest.importorskip("mlflow")
 pytest.importorskip("wandb")
 from mlflow import MlflowClient
 from mlflow_server import Gateway
-from wandb_stub import WandbStub
+from wandb_stub import StubArtifact, WandbStub
 
 MEDIA = """
 import os, pathlib
@@ -33,6 +33,8 @@ with setup_tracker("media-online") as tracker:
     tracker.log_table("results", ["name", "score"], [["a", 0.5 + rank], ["b", None]])
     tracker.log_image("eval/sample", np.full((4, 6, 3), 10 * rank, "uint8"), caption=f"from {rank}")
     tracker.log_artifacts({"model": home / "model"})
+    if rank == 0:
+        tracker.log_artifacts({"taken": home / "model" / "config.json"})
     tracker.finish(wait="delivered", timeout=90)
     print(tracker.status().state)
 """
@@ -60,6 +62,8 @@ def test_tables_images_and_artifacts_of_four_ranks_reach_an_mlflow_server_and_wa
     make_daemon, stub, server, monkeypatch, tmp_path
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+    # W&B lets a name in a project have one type: this artifact is refused there, and the rest goes on.
+    stub.artifacts.append(StubArtifact(0, "model", "taken", "its digest", {}, committed=True))
     daemon = make_daemon("--backends", "mlflow,wandb", "--item-ranks", "all")
     outputs = pytest.ranks_of(daemon).run(MEDIA, RANKS)
     assert [output.split() for output in outputs] == [["finished"]] * RANKS
@@ -69,6 +73,7 @@ def test_tables_images_and_artifacts_of_four_ranks_reach_an_mlflow_server_and_wa
         "mlflow": (0, 0), "mlflow:files": (0, 0), "wandb": (0, 0),
     }  # fmt: skip
     assert_mlflow(MlflowClient(server.uri, server.uri), tmp_path / "downloaded")
+    assert "already exists with type 'model'" in daemon.log()
     (received,) = stub.runs.values()
     assert received.exit_code == 0
     assert_wandb_media(received)
@@ -85,6 +90,7 @@ def assert_mlflow(client, directory):
     captions = {path.read_text(): path.with_suffix(".png") for path in directory.glob("images/*.txt")}
     assert sorted(captions) == [f"from {rank}" for rank in range(RANKS)]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in captions.values())
+    assert (directory / "taken" / "config.json").exists()
     for rank in range(RANKS):
         (table,) = of_rank(directory / "tables", "results", rank, ".csv")
         assert list(csv.reader(table.open(newline=""))) == [

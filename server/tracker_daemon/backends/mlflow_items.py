@@ -8,12 +8,9 @@ takes its own place. MLflow takes artifacts of a run that has ended, so neither 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
-import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,8 +19,8 @@ from tracker_daemon.backends.content_files import content_path
 from tracker_daemon.backends.item_files import Layout, files_of, missing_content, read_item
 from tracker_daemon.backends.mlflow_connection import MlflowConnection, StoreAddress
 from tracker_daemon.backends.mlflow_find import existing_run
+from tracker_daemon.backends.signs_of_life import signs_of_life
 from tracker_daemon.errors import BackendUnavailable
-from tracker_protocol import limits
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -55,7 +52,7 @@ class MlflowItemsBackend(Backend):
         """Upload the files of ``entries``; see :class:`Backend`."""
         for entry in entries:
             if entry.kind is EntryKind.FILES:
-                with _signs_of_life(commit):
+                with signs_of_life(commit, b""):
                     self._upload(entry)
         return b""
 
@@ -93,25 +90,3 @@ def _stage(entry: OutboxEntry, contents: Path, directory: Path) -> bool:
             target.write_bytes(file.data())
         staged = True
     return staged
-
-
-@contextlib.contextmanager
-def _signs_of_life(commit: Commit) -> Iterator[None]:
-    """Commit now and then meanwhile, so that nobody takes a long upload for a process that hangs.
-
-    MLflow bounds each of its requests; what goes on for longer than a day is not believed.
-    """
-    done = threading.Event()
-    until = time.monotonic() + limits.CHILD_FILE_DEADLINE_S
-
-    def beat() -> None:
-        while not done.wait(limits.CHILD_SIGN_OF_LIFE_S) and time.monotonic() < until:
-            commit(b"")
-
-    beating = threading.Thread(target=beat, name="signs-of-life", daemon=True)
-    beating.start()
-    try:
-        yield
-    finally:
-        done.set()
-        beating.join()  # the pipe is its own until it has its answer

@@ -3,7 +3,8 @@
 An artifact's files are linked into ``<outdir>/wandb/tracker-artifacts-<id>/<n>/`` before it is logged: the
 daemon gives a content up once it is delivered, and the SDK uploads later, offline much later. What is
 there is logged again whenever the run is taken up again; to W&B an artifact of the same content is the
-same version. Online they are removed once the run has ended, and all is uploaded.
+same version. Online they are removed once the run has ended, and all is uploaded. So one is delivered once it
+is there; the SDK is given it a while later (see wandb_artifacts).
 
 What the SDK takes for no image, say, is set aside by name, and the rest goes on.
 """
@@ -136,9 +137,13 @@ class ArtifactShelf:
         # Where the SDK puts its own copies; by default that is the user's home, which may be small.
         os.environ.setdefault("WANDB_DATA_DIR", str(outdir / "wandb"))
 
+    def place(self, number: int) -> Path:
+        """Where the artifact of that entry is kept."""
+        return self._directory / str(number)
+
     def put(self, numbered: NumberedItem) -> Path:
         """Keep an artifact's files; where they are."""
-        item, place = numbered.item, self._directory / str(numbered.number)
+        item, place = numbered.item, self.place(numbered.number)
         shutil.rmtree(place, ignore_errors=True)
         for content in item.contents:
             target = place / _MEDIA / content.path
@@ -156,6 +161,10 @@ class ArtifactShelf:
         """The artifacts that are there, in the order of their logging."""
         whole = (place for place in self._directory.glob("[0-9]*") if (place / _ABOUT).exists())
         return sorted(whole, key=lambda place: int(place.name))
+
+    def drop(self, place: Path) -> None:
+        """It is of no use."""
+        shutil.rmtree(place, ignore_errors=True)
 
     def clear(self) -> None:
         """All of them are uploaded."""

@@ -50,12 +50,13 @@ from tracker_daemon.backends.base import (
     SetAside,
 )
 from tracker_daemon.backends.decoding import read_state
+from tracker_daemon.backends.signs_of_life import signs_of_life
+from tracker_daemon.backends.wandb_artifacts import ArtifactQueue
 from tracker_daemon.backends.wandb_items import (
     ArtifactShelf,
     NumberedItem,
     UnusableItem,
     revived,
-    sdk_artifact,
     sdk_value,
 )
 from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
@@ -118,6 +119,7 @@ class WandbBackend(Backend):
         self._caught_up = False
         self._handles: dict[str, str] = {}
         self._set_aside: list[SetAside] = []
+        self._artifacts = ArtifactQueue()
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Begin or continue the W&B run, unless it has ended; see :class:`Backend`."""
@@ -163,6 +165,7 @@ class WandbBackend(Backend):
         """Let go of the run; one that has not ended waits to be taken up again."""
         session, self._session = self._session, None
         self._caught_up = False
+        self._artifacts.close()
         if session is not None:
             session.release()
 
@@ -178,6 +181,8 @@ class WandbBackend(Backend):
         run, state = self._opened(), self._state
         session = WandbSession(run, self._mode, begun=self._begun, continues=state.directory)
         self._session, self._begun = session, True
+        self._artifacts.close()
+        self._artifacts = ArtifactQueue()
         self._caught_up = False
         self._handles = session.handles
         location = session.url or str(session.segment.directory)
@@ -191,6 +196,8 @@ class WandbBackend(Backend):
         heartbeat = _Heartbeat(commit, self._committed)
         for change in changes:
             self._apply(session, change, heartbeat)
+        ended = self._state.exit_code is not None
+        self._log_artifacts(session, heartbeat, all_of_them=ended)
         session.settle()
         if self._state.exit_code is not None:
             session.finish(self._state.exit_code)
@@ -212,7 +219,8 @@ class WandbBackend(Backend):
         if self._committed is None or journal_lost_some:
             last_step = max(last_step, session.last_remote_step)
         for place in self._shelf().kept():
-            session.log_artifact(sdk_artifact(place))
+            # Where the journal has lost some, the same number may be given to another artifact.
+            self._artifacts.put(place, known=not journal_lost_some)
         self._state = msgspec.structs.replace(
             state, epoch=run.epoch, last_step=last_step, directory=str(session.segment.directory)
         )
@@ -259,7 +267,7 @@ class WandbBackend(Backend):
                 heartbeat.beat()
             self._state = msgspec.structs.replace(self._state, last_step=last_step)
         elif isinstance(change, NumberedItem):
-            self._apply_item(session, change)
+            self._apply_item(session, change, heartbeat)
             heartbeat.beat()
         elif isinstance(change, dict):
             session.configure(change)
@@ -269,9 +277,24 @@ class WandbBackend(Backend):
             exit_code = 1 if change.status is RunStatus.FAILED else 0
             self._state = msgspec.structs.replace(self._state, exit_code=exit_code)
 
-    def _apply_item(self, session: WandbSession, change: NumberedItem) -> None:
+    def _log_artifacts(self, session: WandbSession, heartbeat: _Heartbeat, *, all_of_them: bool) -> None:
+        """Log those whose digests are known by now, or wait for all; what the SDK refuses is set aside."""
+        queue = self._artifacts
+        refused = (
+            queue.log_all(session.log_artifact, heartbeat.beat)
+            if all_of_them
+            else queue.log_ready(session.log_artifact)
+        )
+        for place, reason in refused:
+            self._set_aside.append(SetAside(int(place.name), 0, reason))
+            self._shelf().drop(place)
+
+    def _apply_item(self, session: WandbSession, change: NumberedItem, heartbeat: _Heartbeat) -> None:
         if change.is_artifact:
-            session.log_artifact(sdk_artifact(self._shelf().put(change)))
+            if self._shelf().place(change.number) not in self._artifacts:
+                with signs_of_life(heartbeat.commit, heartbeat.state):  # it may be copied
+                    place = self._shelf().put(change)
+                self._artifacts.put(place)
             return
         try:
             with sdk_value(change) as value:

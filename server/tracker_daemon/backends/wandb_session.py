@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.backends.wandb_items import UnusableItem
 from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
 from tracker_daemon.backends.wandb_metrics import MetricDefinitions
 from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN
@@ -105,9 +106,21 @@ class WandbSession:
         self._rows += 1
 
     def log_artifact(self, artifact: Any) -> None:
-        """Log an artifact, which is then uploaded in the background."""
+        """Log an artifact, which is then uploaded in the background.
+
+        Raises:
+            UnusableItem: W&B has something else under its name, a model perhaps; otherwise as :meth:`settle`.
+        """
         with self._translated():
-            self._run.log_artifact(artifact)
+            try:
+                self._run.log_artifact(artifact)
+            except ValueError as error:
+                if type(error) is not ValueError:  # one of pydantic's, of an answer that is none
+                    raise
+                refused = error
+            else:
+                return
+        raise UnusableItem(f"W&B does not take the artifact {artifact.name!r}: {refused}") from refused
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Merge ``values`` into the configuration, at its top level."""

@@ -1,0 +1,84 @@
+"""The queue of artifacts before the W&B SDK: rows go on meanwhile, and what is of no use is told."""
+
+import threading
+
+import pytest
+
+from tracker_daemon.backends import wandb_artifacts
+from tracker_daemon.backends.wandb_artifacts import ArtifactQueue
+from tracker_daemon.backends.wandb_items import UnusableItem
+
+
+@pytest.fixture
+def gates(monkeypatch):
+    """By place, what the making of its artifact waits for; "broken" is none."""
+    gates = {}
+
+    def make(place):
+        assert gates[place.name].wait(60)
+        if place.name == "broken":
+            raise OSError("it is gone")
+        return place.name
+
+    monkeypatch.setattr(wandb_artifacts, "sdk_artifact", make)
+    yield gates
+    for gate in gates.values():
+        gate.set()
+
+
+@pytest.fixture
+def put(gates, tmp_path):
+    queue = ArtifactQueue()
+
+    def put(*names):
+        for name in names:
+            gates[name] = threading.Event()
+            queue.put(tmp_path / name)
+        return queue
+
+    yield put
+    queue.close()
+
+
+def test_nothing_waits_for_an_artifact_that_is_not_ready_and_the_order_stays(put, gates):
+    queue, logged = put("first", "second"), []
+    gates["second"].set()
+    assert list(queue.log_ready(logged.append)) == []
+    assert logged == []
+    gates["first"].set()
+    pytest.wait_until(lambda: not list(queue.log_ready(logged.append)) and len(logged) == 2, "both")
+    assert logged == ["first", "second"]
+
+
+def test_the_end_waits_for_all_and_gives_signs_of_life(put, gates):
+    queue, logged = put("first", "second"), []
+    gates["second"].set()
+    assert list(queue.log_all(logged.append, gates["first"].set)) == []
+    assert logged == ["first", "second"]
+
+
+def test_what_is_of_no_use_is_told_and_the_rest_goes_on(put, gates, tmp_path):
+    def log(artifact):
+        if artifact == "taken":
+            raise UnusableItem("it is a model there")
+        logged.append(artifact)
+
+    queue, logged = put("broken", "taken", "good"), []
+    for gate in gates.values():
+        gate.set()
+    told = list(queue.log_all(log, lambda: None))
+    assert [(place, "gone" in reason, "a model" in reason) for place, reason in told] == [
+        (tmp_path / "broken", True, False),
+        (tmp_path / "taken", False, True),
+    ]
+    assert logged == ["good"]
+
+
+def test_what_was_put_is_known_even_once_it_is_logged(put, gates, tmp_path):
+    queue = put("first")
+    gates["first"].set()
+    assert list(queue.log_all(lambda artifact: None, lambda: None)) == []
+    assert tmp_path / "first" in queue
+    queue.put(tmp_path / "first", known=False)
+    queue.close()
+    assert tmp_path / "second" not in queue
