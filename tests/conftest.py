@@ -17,6 +17,8 @@ import hypothesis
 import pytest
 
 PATIENCE_S = 60.0
+DRAIN_TIMEOUT_S = 120
+"""For daemons that deliver what is left: a slow machine's first MLflow database alone can take a minute."""
 
 # Hundreds of interpreters are started here; without a cache each would compile the product anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -77,7 +79,8 @@ class Daemon:
     def start(self) -> Daemon:
         command = [
             sys.executable, "-m", "tracker_daemon", "serve", "--state-dir", str(self.state_dir),
-            "--outdir", str(self.outdir), "--endpoint-file", str(self.endpoint_file), *self.flags,
+            "--outdir", str(self.outdir), "--endpoint-file", str(self.endpoint_file),
+            "--drain-timeout-s", str(DRAIN_TIMEOUT_S), *self.flags,
         ]  # fmt: skip
         with (self.home / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -102,7 +105,7 @@ class Daemon:
         """SIGTERM: drain and end."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE_S)
+        return self.process.wait(DRAIN_TIMEOUT_S + PATIENCE_S)
 
     def status(self) -> dict[str, object]:
         # Here, since this file also serves the client's tests where the daemon's packages are not installed.
