@@ -13,11 +13,11 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 def tell_of_backends(session: Session, fleet: Fleet) -> None:
     """Tell ``session`` what is new to it."""
     stream, row_id = session.stream, session.stream.run.live.row_id
+    if session.asked_handles:
+        _tell_handles(session, row_id, fleet)
     if stream.rank == stream.run.options.primary_rank:
         _tell_unusable(session, fleet.unusable(row_id))
         _tell_paused(session, fleet.health(row_id))
-    if session.asked_handles:
-        _tell_handles(session, row_id, fleet)
 
 
 def _tell_unusable(session: Session, unusable: Mapping[str, str]) -> None:
@@ -27,7 +27,8 @@ def _tell_unusable(session: Session, unusable: Mapping[str, str]) -> None:
 
 def _tell_paused(session: Session, healths: Mapping[str, BackendHealth]) -> None:
     for backend, health in healths.items():
-        if health.state is DeliveryState.PAUSED:
+        asked = session.asked_handles.get(backend)
+        if health.state is DeliveryState.PAUSED and not (asked and asked.problem):
             _tell_once(session, f"{backend} is paused: {health.reason}. What it would get is kept until then")
 
 
