@@ -1,4 +1,4 @@
-"""A watched model the whole way: two ranks that train together, a daemon, and what each backend shows."""
+"""A watched model the whole way: four ranks that train together, a daemon, and what each backend shows."""
 
 import json
 import math
@@ -13,6 +13,7 @@ pytest.importorskip("wandb")
 
 WATCHED_STEPS = (1, 3)
 KINDS = ("ddp", "fsdp1", "fsdp1_names", "fsdp2")
+RANKS = 4
 
 TRAINING = """
 import json, os
@@ -29,7 +30,7 @@ from tracker_client import setup_tracker
 torch.set_num_threads(1)
 rank = int(os.environ["RANK"])
 store = "file://" + os.environ["STORE"]
-distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=4)
 
 
 def net():
@@ -38,7 +39,7 @@ def net():
 
 
 def sharded(model):
-    mesh = init_device_mesh("cpu", (2,))
+    mesh = init_device_mesh("cpu", (4,))
     fully_shard(model[0], mesh=mesh)
     return fully_shard(model, mesh=mesh)
 
@@ -56,7 +57,7 @@ models = {
 }
 seen = {}
 torch.manual_seed(rank)
-with setup_tracker("watched", item_ranks="1") as tracker:
+with setup_tracker("watched", item_ranks="1,2,3") as tracker:
     for number, (kind, model) in enumerate(models.items()):
         tracker.watch(model, log="all", log_freq=2)
         for step in range(number * 10, number * 10 + 4):
@@ -77,17 +78,17 @@ distributed.destroy_process_group()
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """Two ranks have trained and ended: the daemon's outdir, and the norms that each rank saw, by step."""
+    """Four ranks have trained and ended: the daemon's outdir, and the norms that each rank saw, by step."""
     home = tmp_path_factory.mktemp("watched")
     daemon = pytest.daemon_at(home, ("--backends", "csv,mlflow,wandb")).start()
     try:
         variables = {"STORE": str(home / "store"), "SEEN": str(home), "WANDB_MODE": "offline"}
-        pytest.ranks_of(daemon).run(TRAINING, 2, **variables)
+        pytest.ranks_of(daemon).run(TRAINING, RANKS, **variables)
         assert daemon.stop() == 0
     finally:
         if daemon.process.poll() is None:
             daemon.kill()
-    return daemon, [json.loads((home / f"{rank}.json").read_text()) for rank in range(2)]
+    return daemon, [json.loads((home / f"{rank}.json").read_text()) for rank in range(RANKS)]
 
 
 def plain(name):
@@ -112,13 +113,14 @@ def test_each_rank_records_the_reduced_gradients_of_what_it_holds(recorded, numb
     prefix = f"gradients/model{number}." if number else "gradients/"
     for step in (10 * number + watched for watched in WATCHED_STEPS):
         expected = {}
-        for rank, suffix in ((0, ""), (1, "/rank1")):
+        for rank in range(RANKS):
+            suffix = f"/rank{rank}" if rank else ""
             for name, norm in seen[rank][str(step)].items():
                 expected[step, f"{prefix}{plain(name)}/norm{suffix}"] = norm
         assert expected
         assert {key: found.get(key) for key in expected} == pytest.approx(expected, rel=1e-5)
     if KINDS[number] == "ddp":
-        assert seen[0]["1"] == seen[1]["1"]
+        assert all(one["1"] == seen[0]["1"] for one in seen)
     unwatched = {10 * number, 10 * number + 2}
     assert not [name for step, name in found if step in unwatched and name.startswith(("grad", "param"))]
 
@@ -139,11 +141,12 @@ def test_mlflow_has_the_scalars(recorded):
     client = mlflow.MlflowClient(f"sqlite:///{daemon.outdir}/mlflow.db")
     (experiment,) = [one for one in client.search_experiments() if one.name == "watched"]
     (run,) = client.search_runs([experiment.experiment_id])
-    history = client.get_metric_history(run.info.run_id, "gradients/0.weight/norm")
     found = cells(daemon)
-    assert [(point.step, point.value) for point in history] == [
-        (step, found[step, "gradients/0.weight/norm"]) for step in WATCHED_STEPS
-    ]
+    for name in ("gradients/0.weight/norm", "gradients/0.weight/norm/rank3", "parameters/2.bias/std/rank1"):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [(point.step, point.value) for point in history] == [
+            (step, found[step, name]) for step in WATCHED_STEPS
+        ]
 
 
 def test_wandb_has_a_histogram_for_each_parameter_and_the_scalars(recorded):
@@ -161,5 +164,5 @@ def test_wandb_has_a_histogram_for_each_parameter_and_the_scalars(recorded):
     assert sum(one["values"]) == 18
     assert one["bins"][0] == found[1, "gradients/0.weight/min"]
     assert math.isclose(one["bins"][-1], found[1, "gradients/0.weight/max"])
-    scalars = [row["gradients/0.weight/norm"] for row in rows if "gradients/0.weight/norm" in row]
-    assert scalars == [found[step, "gradients/0.weight/norm"] for step in WATCHED_STEPS]
+    for name in ("gradients/0.weight/norm", "gradients/0.weight/norm/rank3"):
+        assert [row[name] for row in rows if name in row] == [found[step, name] for step in WATCHED_STEPS]
