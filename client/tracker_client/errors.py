@@ -35,5 +35,11 @@ class NotRemote(TrackerError, AttributeError):
     """A backend's handle has no such attribute: it exists in the backend's process at the daemon alone."""
 
 
+class NotLoggedHere(NotRemote, KeyError):
+    """This process has logged no such value, and what other ranks have logged is at the daemon."""
+
+    __str__ = Exception.__str__  # a KeyError's shows the repr of its message
+
+
 class BackendNotInstalled(TrackerError, ImportError):
     """A backend for this process needs a package that is not installed."""

@@ -13,13 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from tracker_client.backend import TrackerBackend
-from tracker_client.errors import NotRemote
+from tracker_client.errors import NotLoggedHere, NotRemote
 
 if TYPE_CHECKING:
     from tracker_client.tracker import Tracker
 
 ReadHandles = Callable[[], Mapping[str, str]]
 _OWN_METHODS = "the tracker's own methods"
+_STORED_RUN = "mlflow.MlflowClient(mlflow_run.tracking_uri).get_run(mlflow_run.info.run_id)"
 
 
 class _Handle:
@@ -64,7 +65,13 @@ class RunConfig(MutableMapping[str, Any]):
         object.__setattr__(self, "_log_config", log_config)
 
     def __getitem__(self, name: str) -> Any:
-        return self._values[name]
+        try:
+            return self._values[name]
+        except KeyError:
+            raise NotLoggedHere(
+                f"this process has logged no configuration {name!r}; what other ranks log is not known here: "
+                "read it of the run, at wandb_run.url"
+            ) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._log_config({name: value})
@@ -81,10 +88,7 @@ class RunConfig(MutableMapping[str, Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        try:
-            return self._values[name]
-        except KeyError:
-            raise NotRemote(f"the configuration that this process has logged has no {name!r}") from None
+        return self[name]
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
@@ -101,16 +105,23 @@ class RunConfig(MutableMapping[str, Any]):
 class RunSummary(MutableMapping[str, Any]):
     """What a run ends with. The last value that is logged of a metric is its summary.
 
-    So what is set here is logged with the next row. Reading gives what was set here, by this process; the
-    last values of all ranks are where the run is, at its ``url``.
+    So what is set here, as an item or as an attribute, is logged with the next row. Reading gives what was
+    set here, by this process; the last values of all ranks are where the run is, at its ``url``.
     """
 
     def __init__(self, log: Callable[..., None]) -> None:
-        self._log = log
-        self._values: dict[str, Any] = {}
+        object.__setattr__(self, "_log", log)
+        object.__setattr__(self, "_values", {})
 
     def __getitem__(self, name: str) -> Any:
-        return self._values[name]
+        try:
+            return self._values[name]
+        except KeyError:
+            raise NotLoggedHere(
+                f"summary[{name!r}] was not set by this process, and that of what is logged is made at the "
+                "daemon; keep the value that tracker.log was given, or read it of the run, at wandb_run.url "
+                "or by wandb.Api().run(wandb_run.path).summary with a key of the script's own"
+            ) from None
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})
@@ -123,6 +134,14 @@ class RunSummary(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
 
     def update(self, *others: Any, **values: Any) -> None:
         """Log all of ``others`` and ``values`` with the next row."""
@@ -214,7 +233,7 @@ class MlflowInfo(_Handle):
     _told = frozenset(("run_id", "experiment_id", "run_name", "artifact_uri"))
     _instead: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("status", "start_time", "end_time", "user_id", "lifecycle_stage"),
-        "mlflow.MlflowClient(…).get_run(run_id).info, where the script may read the store,",
+        f"{_STORED_RUN}.info, where the script may read the store,",
     )
 
     @property
@@ -228,10 +247,10 @@ class MlflowRun(_Handle):
 
     _kind = "mlflow_run"
     _told = frozenset(("tracking_uri",))
-    _instead: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("data", "inputs", "outputs"),
-        "mlflow.MlflowClient(…).get_run(mlflow_run.info.run_id), where the script may read the store,",
-    )
+    _instead: ClassVar[Mapping[str, str]] = {
+        name: f"{_STORED_RUN}.{name}, where the script may read the store,"
+        for name in ("data", "inputs", "outputs")
+    }
 
     @property
     def info(self) -> MlflowInfo:

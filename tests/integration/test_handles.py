@@ -47,10 +47,18 @@ try:
 except NotRemote as error:
     tell(use_artifact=str(error))
 assert not hasattr(run, "no_such_thing")
+try:
+    run.summary["loss"]
+except KeyError as error:
+    tell(summary=str(error))
 if "mlflow" in os.environ["BACKENDS"]:
     info = tracker.mlflow_run.info
     tell(run_id=info.run_id, experiment_id=info.experiment_id, run_name=info.run_name, at=info.artifact_uri,
-         run_url=tracker.get_backend("mlflow").run_url)
+         run_url=tracker.get_backend("mlflow").run_url, tracking_uri=tracker.mlflow_run.tracking_uri)
+    try:
+        tracker.mlflow_run.data.params
+    except NotRemote as error:
+        tell(data=str(error))
 tracker.finish(wait="delivered")
 tell(after=run.id)
 """
@@ -97,6 +105,10 @@ def test_handles_of_a_local_store_and_an_offline_run_name_what_is_written(make_d
     assert run.info.run_name == read["run_name"] == "first"
     assert run.info.artifact_uri == read["at"]
     assert read["run_url"] is None
+    assert "wandb_run.url" in read["summary"]
+    assert "MlflowClient(mlflow_run.tracking_uri).get_run(mlflow_run.info.run_id).data" in read["data"]
+    data = MlflowClient(read["tracking_uri"]).get_run(read["run_id"]).data
+    assert (data.params["config.lr"], data.metrics["best"]) == ("0.1", 0.5)
 
 
 def test_handles_of_an_online_run_have_its_url(make_daemon, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import threading
 
 import pytest
@@ -149,6 +150,12 @@ def test_a_summary_s_value_is_logged_with_the_next_row(run, tracker):
     ]
 
 
+def test_a_summary_s_value_is_set_and_read_as_an_attribute_too(run, tracker):
+    run.summary.best = 0.5
+    assert (run.summary.best, run.summary["best"], run.summary.get("best")) == (0.5, 0.5, 0.5)
+    assert tracker.calls == [("log", {"best": 0.5}, ("commit", False))]
+
+
 # ---- what cannot be here -------------------------------------------------------------------------
 
 
@@ -168,6 +175,28 @@ def test_what_a_run_has_not_says_what_to_use_instead(backends, run):
             getattr(handle, name)
 
 
+def test_a_value_that_this_process_has_not_logged_says_where_it_is_and_is_a_missing_key(run):
+    for values, words in (
+        (run.summary, r"^summary\['loss'\] was not set by this process.*wandb\.Api\(\)\.run\("),
+        (run.config, r"^this process has logged no configuration 'loss'.*wandb_run\.url"),
+    ):
+        for kind in (KeyError, NotRemote):
+            with pytest.raises(kind, match=words):
+                values["loss"]
+        with pytest.raises(NotRemote, match=words):
+            values.loss  # noqa: B018 - reading it is what raises
+        assert values.get("loss", "none") == "none"
+        assert "loss" not in values
+        assert not hasattr(values, "loss")
+
+
+@pytest.mark.parametrize("part", ["params", "metrics", "tags"])
+def test_an_mlflow_run_s_data_names_the_call_that_reads_it(backends, part):
+    reading = "mlflow.MlflowClient(mlflow_run.tracking_uri).get_run(mlflow_run.info.run_id).data,"
+    with pytest.raises(NotRemote, match=re.escape(reading)):
+        getattr(backends.get("mlflow").run.data, part)
+
+
 def test_a_run_s_name_cannot_be_set_here(run):
     with pytest.raises(NotRemote, match="setup_tracker"):
         run.name = "other"
@@ -176,6 +205,7 @@ def test_a_run_s_name_cannot_be_set_here(run):
 def test_handles_can_be_copied(backends, run):
     assert copy.copy(run).id == "abc"
     assert copy.copy(run.config).as_dict() == {}
+    assert dict(copy.copy(run.summary)) == {}
 
 
 def test_in_process_and_null_trackers_answer_alike():
