@@ -43,6 +43,8 @@ CONTENT_UNUSED_S = 6 * 3600.0
 CONTENT_CARE_S = 2.0
 """How often contents that every backend has are looked for."""
 CONTENT_CHUNK_BYTES = 512 * 1024
+CONTENT_UNSYNCED_MAX_BYTES = 32 * 1024 * 1024
+"""What is written of a content before it is synced: the journal on the same disk may wait for what is not."""
 UPLOADS_MAX = 64
 """Contents that a daemon receives at once."""
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 from tracker_daemon.backends.atomic_file import sync_directory
+from tracker_protocol import limits
+
+_COPY_BYTES = 1024 * 1024
 
 
 def content_path(directory: Path, digest: str) -> Path:
@@ -28,8 +31,23 @@ def place_copy(content: Path, target: Path) -> None:
     with contextlib.ExitStack() as undo:
         undo.callback(temporary.unlink, missing_ok=True)
         with content.open("rb") as source, temporary.open("wb") as copy:
-            shutil.copyfileobj(source, copy, 1024 * 1024)
-            copy.flush()
-            os.fsync(copy.fileno())
+            _copy_synced(source, copy)
         temporary.replace(target)
     sync_directory(target.parent)
+
+
+def _copy_synced(source: BinaryIO, copy: BinaryIO) -> None:
+    """Copy all, and sync it piece by piece; see ``CONTENT_UNSYNCED_MAX_BYTES``."""
+    unsynced_bytes = 0
+    while chunk := source.read(_COPY_BYTES):
+        copy.write(chunk)
+        unsynced_bytes += len(chunk)
+        if unsynced_bytes >= limits.CONTENT_UNSYNCED_MAX_BYTES:
+            _sync(copy)
+            unsynced_bytes = 0
+    _sync(copy)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

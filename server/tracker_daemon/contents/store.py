@@ -197,6 +197,7 @@ class Reception:
         self._partial = store.directory / PARTIAL / digest
         self._descriptor = -1
         self._hash = hashlib.sha256()
+        self._unsynced_bytes = 0
         self._ended = False
         self._lock = threading.Lock()
         self.offset = 0
@@ -232,6 +233,10 @@ class Reception:
         write_all(self._descriptor, chunk, self.offset)
         self._hash.update(chunk)
         self.offset += len(chunk)
+        self._unsynced_bytes += len(chunk)
+        if self._unsynced_bytes >= limits.CONTENT_UNSYNCED_MAX_BYTES:
+            os.fsync(self._descriptor)
+            self._unsynced_bytes = 0
 
     def complete(self) -> None:
         """Check the content, and have it durable in its place.

@@ -7,8 +7,10 @@ import os
 
 import pytest
 
+from tracker_daemon.backends.content_files import place_copy
 from tracker_daemon.contents.store import ContentStore, StoreTotals
 from tracker_daemon.errors import ContentMismatch, ContentRefused, ContentStoreFull
+from tracker_protocol import limits
 
 DATA = b"the content" * 1_000
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -152,3 +154,25 @@ def test_an_empty_content_is_one_too(store):
     reception.open()
     reception.complete()
     assert store.path(empty).read_bytes() == b""
+
+
+def test_little_of_a_content_is_ever_unsynced_for_the_journal_to_wait_for(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "CONTENT_UNSYNCED_MAX_BYTES", 2_000)
+    fsync, synced = os.fsync, []
+
+    def note(descriptor):
+        synced.append(os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    reception = store.receive(DIGEST, len(DATA))
+    reception.open()
+    monkeypatch.setattr(os, "fsync", note)
+    for at in range(0, len(DATA), 1_000):
+        reception.write(DATA[at : at + 1_000])
+    assert synced == list(range(2_000, len(DATA), 2_000))
+    reception.complete()
+    synced.clear()
+    monkeypatch.setattr("tracker_daemon.backends.content_files._COPY_BYTES", 1_000)
+    place_copy(store.path(DIGEST), tmp_path / "copy")
+    assert synced[:-2] == list(range(2_000, len(DATA), 2_000))
+    assert (tmp_path / "copy").read_bytes() == DATA
