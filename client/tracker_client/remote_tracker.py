@@ -28,7 +28,8 @@ from tracker_client.introduction import introduce
 from tracker_client.media import Media
 from tracker_client.remote_runs import RemoteBackends
 from tracker_client.script_backends import Construct, Passed, ScriptBackends
-from tracker_client.sender import Finish, LogConfig, Sender
+from tracker_client.sender import Sender
+from tracker_client.sender_events import Finish, LogConfig
 from tracker_client.settings import ClientSettings
 from tracker_client.status import TrackerStatus
 from tracker_client.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker

@@ -12,10 +12,8 @@ acknowledgements, a heartbeat where there was nothing to send → the connection
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from tracker_client.address_choice import Reach
@@ -24,8 +22,10 @@ from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointP
 from tracker_client.handles import AskHandles, Handles, HandlesTold
 from tracker_client.intake import Intake
 from tracker_client.items import ItemDraft
+from tracker_client.reconnecting import Reconnecting
 from tracker_client.refusals import Refusals
 from tracker_client.script_backends import Fed, ScriptBackends, TakenEntry
+from tracker_client.sender_events import ContentsSettled, Finish, LogConfig, Wake
 from tracker_client.settings import ClientSettings
 from tracker_client.stream import (
     Acknowledged,
@@ -50,40 +50,6 @@ GOODBYE_TIMEOUT_S = 1.0
 """How long a finished stream waits for the daemon to end it too."""
 
 logger = logging.getLogger("tracker_client")
-
-
-@dataclass(frozen=True)
-class Wake:
-    """The buffer fills up."""
-
-
-@dataclass(frozen=True)
-class LogConfig:
-    """A configuration, as JSON."""
-
-    document: str
-
-
-@dataclass(frozen=True)
-class Finish:
-    """No more is coming. ``deadline`` is on the monotonic clock, in seconds."""
-
-    exit_code: int
-    delivered: bool
-    deadline: float
-
-    @property
-    def items_until(self) -> float:
-        """Until when it waits for items whose contents are still being uploaded."""
-        return self.deadline - limits.FINISH_RESERVE_S
-
-
-@dataclass(frozen=True)
-class ContentsSettled:
-    """The contents of an item are durable at the daemon (``ok``), or will never be."""
-
-    draft: ItemDraft
-    ok: bool
 
 
 Event = Wake | LogConfig | ContentsSettled | Finish | TakenEntry | AskHandles | tuple[Connection, Reply]
@@ -117,18 +83,14 @@ class Sender:
         self._introduction = introduction
         self._scripts = scripts
         self.handles = Handles(self.inbox.put, settings.handle_timeout_s, refusals)
-        self._jitter_s = (settings.rank.world_size or 1) * limits.CONNECT_JITTER_PER_RANK_S
         self._window_bytes = min(WINDOW_BYTES_MAX, settings.buffer_bytes // 4)
         self._flush_interval_s = limits.FLUSH_INTERVAL_MIN_S
         self._connection: Connection | None = None
         self._reach = Reach()
+        self._reconnecting = Reconnecting((settings.rank.world_size or 1) * limits.CONNECT_JITTER_PER_RANK_S)
         self._names_known = 0
-        self._failures = 0
-        self._connect_at = 0.0
         self._welcome_by = 0.0
         self._flush_at = 0.0
-        self._failing_since: float | None = None
-        self._warned: set[str] = set()
         self._finish: Finish | None = None
         self._finish_sequence = 0
         self._asked_delivery = False
@@ -158,7 +120,7 @@ class Sender:
 
     def _main(self) -> None:
         try:
-            self._connect_at = time.monotonic() + random.uniform(0, self._jitter_s)  # noqa: S311 - spreads load
+            self._reconnecting.begin()
             while not self.ended.is_set():
                 self._take_events(max(0.0, self._next_deadline() - time.monotonic()))
                 if not self.ended.is_set():
@@ -172,7 +134,7 @@ class Sender:
             self.ended.set()
 
     def _next_deadline(self) -> float:
-        deadlines = [self._connect_at if self._connection is None else self._welcome_by]
+        deadlines = [self._reconnecting.due_at if self._connection is None else self._welcome_by]
         if self._connection is not None and self.connected:
             deadlines.clear()
         if self.intake.begun and self._finish_sequence == 0:
@@ -205,7 +167,7 @@ class Sender:
         elif isinstance(event, Finish):
             self._finish = event
             self._flush_at = 0.0
-            self._connect_at = min(self._connect_at, time.monotonic() + limits.RECONNECT_BACKOFF_MIN_S)
+            self._reconnecting.hasten()
         elif event[0] is self._connection:  # a reply of an earlier connection has no meaning any more
             self._take_reply(event[1])
 
@@ -217,7 +179,7 @@ class Sender:
             self._flush_at = 0.0
 
     def _advance(self, now: float) -> None:
-        if self._connection is None and now >= self._connect_at:
+        if self._connection is None and now >= self._reconnecting.due_at:
             self._connect(now)
         elif self._connection is not None and not self.connected and now >= self._welcome_by:
             self._lose(f"no answer within {limits.CONNECT_TIMEOUT_S:.0f} s", now)
@@ -234,7 +196,8 @@ class Sender:
             endpoint = self._settings.source.read()
             connection = Connection(self._reach.choose(endpoint.addresses), endpoint, self._deliver)
         except EndpointPending as pending:
-            self._await_endpoint(str(pending), now)
+            self.problem = str(pending)
+            self._reconnecting.await_endpoint(self.problem, now)
             return
         except (EndpointError, ValueError) as error:
             self._lose(str(error), now, refused=isinstance(error, EmbeddedDaemonFailed))
@@ -263,29 +226,14 @@ class Sender:
         self.inbox.put((connection, reply))
 
     def _lose(self, problem: str, now: float, *, refused: bool = False) -> None:
-        """The connection is gone, or did not come about: when to try again, and what to tell the user."""
+        """The connection is gone, or did not come about: when to try again, and what is told of it."""
         address = str(self._settings.source)
         if self._connection is not None:
             address = self._connection.address
             self._reach.failed(address)
         self._drop_connection()
         self.problem = f"{address}: {problem}"
-        self._failures += 1
-        if refused:
-            delay = random.uniform(0.5, 1) * limits.RECONNECT_BACKOFF_MAX_S  # noqa: S311 - spreads load
-            self._warn_once(f"the daemon at {self.problem} (trying again; nothing is recorded meanwhile)")
-        else:
-            ceiling = limits.RECONNECT_BACKOFF_MIN_S * 2.0 ** min(self._failures - 1, 16)
-            ceiling = min(max(ceiling, self._jitter_s), limits.RECONNECT_BACKOFF_MAX_S)
-            delay = random.uniform(0, ceiling)  # noqa: S311 - spreads load
-            self._warn_of_outage(now)
-        self._connect_at = now + delay
-
-    def _await_endpoint(self, problem: str, now: float) -> None:
-        """The daemon is starting: look again soon, but not all ranks of a large job at once."""
-        self.problem = problem
-        self._warn_of_outage(now)
-        self._connect_at = now + random.uniform(0.5, 1) * max(limits.ENDPOINT_POLL_S, self._jitter_s)  # noqa: S311 - spreads load
+        self._reconnecting.fail(self.problem, now, refused=refused)
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -294,23 +242,12 @@ class Sender:
         if connection is not None:
             connection.close()
 
-    def _warn_of_outage(self, now: float) -> None:
-        if self._failing_since is None:
-            self._failing_since = now
-        if now - self._failing_since >= limits.CONNECT_TIMEOUT_S:
-            self._warn_once(f"no daemon answers ({self.problem}); values are buffered and sent once one does")
-
-    def _warn_once(self, text: str) -> None:
-        if text not in self._warned:
-            self._warned.add(text)
-            logger.warning("%s", text)
-
     # ---- replies ---------------------------------------------------------------------------------
 
     def _take_reply(self, reply: Reply) -> None:
         now = time.monotonic()
         if isinstance(reply, Acknowledged):
-            self._failures = 0
+            self._reconnecting.acknowledged()
             self.intake.held.acknowledge(reply.sequence)
             self._set_interval(reply.flush_interval_s)
         elif isinstance(reply, Welcomed):
@@ -337,9 +274,7 @@ class Sender:
             self._reach.worked(self._connection.address)
         self.connections += 1
         self.problem = ""
-        if self._failing_since is not None:
-            self._failing_since = None
-            self._warned = {text for text in self._warned if not text.startswith("no daemon")}
+        self._reconnecting.welcomed()
         self.intake.held.resume(welcome.next_sequence)
         self.intake.begin(welcome.next_step, records_items=welcome.records_items)
         self._set_interval(welcome.flush_interval_s)

@@ -48,7 +48,7 @@ def setup_tracker(
         endpoint: "host:port", "unix:/path" or the path of an endpoint file; else TRACKER_ENDPOINT or
             TRACKER_ENDPOINT_FILE. With none of these the launch has a daemon of its own: rank 0 starts it,
             and the others find it in ``outdir``, or in the working directory, which they must share.
-            TRACKER_ENDPOINT_FILE. "inprocess" needs no daemon: the backends write from this process, and
+            "inprocess" needs no daemon: the backends write from this process, and
             what they are given stays there (``wandb={...}`` is anything that ``wandb.init`` takes).
         **kwargs: ``name``, ``primary_rank``, ``record_ranks``, ``item_ranks``, ``world_size``,
             ``local_rank``, ``launch_id``, ``token``, ``buffer_bytes``, ``handle_timeout`` and
@@ -75,17 +75,7 @@ def setup_tracker(
             read_run_arguments(project_name, config, outdir, rank, run_id, kwargs),
             backends_arguments(kwargs),
         )
-    if is_forked_child():
-        logger.warning(
-            "setup_tracker in a forked child of a process that has a tracker records nothing, since gRPC "
-            "does not survive a fork; start this process with the 'spawn' method, or set up after forking"
-        )
-        return NullTracker()
-    if rank is None and is_worker_of_rank():
-        logger.warning(
-            "setup_tracker in a worker that this rank has started records nothing: the rank itself has a "
-            'tracker. Set up under `if __name__ == "__main__":`, or pass rank=... where the worker is a rank'
-        )
+    if _is_no_rank(rank):
         return NullTracker()
     settings = read_settings(
         project_name=project_name, backends=wanted, outdir=outdir, rank=rank, run_id=run_id,
@@ -98,3 +88,20 @@ def setup_tracker(
     if settings.strict:
         tracker.wait_until_admitted()
     return tracker
+
+
+def _is_no_rank(rank: int | None) -> bool:
+    """Whether this process cannot be a rank, or is only a rank's worker; the user is told."""
+    if is_forked_child():
+        logger.warning(
+            "setup_tracker in a forked child of a process that has a tracker records nothing, since gRPC "
+            "does not survive a fork; start this process with the 'spawn' method, or set up after forking"
+        )
+        return True
+    if rank is None and is_worker_of_rank():
+        logger.warning(
+            "setup_tracker in a worker that this rank has started records nothing: the rank itself has a "
+            'tracker. Set up under `if __name__ == "__main__":`, or pass rank=... where the worker is a rank'
+        )
+        return True
+    return False
