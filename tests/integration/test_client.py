@@ -144,7 +144,7 @@ def test_proxies_of_the_environment_are_ignored(daemon, ranks):
 
 
 def test_what_is_logged_before_the_daemon_is_there_is_recorded(make_daemon):
-    daemon = make_daemon()
+    daemon = make_daemon("--backends", "csv")
     daemon.stop()
     (process,) = pytest.ranks_of(daemon).start(
         """
