@@ -221,7 +221,7 @@ class Daemon:
         self._alone.clear()
         if self._signals == 1 and self._registry.connections:
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._alone.wait(), limits.GOODBYE_WAIT_S)
+                await asyncio.wait_for(self._alone.wait(), self._settings.goodbye_wait_s)
 
     async def _deliver_and_leave(self, abandoned: list[Run]) -> None:
         self._endings.end_launched(self._journal.directory, self._job_status)

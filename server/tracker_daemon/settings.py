@@ -208,6 +208,12 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long a daemon that ends goes on delivering; the journal keeps the rest.",
     )
+    goodbye_wait_s: float = Field(
+        limits.GOODBYE_WAIT_S,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long a daemon that gets SIGTERM goes on serving ranks, which may have got it too.",
+    )
     idle_timeout_s: Seconds | None = Field(
         None,
         description="End once no rank was connected for so long, no run is going on and all is delivered.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,6 +11,9 @@ import sys
 
 import pytest
 from mlflow.tracking import MlflowClient
+from wandb.proto.wandb_internal_pb2 import Record
+
+from tracker_daemon.backends.wandb_log import WandbLog
 
 TRAIN = """
 import os, signal, sys, time
@@ -52,6 +56,53 @@ def test_a_job_that_sigterm_ends_leaves_no_run_running_and_names_ranks_and_hosts
     (run,) = daemon.last_status()["runs"]
     assert (run["status"], run["reason"]) == ("FAILED", reason)
     assert mlflow_run(daemon.outdir) == ("FAILED", reason)
+
+
+def test_ranks_that_save_a_checkpoint_within_the_grace_of_their_job_are_waited_for(make_daemon):
+    daemon = make_daemon("--backends", "csv,mlflow", "--goodbye-wait-s", "55")
+    ranks = pytest.ranks_of(daemon)
+    started = ranks.start(TRAIN.replace("else 0)", "else 4)"), [0], 2, HANDLES="0")
+    started += ranks.start(TRAIN, [1], 2)  # has no handler: ends at once
+    for process in started:
+        assert process.stdout.readline() == "recorded\n"
+    for process in (*started, daemon.process):
+        process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(120) == 0
+    assert [process.wait(60) for process in started] == [128 + signal.SIGTERM, -signal.SIGTERM]
+    host = socket.gethostname()
+    reason = f"rank 0 on {host} (last step 8) ended by SIGTERM; rank 1 on {host} (last step 7) lost contact"
+    (run,) = daemon.last_status()["runs"]
+    assert (run["status"], run["reason"]) == ("FAILED", reason)
+    assert mlflow_run(daemon.outdir) == ("FAILED", reason)
+
+
+def wandb_end(outdir):
+    """The exit code of the offline run, and what its summary says of its end."""
+    (path,) = (outdir / "wandb").glob("*run-*/run-*.wandb")
+    records = [Record.FromString(payload) for payload in WandbLog(path)._payloads()]
+    (code,) = [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"]
+    (reason,) = [
+        json.loads(item.value_json)
+        for record in records
+        for item in record.summary.update
+        if (list(item.nested_key) or [item.key])[-1] == "tracker/end_reason"
+    ]
+    return code, reason
+
+
+@pytest.mark.parametrize("how", ["an exception", "SIGKILL"])
+def test_wandb_has_the_run_failed_with_the_rank_and_host_named(make_daemon, how):
+    daemon = make_daemon("--backends", "wandb", "--lost-timeout-s", "1")
+    script = TRAIN.replace("signal.pause()", "raise ValueError") if how == "an exception" else TRAIN
+    (process,) = pytest.ranks_of(daemon).start(script, [0], 1, WANDB_MODE="offline")
+    assert process.stdout.readline() == "recorded\n"
+    if how == "SIGKILL":
+        process.kill()
+    process.wait(60)
+    pytest.wait_until(lambda: daemon.status()["runs"][0]["status"] == "FAILED", "the run to end")
+    assert daemon.stop() == 0
+    what = "exited with code 1" if how == "an exception" else "lost contact"
+    assert wandb_end(daemon.outdir) == (1, f"rank 0 on {socket.gethostname()} (last step 7) {what}")
 
 
 def test_a_rank_that_takes_its_time_over_sigterm_is_waited_for_under_run(tmp_path):
