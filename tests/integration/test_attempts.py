@@ -9,6 +9,8 @@ import sys
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
+
 RESTARTED = """
 import os, signal, sys, time
 from tracker_client import setup_tracker
@@ -92,3 +94,60 @@ def test_a_run_id_resumes_the_script_s_runs_the_next_day_and_automatic_steps_go_
     for path in daemon.outdir.rglob("metrics.csv"):
         rows = [(row["step"], row["attempt"]) for row in daemon.rows(path.parent)]
         assert rows == [*((str(step), "") for step in range(3)), *((str(step), "2") for step in range(3, 6))]
+
+
+REQUEUED = """
+import os, signal, time
+from tracker_client import setup_tracker
+again = os.environ["SLURM_RESTART_COUNT"] == "1"
+tracker = setup_tracker("requeued", backends="csv,wandb", handle_timeout=60)
+print(tracker.run_id, tracker.attempt, flush=True)
+for step in range(5, 12) if again else range(10):
+    tracker.log({"loss": float(step + 1000 * tracker.attempt)}, step=step)
+while tracker.status().buffered_points or tracker.status().unacknowledged_points:
+    time.sleep(0.01)
+print("recorded", flush=True)
+if not again:
+    signal.pause()
+tracker.finish()
+"""
+SLURM_STEP = {
+    "TRACKER_LAUNCH_ID": "", "RANK": "", "WORLD_SIZE": "", "LOCAL_RANK": "", "WANDB_MODE": "offline",
+    "SLURM_JOB_ID": "77", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2",
+}  # fmt: skip
+
+
+def test_a_requeued_job_goes_on_in_its_run_after_a_new_daemon_took_up_the_state(make_daemon):
+    daemon = make_daemon("--restart-grace-s", "600")
+    ranks, ids = pytest.ranks_of(daemon), []
+
+    def begin(restarts):
+        started = []
+        for rank in range(2):
+            place = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+            started += ranks.start(REQUEUED, [rank], 2, SLURM_RESTART_COUNT=restarts, **SLURM_STEP, **place)
+        for process in started:
+            ids.append(process.stdout.readline().split())
+            assert process.stdout.readline() == "recorded\n"
+        return started
+
+    for process in begin("0"):
+        process.kill()
+        process.wait()
+    daemon.kill()  # the whole allocation is taken away
+    daemon.start()
+    for process in begin("1"):
+        pytest.finish(process)
+    assert daemon.stop() == 0
+    (run,) = daemon.last_status()["runs"]
+    assert ids == [[run["run_id"], attempt] for attempt in "1122"]
+    assert (run["status"], run["attempt"], run["books"]["late"]) == ("FINISHED", 2, 0)
+    both = [*(("", step) for step in range(10)), *(("2", step) for step in range(5, 12))]
+    rows = [row for row in daemon.rows() if row["loss/mean"]]
+    assert [(row["attempt"], int(row["step"])) for row in rows] == both
+    # W&B: the attempts' steps one after the other, and its own step goes on rising.
+    logs = (daemon.outdir / "wandb").glob("*run-*/run-*.wandb")
+    seen = [row for log in logs for row in WandbLog(log).read() if isinstance(row, LoggedRow)]
+    logged = [row for row in seen if "loss/mean" in row.values]
+    assert [row.values["step"] for row in logged] == [step for _, step in both]
+    assert [row.step for row in seen] == sorted({row.step for row in seen})
