@@ -108,9 +108,10 @@ def table_csv(columns: list[str], rows: list[list[Any]]) -> bytes:
 class FileItems:
     """Writes items into ``directory``, each file in one step and durably: again is as good as once."""
 
-    def __init__(self, directory: Path, contents: Path) -> None:
+    def __init__(self, directory: Path, contents: Path, layout: Layout | None = None) -> None:
         self.directory = directory
         self._contents = contents
+        self._layout = layout or Layout()
 
     def store(self, entry: OutboxEntry) -> None:
         """Write the files of a FILES entry.
@@ -121,7 +122,7 @@ class FileItems:
         """
         if entry.kind is not EntryKind.FILES:
             return
-        for file in files_of(read_item(entry), entry.number, self._contents, Layout()):
+        for file in files_of(read_item(entry), entry.number, self._contents, self._layout):
             target = self.directory / file.path
             if file.content is not None:
                 content = content_path(self._contents, file.content.sha256)

@@ -4,6 +4,9 @@
 
 It writes to the run that the other lane has begun, and keeps no state: an artifact that is uploaded again
 takes its own place. MLflow takes artifacts of a run that has ended, so neither lane waits for the other.
+
+Where artifacts are files of this host it writes them itself, piece by piece: MLflow's copy of a large one
+would have the store's database wait for it on the same disk.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.content_files import content_path
-from tracker_daemon.backends.item_files import Layout, files_of, missing_content, read_item
+from tracker_daemon.backends.item_files import FileItems, Layout, files_of, missing_content, read_item
 from tracker_daemon.backends.mlflow_connection import MlflowConnection, StoreAddress
 from tracker_daemon.backends.mlflow_find import existing_run
 from tracker_daemon.backends.signs_of_life import signs_of_life
@@ -24,6 +27,7 @@ from tracker_daemon.errors import BackendUnavailable
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 LAYOUT = Layout(tables="tables", images="images", artifacts="")
 
@@ -67,12 +71,29 @@ class MlflowItemsBackend(Backend):
     def _upload(self, entry: OutboxEntry) -> None:
         if self._connection is None or self._run is None:
             raise BackendUnavailable("the MLflow backend is not open; open it with the last committed state")
-        with tempfile.TemporaryDirectory(prefix="tracker-") as directory:
-            staged = Path(directory)
-            if _stage(entry, self._contents, staged):
-                self._connection.move_artifacts(
-                    self._run.info.artifact_uri, lambda repository: repository.log_artifacts(directory)
-                )
+        contents = self._contents
+        self._connection.move_artifacts(
+            self._run.info.artifact_uri, lambda repository: _put(repository, entry, contents)
+        )
+
+
+def _put(repository: ArtifactRepository, entry: OutboxEntry, contents: Path) -> None:
+    from mlflow.store.artifact.local_artifact_repo import (  # noqa: PLC0415  # the package is optional
+        LocalArtifactRepository,
+    )
+
+    if isinstance(repository, LocalArtifactRepository):
+        place = Path(repository.artifact_dir)
+        try:
+            FileItems(place, contents, LAYOUT).store(entry)
+        except OSError as error:
+            raise BackendUnavailable(
+                f"artifacts cannot be written to {place}: {error}; delivery tries again"
+            ) from error
+        return
+    with tempfile.TemporaryDirectory(prefix="tracker-") as directory:
+        if _stage(entry, contents, Path(directory)):
+            repository.log_artifacts(directory)
 
 
 def _stage(entry: OutboxEntry, contents: Path, directory: Path) -> bool:
