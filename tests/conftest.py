@@ -54,7 +54,10 @@ def wait_until(condition: Callable[[], object], what: str, patience_s: float = P
 
 @dataclass
 class Daemon:
-    """One state directory and the daemon processes that serve it, one after another."""
+    """One state directory and the daemon processes that serve it, one after another.
+
+    They deliver to CSV unless ``flags`` name other backends.
+    """
 
     home: Path
     flags: tuple[str, ...] = ()
@@ -77,10 +80,11 @@ class Daemon:
         return json.loads(self.endpoint_file.read_text())
 
     def start(self) -> Daemon:
+        backends = () if "--backends" in self.flags else ("--backends", "csv")
         command = [
             sys.executable, "-m", "tracker_daemon", "serve", "--state-dir", str(self.state_dir),
             "--outdir", str(self.outdir), "--endpoint-file", str(self.endpoint_file),
-            "--drain-timeout-s", str(DRAIN_TIMEOUT_S), *self.flags,
+            "--drain-timeout-s", str(DRAIN_TIMEOUT_S), *backends, *self.flags,
         ]  # fmt: skip
         with (self.home / "daemon.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -14,6 +14,7 @@ import pytest
 import tomllib
 
 COMMAND = [sys.executable, "-m", "tracker_daemon"]
+RUN = ["run", "--backends", "csv", "--outdir", "out", "--"]
 PATIENCE_S = 60.0
 SCRIPT = """
 import os, signal, sys, time
@@ -57,7 +58,7 @@ def run_in_background(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [*COMMAND, "run", "--outdir", "out", "--", *arguments],
+            [*COMMAND, *RUN, *arguments],
             cwd=tmp_path, env=bare({}), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         started.append(process)
@@ -170,7 +171,7 @@ def test_check_config_shows_what_a_daemon_would_use(tmp_path: Path) -> None:
 
 
 def test_run_records_what_the_command_logs_and_says_where_it_is(tmp_path: Path) -> None:
-    done = command("run", "--outdir", "out", "--", *script(), cwd=tmp_path)
+    done = command(*RUN, *script(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "logged\n"
     assert "FINISHED, 50 records of 1 metric" in done.stderr
@@ -190,7 +191,7 @@ def test_run_says_what_it_still_delivers_and_to_whom(tmp_path: Path) -> None:
 
 
 def test_each_run_of_a_command_is_a_run_of_its_own(tmp_path: Path) -> None:
-    first, second = (command("run", "--outdir", "out", "--", *script(), cwd=tmp_path) for _ in range(2))
+    first, second = (command(*RUN, *script(), cwd=tmp_path) for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0)
     assert second.stderr.count(" records of ") == 1, "the earlier run is not summed up again"
     assert len(list((tmp_path / "out").rglob("metrics.csv"))) == 2
@@ -202,7 +203,7 @@ def test_each_run_of_a_command_is_a_run_of_its_own(tmp_path: Path) -> None:
 def test_a_failing_command_gives_its_status_and_a_failed_run(
     tmp_path: Path, ending: str, status: int
 ) -> None:
-    done = command("run", "--outdir", "out", "--", *script(ending), cwd=tmp_path)
+    done = command(*RUN, *script(ending), cwd=tmp_path)
     assert done.returncode == status
     assert "FAILED" in done.stderr
 
@@ -212,7 +213,7 @@ def test_the_environment_is_the_endpoint_of_the_commands_own_daemon(daemon, tmp_
         "TRACKER_ENDPOINT": str(daemon.endpoint["endpoint"]),
         "TRACKER_TOKEN": str(daemon.endpoint["token"]),
     }
-    done = command("run", "--outdir", "out", "--", *script(), cwd=tmp_path, **elsewhere)
+    done = command(*RUN, *script(), cwd=tmp_path, **elsewhere)
     assert "50 records" in done.stderr
     assert daemon.status()["runs"] == []
 
@@ -234,7 +235,7 @@ def test_a_killed_daemon_is_started_again_and_the_command_notices_nothing(
 ) -> None:
     more = "input(); [tracker.log({'loss': float(step)}, step=step) for step in range(50, 100)]"
     process = subprocess.Popen(
-        [*COMMAND, "run", "--outdir", "out", "--", *script(more)],
+        [*COMMAND, *RUN, *script(more)],
         cwd=tmp_path, env=bare({}), text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -252,7 +253,7 @@ def test_two_runs_in_one_directory_at_once_are_refused_with_the_reason(
 ) -> None:
     first = run_in_background(*script("signal.pause()"))
     assert first.stdout.readline() == "logged\n"
-    second = command("run", "--outdir", "out", "--", "true", cwd=tmp_path)
+    second = command(*RUN, "true", cwd=tmp_path)
     assert second.returncode == 1
     assert "error: the daemon did not start" in second.stderr
     assert str(tmp_path / "out" / ".tracker") in second.stderr
@@ -282,7 +283,7 @@ wait
 def test_ranks_that_srun_starts_are_one_run(tmp_path: Path) -> None:
     (tmp_path / "srun").write_text(SHIM)
     (tmp_path / "srun").chmod(0o755)
-    done = command("run", "--outdir", "out", "--", "./srun", "-n", "3", *script(), cwd=tmp_path)
+    done = command(*RUN, "./srun", "-n", "3", *script(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "FINISHED, 50 records" in done.stderr
     header, first, *_ = (tmp_path / "out" / "metrics.csv").read_text().splitlines()
@@ -293,6 +294,6 @@ def test_ranks_that_srun_starts_are_one_run(tmp_path: Path) -> None:
 def test_a_shells_trials_are_runs_of_their_own_and_its_status_is_theirs(tmp_path: Path) -> None:
     (tmp_path / "trial.py").write_text(SCRIPT.replace("ENDING", ""))
     trials = f"{sys.executable} trial.py; {sys.executable} trial.py; exit 4"
-    done = command("run", "--outdir", "out", "--", "bash", "-c", trials, cwd=tmp_path)
+    done = command(*RUN, "bash", "-c", trials, cwd=tmp_path)
     assert done.returncode == 4
     assert done.stderr.count("FINISHED, 50 records") == 2
