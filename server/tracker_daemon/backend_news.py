@@ -27,8 +27,7 @@ def _tell_unusable(session: Session, unusable: Mapping[str, str]) -> None:
 
 def _tell_paused(session: Session, healths: Mapping[str, BackendHealth]) -> None:
     for backend, health in healths.items():
-        asked = session.asked_handles.get(backend)
-        if health.state is DeliveryState.PAUSED and not (asked and asked.problem):
+        if health.state is DeliveryState.PAUSED:
             _tell_once(session, f"{backend} is paused: {health.reason}. What it would get is kept until then")
 
 

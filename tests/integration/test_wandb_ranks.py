@@ -194,7 +194,8 @@ def test_whatever_is_killed_mid_run_every_row_is_there_once(make_daemon, stub, m
 def test_without_a_key_the_backend_is_paused_the_data_kept_and_csv_goes_on(make_daemon):
     daemon = make_daemon("--backends", "wandb,csv", "--drain-timeout-s", "3600")
     (told,) = pytest.ranks_of(daemon).start(WAITING, [0], 1)
-    assert told.stderr.readline().startswith("wandb is paused: W&B has no API key; set WANDB_API_KEY")
+    while "wandb is paused: W&B has no API key; set WANDB_API_KEY" not in (line := told.stderr.readline()):
+        assert line, "the rank ended before it was told"
     told.communicate("\n", timeout=60)
     pytest.ranks_of(daemon).run(TRAINING, 2, STEPS="20", TRACKER_LAUNCH_ID="the next")
 
