@@ -164,6 +164,7 @@ def test_killed_after_any_commit_each_record_is_there_once(tmp_path, seed):
     check_files(tmp_path / "out")
 
 
+@pytest.mark.long
 def test_killed_at_any_step_of_a_header_s_growth_each_record_is_there_once(tmp_path):
     for step, count in [("replace", 1), ("fsync", 4), ("pwrite", 7), ("replace", 2), ("pread", 3)] * 2:
         with start(tmp_path, step, count) as process:

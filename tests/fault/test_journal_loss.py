@@ -145,6 +145,7 @@ def test_a_journal_without_its_tail_begins_an_epoch_and_goes_on(daemon, ranks):
     assert {step for step, name in found if name == "loss/mean"} == set(range(3 * STEPS))
 
 
+@pytest.mark.long
 def test_rows_that_only_the_csv_still_has_survive_though_delivery_was_behind(daemon, ranks):
     job = Job(daemon, ranks)
     job.learn()

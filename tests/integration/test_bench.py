@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCH = Path(__file__).parents[1] / "bench"
 
 
+@pytest.mark.long
 def test_the_benchmark_prints_a_figure_for_each_question():
     command = [sys.executable, str(BENCH), "--scale", "0.01"]
     out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240).stdout

@@ -133,6 +133,7 @@ def test_a_server_gets_every_kind_of_value_and_says_where_the_run_is(
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
 
 
+@pytest.mark.long
 def test_a_server_killed_and_restarted_mid_way_and_a_killed_child_leave_every_point_once(
     server, client, make_backend, describe, project, monkeypatch
 ):

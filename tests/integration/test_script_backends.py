@@ -218,6 +218,7 @@ def test_the_primary_rank_s_finish_does_not_wait_for_ranks_that_go_on(hasty, tmp
     )
 
 
+@pytest.mark.long
 def test_a_class_waits_with_its_reason_while_its_process_is_gone_and_a_successor_goes_on(hasty, tmp_path):
     daemon, ranks = hasty.daemon, hasty
     kept = tmp_path / "kept.jsonl"

@@ -562,6 +562,7 @@ def test_shared_leaves_the_numbering_to_the_server(journal, stub):
 # ---- in a process of its own ---------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["offline", "online"])
 def test_each_row_is_there_once_though_its_process_is_killed_again_and_again(journal, stub, kills, mode):
     run = journal(mode=mode)

@@ -170,6 +170,7 @@ def test_what_a_sweeps_agent_and_a_user_set_on_the_ranks_reaches_the_run(make_da
     assert "tracker_daemon" not in (run.merged("program") or "")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["offline", "online"])
 def test_whatever_is_killed_mid_run_every_row_is_there_once(make_daemon, stub, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)

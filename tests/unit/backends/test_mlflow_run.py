@@ -489,6 +489,7 @@ def test_a_process_that_is_killed_as_it_makes_the_database_leaves_none(outdir, o
     assert not draft.exists()
 
 
+@pytest.mark.long
 def test_children_killed_again_and_again_leave_every_point_once(describe, client):
     rows = 150
     entries = entries_of(
