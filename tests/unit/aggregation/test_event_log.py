@@ -116,7 +116,7 @@ def play(run: Scenario, played: Sequence[Action]) -> None:
     run.wait(31)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.lists(actions, min_size=10, max_size=60),
     st.sampled_from([0, RANKS]),

@@ -491,7 +491,7 @@ def test_a_process_that_is_killed_as_it_makes_the_database_leaves_none(outdir, o
 
 @pytest.mark.long
 def test_children_killed_again_and_again_leave_every_point_once(describe, client):
-    rows = 150
+    rows = 400
     entries = entries_of(
         {"lr": 1},
         *[block(["x", "x/mean"], *[[1.0, 2.0]] * rows, first_step=n * rows) for n in range(12)],
