@@ -54,11 +54,37 @@ class _Handle:
         return sorted({*object.__dir__(self), *self._told})
 
 
-class RunConfig(MutableMapping[str, Any]):
+class _LoggedValues(MutableMapping[str, Any]):
+    """What this process has logged of one kind; read and set as items and as attributes."""
+
+    _kind: ClassVar[str]
+    _values: dict[str, Any]
+
+    def __delitem__(self, name: str) -> NoReturn:
+        raise NotRemote(f"{self._kind}[{name!r}] cannot be deleted: what is logged stays; log another value")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._values))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return self[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+
+class RunConfig(_LoggedValues):
     """The configuration that this process has logged so far; what is set here is logged.
 
     Values can be read and set as items and as attributes. What other ranks log is not here.
     """
+
+    _kind = "config"
 
     def __init__(self, values: dict[str, Any], log_config: Callable[[Mapping[str, Any]], None]) -> None:
         object.__setattr__(self, "_values", values)
@@ -76,23 +102,6 @@ class RunConfig(MutableMapping[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         self._log_config({name: value})
 
-    def __delitem__(self, name: str) -> NoReturn:
-        raise NotRemote(f"config[{name!r}] cannot be deleted: what is logged stays; log another value")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict(self._values))
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return self[name]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
-
     def update(self, *others: Any, allow_val_change: bool | None = None, **values: Any) -> None:  # noqa: ARG002 - W&B's
         """Log all of ``others`` and ``values`` as one configuration; values may change."""
         self._log_config({key: value for other in (*others, values) for key, value in dict(other).items()})
@@ -102,12 +111,14 @@ class RunConfig(MutableMapping[str, Any]):
         return dict(self._values)
 
 
-class RunSummary(MutableMapping[str, Any]):
+class RunSummary(_LoggedValues):
     """What a run ends with. The last value that is logged of a metric is its summary.
 
     So what is set here, as an item or as an attribute, is logged with the next row. Reading gives what was
     set here, by this process; the last values of all ranks are where the run is, at its ``url``.
     """
+
+    _kind = "summary"
 
     def __init__(self, log: Callable[..., None]) -> None:
         object.__setattr__(self, "_log", log)
@@ -125,23 +136,6 @@ class RunSummary(MutableMapping[str, Any]):
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})
-
-    def __delitem__(self, name: str) -> NoReturn:
-        raise NotRemote(f"summary[{name!r}] cannot be deleted: what is logged stays; log another value")
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict(self._values))
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return self[name]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self[name] = value
 
     def update(self, *others: Any, **values: Any) -> None:
         """Log all of ``others`` and ``values`` with the next row."""
