@@ -1,43 +1,31 @@
-"""The daemon's settings: one class, and where each value came from.
+"""The daemon's settings: one class, and what a setting is called in its three forms.
 
 Every setting has one name in three forms: the flag ``--learn-wait-s``, the variable
 ``TRACKER_LEARN_WAIT_S`` and the key ``learn_wait_s`` of the TOML file that ``--config`` or
-``TRACKER_CONFIG`` names. A flag goes before the environment, the environment before the file, the
-file before the default. :func:`load` puts the three layers on one another; constructing
-:class:`Settings` itself reads neither environment nor file.
-
-``TRACKER_*`` variables that name no setting belong to the clients and are left alone. A key of the
-file that names none is an error, since nothing else would ever read it.
+``TRACKER_CONFIG`` names. :mod:`tracker_daemon.settings_loading` puts these on one another;
+constructing :class:`Settings` itself reads neither environment nor file.
 """
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import platformdirs
 from pydantic import (
     BeforeValidator,
     Field,
     PrivateAttr,
-    SecretStr,
-    ValidationError,
     model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-from tracker_daemon.errors import SettingsError
 from tracker_daemon.metric_settings import (
     CONFIG_MAY_DIFFER,
     Aggregates,
@@ -61,17 +49,8 @@ from tracker_daemon.setting_types import (
 )
 from tracker_protocol import limits
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 ENVIRONMENT_PREFIX = "TRACKER_"
 DEFAULT_ORIGIN = "default"
-URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-
-
-# ---- the settings --------------------------------------------------------------------------------
 
 
 class Settings(BaseSettings):
@@ -278,22 +257,15 @@ class Settings(BaseSettings):
         """Where the value of ``name`` came from: a flag, a variable, a file or the default."""
         return self._origins.get(name, DEFAULT_ORIGIN)
 
+    def remember_origins(self, origins: Mapping[str, str]) -> None:
+        """What :meth:`origin` shall say."""
+        self._origins.update(origins)
+
 
 def default_state_directory() -> Path:
     """``$STATE_DIRECTORY`` (systemd sets it), else where the platform keeps a user's state."""
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     return absolute(Path(given)) if given else platformdirs.user_state_path("tracker-daemon")
-
-
-# ---- loading -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """One place that settings come from; ``origin`` says of a setting what it is called there."""
-
-    origin: Callable[[str], str]
-    values: Mapping[str, Any]
 
 
 def flag_of(name: str) -> str:
@@ -304,115 +276,3 @@ def flag_of(name: str) -> str:
 def variable_of(name: str) -> str:
     """The setting's form in the environment."""
     return ENVIRONMENT_PREFIX + name.upper()
-
-
-def load(flags: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Settings:
-    """The effective settings: ``flags`` (those that were given) over environment, file and defaults.
-
-    An empty variable counts as unset. ``defaults`` go before those of the settings' class.
-
-    Raises:
-        SettingsError: names each setting that cannot be used, its value, where it came from and
-            what is allowed.
-    """
-    above = [
-        _Layer(lambda name: f"flag {flag_of(name)}", flags),
-        _Layer(lambda name: f"environment {variable_of(name)}", _environment()),
-    ]
-    path = next((layer.values["config"] for layer in above if "config" in layer.values), None)
-    layers = above if path is None else [*above, _file(absolute(Path(path)))]
-    layers.append(_Layer(lambda _: DEFAULT_ORIGIN, defaults or {}))
-    merged: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for layer in reversed(layers):
-        merged.update(layer.values)
-        origins.update({name: layer.origin(name) for name in layer.values})
-    try:
-        settings = Settings(**merged)
-    except ValidationError as error:
-        raise SettingsError(_explained(error, origins)) from None
-    settings._origins.update(origins)  # noqa: SLF001 - this module's own class
-    return settings
-
-
-def _environment() -> dict[str, Any]:
-    return EnvSettingsSource(Settings, env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True)()
-
-
-def _file(path: Path) -> _Layer:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"the settings file {path} cannot be read: {error.strerror}"
-        raise SettingsError(msg) from error
-    except ValueError as error:  # also what is not UTF-8
-        msg = f"the settings file {path} is not valid TOML: {error}"
-        raise SettingsError(msg) from error
-    problems = [_unknown(key) for key in table if key not in Settings.model_fields or key == "config"]
-    if problems:
-        msg = f"the settings file {path} has {'; '.join(problems)}"
-        raise SettingsError(msg)
-    return _Layer(lambda _: f"file {path}", table)
-
-
-def _unknown(key: str) -> str:
-    """Names the key alone: its value may be a secret that was put in the wrong place."""
-    if key == "config":
-        return "the setting 'config', which names a settings file and cannot stand in one"
-    known = [name for name in Settings.model_fields if name != "config"]
-    near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    return f"the unknown setting {key!r} ({advice})"
-
-
-def _explained(error: ValidationError, origins: Mapping[str, str]) -> str:
-    return "; ".join(_problem(detail, origins) for detail in error.errors(include_url=False))
-
-
-def _problem(detail: Mapping[str, Any], origins: Mapping[str, str]) -> str:
-    reason = str(detail["msg"]).removeprefix("Value error, ")
-    if not detail["loc"]:  # a rule over several settings names them itself
-        return reason
-    name = str(detail["loc"][0])
-    if name not in Settings.model_fields:
-        return f"there is no setting {name!r}"
-    return f"{name} = {shown(name, detail['input'])} ({origins.get(name, DEFAULT_ORIGIN)}): {reason}"
-
-
-# ---- showing -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class SettingRow:
-    """One effective setting: its value in TOML's notation, secrets masked; None where it is unset."""
-
-    name: str
-    value: str | None
-    source: str
-
-
-def describe(settings: Settings) -> list[SettingRow]:
-    """Every setting with its effective value and where that came from, in the class's order."""
-    return [
-        SettingRow(name, shown(name, getattr(settings, name)), settings.origin(name))
-        for name in type(settings).model_fields
-    ]
-
-
-def shown(name: str, value: object) -> str | None:
-    """``value`` as TOML writes it, with secrets and passwords in URLs masked."""
-    if value is None:
-        return None
-    field = Settings.model_fields.get(name)
-    if isinstance(value, SecretStr) or (field is not None and field.annotation is SecretStr):
-        return '"**********"'
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(str(shown(name, item)) for item in value) + "]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value) if isinstance(value, (int, float)) else _quoted(URL_PASSWORD.sub("***", str(value)))
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c.isprintable() else f"\\u{ord(c):04X}" for c in escaped) + '"'

@@ -15,7 +15,8 @@ from tracker_daemon.metric_rules import (
     read_thinning,
 )
 from tracker_daemon.part_settings import metric_settings
-from tracker_daemon.settings import describe, load
+from tracker_daemon.settings_loading import load
+from tracker_daemon.settings_view import describe
 
 
 def test_the_first_rule_that_fits_decides_for_a_metric_and_its_columns() -> None:

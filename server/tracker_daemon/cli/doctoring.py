@@ -14,7 +14,8 @@ from tracker_daemon.cli.options import with_settings
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import EndpointError
 from tracker_daemon.locate import EndpointChoice, locate
-from tracker_daemon.settings import Settings, load
+from tracker_daemon.settings import Settings
+from tracker_daemon.settings_loading import load
 
 EXAMPLES = """Examples:
 

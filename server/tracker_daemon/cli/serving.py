@@ -26,7 +26,8 @@ from tracker_daemon.launch.launcher import Launch, Launcher
 from tracker_daemon.launch.node_rank import further_node
 from tracker_daemon.locate import RUN_STATE_DIR_NAME, EndpointChoice
 from tracker_daemon.recorded import TELL_OPTION, log_recorded, tell_recorded
-from tracker_daemon.settings import Settings, load, variable_of
+from tracker_daemon.settings import Settings, variable_of
+from tracker_daemon.settings_loading import load
 
 LOG_FILE_NAME = "daemon.log"
 SERVE_EXAMPLES = """Examples:

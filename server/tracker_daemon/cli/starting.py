@@ -13,7 +13,7 @@ from tracker_daemon.cli.ourselves import ourselves
 from tracker_daemon.cli.serving import LOG_FILE_NAME
 from tracker_daemon.endpoint import ENDPOINT_FILE_NAME
 from tracker_daemon.launch.detached import start_detached
-from tracker_daemon.settings import load
+from tracker_daemon.settings_loading import load
 
 START_TIMEOUT_S = 60.0
 START_EXAMPLES = """Examples:

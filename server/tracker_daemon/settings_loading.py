@@ -1,0 +1,108 @@
+"""Where the effective settings come from: a flag goes before the environment, that before the file.
+
+``TRACKER_*`` variables that name no setting belong to the clients and are left alone. A key of the
+file that names none is an error, since nothing else would ever read it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource
+
+from tracker_daemon.errors import SettingsError
+from tracker_daemon.setting_types import absolute
+from tracker_daemon.settings import DEFAULT_ORIGIN, ENVIRONMENT_PREFIX, Settings, flag_of, variable_of
+from tracker_daemon.settings_view import shown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One place that settings come from; ``origin`` says of a setting what it is called there."""
+
+    origin: Callable[[str], str]
+    values: Mapping[str, Any]
+
+
+def load(flags: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Settings:
+    """The effective settings: ``flags`` (those that were given) over environment, file and defaults.
+
+    An empty variable counts as unset. ``defaults`` go before those of the settings' class.
+
+    Raises:
+        SettingsError: names each setting that cannot be used, its value, where it came from and
+            what is allowed.
+    """
+    above = [
+        _Layer(lambda name: f"flag {flag_of(name)}", flags),
+        _Layer(lambda name: f"environment {variable_of(name)}", _environment()),
+    ]
+    path = next((layer.values["config"] for layer in above if "config" in layer.values), None)
+    layers = above if path is None else [*above, _file(absolute(Path(path)))]
+    layers.append(_Layer(lambda _: DEFAULT_ORIGIN, defaults or {}))
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in reversed(layers):
+        merged.update(layer.values)
+        origins.update({name: layer.origin(name) for name in layer.values})
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        raise SettingsError(_explained(error, origins)) from None
+    settings.remember_origins(origins)
+    return settings
+
+
+def _environment() -> dict[str, Any]:
+    return EnvSettingsSource(Settings, env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True)()
+
+
+def _file(path: Path) -> _Layer:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"the settings file {path} cannot be read: {error.strerror}"
+        raise SettingsError(msg) from error
+    except ValueError as error:  # also what is not UTF-8
+        msg = f"the settings file {path} is not valid TOML: {error}"
+        raise SettingsError(msg) from error
+    problems = [_unknown(key) for key in table if key not in Settings.model_fields or key == "config"]
+    if problems:
+        msg = f"the settings file {path} has {'; '.join(problems)}"
+        raise SettingsError(msg)
+    return _Layer(lambda _: f"file {path}", table)
+
+
+def _unknown(key: str) -> str:
+    """Names the key alone: its value may be a secret that was put in the wrong place."""
+    if key == "config":
+        return "the setting 'config', which names a settings file and cannot stand in one"
+    known = [name for name in Settings.model_fields if name != "config"]
+    near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    return f"the unknown setting {key!r} ({advice})"
+
+
+def _explained(error: ValidationError, origins: Mapping[str, str]) -> str:
+    return "; ".join(_problem(detail, origins) for detail in error.errors(include_url=False))
+
+
+def _problem(detail: Mapping[str, Any], origins: Mapping[str, str]) -> str:
+    reason = str(detail["msg"]).removeprefix("Value error, ")
+    if not detail["loc"]:  # a rule over several settings names them itself
+        return reason
+    name = str(detail["loc"][0])
+    if name not in Settings.model_fields:
+        return f"there is no setting {name!r}"
+    return f"{name} = {shown(name, detail['input'])} ({origins.get(name, DEFAULT_ORIGIN)}): {reason}"
