@@ -130,6 +130,7 @@ DELIVERY_BACKOFF_MIN_S = 0.5
 DELIVERY_BACKOFF_MAX_S = 60.0
 DELIVERY_PAUSED_RETRY_S = 300.0
 DELIVERY_LOOK_S = 5.0
+DELIVERY_LOOK_ENDING_S = 0.5
 """How often a backend is looked at that has nothing to do: whether what it took gets further, and, where it
 is paused, whether its credentials have changed."""
 DELIVERY_BEHIND_AFTER_S = 10.0
@@ -220,6 +221,13 @@ LOST_TIMEOUT_S = 60.0
 RESTART_GRACE_S = 0.0
 GOODBYE_WAIT_S = 3.0
 """How long a daemon that was told to end by a signal goes on serving ranks, which may have got it too."""
+GRACE_RESERVE_SHARE = 0.4
+GRACE_RESERVE_MIN_S = 2.0
+GRACE_RESERVE_MAX_S = 10.0
+"""What of the time between a job's SIGTERM and its SIGKILL is kept from its ranks, to end their runs and
+deliver that."""
+GRACE_CLOSING_S = 0.5
+"""What of the reserve is kept from delivering, to close files."""
 START_TIMEOUT_S = 600.0
 
 # ---- who may talk to a daemon ----

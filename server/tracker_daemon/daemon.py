@@ -13,7 +13,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -32,6 +31,7 @@ from tracker_daemon.delivery.pump import OnLocated
 from tracker_daemon.drain import deliver_rest
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
+from tracker_daemon.goodbyes import Goodbyes
 from tracker_daemon.idle import IdleWatch
 from tracker_daemon.ingest.binding import Bound, bind_all
 from tracker_daemon.ingest.claims import Claims
@@ -43,6 +43,7 @@ from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerServ
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import Backlog, RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.launch_outcome import LaunchOutcome
 from tracker_daemon.part_settings import default_options, recorder_settings, rules
 from tracker_daemon.primary_notices import pass_on
 from tracker_daemon.recorded import log_recorded
@@ -104,7 +105,6 @@ class Daemon:
         self._bound = Bound((), None)
         self._announcement = Announcement(journal.directory, settings.endpoint_file)
         self._draining = False
-        self._signals = 0
         self._drain_timeout_s = settings.drain_timeout_s
         self._job_status: int | None = None
         self._failure: BaseException | None = None
@@ -115,6 +115,7 @@ class Daemon:
         self._idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, self._started_s)
         self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
         self._endings = RunEndings(self._registry, self._recorder)
+        self._goodbyes = Goodbyes(self._registry, settings.grace_s)
         links = ScriptLinks()
         self._fleet = Fleet(self._on_journal, links, on_located)
         self._script_side = ScriptSide(links, self._fleet, self._registry, settings.partial_after_s)
@@ -132,9 +133,8 @@ class Daemon:
         self._loop = asyncio.get_running_loop()
         self._stop_asked = asyncio.Event()
         self._room = asyncio.Event()
-        self._alone = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._take_signal)
+            self._loop.add_signal_handler(number, self._take_signal, number)
         server = self._server()
         self._restore()
         care = asyncio.create_task(self._care())
@@ -162,12 +162,17 @@ class Daemon:
             informing.cancel()
         return 1 if self._failure is not None else 0
 
-    def _take_signal(self) -> None:
-        """The first asks to drain, a second to leave at once; the journal keeps the rest."""
-        self._signals += 1
-        if self._stop_asked.is_set():
+    def _take_signal(self, number: signal.Signals) -> None:
+        """The first asks to drain, a Ctrl-C then to leave at once; the journal keeps the rest.
+
+        A further SIGTERM says nothing new: batch systems send it to all processes, wrappers to their own.
+        """
+        if not self._stop_asked.is_set():
+            self._goodbyes.signalled()
+            self._fleet.watch_closely()
+        elif number == signal.SIGINT:
             self._drain_timeout_s = 0.0
-            self._alone.set()
+            self._goodbyes.cut_short()
         self._stop_asked.set()
 
     def _restore(self) -> None:
@@ -201,11 +206,17 @@ class Daemon:
     async def _drain(self, server: grpc.aio.Server) -> None:
         self._draining = True
         try:
-            await self._await_goodbyes()
+            command_over = LaunchOutcome.is_left(self._journal.directory, self._launch_id)
+            await self._goodbyes.wait(command_over=command_over)
             abandoned = self._registry.abandoned()
+            self._endings.end_outstayed(self._goodbyes.outstayed())
             await server.stop(_SERVER_GRACE_S if self._failure is None else 0)
             if self._failure is None:
-                await self._deliver_and_leave(abandoned)
+                self._endings.end_launched(self._journal.directory, self._job_status)
+                await self._commit_nothing()
+                self._endings.end_abandoned(abandoned)
+                await self._commit_nothing()
+                await self._deliver_and_leave()
         except JournalError as error:
             log.warning("the journal failed while draining", reason=str(error))
         except OSError as error:
@@ -216,20 +227,10 @@ class Daemon:
             self._announcement.withdraw()
             log.info("stopped")
 
-    async def _await_goodbyes(self) -> None:
-        """The signal that ended us may have been for the whole job: its ranks have last words too."""
-        self._alone.clear()
-        if self._signals == 1 and self._registry.connections:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._alone.wait(), self._settings.goodbye_wait_s)
-
-    async def _deliver_and_leave(self, abandoned: list[Run]) -> None:
-        self._endings.end_launched(self._journal.directory, self._job_status)
-        await self._commit_nothing()
-        self._endings.end_abandoned(abandoned)
-        await self._commit_nothing()
+    async def _deliver_and_leave(self) -> None:
         await self._delivery.open_all()
-        if not await deliver_rest(self._fleet, lambda: self._drain_timeout_s, self._leave):
+        left_s = self._goodbyes.left_s()
+        if not await deliver_rest(self._fleet, lambda: min(self._drain_timeout_s, left_s), self._leave):
             log.warning("not everything is delivered; the journal keeps the rest for the next start")
         await self._leave()
 
@@ -289,8 +290,7 @@ class Daemon:
         self._sessions.discard(session)
         self._script_side.detach(session)
         self._registry.disconnect(session.stream, session)
-        if not self._registry.connections:
-            self._alone.set()
+        self._goodbyes.someone_left()
 
     async def status(self) -> str:
         """The status document, as JSON."""

@@ -36,3 +36,9 @@ class LaunchOutcome(msgspec.Struct, frozen=True):
             return msgspec.json.decode((state_dir / FILE_NAME).read_bytes(), type=LaunchOutcome)
         except (OSError, msgspec.DecodeError):
             return None
+
+    @classmethod
+    def is_left(cls, state_dir: Path, launch_id: str) -> bool:
+        """Whether the command of this launch is over."""
+        outcome = cls.read(state_dir)
+        return outcome is not None and bool(launch_id) and outcome.launch_id == launch_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tracker_daemon.journal.event import EventKind
 from tracker_daemon.launch_outcome import LaunchOutcome
 
 log = structlog.get_logger(__name__)
+_KILLED = 128 + signal.SIGKILL
 
 
 class RunEndings:
@@ -41,6 +43,13 @@ class RunEndings:
             if status is not None:
                 payload = events.encode(status)
                 self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=payload))
+
+    def end_outstayed(self, runs: list[Run]) -> None:
+        """The job is about to be killed, with the ranks of ``runs`` that are still connected."""
+        self.report_gone(0.0, 0.0, runs)
+        for run in runs:
+            log.warning("ranks outstay the job's grace", run_id=run.run_id)
+            self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=events.encode(_KILLED)))
 
     def end_abandoned(self, runs: list[Run]) -> None:
         """The daemon ends, and nobody is left in ``runs``: they must not stay RUNNING for ever.

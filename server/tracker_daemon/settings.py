@@ -187,11 +187,10 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="How long a daemon that ends goes on delivering; the journal keeps the rest.",
     )
-    goodbye_wait_s: float = Field(
-        limits.GOODBYE_WAIT_S,
-        ge=0,
-        allow_inf_nan=False,
-        description="How long a daemon that gets SIGTERM goes on serving ranks, which may have got it too.",
+    grace_s: Seconds | None = Field(
+        None,
+        description="What the batch system gives a job between SIGTERM and SIGKILL. Set, SIGTERM is "
+        "the job's end: ranks have most of that time, then their runs end too.",
     )
     idle_timeout_s: Seconds | None = Field(
         None,

@@ -117,7 +117,7 @@ def with_prologue(job: str, *, kill: bool) -> dict[str, object]:
 
 def with_job_script(job: str, *, kill: bool) -> dict[str, object]:
     """The job script that starts the daemon itself."""
-    endless = {"STEPS": "1000000"} if kill else {}
+    endless = {"STEPS": "1000000", "HANGS": "1"} if kill else {}
     process = begin(job, ["bash", f"{HOME}/job.pbs"], SCRIPT=f"{HOME}/train.py", **endless)
     if kill:
         await_both_ranks(HOME / "runs" / job / "metrics.csv")

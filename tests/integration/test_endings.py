@@ -8,12 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
 from wandb.proto.wandb_internal_pb2 import Record
 
 from tracker_daemon.backends.wandb_log import WandbLog
+from tracker_daemon.control import DaemonClient
+from tracker_daemon.endpoint import EndpointInfo
+
+ENDPOINT = "out/.tracker/endpoint.json"
 
 TRAIN = """
 import os, signal, sys, time
@@ -59,7 +66,7 @@ def test_a_job_that_sigterm_ends_leaves_no_run_running_and_names_ranks_and_hosts
 
 
 def test_ranks_that_save_a_checkpoint_within_the_grace_of_their_job_are_waited_for(make_daemon):
-    daemon = make_daemon("--backends", "csv,mlflow", "--goodbye-wait-s", "55")
+    daemon = make_daemon("--backends", "csv,mlflow", "--grace-s", "60")
     ranks = pytest.ranks_of(daemon)
     started = ranks.start(TRAIN.replace("else 0)", "else 4)"), [0], 2, HANDLES="0")
     started += ranks.start(TRAIN, [1], 2)  # has no handler: ends at once
@@ -128,6 +135,100 @@ def test_a_rank_that_takes_its_time_over_sigterm_is_waited_for_under_run(tmp_pat
     assert wrapper.wait(120) == 128 + signal.SIGTERM
     reason = f"rank 0 on {socket.gethostname()} (last step 8) ended by SIGTERM"
     assert mlflow_run(outdir) == ("FAILED", reason)
+
+
+OVERSTAY = """
+import os, signal, sys, time
+from tracker_client import setup_tracker
+
+def leave(number, frame):
+    if os.environ["RANK"] == "1":
+        return  # hangs, in a collective say
+    time.sleep(float(os.environ["CHECKPOINT_S"]))
+    tracker.log({"last": 1.0}, step=8)
+    sys.exit(128 + number)
+
+tracker = setup_tracker("grace", handle_timeout=60)
+signal.signal(signal.SIGTERM, leave)
+tracker.log({"loss": 1.0}, step=7)
+while tracker.status().buffered_points or tracker.status().unacknowledged_points:
+    time.sleep(0.01)
+open(os.environ["RECORDED"] + os.environ["RANK"], "w").close()
+while True:
+    signal.pause()
+"""
+
+
+def family(pid):
+    """A process and all that descend from it, whatever their sessions."""
+    children = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = [pid]
+    for each in found:
+        found += children.get(each, ())
+    return found
+
+
+def end_job(pids, grace_s):
+    """What a batch system does: SIGTERM to every process of the job, and SIGKILL when its time is over."""
+    by = time.monotonic() + grace_s
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        time.sleep(max(0.0, by - time.monotonic()))  # the batch system's clock, which nothing can hold
+
+
+def delivered(endpoint):
+    """How many records each backend has."""
+    (run,) = json.loads(DaemonClient(endpoint).status())["runs"]
+    return [backend["delivered"] for backend in run["backends"]]
+
+
+def job_of(how, grace_s, tmp_path):
+    """Two ranks under torchrun and their daemon: the process that all of them descend from."""
+    flags = ["--outdir", str(tmp_path / "out"), "--backends", "csv,mlflow,wandb", "--grace-s", str(grace_s)]
+    environ = {
+        **os.environ, "WANDB_MODE": "offline", "RECORDED": str(tmp_path / "recorded"),
+        "CHECKPOINT_S": str(0.4 * grace_s), "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
+    script = tmp_path / "train.py"
+    script.write_text(OVERSTAY)
+    torchrun = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)
+    ]  # fmt: skip
+    command = [sys.executable, "-m", "tracker_daemon", "run", *flags, "--", *torchrun]
+    if how == "serve":
+        environ["TRACKER_ENDPOINT_FILE"] = str(tmp_path / ENDPOINT)
+        environ["TRACKER_STATE_DIR"] = str(tmp_path / "out/.tracker")
+        daemon = f"{sys.executable} -m tracker_daemon"
+        serve, wait = f"{daemon} serve {' '.join(flags)}", f"{daemon} wait --ready"
+        command = ["bash", "-c", f"trap : TERM; {serve} & {wait}; {' '.join(torchrun)} & wait; wait"]
+    with (tmp_path / "output").open("wb") as output:
+        return subprocess.Popen(command, env=environ, stdout=output, stderr=output, cwd=tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("grace_s", [10, 30])
+@pytest.mark.parametrize("how", ["serve", "run"])
+def test_a_job_that_is_killed_when_its_grace_is_over_has_every_backend_say_so_by_then(tmp_path, how, grace_s):
+    job = job_of(how, grace_s, tmp_path)
+    pytest.wait_until(lambda: len(list(tmp_path.glob("recorded?"))) == 2, "both ranks to be recorded")
+    endpoint = EndpointInfo.read(tmp_path / ENDPOINT)
+    pytest.wait_until(lambda: delivered(endpoint) == [1, 1, 1], "all backends to have the first row")
+    end_job(family(job.pid), grace_s)
+    job.wait(60)
+    (run,) = json.loads((tmp_path / "out/.tracker/last-status.json").read_text())["runs"]
+    host = socket.gethostname()
+    reason = (
+        f"rank 1 on {host} (last step 7) ended by SIGKILL; rank 0 on {host} (last step 8) ended by SIGTERM"
+    )
+    assert (run["status"], run["reason"]) == ("FAILED", reason)
+    assert mlflow_run(tmp_path / "out") == ("FAILED", reason)
+    assert wandb_end(tmp_path / "out") == (1, reason)
 
 
 def test_a_killed_job_fails_its_run_and_a_restart_within_the_grace_is_its_next_attempt(make_daemon):

@@ -19,8 +19,10 @@ PBS = Path(__file__).parents[2] / "deploy" / "pbs"
 STEPS = 50
 ENDLESS = 1_000_000  # the steps of the jobs that are killed
 TRAINING = f"""
-import os
+import os, signal
 from tracker_client import setup_tracker
+if "HANGS" in os.environ:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with setup_tracker("pbs", outdir=os.environ.get("OUTDIR"), backends="csv") as tracker:
     for step in range(int(os.environ.get("STEPS", {STEPS}))):
         tracker.log({{"x": float(step)}}, step=step)

@@ -407,8 +407,11 @@ def test_online_a_repeated_delivery_brings_each_row_once(journal, stub):
 def test_rows_that_were_committed_and_not_uploaded_are_sent_again(journal, stub):
     run = journal().open().rows(*range(10))
     run.deliver()
+    assert run.backend.trouble() == ""
     kill_core(run.outdir)
     assert stub.runs["run-a"].rows == []
+    with pytest.raises(BackendUnavailable, match="W&B's process has ended"):
+        run.backend.trouble()  # before there is anything to deliver
     with pytest.raises(BackendUnavailable) as raised:
         run.rows(10).deliver()
     assert raised.value.restart_child

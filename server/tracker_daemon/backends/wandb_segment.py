@@ -66,6 +66,14 @@ class Segment:
         found = self._marks().get("continues")
         return found if isinstance(found, str) else None
 
+    def has_writer(self) -> bool:
+        """Whether the process that writes it lives, as far as that is known."""
+        core = self._marks().get("core")
+        if not isinstance(core, list) or len(core) != 2:
+            return True
+        found = _process(core[0])
+        return found is not None and found.began == core[1]
+
     def end_writer(self) -> None:
         """End the process that writes it, where that has outlived the one that started it.
 

@@ -163,9 +163,12 @@ class WandbSession:
     def trouble(self) -> str:
         """Why the upload does not get on, while the SDK tries again; "" where it does.
 
-        Raises as :meth:`settle`.
+        Raises as :meth:`settle`, and where the SDK's process has ended, which the SDK sees only once it sends
+        something. A batch system's SIGTERM does that: the SDK's process takes it, whatever is inherited.
         """
         self.check_upload()
+        if not self.segment.has_writer():
+            raise _core_lost("W&B's process has ended")
         if not self.mode.remote or not (reason := self._watch.trouble()):
             return ""
         return f"W&B does not take the upload ({reason}); it is tried again, from {self.segment.directory}"

@@ -155,4 +155,5 @@ def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ..
         log_path=state_dir / LOG_FILE_NAME,
         drain_timeout_s=settings.drain_timeout_s,
         environ=os.environ,
+        grace_s=settings.grace_s,
     )

@@ -151,6 +151,11 @@ class Fleet:
         # A copy, made at once: the event loop opens further ones meanwhile.
         return [pump for pumps in list(self._pumps.values()) for pump in list(pumps.values())]
 
+    def watch_closely(self) -> None:
+        """Have all backends mended at once that the signal which ends the daemon broke."""
+        for pump in self._all():
+            pump.watch_closely()
+
     def drain(self, timeout_s: float) -> bool:
         """Wait until everything is delivered that can be, ``timeout_s`` seconds at most; whether it is."""
         deadline = time.monotonic() + timeout_s

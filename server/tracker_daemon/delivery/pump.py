@@ -130,6 +130,12 @@ class Pump:
             self._kicks += 1
             self._changed.notify_all()
 
+    def watch_closely(self) -> None:
+        """Look often from now on whether the backend is in trouble, since little time is left to mend it."""
+        with self._changed:
+            self._look_s = min(self._look_s, limits.DELIVERY_LOOK_ENDING_S)
+            self._changed.notify_all()
+
     def drain(self, deadline: float) -> bool:
         """Wait until all that was notified so far is delivered; True when it is.
 
@@ -326,10 +332,13 @@ class Pump:
             self._changed.notify_all()
             if self._ended:
                 return
-            told = self._changed.wait_for(lambda: self._stopping or self._notified != notified, self._look_s)
+            look_s = self._look_s
+            self._changed.wait_for(
+                lambda: self._stopping or self._notified != notified or self._look_s != look_s, look_s
+            )
             # Being behind is counted from when there was something to fetch.
             self._caught_up_at = self._clock()
-            if not told:
+            if self._notified == notified:
                 return  # the backend may be in trouble with what it has
             self._changed.wait_for(lambda: self._stopping or self._drains > 0, self._linger_s)
 

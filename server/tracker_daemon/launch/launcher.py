@@ -9,6 +9,7 @@ loop waits for all that can happen: a child's end, a signal, a deadline.
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from tracker_daemon import status_document, status_view
 from tracker_daemon.control import DaemonClient
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import CommandError, DaemonStartError, EndpointError
+from tracker_daemon.grace import ranks_share_s
 from tracker_daemon.launch.command_group import CommandGroup, find_program
 from tracker_daemon.launch.daemon_process import LAUNCH_KEY_OPTION, DaemonProcess, describe_exit
 from tracker_daemon.launch.environment import (
@@ -54,7 +56,7 @@ class Launch:
     """What is to be run, and the daemon for it.
 
     ``daemon_argv`` is the daemon's whole command line; it must write ``endpoint_file`` and keep its
-    state in ``state_dir``.
+    state in ``state_dir``. ``grace_s`` is what the batch system gives between SIGTERM and SIGKILL.
     """
 
     command: tuple[str, ...]
@@ -64,6 +66,7 @@ class Launch:
     log_path: Path
     drain_timeout_s: float
     environ: Mapping[str, str]
+    grace_s: float | None = None
     launch_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def command_environment(self) -> dict[str, str]:
@@ -84,6 +87,8 @@ class Launcher:
         self._started_s = time.time()
         self._restart_delay_s = RESTART_DELAY_MIN_S
         self._restart_at: float | None = None
+        self._kill_at: float | None = None
+        self._over_at = math.inf
 
     def run(self) -> int:
         """The command's exit status, 128 + N if signal N ended it.
@@ -152,10 +157,29 @@ class Launcher:
     def _await_command(self, command: CommandGroup) -> int:
         while (status := command.poll()) is None:
             self._watch_daemon()
-            for number in self._inbox.wait(self._until_restart_s()):
+            self._watch_grace(command)
+            for number in self._inbox.wait(self._until_next_s()):
+                if number == signal.SIGTERM:
+                    self._begin_grace()
                 if number != signal.SIGCHLD:
                     command.send(number)
         return status
+
+    def _begin_grace(self) -> None:
+        grace_s = self._launch.grace_s
+        if grace_s is not None and self._kill_at is None:
+            now = time.monotonic()
+            self._kill_at, self._over_at = now + ranks_share_s(grace_s), now + grace_s
+
+    def _watch_grace(self, command: CommandGroup) -> None:
+        """Kill a command that outstays its share before the batch system kills us with it."""
+        if self._kill_at is not None and time.monotonic() >= self._kill_at:
+            self._kill_at = math.inf
+            _say(
+                f"the command has not ended on SIGTERM and is killed: of the grace of "
+                f"{self._launch.grace_s:g} s, the rest is for delivering what it logged"
+            )
+            command.send(signal.SIGKILL)
 
     def _watch_daemon(self) -> None:
         if self._restart_at is not None:
@@ -177,8 +201,10 @@ class Launcher:
         self._restart_at = now + self._restart_delay_s
         self._restart_delay_s = min(2 * self._restart_delay_s, RESTART_DELAY_MAX_S)
 
-    def _until_restart_s(self) -> float | None:
-        return None if self._restart_at is None else max(0.0, self._restart_at - time.monotonic())
+    def _until_next_s(self) -> float | None:
+        """How long nothing is to be done but to wait for a signal; None: for ever."""
+        due = min(self._restart_at or math.inf, self._kill_at or math.inf)
+        return None if due == math.inf else max(0.0, due - time.monotonic())
 
     # ---- the end ----
 
@@ -213,7 +239,8 @@ class Launcher:
         except _Interrupted:
             self._end_daemon(LEAVE_GRACE_S)
             return None, True
-        return document, self._end_daemon(self._launch.drain_timeout_s + DRAIN_GRACE_S)
+        drain_s = self._launch.drain_timeout_s + DRAIN_GRACE_S
+        return document, self._end_daemon(min(drain_s, max(0.0, self._over_at - time.monotonic())))
 
     def _end_daemon(self, grace_s: float) -> bool:
         """Ask the daemon to end and wait for it; Ctrl-C makes that short. False where it died instead."""
@@ -230,7 +257,7 @@ class Launcher:
                 tell_at = now + TELL_AGAIN_S
                 _say(f"{self._left()}, {deadline - now:.0f} s at most (Ctrl-C leaves at once)")
             if signal.SIGINT in self._inbox.wait(min(deadline, tell_at) - now):
-                self._daemon.terminate()
+                self._daemon.hurry()
                 deadline = tell_at = time.monotonic() + LEAVE_GRACE_S
         return code == 0
 

@@ -57,6 +57,7 @@ if "never-ready" not in behaviours:
     temporary.replace(endpoint_file)
 asked_to_end.wait()
 if "hang" in behaviours:
+    signal.signal(signal.SIGINT, lambda *_: note("sigint"))
     while True:
         time.sleep(60)
 run = {

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tracker_daemon.errors import CommandNotExecutable, CommandNotFound, DaemonStartError
+from tracker_daemon.grace import ranks_share_s
 from tracker_daemon.launch.launcher import Launch, Launcher
 from tracker_daemon.launch_outcome import LaunchOutcome
 
@@ -207,15 +208,17 @@ def test_a_daemon_that_died_at_the_very_end_is_started_again_to_deliver(tmp_path
 # ---- signals: the wrapper is a process of its own ------------------------------------------------
 
 WRAPPER = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
+for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):  # as in the background, or by nohup
+    signal.signal(ignored, signal.SIG_DFL)
 sys.path[:0] = {path!r}
 from tracker_daemon.launch.launcher import Launch, Launcher
 state = Path({state!r})
 sys.exit(Launcher(Launch(
     command=tuple({command!r}), daemon_argv=tuple({daemon!r}), state_dir=state,
     endpoint_file=state / "endpoint.json", log_path=state / "daemon.log", drain_timeout_s=20.0,
-    environ=os.environ,
+    environ=os.environ, grace_s={grace_s!r},
 )).run())
 """
 
@@ -224,13 +227,19 @@ class Wrapper:
     """A wrapper process around a command that logs the signals it gets to ``signals``."""
 
     def __init__(
-        self, directory: Path, *command: str, behaviours: tuple[str, ...] = (), **popen: object
+        self,
+        directory: Path,
+        *command: str,
+        behaviours: tuple[str, ...] = (),
+        grace_s: float | None = None,
+        **popen: object,
     ) -> None:
         self.directory = directory
         given = launch(directory, *command, behaviours=behaviours)
         script = WRAPPER.format(
-            path=sys.path, state=str(given.state_dir), command=given.command, daemon=given.daemon_argv
-        )
+            path=sys.path, state=str(given.state_dir), command=given.command, daemon=given.daemon_argv,
+            grace_s=grace_s,
+        )  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-c", script], **({"stderr": subprocess.PIPE, "text": True} | popen)
         )
@@ -308,6 +317,23 @@ def test_a_signal_reaches_the_whole_group_of_the_command(
     until(lambda: not is_running(int(child.read_text())), "the child's end")
 
 
+def test_a_command_that_outstays_its_share_of_the_grace_is_killed_so_that_the_rest_is_delivered(
+    tmp_path: Path, wrapper: Callable[..., Wrapper]
+) -> None:
+    run = wrapper(*recorder(tmp_path, ends_on="SIGINT"), grace_s=2.5)
+    until(lambda: signals_of(tmp_path) == ["ready"], "the command")
+    run.send(signal.SIGTERM)
+    assert run.wait() == 128 + signal.SIGKILL
+    assert signals_of(tmp_path) == ["ready", "SIGTERM"]
+    assert events(tmp_path) == ["started", "sigterm", "ended"]
+    assert "the command has not ended on SIGTERM and is killed" in run.process.stderr.read()
+
+
+@pytest.mark.parametrize(("grace_s", "share_s"), [(10, 6), (30, 20), (300, 290), (1, 0)])
+def test_ranks_have_most_of_a_grace_and_delivering_has_the_rest(grace_s: float, share_s: float) -> None:
+    assert ranks_share_s(grace_s) == share_s
+
+
 def test_ctrl_c_while_delivering_leaves_at_once(tmp_path: Path, wrapper: Callable[..., Wrapper]) -> None:
     run = wrapper("sh", "-c", "exit 4", behaviours=("hang",))
     until(lambda: (tmp_path / "state" / "events").exists() and "sigterm" in events(tmp_path), "the drain")
@@ -315,6 +341,7 @@ def test_ctrl_c_while_delivering_leaves_at_once(tmp_path: Path, wrapper: Callabl
     assert run.wait() == 4  # the drain time alone is as long as we wait here
     assert not is_running(daemon_pid(tmp_path))
     assert "stays in the journal" in run.process.stderr.read()
+    assert events(tmp_path) == ["started", "sigterm", "sigint"]
 
 
 def test_sigterm_while_delivering_does_not_cut_it_short(
@@ -361,7 +388,11 @@ class Terminal:
         script = (
             "import fcntl, termios, os\nos.setsid()\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
             + WRAPPER.format(
-                path=sys.path, state=str(given.state_dir), command=given.command, daemon=given.daemon_argv
+                path=sys.path,
+                state=str(given.state_dir),
+                command=given.command,
+                daemon=given.daemon_argv,
+                grace_s=None,
             )
         )
         self.process = subprocess.Popen(

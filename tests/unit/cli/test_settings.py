@@ -52,7 +52,7 @@ FORMS: dict[str, tuple[str, str, str]] = {
     "snapshot_every_s": ("1.5", "2.5", "3.5"),
     "flush_interval_s": ("0.1", "0.2", "0.3"),
     "drain_timeout_s": ("1.5", "2.5", "3.5"),
-    "goodbye_wait_s": ("1.5", "2.5", "3.5"),
+    "grace_s": ("1.5", "2.5", "3.5"),
     "idle_timeout_s": ("1.5", "2.5", "3.5"),
     "orphan_timeout_s": ("1.5", "2.5", "3.5"),
     "log_level": ("debug", "warning", "error"),

@@ -20,7 +20,10 @@ ENDS = {
     "sys.exit without a code": ("sys.exit()", 0),
     "sys.exit with a text": ("sys.exit('it failed')", 1),
     "a thread's sys.exit": ("t = threading.Thread(target=sys.exit, args=(3,)); t.start(); t.join()", 0),
-    "Ctrl-C": ("os.kill(os.getpid(), signal.SIGINT)", 130),
+    "Ctrl-C": (  # Python sets no handler where it is begun in the background of a script
+        "signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT)",
+        130,
+    ),
     "a handler of SIGTERM": (
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143)); os.kill(os.getpid(), signal.SIGTERM)",
         143,

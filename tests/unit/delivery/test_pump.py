@@ -266,6 +266,32 @@ def test_trouble_with_what_was_delivered_shows_while_it_lasts_with_or_without_an
     wait_for_state(pump, DeliveryState.RETRYING)
 
 
+def test_a_backend_that_is_watched_closely_is_mended_before_there_is_more_to_deliver(outbox, pump_of):
+    class Broken(MemoryBackend):
+        openings = 0
+
+        def open(self, run, state):
+            self.openings += 1
+            super().open(run, state)
+
+        def trouble(self):
+            if self.openings == 1:
+                raise BackendUnavailable("its process has ended")
+            return ""
+
+    backend = Broken()
+    healthy = backend.trouble
+    backend.trouble = lambda: ""
+    outbox.add(EntryKind.RECORDS, records(0))
+    pump = pump_of(backend, look_s=FAR_S)
+    pump.notify()
+    assert drained(pump)
+    backend.trouble = healthy
+    pump.watch_closely()
+    pytest.wait_until(lambda: backend.openings == 2, "the backend to be opened again")
+    wait_for_state(pump, DeliveryState.HEALTHY)
+
+
 def test_a_drain_does_not_wait_for_a_backend_that_refuses_again(outbox, pump_of):
     outbox.add(EntryKind.RECORDS, records(0))
     backend = Faulty()
