@@ -12,9 +12,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 
-from tracker_client.backend import TrackerBackend
 from tracker_daemon.backends.base import FILES_LANE, Backend
-from tracker_daemon.backends.public_class import PublicClassBackend
 from tracker_daemon.errors import SettingsError
 
 ENTRY_POINT_GROUP = "tracker_daemon.backends"
@@ -85,10 +83,14 @@ def _registered() -> dict[str, EntryPoint]:
 
 
 def _instance(name: str, found: object) -> Backend:
-    if isinstance(found, type) and issubclass(found, TrackerBackend):
-        return PublicClassBackend(name, found)
     if isinstance(found, type) and issubclass(found, Backend):
         return found()
+    # A daemon needs the client's package for these alone, and it is a seventh of what its start imports.
+    from tracker_client.backend import TrackerBackend  # noqa: PLC0415
+    from tracker_daemon.backends.public_class import PublicClassBackend  # noqa: PLC0415
+
+    if isinstance(found, type) and issubclass(found, TrackerBackend):
+        return PublicClassBackend(name, found)
     raise SettingsError(
         f"backend {name!r} is registered as {found!r}, which is no Backend class: neither of "
         "tracker_client.TrackerBackend nor of tracker_daemon.backends.base.Backend"
