@@ -101,7 +101,7 @@ def require(launcher: str) -> None:
         pytest.skip("mpiexec is not installed")
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["torchrun", pytest.param("mpiexec", marks=pytest.mark.long)])
 def test_the_csv_equals_numpy_over_what_the_ranks_wrote(launcher: str, tmp_path: Path) -> None:
     require(launcher)
     run = train(launcher, tmp_path)

@@ -77,6 +77,7 @@ def own_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME_OF_TEST", str(tmp_path))
 
 
+@pytest.mark.long
 def test_tables_images_and_artifacts_of_four_ranks_are_in_every_backend(
     make_daemon, own_environment, tmp_path
 ):

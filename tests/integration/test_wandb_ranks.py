@@ -252,6 +252,7 @@ with setup_tracker(project_name="waiting") as tracker:
 """
 
 
+@pytest.mark.long
 def test_an_outage_shows_while_the_run_has_nothing_to_log_and_a_refusal_too(make_daemon, stub, monkeypatch):
     monkeypatch.setenv("WANDB__FILE_STREAM_TRANSMIT_INTERVAL", "0.5")
     monkeypatch.setenv("WANDB__FILE_STREAM_RETRY_WAIT_MAX_SECONDS", "1")

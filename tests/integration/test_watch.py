@@ -12,6 +12,8 @@ mlflow = pytest.importorskip("mlflow")
 pytest.importorskip("wandb")
 
 WATCHED_STEPS = (1, 3)
+pytestmark = pytest.mark.long
+
 KINDS = ("ddp", "fsdp1", "fsdp1_names", "fsdp2")
 RANKS = 4
 

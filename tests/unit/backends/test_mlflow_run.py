@@ -446,6 +446,7 @@ def test_a_long_delivery_gives_signs_of_life_that_keep_what_is_stored(opened, cl
     assert [items["metrics"][0].step for items in requests] == [1]
 
 
+@pytest.mark.long
 def test_two_processes_make_one_new_database_together(tmp_path):
     outdir = tmp_path / "new"
     errors = []
