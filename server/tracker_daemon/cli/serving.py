@@ -14,6 +14,7 @@ from tracker_daemon.cli.options import as_arguments, with_settings
 from tracker_daemon.cli.ourselves import ourselves
 from tracker_daemon.endpoint import ENDPOINT_FILE_NAME
 from tracker_daemon.errors import SettingsError
+from tracker_daemon.launch.attended_daemon import DaemonPlace
 from tracker_daemon.launch.daemon_process import LAUNCH_KEY_OPTION, UNTIL_STDIN_CLOSES, end_when_stdin_closes
 from tracker_daemon.launch.detached import READY_FD_OPTION, readiness_reporter
 from tracker_daemon.launch.environment import (
@@ -150,9 +151,7 @@ def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ..
     return Launch(
         command=command,
         daemon_argv=(*ourselves(), "serve", UNTIL_STDIN_CLOSES, TELL_OPTION, *as_arguments(arguments)),
-        state_dir=state_dir,
-        endpoint_file=endpoint_file,
-        log_path=state_dir / LOG_FILE_NAME,
+        place=DaemonPlace(state_dir, endpoint_file, state_dir / LOG_FILE_NAME),
         drain_timeout_s=settings.drain_timeout_s,
         environ=os.environ,
         grace_s=settings.grace_s,

@@ -11,40 +11,32 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from tracker_daemon import status_document, status_view
 from tracker_daemon.control import DaemonClient
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import CommandError, DaemonStartError, EndpointError
 from tracker_daemon.grace import ranks_share_s
+from tracker_daemon.launch.attended_daemon import LEAVE_GRACE_S, AttendedDaemon, DaemonPlace, Interrupted, say
 from tracker_daemon.launch.command_group import CommandGroup, find_program
-from tracker_daemon.launch.daemon_process import LAUNCH_KEY_OPTION, DaemonProcess, describe_exit
+from tracker_daemon.launch.daemon_process import LAUNCH_KEY_OPTION, describe_exit
 from tracker_daemon.launch.environment import (
     ENDPOINT_FILE_VARIABLE,
     LAUNCH_ID_VARIABLE,
     OTHER_ENDPOINT_VARIABLES,
 )
-from tracker_daemon.launch.signals import ENDING, PASSED_ON, SignalInbox
+from tracker_daemon.launch.signals import PASSED_ON, SignalInbox
 from tracker_daemon.launch_outcome import LaunchOutcome
 from tracker_daemon.status_document import StatusDocument
 
-READY_TIMEOUT_S = 120.0
-"""A lock left by another host is taken over after 60 s; a large journal replays in some seconds."""
-READY_POLL_S = 0.02
-PATIENCE_S = 2.0
-"""How long a person waits before being told for what."""
-TELL_AGAIN_S = 10.0
 STATUS_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 10.0
 """What a daemon may take beyond its drain time to close its files."""
-LEAVE_GRACE_S = 2.0
 RESTART_DELAY_MIN_S = 0.5
 RESTART_DELAY_MAX_S = 30.0
 STEADY_AFTER_S = 60.0
@@ -55,15 +47,13 @@ STEADY_AFTER_S = 60.0
 class Launch:
     """What is to be run, and the daemon for it.
 
-    ``daemon_argv`` is the daemon's whole command line; it must write ``endpoint_file`` and keep its
-    state in ``state_dir``. ``grace_s`` is what the batch system gives between SIGTERM and SIGKILL.
+    ``daemon_argv`` is the daemon's whole command line; it must have its things at ``place``. ``grace_s`` is
+    what the batch system gives between SIGTERM and SIGKILL.
     """
 
     command: tuple[str, ...]
     daemon_argv: tuple[str, ...]
-    state_dir: Path
-    endpoint_file: Path
-    log_path: Path
+    place: DaemonPlace
     drain_timeout_s: float
     environ: Mapping[str, str]
     grace_s: float | None = None
@@ -75,7 +65,7 @@ class Launch:
         for name in OTHER_ENDPOINT_VARIABLES:
             environ.pop(name, None)
         environ[LAUNCH_ID_VARIABLE] = self.launch_id
-        environ[ENDPOINT_FILE_VARIABLE] = str(self.endpoint_file)
+        environ[ENDPOINT_FILE_VARIABLE] = str(self.place.endpoint_file)
         return environ
 
 
@@ -109,17 +99,17 @@ class Launcher:
 
     def _run_beside_daemon(self) -> int:
         try:
-            self._await_ready()
+            self._daemon.await_ready()
             # What an earlier daemon left here is not this one's last word.
-            (self._launch.state_dir / status_document.LAST_STATUS_FILE).unlink(missing_ok=True)
+            (self._launch.place.state_dir / status_document.LAST_STATUS_FILE).unlink(missing_ok=True)
             status = self._await_command(
                 CommandGroup(self._launch.command, self._launch.command_environment())
             )
-        except _Interrupted as interrupted:
-            self._end_daemon(LEAVE_GRACE_S)
+        except Interrupted as interrupted:
+            self._daemon.end(LEAVE_GRACE_S)
             return 128 + interrupted.number
         except CommandError:
-            self._end_daemon(LEAVE_GRACE_S)
+            self._daemon.end(LEAVE_GRACE_S)
             raise
         self._leave_outcome(status)
         self._drain()
@@ -132,25 +122,7 @@ class Launcher:
         self._restart_at = None
         self._daemon_since = time.monotonic()
         argv = (*launch.daemon_argv, f"{LAUNCH_KEY_OPTION}={launch.launch_id}")
-        self._daemon = DaemonProcess(argv, launch.log_path, launch.endpoint_file)
-
-    def _await_ready(self) -> EndpointInfo:
-        """Where the daemon is, as soon as it is ready."""
-        begun = time.monotonic()
-        told = False
-        while (info := self._daemon.ready()) is None:
-            waited = time.monotonic() - begun
-            if waited > READY_TIMEOUT_S:
-                self._daemon.kill()
-                msg = f"the daemon was not ready within {READY_TIMEOUT_S:.0f} s; see {self._launch.log_path}"
-                raise DaemonStartError(msg)
-            if waited > PATIENCE_S and not told:
-                told = True
-                _say("waiting for the daemon to open its journal")
-            for number in self._inbox.wait(READY_POLL_S):
-                if number in ENDING:
-                    raise _Interrupted(number)
-        return info
+        self._daemon = AttendedDaemon(argv, launch.place, self._inbox)
 
     # ---- while the command runs ----
 
@@ -175,7 +147,7 @@ class Launcher:
         """Kill a command that outstays its share before the batch system kills us with it."""
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._kill_at = math.inf
-            _say(
+            say(
                 f"the command has not ended on SIGTERM and is killed: of the grace of "
                 f"{self._launch.grace_s:g} s, the rest is for delivering what it logged"
             )
@@ -192,9 +164,9 @@ class Launcher:
         now = time.monotonic()
         if now - self._daemon_since > STEADY_AFTER_S:
             self._restart_delay_s = RESTART_DELAY_MIN_S
-        _say(
+        say(
             f"the daemon ended while the command runs ({describe_exit(code)}); it is started again on its "
-            f"journal in {self._restart_delay_s:g} s. Its log {self._launch.log_path} ends:\n"
+            f"journal in {self._restart_delay_s:g} s. Its log {self._launch.place.log_path} ends:\n"
             + self._daemon.log_tail()
         )
         self._daemon.close()
@@ -210,9 +182,9 @@ class Launcher:
 
     def _leave_outcome(self, status: int) -> None:
         try:
-            LaunchOutcome(self._launch.launch_id, status).write(self._launch.state_dir)
+            LaunchOutcome(self._launch.launch_id, status).write(self._launch.place.state_dir)
         except OSError as error:
-            _say(f"the command's exit status could not be left for the daemon: {error}")
+            say(f"the command's exit status could not be left for the daemon: {error}")
 
     def _drain(self) -> None:
         """Have everything delivered and say where it is. What goes wrong here is not the command's fault."""
@@ -222,74 +194,39 @@ class Launcher:
                 document, ended_well = self._stop_daemon()
             except DaemonStartError as error:
                 if last_try:
-                    _say(f"{error}\n{self._kept()}")
+                    say(f"{error}\n{self._launch.place.kept()}")
                     return
                 continue
             if ended_well:
                 break
             # It was dying already when it was asked to end: what it had not delivered is in its journal.
-        self._sum_up(status_document.read_last(self._launch.state_dir) or document)
+        self._sum_up(status_document.read_last(self._launch.place.state_dir) or document)
 
     def _stop_daemon(self) -> tuple[StatusDocument | None, bool]:
         """How it stood before it delivered the rest, and whether it then ended as it was asked to."""
         if self._daemon.poll() is not None:
             self._start_daemon()
         try:
-            document = _status(self._await_ready())
-        except _Interrupted:
-            self._end_daemon(LEAVE_GRACE_S)
+            document = _status(self._daemon.await_ready())
+        except Interrupted:
+            self._daemon.end(LEAVE_GRACE_S)
             return None, True
         drain_s = self._launch.drain_timeout_s + DRAIN_GRACE_S
-        return document, self._end_daemon(min(drain_s, max(0.0, self._over_at - time.monotonic())))
-
-    def _end_daemon(self, grace_s: float) -> bool:
-        """Ask the daemon to end and wait for it; Ctrl-C makes that short. False where it died instead."""
-        self._daemon.terminate()
-        deadline = time.monotonic() + grace_s
-        tell_at = time.monotonic() + PATIENCE_S
-        while (code := self._daemon.poll()) is None:
-            now = time.monotonic()
-            if now >= deadline:
-                self._daemon.kill()
-                _say(f"the daemon had not ended in time and was killed; {self._kept()}")
-                return True
-            if now >= tell_at:
-                tell_at = now + TELL_AGAIN_S
-                _say(f"{self._left()}, {deadline - now:.0f} s at most (Ctrl-C leaves at once)")
-            if signal.SIGINT in self._inbox.wait(min(deadline, tell_at) - now):
-                self._daemon.hurry()
-                deadline = tell_at = time.monotonic() + LEAVE_GRACE_S
-        return code == 0
-
-    def _left(self) -> str:
-        """What the daemon is delivering, as it says itself from time to time while it does."""
-        document = status_document.read_last(self._launch.state_dir)
-        backlog = status_view.backlog(document) if document is not None else ""
-        return f"delivering {backlog or 'what is left'}"
+        return document, self._daemon.end(min(drain_s, max(0.0, self._over_at - time.monotonic())))
 
     def _sum_up(self, document: StatusDocument | None) -> None:
         if document is None:
-            _say(f"the daemon left no status; see {self._launch.log_path}")
+            say(f"the daemon left no status; see {self._launch.place.log_path}")
             return
         lines = status_view.summary(document, since_s=self._started_s)
         if not lines:
-            _say(
+            passed_on = f"{ENDPOINT_FILE_VARIABLE}={self._launch.place.endpoint_file}"
+            say(
                 "no rank connected, so nothing was recorded. Does the command call setup_tracker(), and its "
-                f"launcher pass the environment on ({ENDPOINT_FILE_VARIABLE}={self._launch.endpoint_file})?"
+                f"launcher pass the environment on ({passed_on})?"
             )
         for line in lines:
-            _say(line)
-
-    def _kept(self) -> str:
-        return f"what was not delivered stays in the journal in {self._launch.state_dir}"
-
-
-class _Interrupted(Exception):
-    """A signal asked us to end while nothing but the daemon ran."""
-
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(number.name)
-        self.number = number
+            say(line)
 
 
 def _status(info: EndpointInfo) -> StatusDocument | None:
@@ -298,8 +235,3 @@ def _status(info: EndpointInfo) -> StatusDocument | None:
         return status_document.decode(DaemonClient(info).status(STATUS_TIMEOUT_S))
     except EndpointError:
         return None
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"tracker-daemon: {text}\n")
-    sys.stderr.flush()

@@ -17,6 +17,7 @@ import pytest
 
 from tracker_daemon.errors import CommandNotExecutable, CommandNotFound, DaemonStartError
 from tracker_daemon.grace import ranks_share_s
+from tracker_daemon.launch.attended_daemon import DaemonPlace
 from tracker_daemon.launch.launcher import Launch, Launcher
 from tracker_daemon.launch_outcome import LaunchOutcome
 
@@ -43,9 +44,7 @@ def launch(directory: Path, *command: str, behaviours: tuple[str, ...] = (), **f
             str(state_dir / "endpoint.json"),
             *behaviours,
         ),
-        "state_dir": state_dir,
-        "endpoint_file": state_dir / "endpoint.json",
-        "log_path": state_dir / "daemon.log",
+        "place": DaemonPlace(state_dir, state_dir / "endpoint.json", state_dir / "daemon.log"),
         "drain_timeout_s": 5.0,
         "environ": dict(os.environ),
     }
@@ -107,7 +106,7 @@ def test_the_command_finds_its_daemon_and_no_other_in_its_environment(tmp_path: 
     )
     assert Launcher(given).run() == 0
     environ = json.loads((tmp_path / "env.json").read_text())
-    assert environ["TRACKER_ENDPOINT_FILE"] == str(given.endpoint_file)
+    assert environ["TRACKER_ENDPOINT_FILE"] == str(given.place.endpoint_file)
     assert environ["TRACKER_LAUNCH_ID"] == given.launch_id != "outer"
     assert environ["OTHER"] == "kept"
     assert "TRACKER_ENDPOINT" not in environ
@@ -120,21 +119,21 @@ def test_each_launch_has_its_own_id(tmp_path: Path) -> None:
 
 def test_the_daemon_is_ready_before_the_command_starts_whatever_file_was_left(tmp_path: Path) -> None:
     given = launch(tmp_path, "sh", "-c", '! grep stale "$TRACKER_ENDPOINT_FILE"')
-    given.endpoint_file.write_text('{"endpoint": "stale", "pid": 1}')
+    given.place.endpoint_file.write_text('{"endpoint": "stale", "pid": 1}')
     assert Launcher(given).run() == 0
 
 
 def test_the_commands_status_is_left_for_the_daemon_before_it_is_stopped(tmp_path: Path) -> None:
     given = launch(tmp_path, "sh", "-c", "exit 5")
     Launcher(given).run()
-    assert LaunchOutcome.read(given.state_dir) == LaunchOutcome(given.launch_id, 5)
+    assert LaunchOutcome.read(given.place.state_dir) == LaunchOutcome(given.launch_id, 5)
 
 
 def test_the_end_is_summed_up_from_the_daemons_last_status(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     given = launch(tmp_path, "true")
-    (given.state_dir / "last-status.json").write_text(
+    (given.place.state_dir / "last-status.json").write_text(
         '{"daemon": {}, "runs": [{"run_id": "of an earlier daemon"}]}'
     )
     Launcher(given).run()
@@ -170,7 +169,7 @@ def test_a_script_whose_interpreter_is_missing_leaves_no_daemon_behind(tmp_path:
 
 def test_a_daemon_that_does_not_start_is_reported_with_its_own_last_words(tmp_path: Path) -> None:
     given = launch(tmp_path, "touch", str(tmp_path / "ran"), behaviours=("fail",))
-    given.log_path.write_text("what an earlier daemon said\n")
+    given.place.log_path.write_text("what an earlier daemon said\n")
     with pytest.raises(DaemonStartError, match="held by another daemon") as caught:
         Launcher(given).run()
     assert "earlier daemon" not in str(caught.value)
@@ -184,7 +183,7 @@ def test_a_daemon_that_hangs_at_its_end_is_killed_and_the_journal_named(
     given = launch(tmp_path, "sh", "-c", "exit 3", behaviours=("hang",), drain_timeout_s=0.1)
     assert Launcher(given).run() == 3
     assert not is_running(daemon_pid(tmp_path))
-    assert f"stays in the journal in {given.state_dir}" in capfd.readouterr().err
+    assert f"stays in the journal in {given.place.state_dir}" in capfd.readouterr().err
 
 
 def test_a_daemon_that_dies_is_started_again_while_the_command_runs(
@@ -213,11 +212,12 @@ from pathlib import Path
 for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):  # as in the background, or by nohup
     signal.signal(ignored, signal.SIG_DFL)
 sys.path[:0] = {path!r}
+from tracker_daemon.launch.attended_daemon import DaemonPlace
 from tracker_daemon.launch.launcher import Launch, Launcher
 state = Path({state!r})
 sys.exit(Launcher(Launch(
-    command=tuple({command!r}), daemon_argv=tuple({daemon!r}), state_dir=state,
-    endpoint_file=state / "endpoint.json", log_path=state / "daemon.log", drain_timeout_s=20.0,
+    command=tuple({command!r}), daemon_argv=tuple({daemon!r}), drain_timeout_s=20.0,
+    place=DaemonPlace(state, state / "endpoint.json", state / "daemon.log"),
     environ=os.environ, grace_s={grace_s!r},
 )).run())
 """
@@ -237,7 +237,7 @@ class Wrapper:
         self.directory = directory
         given = launch(directory, *command, behaviours=behaviours)
         script = WRAPPER.format(
-            path=sys.path, state=str(given.state_dir), command=given.command, daemon=given.daemon_argv,
+            path=sys.path, state=str(given.place.state_dir), command=given.command, daemon=given.daemon_argv,
             grace_s=grace_s,
         )  # fmt: skip
         self.process = subprocess.Popen(
@@ -389,7 +389,7 @@ class Terminal:
             "import fcntl, termios, os\nos.setsid()\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
             + WRAPPER.format(
                 path=sys.path,
-                state=str(given.state_dir),
+                state=str(given.place.state_dir),
                 command=given.command,
                 daemon=given.daemon_argv,
                 grace_s=None,

@@ -1,0 +1,112 @@
+"""A daemon that someone waits for: until it is ready, and until it has delivered and ended.
+
+Both waits are cut short by signals, and tell a person what is waited for once that takes a while.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracker_daemon import status_document, status_view
+from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.errors import DaemonStartError
+from tracker_daemon.launch.daemon_process import DaemonProcess
+from tracker_daemon.launch.signals import ENDING, SignalInbox
+
+READY_TIMEOUT_S = 120.0
+"""A lock left by another host is taken over after 60 s; a large journal replays in some seconds."""
+READY_POLL_S = 0.02
+PATIENCE_S = 2.0
+"""How long a person waits before being told for what."""
+TELL_AGAIN_S = 10.0
+LEAVE_GRACE_S = 2.0
+
+
+class Interrupted(Exception):
+    """A signal asked us to end while nothing but the daemon ran."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.number = number
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonPlace:
+    """Where a daemon to be started has its things; it must write ``endpoint_file``."""
+
+    state_dir: Path
+    endpoint_file: Path
+    log_path: Path
+
+    def kept(self) -> str:
+        """Where what was not delivered is."""
+        return f"what was not delivered stays in the journal in {self.state_dir}"
+
+
+class AttendedDaemon(DaemonProcess):
+    """Started at once with ``argv``; signals arrive in ``inbox``."""
+
+    def __init__(self, argv: Sequence[str], place: DaemonPlace, inbox: SignalInbox) -> None:
+        super().__init__(argv, place.log_path, place.endpoint_file)
+        self._place = place
+        self._inbox = inbox
+
+    def await_ready(self) -> EndpointInfo:
+        """Where the daemon is, as soon as it is ready.
+
+        Raises:
+            DaemonStartError: it did not get so far.
+            Interrupted: a signal came that ends us.
+        """
+        begun = time.monotonic()
+        told = False
+        while (info := self.ready()) is None:
+            waited = time.monotonic() - begun
+            if waited > READY_TIMEOUT_S:
+                self.kill()
+                log_path = self._place.log_path
+                msg = f"the daemon was not ready within {READY_TIMEOUT_S:.0f} s; see {log_path}"
+                raise DaemonStartError(msg)
+            if waited > PATIENCE_S and not told:
+                told = True
+                say("waiting for the daemon to open its journal")
+            for number in self._inbox.wait(READY_POLL_S):
+                if number in ENDING:
+                    raise Interrupted(number)
+        return info
+
+    def end(self, grace_s: float) -> bool:
+        """Ask the daemon to end and wait for it; Ctrl-C makes that short. False where it died instead."""
+        self.terminate()
+        deadline = time.monotonic() + grace_s
+        tell_at = time.monotonic() + PATIENCE_S
+        while (code := self.poll()) is None:
+            now = time.monotonic()
+            if now >= deadline:
+                self.kill()
+                say(f"the daemon had not ended in time and was killed; {self._place.kept()}")
+                return True
+            if now >= tell_at:
+                tell_at = now + TELL_AGAIN_S
+                say(f"{self._left()}, {deadline - now:.0f} s at most (Ctrl-C leaves at once)")
+            if signal.SIGINT in self._inbox.wait(min(deadline, tell_at) - now):
+                self.hurry()
+                deadline = tell_at = time.monotonic() + LEAVE_GRACE_S
+        return code == 0
+
+    def _left(self) -> str:
+        """What the daemon is delivering, as it says itself from time to time while it does."""
+        document = status_document.read_last(self._place.state_dir)
+        backlog = status_view.backlog(document) if document is not None else ""
+        return f"delivering {backlog or 'what is left'}"
+
+
+def say(text: str) -> None:
+    """A line for the person who waits."""
+    sys.stderr.write(f"tracker-daemon: {text}\n")
+    sys.stderr.flush()
