@@ -33,8 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: real processes wait much for each other, and for disks and timers."""
-    return len(os.sched_getaffinity(0)) + 1
+    """Two more than there are cores: real processes wait much for each other, and for disks and timers."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 @pytest.fixture

@@ -179,15 +179,22 @@ def test_run_records_what_the_command_logs_and_says_where_it_is(tmp_path: Path) 
     assert len((tmp_path / "out" / "metrics.csv").read_text().splitlines()) == 51
 
 
-def test_run_says_what_it_still_delivers_and_to_whom(tmp_path: Path) -> None:
-    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9", "TRACKER_DRAIN_TIMEOUT_S": "5"}
-    done = command(
-        "run", "--outdir", "out", "--backends", "csv,mlflow", "--", *script(), cwd=tmp_path, **away
-    )
-    assert done.returncode == 0, done.stderr
-    assert "tracker-daemon: delivering 50 records to mlflow, " in done.stderr
-    assert "mlflow: 0 delivered, 50 pending" in done.stderr
-    assert "csv: 50 delivered" in done.stderr
+def test_run_says_what_it_still_delivers_and_ctrl_c_then_leaves_it_to_the_next_daemon(tmp_path: Path) -> None:
+    mlflow = ["run", "--outdir", "out", "--backends", "csv,mlflow", "--drain-timeout-s", "600", "--"]
+    process = subprocess.Popen(
+        [*COMMAND, *mlflow, *script()],
+        cwd=tmp_path, env=bare({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert any("delivering 50 records to mlflow, " in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, shown
+    assert "mlflow: 0 delivered, 50 pending" in shown
+    assert "csv: 50 delivered" in shown
+    assert command(*mlflow, "true", cwd=tmp_path).returncode == 0  # with a store that is there
+    (run,) = json.loads((tmp_path / "out" / ".tracker" / "last-status.json").read_text())["runs"]
+    assert {backend["name"]: backend["delivered"] for backend in run["backends"]} == {"csv": 50, "mlflow": 50}
 
 
 def test_each_run_of_a_command_is_a_run_of_its_own(tmp_path: Path) -> None:

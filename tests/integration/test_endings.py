@@ -98,8 +98,8 @@ def wandb_end(outdir):
 
 
 @pytest.mark.parametrize("how", ["an exception", "SIGKILL"])
-def test_wandb_has_the_run_failed_with_the_rank_and_host_named(make_daemon, how):
-    daemon = make_daemon("--backends", "wandb", "--lost-timeout-s", "1")
+def test_mlflow_and_wandb_have_the_run_failed_with_the_rank_and_host_named(make_daemon, how):
+    daemon = make_daemon("--backends", "mlflow,wandb", "--lost-timeout-s", "1")
     script = TRAIN.replace("signal.pause()", "raise ValueError") if how == "an exception" else TRAIN
     (process,) = pytest.ranks_of(daemon).start(script, [0], 1, WANDB_MODE="offline")
     assert process.stdout.readline() == "recorded\n"
@@ -109,7 +109,9 @@ def test_wandb_has_the_run_failed_with_the_rank_and_host_named(make_daemon, how)
     pytest.wait_until(lambda: daemon.status()["runs"][0]["status"] == "FAILED", "the run to end")
     assert daemon.stop() == 0
     what = "exited with code 1" if how == "an exception" else "lost contact"
-    assert wandb_end(daemon.outdir) == (1, f"rank 0 on {socket.gethostname()} (last step 7) {what}")
+    reason = f"rank 0 on {socket.gethostname()} (last step 7) {what}"
+    assert mlflow_run(daemon.outdir) == ("FAILED", reason)
+    assert wandb_end(daemon.outdir) == (1, reason)
 
 
 def test_a_rank_that_takes_its_time_over_sigterm_is_waited_for_under_run(tmp_path):
