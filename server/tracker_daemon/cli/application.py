@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import typer
 
-from tracker_daemon.cli import configuration, doctoring, observing, serving, starting
+from tracker_daemon.cli import configuration, doctoring, observing, serving, starting, syncing
 from tracker_daemon.errors import CommandNotExecutable, CommandNotFound, SettingsError, TrackerDaemonError
 
 FAILED = 1
@@ -31,7 +31,7 @@ app = typer.Typer(
 serving.register(app)
 starting.register(app)
 observing.register(app)
-starting.register(app)
+syncing.register(app)
 configuration.register(app)
 doctoring.register(app)
 

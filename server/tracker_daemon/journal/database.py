@@ -18,6 +18,7 @@ from tracker_daemon.journal.schema import (
     TABLES,
 )
 
+JOURNAL_FILE_NAME = "journal.sqlite3"
 Row = tuple[Any, ...]
 Parameters = Sequence[object]
 

@@ -14,7 +14,7 @@ from typing import Any
 from tracker_daemon.backends.base import OutboxEntry
 from tracker_daemon.errors import JournalError, StateDirectoryError
 from tracker_daemon.journal.contents import ContentUses
-from tracker_daemon.journal.database import Database
+from tracker_daemon.journal.database import JOURNAL_FILE_NAME, Database
 from tracker_daemon.journal.event import Event, StoredEvent
 from tracker_daemon.journal.eventlog import EventLog
 from tracker_daemon.journal.lock import SILENCE_S, StateLock
@@ -71,7 +71,7 @@ class Journal:
         _prepare(directory)
         lock = StateLock(directory, silence_s=silence_s)
         try:
-            database = Database(directory / "journal.sqlite3", connection_class)
+            database = Database(directory / JOURNAL_FILE_NAME, connection_class)
             try:
                 return Journal(directory, lock, database, history_bytes)
             except BaseException:  # whatever it was: clean up, and let it go on
@@ -113,7 +113,7 @@ class Journal:
     def size_bytes(self) -> int:
         """Return what the database and its WAL take on disk; freed pages count until :meth:`shrink`."""
         size = 0
-        for name in ("journal.sqlite3", "journal.sqlite3-wal"):
+        for name in (JOURNAL_FILE_NAME, f"{JOURNAL_FILE_NAME}-wal"):
             with suppress(FileNotFoundError):
                 size += (self.directory / name).stat().st_size
         return size

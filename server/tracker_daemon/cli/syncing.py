@@ -1,0 +1,57 @@
+"""``sync``: what a daemon that has ended left undelivered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tracker_daemon.cli.options import as_arguments
+from tracker_daemon.cli.ourselves import ourselves
+from tracker_daemon.cli.serving import LOG_FILE_NAME
+from tracker_daemon.endpoint import ENDPOINT_FILE_NAME
+from tracker_daemon.errors import SettingsError
+from tracker_daemon.journal.database import JOURNAL_FILE_NAME
+from tracker_daemon.launch.attended_daemon import DaemonPlace
+from tracker_daemon.launch.daemon_process import UNTIL_STDIN_CLOSES
+from tracker_daemon.launch.syncing import Syncing
+from tracker_daemon.setting_types import absolute
+
+EXAMPLES = """Examples:
+
+    tracker-daemon sync runs/digits/.tracker
+
+    WANDB_API_KEY=… tracker-daemon sync --timeout 600 ~/tracker
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command(epilog=EXAMPLES)(sync)
+
+
+def sync(
+    state_dir: Annotated[
+        Path, typer.Argument(metavar="STATE_DIR", help="The state directory, as runs/a/.tracker.")
+    ],
+    *,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", min=0, help="Give up after this time; unset: never.")
+    ] = None,
+) -> None:
+    """Deliver what a daemon that has ended could not, from a login node say, with its own credentials.
+
+    Runs that its end left running end too, unless their ranks come back. Exits with 0 once all is
+    delivered, with 1 where something is left, which stays in the journal.
+    """
+    directory = absolute(state_dir)
+    if not (directory / JOURNAL_FILE_NAME).exists():
+        msg = f"{directory} holds no journal; name a daemon's state directory, such as runs/a/.tracker"
+        raise SettingsError(msg)
+    place = DaemonPlace(directory, directory / ENDPOINT_FILE_NAME, directory / LOG_FILE_NAME)
+    arguments = as_arguments(
+        {"state_dir": directory, "endpoint_file": place.endpoint_file, "log_format": "console"}
+    )
+    argv = (*ourselves(), "serve", UNTIL_STDIN_CLOSES, *arguments)
+    raise typer.Exit(Syncing(argv, place, timeout).run())

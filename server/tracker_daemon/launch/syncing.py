@@ -1,0 +1,142 @@
+"""``sync``: delivers what a daemon that has ended could not.
+
+A daemon is started on its state directory and ended once there is nothing left for it to do. Runs that
+stand as running, since their daemon was killed, end by the rules of any daemon: their ranks may still
+come back, and are lost when they do not.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+import msgspec
+
+from tracker_daemon import status_document, status_view
+from tracker_daemon.control import DaemonClient
+from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.errors import DaemonStartError, EndpointError
+from tracker_daemon.launch.attended_daemon import (
+    LEAVE_GRACE_S,
+    TELL_AGAIN_S,
+    AttendedDaemon,
+    DaemonPlace,
+    Interrupted,
+    say,
+)
+from tracker_daemon.launch.daemon_process import describe_exit
+from tracker_daemon.launch.signals import ENDING, SignalInbox
+from tracker_daemon.status_document import BackendStatus, RunStatusEntry, StatusDocument
+
+POLL_S = 0.5
+CLOSE_S = 10.0
+"""What the daemon may take to close its files once everything is delivered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Syncing:
+    """``daemon_argv`` is the daemon's whole command line, ``timeout_s`` the longest that it may deliver."""
+
+    daemon_argv: tuple[str, ...]
+    place: DaemonPlace
+    timeout_s: float | None = None
+
+    def run(self) -> int:
+        """0 once everything is delivered; 1 where something is left, 128 + N if signal N ended it.
+
+        Raises:
+            DaemonStartError: the daemon cannot be started, or has ended by itself.
+        """
+        with closing(SignalInbox([*ENDING, signal.SIGCHLD])) as inbox:
+            daemon = AttendedDaemon(self.daemon_argv, self.place, inbox)
+            try:
+                return self._sync(daemon, inbox)
+            except Interrupted as interrupted:
+                daemon.end(LEAVE_GRACE_S)
+                say(self.place.kept())
+                return 128 + interrupted.number
+            finally:
+                daemon.close()
+                if daemon.poll() is None:
+                    daemon.kill()
+
+    def _sync(self, daemon: AttendedDaemon, inbox: SignalInbox) -> int:
+        info = daemon.await_ready()
+        first = self._look(daemon, info)
+        unfinished = {run.run_id for run in first.runs if is_unfinished(run)}
+        if not unfinished:
+            daemon.end(CLOSE_S)
+            say(f"everything in {self.place.state_dir} is delivered")
+            return 0
+        self._await_delivery(inbox, first, lambda: self._look(daemon, info))
+        daemon.end(CLOSE_S)
+        return self._sum_up(unfinished)
+
+    def _await_delivery(
+        self, inbox: SignalInbox, document: StatusDocument, look: Callable[[], StatusDocument]
+    ) -> None:
+        deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
+        tell_at = 0.0
+        while can_go_on(document) and (now := time.monotonic()) < deadline:
+            if now >= tell_at:
+                tell_at = now + TELL_AGAIN_S
+                say(outlook(document))
+            for number in inbox.wait(POLL_S):
+                if number in ENDING:
+                    raise Interrupted(number)
+            document = look()
+
+    def _look(self, daemon: AttendedDaemon, info: EndpointInfo) -> StatusDocument:
+        try:
+            return status_document.decode(DaemonClient(info).status())
+        except EndpointError:
+            if (code := daemon.poll()) is None:
+                raise
+            ended = f"the daemon has ended ({describe_exit(code)})"
+            msg = f"{ended}; its log {self.place.log_path} ends:\n{daemon.log_tail()}"
+            raise DaemonStartError(msg) from None
+
+    def _sum_up(self, unfinished: set[str]) -> int:
+        document = status_document.read_last(self.place.state_dir)
+        if document is None:
+            say(f"the daemon left no status; see {self.place.log_path}")
+            return 1
+        runs = tuple(run for run in document.runs if run.run_id in unfinished)
+        for line in status_view.summary(msgspec.structs.replace(document, runs=runs)):
+            say(line)
+        if any(is_unfinished(run) for run in runs):
+            say(self.place.kept())
+            return 1
+        return 0
+
+
+def is_unfinished(run: RunStatusEntry) -> bool:
+    """Whether the run has not ended, or a backend has not all of it."""
+    return run.ended is None or any(_is_behind(backend) for backend in run.backends)
+
+
+def can_go_on(document: StatusDocument) -> bool:
+    """Whether waiting may bring anything; not where all that is left is refused."""
+    return any(
+        run.ended is None or any(_is_behind(b) and b.state != "paused" for b in run.backends)
+        for run in document.runs
+    )
+
+
+def outlook(document: StatusDocument) -> str:
+    """What is being waited for."""
+    running = [run.name or run.run_id for run in document.runs if run.ended is None]
+    parts = []
+    if backlog := status_view.backlog(document):
+        parts.append(f"delivering {backlog}")
+    if running:
+        parts.append(f"waiting for ranks of {', '.join(running)} to come back or to count as lost")
+    return "; ".join(parts or ["delivering what is left"]) + " (Ctrl-C leaves it to the next time)"
+
+
+def _is_behind(backend: BackendStatus) -> bool:
+    return backend.pending > 0
