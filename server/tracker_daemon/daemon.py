@@ -168,7 +168,7 @@ class Daemon:
         A further SIGTERM says nothing new: batch systems send it to all processes, wrappers to their own.
         """
         if not self._stop_asked.is_set():
-            self._goodbyes.signalled()
+            self._goodbyes.signalled(number)
             self._fleet.watch_closely()
         elif number == signal.SIGINT:
             self._drain_timeout_s = 0.0
@@ -209,7 +209,8 @@ class Daemon:
             command_over = LaunchOutcome.is_left(self._journal.directory, self._launch_id)
             await self._goodbyes.wait(command_over=command_over)
             abandoned = self._registry.abandoned()
-            self._endings.end_outstayed(self._goodbyes.outstayed())
+            if self._failure is None:
+                self._endings.end_outstayed(self._goodbyes.outstayed())
             await server.stop(_SERVER_GRACE_S if self._failure is None else 0)
             if self._failure is None:
                 self._endings.end_launched(self._journal.directory, self._job_status)

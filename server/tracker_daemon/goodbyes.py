@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 import time
 from contextlib import suppress
 
@@ -29,9 +30,11 @@ class Goodbyes:
         self._signalled_s: float | None = None
         self._over = asyncio.Event()
 
-    def signalled(self) -> None:
-        """The daemon has got the signal that ends it."""
+    def signalled(self, number: signal.Signals) -> None:
+        """The daemon has got the signal that ends it; Ctrl-C is for the daemon alone, not for its job."""
         self._signalled_s = time.monotonic()
+        if number != signal.SIGTERM:
+            self._grace_s = None
 
     def someone_left(self) -> None:
         """A connection has ended."""
@@ -45,14 +48,15 @@ class Goodbyes:
     async def wait(self, *, command_over: bool) -> None:
         """Until no rank is connected any more, or their time is over.
 
-        Where the daemon's command is over, who is still connected had that time already.
+        Where the daemon's command is over, who is still connected had that time already, and how the command
+        ended stands for it.
         """
         self._over.clear()
+        if command_over:
+            self._grace_s = None
         if self._signalled_s is None or not self._registry.connections:
             return
-        share_s = limits.GOODBYE_WAIT_S
-        if self._grace_s is not None and not command_over:
-            share_s = ranks_share_s(self._grace_s)
+        share_s = limits.GOODBYE_WAIT_S if self._grace_s is None else ranks_share_s(self._grace_s)
         left_s = self._signalled_s + share_s - time.monotonic()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._over.wait(), left_s)
