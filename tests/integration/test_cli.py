@@ -181,8 +181,9 @@ def test_run_records_what_the_command_logs_and_says_where_it_is(tmp_path: Path) 
 
 def test_run_says_what_it_still_delivers_and_ctrl_c_then_leaves_it_to_the_next_daemon(tmp_path: Path) -> None:
     mlflow = ["run", "--outdir", "out", "--backends", "csv,mlflow", "--drain-timeout-s", "600", "--"]
+    # As from a terminal: what is begun in the background of a script has SIGINT ignored.
     process = subprocess.Popen(
-        [*COMMAND, *mlflow, *script()],
+        ["env", "--default-signal=INT", *COMMAND, *mlflow, *script()],
         cwd=tmp_path, env=bare({"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

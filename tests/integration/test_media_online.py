@@ -18,6 +18,8 @@ from mlflow import MlflowClient
 from mlflow_server import Gateway
 from wandb_stub import StubArtifact, WandbStub
 
+pytestmark = pytest.mark.long
+
 MEDIA = """
 import os, pathlib
 import numpy as np

@@ -13,6 +13,8 @@ from wandb.proto import wandb_internal_pb2 as wandb_pb
 
 from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
 
+pytestmark = pytest.mark.long
+
 MEDIA = """
 import os, pathlib, sys
 import numpy as np

@@ -133,7 +133,7 @@ def test_settings_of_the_environment_and_the_file_reach_the_daemon_of_run(
     (tmp_path / "t.toml").write_text('backends = "memory"\ndrain_timeout_s = 3\n')
     monkeypatch.setenv("TRACKER_OUTDIR", "runs/a")
     exit_status("run", "--config", "t.toml", "true")
-    assert launched[0].state_dir == tmp_path / "runs" / "a" / ".tracker"
+    assert launched[0].place.state_dir == tmp_path / "runs" / "a" / ".tracker"
     assert launched[0].drain_timeout_s == 3.0
     assert f"--outdir={tmp_path}/runs/a" in launched[0].daemon_argv
     assert "--config=t.toml" in launched[0].daemon_argv
@@ -145,9 +145,9 @@ def test_run_keeps_its_state_with_the_output_and_what_follows_the_command_is_the
     exit_status("run", "--outdir", "o", "python", "train.py", "--outdir", "theirs", "--help")
     [launch] = launched
     assert launch.command == ("python", "train.py", "--outdir", "theirs", "--help")
-    assert launch.state_dir == tmp_path / "o" / ".tracker"
-    assert launch.endpoint_file == launch.state_dir / ENDPOINT_FILE_NAME
-    assert launch.log_path == launch.state_dir / "daemon.log"
+    assert launch.place.state_dir == tmp_path / "o" / ".tracker"
+    assert launch.place.endpoint_file == launch.place.state_dir / ENDPOINT_FILE_NAME
+    assert launch.place.log_path == launch.place.state_dir / "daemon.log"
 
 
 def test_a_run_within_a_run_does_not_write_over_the_outer_endpoint_file(
@@ -157,7 +157,7 @@ def test_a_run_within_a_run_does_not_write_over_the_outer_endpoint_file(
     exit_status("run", "true")
     monkeypatch.setenv("TRACKER_LAUNCH_ID", "outer")
     exit_status("run", "true")
-    assert [launch.endpoint_file for launch in launched] == [
+    assert [launch.place.endpoint_file for launch in launched] == [
         tmp_path / "outer.json",
         tmp_path / ".tracker" / ENDPOINT_FILE_NAME,
     ]
