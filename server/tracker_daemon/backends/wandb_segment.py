@@ -191,11 +191,9 @@ class _Process:
 
 def _own_core() -> list[int] | None:
     """The SDK's process that this one started, and when; None where that cannot be found out."""
-    for path in _PROC.glob("[0-9]*"):
-        found = _process(int(path.name))
-        if found is not None and found.parent == os.getpid():
-            return [int(path.name), found.began]
-    return None
+    known = ((int(path.name), _process(int(path.name))) for path in _PROC.glob("[0-9]*"))
+    own = [[process, found.began] for process, found in known if found and found.parent == os.getpid()]
+    return max(own, key=lambda core: core[1], default=None)  # an earlier one may still be ending
 
 
 def _process(number: int) -> _Process | None:
