@@ -23,6 +23,7 @@ from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.wandb_child import WandbChildBackend
 from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
 from tracker_daemon.backends.wandb_run import WandbBackend
+from tracker_daemon.backends.wandb_segment import MARKER, Beginning
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_protocol import limits
 
@@ -226,6 +227,21 @@ def test_steps_that_repeat_or_go_back_keep_their_rows(journal):
     run = journal(mode="offline").open().rows(3, 4, 4, 2).rows(3, 20)
     run.deliver()
     assert steps_of(rows_of(run.outdir)) == [(3, 3), (4, 4), (5, 4), (6, 2), (7, 3), (20, 20)]
+
+
+def test_a_directory_that_a_killed_process_had_begun_and_not_marked_is_not_left(journal):
+    run = journal(mode="offline").open().rows(0, 1)
+    run.deliver()
+    run.backend.close()
+    (written,) = (run.outdir / "wandb").glob("offline-run-2*")
+    _, _, began, wandb_id = written.name.split("-", 3)
+    Beginning(run.outdir, run.run_id, wandb_id).note(str(written))
+    begun = written.with_name(written.name.replace(began, "29990101_000000"))
+    shutil.copytree(written, begun)
+    (begun / MARKER).unlink()
+    run.open().rows(2).end().deliver()
+    assert steps_of(rows_of(run.outdir)) == upto(3)
+    assert list(run.outdir.glob(".*.begun")) == []
 
 
 def test_offline_a_repeated_delivery_leaves_each_row_once_in_one_directory(journal):

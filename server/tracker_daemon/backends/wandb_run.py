@@ -61,7 +61,7 @@ from tracker_daemon.backends.wandb_items import (
 )
 from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
 from tracker_daemon.backends.wandb_rows import NO_STEP, histogram_row, wandb_rows
-from tracker_daemon.backends.wandb_segment import Segment, segments
+from tracker_daemon.backends.wandb_segment import Beginning, Segment, segments
 from tracker_daemon.backends.wandb_session import WandbSession
 from tracker_daemon.backends.wandb_settings import Mode, mode_of, wandb_id
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
@@ -133,6 +133,7 @@ class WandbBackend(Backend):
             return
         _prepare_directory(run.outdir)
         with _translated_file_errors():
+            Beginning(run.outdir, run.run_id, self._state.wandb_id).settle()
             for segment in self._own_segments(run):
                 segment.end_writer()
             uncommitted = self._remove_unused(run)

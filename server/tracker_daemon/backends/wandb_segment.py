@@ -49,9 +49,12 @@ class Segment:
         """The log of all that was recorded."""
         return self.directory / f"run-{wandb_id}.wandb"
 
-    def mark(self, run_id: str, continues: str) -> None:
-        """Note whose it is, which segment it continues and which process writes it; durable on return."""
-        document = {"run_id": run_id, "continues": continues, "core": _own_core()}
+    def mark(self, run_id: str, continues: str, *, ours: bool = True) -> None:
+        """Note whose it is, which segment it continues and, if it is of this process, what writes it.
+
+        Durable on return.
+        """
+        document = {"run_id": run_id, "continues": continues, "core": _own_core() if ours else None}
         replace_file(self.directory / MARKER, json.dumps(document).encode())
         sync_directory(self.directory.parent)
         sync_directory(self.directory.parent.parent)
@@ -59,6 +62,11 @@ class Segment:
     def belongs_to(self, run_id: str) -> bool:
         """Whether it is marked as that run's."""
         return self._marks().get("run_id") == run_id
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether it is known whose it is."""
+        return bool(self._marks())
 
     @property
     def continues(self) -> str | None:
@@ -106,6 +114,45 @@ class Segment:
         except (OSError, ValueError):
             return {}
         return marks if isinstance(marks, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """A note in ``outdir`` of the segments that there were before one is begun, until that one is marked.
+
+    The SDK names a segment itself, and a process that is killed before it can mark it would leave one that
+    nobody could tell from another daemon's.
+    """
+
+    outdir: Path
+    run_id: str
+    wandb_id: str
+
+    def note(self, continues: str) -> list[Segment]:
+        """Note that a segment is begun which continues that one; the segments that there are. Durable."""
+        before = segments(self.outdir, self.wandb_id)
+        document = {"continues": continues, "before": [segment.directory.name for segment in before]}
+        replace_file(self._path, json.dumps(document).encode())
+        return before
+
+    def forget(self) -> None:
+        """It is marked, or was not begun."""
+        self._path.unlink(missing_ok=True)
+
+    def settle(self) -> None:
+        """Mark what an earlier process began and did not come to mark: nothing is logged in it yet."""
+        try:
+            noted = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):  # none, or one that was not written to its end: then nothing was begun
+            return
+        for segment in segments(self.outdir, self.wandb_id):
+            if segment.directory.name not in noted["before"] and not segment.is_marked:
+                segment.mark(self.run_id, noted["continues"], ours=False)
+        self.forget()
+
+    @property
+    def _path(self) -> Path:
+        return self.outdir / f".tracker-wandb-{self.wandb_id}.begun"
 
 
 @dataclass

@@ -23,7 +23,7 @@ from tracker_daemon.backends.wandb_items import UnusableItem
 from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
 from tracker_daemon.backends.wandb_metrics import MetricDefinitions
 from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN
-from tracker_daemon.backends.wandb_segment import Segment, UploadWatch, make_durable, segments
+from tracker_daemon.backends.wandb_segment import Beginning, Segment, UploadWatch, make_durable, segments
 from tracker_daemon.backends.wandb_settings import Mode, init_arguments, settings_arguments, wandb_id
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable
 from tracker_protocol import limits
@@ -59,16 +59,19 @@ class WandbSession:
         wandb = _load()
         if mode.remote:
             log_in(wandb)
-        before = segments(run.outdir, self._id)
+        beginning = Beginning(run.outdir, run.run_id, self._id)
+        before = beginning.note(continues)
         try:
             self._run = self._begin(wandb, run, begun=begun)
         # wandb.init raises what it likes; _init_error tells them apart by type.
         except Exception as error:
+            beginning.forget()
             failed = [segment for segment in segments(run.outdir, self._id) if segment not in before]
             raise _init_error(wandb, error, failed) from error
         self._definitions = MetricDefinitions(run.metrics)
         self.segment = Segment(Path(self._run.settings.sync_dir))
         self.segment.mark(run.run_id, continues)
+        beginning.forget()
         self._log = WandbLog(self.segment.log(self._id))
         self._watch = UploadWatch(self.segment)
         self._failed = False
