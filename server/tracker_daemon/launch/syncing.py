@@ -11,7 +11,7 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -31,10 +31,11 @@ from tracker_daemon.launch.attended_daemon import (
 from tracker_daemon.launch.daemon_process import describe_exit
 from tracker_daemon.launch.signals import ENDING, SignalInbox
 from tracker_daemon.status_document import BackendStatus, RunStatusEntry, StatusDocument
+from tracker_protocol import limits
 
 POLL_S = 0.5
-CLOSE_S = 10.0
-"""What the daemon may take to close its files once everything is delivered."""
+CLOSE_S = limits.DRAIN_TIMEOUT_S + 10.0
+"""What the daemon may take to tell backends of the runs' ends, and to close its files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +73,17 @@ class Syncing:
             daemon.end(CLOSE_S)
             say(f"everything in {self.place.state_dir} is delivered")
             return 0
-        self._await_delivery(inbox, first, lambda: self._look(daemon, info))
+        last = self._await_delivery(inbox, first, lambda: self._look(daemon, info))
+        if any(is_unfinished(run) for run in last.runs):
+            with suppress(EndpointError):  # it has ended meanwhile
+                DaemonClient(info).stop(0.0)
         daemon.end(CLOSE_S)
         return self._sum_up(unfinished)
 
     def _await_delivery(
         self, inbox: SignalInbox, document: StatusDocument, look: Callable[[], StatusDocument]
-    ) -> None:
+    ) -> StatusDocument:
+        """How it stands once all is delivered, waiting brings nothing more, or the time is over."""
         deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
         tell_at = 0.0
         while can_go_on(document) and (now := time.monotonic()) < deadline:
@@ -89,6 +94,7 @@ class Syncing:
                 if number in ENDING:
                     raise Interrupted(number)
             document = look()
+        return document
 
     def _look(self, daemon: AttendedDaemon, info: EndpointInfo) -> StatusDocument:
         try:
