@@ -130,9 +130,10 @@ DELIVERY_BACKOFF_MIN_S = 0.5
 DELIVERY_BACKOFF_MAX_S = 60.0
 DELIVERY_PAUSED_RETRY_S = 300.0
 DELIVERY_LOOK_S = 5.0
-DELIVERY_LOOK_ENDING_S = 0.5
 """How often a backend is looked at that has nothing to do: whether what it took gets further, and, where it
 is paused, whether its credentials have changed."""
+DELIVERY_LOOK_ENDING_S = 0.5
+"""How often it is once the daemon ends, and little time is left to mend what the signal broke."""
 DELIVERY_BEHIND_AFTER_S = 10.0
 """A backend that has not caught up for this long, though nothing fails, is shown as behind."""
 
