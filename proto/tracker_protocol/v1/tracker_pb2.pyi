@@ -6,6 +6,10 @@ The wire between a rank's client and its daemon, version 1.
 One bidirectional stream per (run, rank, process). The client's first message is a Hello, the
 daemon's first is a Welcome; after that the client sends Batches whose sequence numbers are
 contiguous, and the daemon acknowledges the highest sequence that its journal has committed.
+
+A node's daemon that forwards to a root is a client too, with a stream of its own for each run (two,
+where the run has items with contents): its Hello has a Node, its Batches hold what it has gathered of
+its ranks, and what else a rank and the root have to tell one another is relayed through it.
 Fields are only ever added; a number once used is never used for anything else.
 """
 
@@ -32,6 +36,8 @@ class ClientMessage(google.protobuf.message.Message):
     BACKEND_TAKEN_FIELD_NUMBER: builtins.int
     HANDLES_REQUEST_FIELD_NUMBER: builtins.int
     CHALLENGE_ANSWER_FIELD_NUMBER: builtins.int
+    FROM_RANK_FIELD_NUMBER: builtins.int
+    PRESENCE_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -48,6 +54,10 @@ class ClientMessage(google.protobuf.message.Message):
     def handles_request(self) -> global___HandlesRequest: ...
     @property
     def challenge_answer(self) -> global___ChallengeAnswer: ...
+    @property
+    def from_rank(self) -> global___FromRank: ...
+    @property
+    def presence(self) -> global___Presence: ...
     def __init__(
         self,
         *,
@@ -59,10 +69,12 @@ class ClientMessage(google.protobuf.message.Message):
         backend_taken: global___BackendTaken | None = ...,
         handles_request: global___HandlesRequest | None = ...,
         challenge_answer: global___ChallengeAnswer | None = ...,
+        from_rank: global___FromRank | None = ...,
+        presence: global___Presence | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "challenge_answer", b"challenge_answer", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "challenge_answer", b"challenge_answer", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "gap", "heartbeat", "await_delivery", "backend_taken", "handles_request", "challenge_answer"] | None: ...
+    def HasField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "challenge_answer", b"challenge_answer", "from_rank", b"from_rank", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "presence", b"presence"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "challenge_answer", b"challenge_answer", "from_rank", b"from_rank", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "presence", b"presence"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "gap", "heartbeat", "await_delivery", "backend_taken", "handles_request", "challenge_answer", "from_rank", "presence"] | None: ...
 
 global___ClientMessage = ClientMessage
 
@@ -80,6 +92,7 @@ class Hello(google.protobuf.message.Message):
     OPTIONS_FIELD_NUMBER: builtins.int
     SCRIPT_BACKENDS_FIELD_NUMBER: builtins.int
     ANSWERS_CHALLENGES_FIELD_NUMBER: builtins.int
+    NODE_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     stream_id: builtins.bytes
     """16 random bytes, one per process and run; kept over reconnections"""
@@ -105,6 +118,10 @@ class Hello(google.protobuf.message.Message):
     def script_backends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Backends that are classes of the script. Of the run's, the primary rank's process is fed."""
 
+    @property
+    def node(self) -> global___Node:
+        """the stream is that of a node's daemon: launch, process and options say nothing then"""
+
     def __init__(
         self,
         *,
@@ -118,11 +135,43 @@ class Hello(google.protobuf.message.Message):
         options: global___RunOptions | None = ...,
         script_backends: collections.abc.Iterable[builtins.str] | None = ...,
         answers_challenges: builtins.bool = ...,
+        node: global___Node | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["launch", b"launch", "options", b"options", "process", b"process"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["answers_challenges", b"answers_challenges", "last_acknowledged", b"last_acknowledged", "launch", b"launch", "names", b"names", "oldest_held", b"oldest_held", "options", b"options", "process", b"process", "protocol_version", b"protocol_version", "script_backends", b"script_backends", "stream_id", b"stream_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["launch", b"launch", "node", b"node", "options", b"options", "process", b"process"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["answers_challenges", b"answers_challenges", "last_acknowledged", b"last_acknowledged", "launch", b"launch", "names", b"names", "node", b"node", "oldest_held", b"oldest_held", "options", b"options", "process", b"process", "protocol_version", b"protocol_version", "script_backends", b"script_backends", "stream_id", b"stream_id"]) -> None: ...
 
 global___Hello = Hello
+
+@typing.final
+class Node(google.protobuf.message.Message):
+    """A node's daemon, which forwards what it gathers of one run's ranks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    HOST_FIELD_NUMBER: builtins.int
+    PID_FIELD_NUMBER: builtins.int
+    FILES_LANE_FIELD_NUMBER: builtins.int
+    node_id: builtins.bytes
+    """16 random bytes, of its journal"""
+    run_id: builtins.str
+    host: builtins.str
+    pid: builtins.int
+    files_lane: builtins.bool
+    """this stream has the items with contents alone"""
+    def __init__(
+        self,
+        *,
+        node_id: builtins.bytes = ...,
+        run_id: builtins.str = ...,
+        host: builtins.str = ...,
+        pid: builtins.int = ...,
+        files_lane: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["files_lane", b"files_lane", "host", b"host", "node_id", b"node_id", "pid", b"pid", "run_id", b"run_id"]) -> None: ...
+
+global___Node = Node
 
 @typing.final
 class Launch(google.protobuf.message.Message):
@@ -327,6 +376,11 @@ class BatchBody(google.protobuf.message.Message):
     FLUSHED_FIELD_NUMBER: builtins.int
     FINISH_FIELD_NUMBER: builtins.int
     ITEMS_FIELD_NUMBER: builtins.int
+    PARTS_FIELD_NUMBER: builtins.int
+    CONTRIBUTIONS_FIELD_NUMBER: builtins.int
+    PROGRESS_FIELD_NUMBER: builtins.int
+    AUTOMATIC_KEYS_FIELD_NUMBER: builtins.int
+    NOTICES_FIELD_NUMBER: builtins.int
     dropped_points: builtins.int
     """values that the client dropped before they had a sequence, so far"""
     flushed: builtins.bool
@@ -351,6 +405,20 @@ class BatchBody(google.protobuf.message.Message):
     def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Item]:
         """in the order in which the rank logged"""
 
+    @property
+    def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RankPart]:
+        """Of a node's daemon only. Keys are indices into its own stream's dictionary."""
+
+    @property
+    def contributions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Contribution]: ...
+    @property
+    def progress(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Progress]: ...
+    @property
+    def automatic_keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___StepKeys]: ...
+    @property
+    def notices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """sentences for people, about this node's ranks"""
+
     def __init__(
         self,
         *,
@@ -362,12 +430,170 @@ class BatchBody(google.protobuf.message.Message):
         flushed: builtins.bool = ...,
         finish: builtins.int | None = ...,
         items: collections.abc.Iterable[global___Item] | None = ...,
+        parts: collections.abc.Iterable[global___RankPart] | None = ...,
+        contributions: collections.abc.Iterable[global___Contribution] | None = ...,
+        progress: collections.abc.Iterable[global___Progress] | None = ...,
+        automatic_keys: collections.abc.Iterable[global___StepKeys] | None = ...,
+        notices: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_finish", b"_finish", "finish", b"finish"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_finish", b"_finish", "blocks", b"blocks", "config", b"config", "dropped_points", b"dropped_points", "finish", b"finish", "flushed", b"flushed", "items", b"items", "names", b"names", "texts", b"texts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_finish", b"_finish", "automatic_keys", b"automatic_keys", "blocks", b"blocks", "config", b"config", "contributions", b"contributions", "dropped_points", b"dropped_points", "finish", b"finish", "flushed", b"flushed", "items", b"items", "names", b"names", "notices", b"notices", "parts", b"parts", "progress", b"progress", "texts", b"texts"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_finish", b"_finish"]) -> typing.Literal["finish"] | None: ...
 
 global___BatchBody = BatchBody
+
+@typing.final
+class RankPart(google.protobuf.message.Message):
+    """What one rank of a node said, as it said it: texts, configuration, items, statistics of its own, its end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STREAM_ID_FIELD_NUMBER: builtins.int
+    BODY_FIELD_NUMBER: builtins.int
+    stream_id: builtins.bytes
+    @property
+    def body(self) -> global___BatchBody:
+        """without names"""
+
+    def __init__(
+        self,
+        *,
+        stream_id: builtins.bytes = ...,
+        body: global___BatchBody | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["body", b"body"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["body", b"body", "stream_id", b"stream_id"]) -> None: ...
+
+global___RankPart = RankPart
+
+@typing.final
+class Contribution(google.protobuf.message.Message):
+    """Cells of k metrics at n (step, occurrence) pairs that the same ranks reported, reduced over these ranks.
+    Contributions to one cell have disjoint ranks. With a single rank only values is given: its own values.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    FIRST_RANK_FIELD_NUMBER: builtins.int
+    RANKS_FIELD_NUMBER: builtins.int
+    KEYS_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    OCCURRENCES_FIELD_NUMBER: builtins.int
+    TIMES_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    DEVIATIONS_FIELD_NUMBER: builtins.int
+    MINIMA_FIELD_NUMBER: builtins.int
+    MAXIMA_FIELD_NUMBER: builtins.int
+    MINIMUM_RANKS_FIELD_NUMBER: builtins.int
+    MAXIMUM_RANKS_FIELD_NUMBER: builtins.int
+    NANS_FIELD_NUMBER: builtins.int
+    INFINITIES_FIELD_NUMBER: builtins.int
+    NEGATIVE_INFINITIES_FIELD_NUMBER: builtins.int
+    attempt: builtins.int
+    first_rank: builtins.int
+    ranks: builtins.bytes
+    """bitmap: bit i of byte j stands for rank first_rank + 8 j + i"""
+    steps: builtins.bytes
+    """n little-endian int64"""
+    occurrences: builtins.bytes
+    """n bytes; empty: all 0"""
+    times: builtins.bytes
+    """n little-endian int64, nanoseconds since the epoch"""
+    values: builtins.bytes
+    """n × k little-endian float64 each, over the finite values; without any they are 0.
+    the mean
+    """
+    deviations: builtins.bytes
+    """the population standard deviation"""
+    minima: builtins.bytes
+    maxima: builtins.bytes
+    minimum_ranks: builtins.bytes
+    """n × k little-endian uint32 each: the lowest rank that has the minimum, the maximum."""
+    maximum_ranks: builtins.bytes
+    nans: builtins.bytes
+    """n × k little-endian uint32 each: how many of the ranks reported such a value; empty: none."""
+    infinities: builtins.bytes
+    negative_infinities: builtins.bytes
+    @property
+    def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        attempt: builtins.int = ...,
+        first_rank: builtins.int = ...,
+        ranks: builtins.bytes = ...,
+        keys: collections.abc.Iterable[builtins.int] | None = ...,
+        steps: builtins.bytes = ...,
+        occurrences: builtins.bytes = ...,
+        times: builtins.bytes = ...,
+        values: builtins.bytes = ...,
+        deviations: builtins.bytes = ...,
+        minima: builtins.bytes = ...,
+        maxima: builtins.bytes = ...,
+        minimum_ranks: builtins.bytes = ...,
+        maximum_ranks: builtins.bytes = ...,
+        nans: builtins.bytes = ...,
+        infinities: builtins.bytes = ...,
+        negative_infinities: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "deviations", b"deviations", "first_rank", b"first_rank", "infinities", b"infinities", "keys", b"keys", "maxima", b"maxima", "maximum_ranks", b"maximum_ranks", "minima", b"minima", "minimum_ranks", b"minimum_ranks", "nans", b"nans", "negative_infinities", b"negative_infinities", "occurrences", b"occurrences", "ranks", b"ranks", "steps", b"steps", "times", b"times", "values", b"values"]) -> None: ...
+
+global___Contribution = Contribution
+
+@typing.final
+class Progress(google.protobuf.message.Message):
+    """How far ranks of one attempt have come; each rank is there at most once."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: builtins.int
+    RANKS_FIELD_NUMBER: builtins.int
+    LAST_STEPS_FIELD_NUMBER: builtins.int
+    FLUSHED_FIELD_NUMBER: builtins.int
+    attempt: builtins.int
+    ranks: builtins.bytes
+    """r little-endian uint32"""
+    last_steps: builtins.bytes
+    """r little-endian int64: the step that it logged last"""
+    flushed: builtins.bytes
+    """r bytes, 1 where all that it has logged is in this batch or before it"""
+    def __init__(
+        self,
+        *,
+        attempt: builtins.int = ...,
+        ranks: builtins.bytes = ...,
+        last_steps: builtins.bytes = ...,
+        flushed: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "flushed", b"flushed", "last_steps", b"last_steps", "ranks", b"ranks"]) -> None: ...
+
+global___Progress = Progress
+
+@typing.final
+class StepKeys(google.protobuf.message.Message):
+    """Which metrics a rank logged at n steps that it counted itself."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RANK_FIELD_NUMBER: builtins.int
+    KEYS_FIELD_NUMBER: builtins.int
+    STEPS_FIELD_NUMBER: builtins.int
+    rank: builtins.int
+    steps: builtins.bytes
+    """n little-endian int64"""
+    @property
+    def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        rank: builtins.int = ...,
+        keys: collections.abc.Iterable[builtins.int] | None = ...,
+        steps: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["keys", b"keys", "rank", b"rank", "steps", b"steps"]) -> None: ...
+
+global___StepKeys = StepKeys
 
 @typing.final
 class Block(google.protobuf.message.Message):
@@ -632,6 +858,73 @@ class ChallengeAnswer(google.protobuf.message.Message):
 global___ChallengeAnswer = ChallengeAnswer
 
 @typing.final
+class FromRank(google.protobuf.message.Message):
+    """What a rank of a node's daemon has to tell the root: any message but Hello, Batch, Gap and Heartbeat."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STREAM_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    stream_id: builtins.bytes
+    @property
+    def message(self) -> global___ClientMessage: ...
+    def __init__(
+        self,
+        *,
+        stream_id: builtins.bytes = ...,
+        message: global___ClientMessage | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["message", b"message"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "stream_id", b"stream_id"]) -> None: ...
+
+global___FromRank = FromRank
+
+@typing.final
+class Presence(google.protobuf.message.Message):
+    """Which ranks of the run are connected to a node's daemon. It holds from when the node's batches up to
+    through_sequence are durable; until then all of its ranks count as being there.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    THROUGH_SEQUENCE_FIELD_NUMBER: builtins.int
+    RANKS_FIELD_NUMBER: builtins.int
+    through_sequence: builtins.int
+    @property
+    def ranks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___PresentRank]: ...
+    def __init__(
+        self,
+        *,
+        through_sequence: builtins.int = ...,
+        ranks: collections.abc.Iterable[global___PresentRank] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ranks", b"ranks", "through_sequence", b"through_sequence"]) -> None: ...
+
+global___Presence = Presence
+
+@typing.final
+class PresentRank(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STREAM_ID_FIELD_NUMBER: builtins.int
+    ANSWERS_CHALLENGES_FIELD_NUMBER: builtins.int
+    SCRIPT_BACKENDS_FIELD_NUMBER: builtins.int
+    stream_id: builtins.bytes
+    answers_challenges: builtins.bool
+    @property
+    def script_backends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        stream_id: builtins.bytes = ...,
+        answers_challenges: builtins.bool = ...,
+        script_backends: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answers_challenges", b"answers_challenges", "script_backends", b"script_backends", "stream_id", b"stream_id"]) -> None: ...
+
+global___PresentRank = PresentRank
+
+@typing.final
 class DaemonMessage(google.protobuf.message.Message):
     """---- daemon to client --------------------------------------------------------------------------"""
 
@@ -644,6 +937,8 @@ class DaemonMessage(google.protobuf.message.Message):
     BACKEND_ENTRY_FIELD_NUMBER: builtins.int
     BACKEND_HANDLES_FIELD_NUMBER: builtins.int
     CHALLENGE_FIELD_NUMBER: builtins.int
+    TO_RANK_FIELD_NUMBER: builtins.int
+    RUN_OVER_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -658,6 +953,10 @@ class DaemonMessage(google.protobuf.message.Message):
     def backend_handles(self) -> global___BackendHandles: ...
     @property
     def challenge(self) -> global___Challenge: ...
+    @property
+    def to_rank(self) -> global___ToRank: ...
+    @property
+    def run_over(self) -> global___RunOver: ...
     def __init__(
         self,
         *,
@@ -668,10 +967,12 @@ class DaemonMessage(google.protobuf.message.Message):
         backend_entry: global___BackendEntry | None = ...,
         backend_handles: global___BackendHandles | None = ...,
         challenge: global___Challenge | None = ...,
+        to_rank: global___ToRank | None = ...,
+        run_over: global___RunOver | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "challenge", b"challenge", "delivered", b"delivered", "message", b"message", "notice", b"notice", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "challenge", b"challenge", "delivered", b"delivered", "message", b"message", "notice", b"notice", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "acknowledgement", "delivered", "notice", "backend_entry", "backend_handles", "challenge"] | None: ...
+    def HasField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "challenge", b"challenge", "delivered", b"delivered", "message", b"message", "notice", b"notice", "run_over", b"run_over", "to_rank", b"to_rank", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "challenge", b"challenge", "delivered", b"delivered", "message", b"message", "notice", b"notice", "run_over", b"run_over", "to_rank", b"to_rank", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "acknowledgement", "delivered", "notice", "backend_entry", "backend_handles", "challenge", "to_rank", "run_over"] | None: ...
 
 global___DaemonMessage = DaemonMessage
 
@@ -959,6 +1260,49 @@ class Challenge(google.protobuf.message.Message):
 global___Challenge = Challenge
 
 @typing.final
+class ToRank(google.protobuf.message.Message):
+    """Something for a rank of the node's daemon that this is sent to."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STREAM_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    stream_id: builtins.bytes
+    @property
+    def message(self) -> global___DaemonMessage: ...
+    def __init__(
+        self,
+        *,
+        stream_id: builtins.bytes = ...,
+        message: global___DaemonMessage | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["message", b"message"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "stream_id", b"stream_id"]) -> None: ...
+
+global___ToRank = ToRank
+
+@typing.final
+class RunOver(google.protobuf.message.Message):
+    """To a node's daemon: its run has ended."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    status: builtins.str
+    """FINISHED or FAILED"""
+    reason: builtins.str
+    def __init__(
+        self,
+        *,
+        status: builtins.str = ...,
+        reason: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "status", b"status"]) -> None: ...
+
+global___RunOver = RunOver
+
+@typing.final
 class StatusRequest(google.protobuf.message.Message):
     """---- unary calls -------------------------------------------------------------------------------"""
 
@@ -1025,6 +1369,49 @@ class StopReply(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["pid", b"pid"]) -> None: ...
 
 global___StopReply = StopReply
+
+@typing.final
+class AdmitRequest(google.protobuf.message.Message):
+    """A rank has come to a node's daemon: the root decides about its run, its rank and its attempt."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NODE_ID_FIELD_NUMBER: builtins.int
+    HELLO_FIELD_NUMBER: builtins.int
+    node_id: builtins.bytes
+    @property
+    def hello(self) -> global___Hello: ...
+    def __init__(
+        self,
+        *,
+        node_id: builtins.bytes = ...,
+        hello: global___Hello | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["hello", b"hello"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["hello", b"hello", "node_id", b"node_id"]) -> None: ...
+
+global___AdmitRequest = AdmitRequest
+
+@typing.final
+class AdmitReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    WELCOME_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
+    options: builtins.str
+    """a JSON object: the run's own settings, completed by the root's"""
+    @property
+    def welcome(self) -> global___Welcome: ...
+    def __init__(
+        self,
+        *,
+        welcome: global___Welcome | None = ...,
+        options: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["options", b"options", "welcome", b"welcome"]) -> None: ...
+
+global___AdmitReply = AdmitReply
 
 @typing.final
 class UploadRequest(google.protobuf.message.Message):

@@ -54,14 +54,14 @@ def reduce_ranks(values: NDArray[np.float64], seen: NDArray[np.bool_]) -> Reduce
         for start in range(0, n, rows_per_chunk):
             _reduce_chunk(values, seen, slice(start, start + rows_per_chunk), result)
     for statistic in (result.mean, result.minimum, result.maximum, result.std):
-        _make_canonical(statistic)
+        make_canonical(statistic)
     return result
 
 
 def _reduce_chunk(values: NDArray[np.float64], seen: NDArray[np.bool_], rows: slice, result: Reduced) -> None:
     x, here, count = values[rows], seen[rows], result.count[rows]
     complete = bool(here.all())
-    mean = _sum_in_rank_order(x if complete else np.where(here, x, 0.0)) / count
+    mean = sum_in_rank_order(x if complete else np.where(here, x, 0.0)) / count
     std, correction = _deviation(x, None if complete else here, mean, count)
     corrected = mean + correction
     # With an infinity among the values the deviations are NaN, but the mean is not.
@@ -85,19 +85,19 @@ def _deviation(
     deviations = x - mean[:, None, :]
     if here is not None:
         deviations = np.where(here, deviations, 0.0)
-    drift = _sum_in_rank_order(deviations)
-    squares = _sum_in_rank_order(np.multiply(deviations, deviations, out=deviations))
+    drift = sum_in_rank_order(deviations)
+    squares = sum_in_rank_order(np.multiply(deviations, deviations, out=deviations))
     correction = drift / count
     return np.sqrt(np.maximum(squares - drift * correction, 0.0) / count), correction
 
 
-def _make_canonical(statistic: NDArray[np.float64]) -> None:
+def make_canonical(statistic: NDArray[np.float64]) -> None:
     """One zero and one NaN: which of theirs an operation yields is the processor's choice."""
     statistic += 0.0
     statistic[np.isnan(statistic)] = np.nan
 
 
-def _sum_in_rank_order(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def sum_in_rank_order(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sum over axis 1, one rank after the other.
 
     With several metrics numpy adds whole rows of them, rank by rank. With one it would sum
