@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 
 import structlog
 
+from tracker_daemon.aggregation.folding import FoldSummary
 from tracker_daemon.backends.base import lane_of
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.health import DeliveryState
@@ -17,7 +18,6 @@ from tracker_daemon.errors import JournalError
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.runs import Run, Stream
-from tracker_daemon.ingest.summary import FoldSummary
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.status_document import (

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from tracker_daemon.aggregation.batch import DecodedBatch, Rows, TextRows
 from tracker_daemon.aggregation.books import Books
 from tracker_daemon.aggregation.configuration import ConfigLedger
 from tracker_daemon.aggregation.emission import Emitter
+from tracker_daemon.aggregation.folding import Activity, FoldSummary, Settled
 from tracker_daemon.aggregation.item import Item
 from tracker_daemon.aggregation.marks import Key
 from tracker_daemon.aggregation.naming import DROPPED_POINTS, rank_column
@@ -57,19 +58,6 @@ class StreamFold:
     def names_of(self, keys: tuple[int, ...]) -> tuple[str, ...] | None:
         """The metrics of a block; None where the dictionary has no such names."""
         return tuple(self.names[key] for key in keys) if max(keys) < len(self.names) else None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Settled:
-    """What a tick brought forth, in order of emission: configurations, records, items; and notices."""
-
-    configs: tuple[str, ...]
-    blocks: tuple[RecordBlock, ...]
-    notices: tuple[str, ...]
-    items: tuple[Item, ...] = ()
-    config_changes: tuple[dict[str, Any], ...] = ()
-    warnings: tuple[str, ...] = ()
-    """Those of the notices that the primary rank's user is to see at once."""
 
 
 class RunFold:
@@ -299,6 +287,16 @@ class RunFold:
         closing.close_all(self.attempt)
         members.lost_ns = None  # nothing starts again what the job's end has ended
 
+    def cut(self, *, everything: bool) -> None:
+        """Only what is forwarded is cut."""
+
+    def told_over(self, status: str, reason: str) -> None:
+        """Only who forwards is told."""
+
+    def skip_ordinals(self, count: int) -> None:
+        """The journal lost something: records get ordinals beyond what any backend can have."""
+        self.emitter.next_ordinal += count
+
     # ---- the tick --------------------------------------------------------------------------------
 
     def settle(self, now_ns: int) -> Settled:
@@ -336,9 +334,52 @@ class RunFold:
         deadlines = self.attempt.next_deadline_ns(), self.config.next_deadline_ns()
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
+    # ---- how it stands ---------------------------------------------------------------------------
+
     def over(self) -> bool:
         """Whether every rank has ended."""
         return self.attempt.membership.over()
+
+    @property
+    def lost_ns(self) -> int | None:
+        """When a rank was last lost, while one is."""
+        return self.attempt.membership.lost_ns
+
+    @property
+    def outcome(self) -> None:
+        """Nobody decides that but this fold."""
+
+    def names_of(self, stream: bytes) -> list[str]:
+        """A stream's dictionary; empty for one that is unknown."""
+        known = self.streams.get(stream)
+        return known.names if known is not None else []
+
+    def activity(self) -> Activity:
+        """What is going on."""
+        attempt = self.attempt
+        return Activity(
+            attempt.is_learning(), attempt.open_rows(), attempt.open_bytes(), attempt.membership.world_size
+        )
+
+    def summary(self) -> FoldSummary:
+        """How it stands."""
+        counts: dict[str, Any] = asdict(self.books)
+        for name in ("late_by_rank", "warned", "records"):
+            del counts[name]
+        attempt = self.attempt
+        members = attempt.membership
+        return FoldSummary(
+            {**counts, "open": attempt.open_points()},
+            self.books.records,
+            len(attempt.place_of),
+            members.world_size,
+            attempt.number,
+            dict(attempt.last_step),
+            dict(members.gone),
+            frozenset(attempt.lagging),
+            dict(members.exit_codes),
+            {s.rank: s.dropped_points for s in self.streams.values() if s.attempt == attempt.number},
+        )
 
 
 def _own_occurrence(highs: list[int], step: int) -> int:

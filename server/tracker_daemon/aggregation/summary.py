@@ -27,8 +27,8 @@ Integers = NDArray[np.int64]
 class Summary:
     """Statistics over ranks, each of shape (n, m).
 
-    ``count`` is of all values; ``mean``, ``std`` (population), ``minimum`` and ``maximum`` are over the finite
-    ones, and 0 where there is none; the ranks are the lowest that have the minimum and the maximum.
+    ``count`` is of all values; ``mean``, ``std`` (population), ``minimum`` and ``maximum`` are over finite
+    ones, 0 where there is none; the ranks are the lowest that have the minimum and the maximum.
     """
 
     count: Integers

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from tracker_daemon.aggregation.batch import DecodedBatch, decode_batch
-from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.aggregation.folding import Fold
 from tracker_daemon.journal.event import EventKind, Gap
 from tracker_protocol import limits
 
@@ -27,6 +27,13 @@ class HelloEvent(msgspec.Struct, frozen=True, array_like=True):
     names: tuple[str, ...]
 
 
+class OverEvent(msgspec.Struct, frozen=True, array_like=True):
+    """The daemon above has said that the run has ended."""
+
+    status: str
+    reason: str
+
+
 class NoticeEvent(msgspec.Struct, frozen=True, array_like=True):
     """Something that people should know; ``journal_lost`` says that acknowledged data is gone."""
 
@@ -41,12 +48,13 @@ def encode(payload: msgspec.Struct | list[int] | int) -> bytes:
 
 _hello = msgspec.msgpack.Decoder(HelloEvent).decode
 _notice = msgspec.msgpack.Decoder(NoticeEvent).decode
+_over = msgspec.msgpack.Decoder(OverEvent).decode
 _ranks = msgspec.msgpack.Decoder(list[int]).decode
 _count = msgspec.msgpack.Decoder(int).decode
 
 
 def apply(
-    fold: RunFold,
+    fold: Fold,
     kind: EventKind,
     stream: bytes,
     payload: bytes,
@@ -62,23 +70,27 @@ def apply(
         _EFFECTS[kind](fold, stream, payload, now_ns)
 
 
-def _hear(fold: RunFold, stream: bytes, payload: bytes, _now_ns: int) -> None:
+def _hear(fold: Fold, stream: bytes, payload: bytes, _now_ns: int) -> None:
     hello = _hello(payload)
     fold.hello(stream, hello.rank, hello.world_size, hello.attempt, hello.names)
 
 
-def _depart(fold: RunFold, payload: bytes, how: str, now_ns: int) -> None:
+def _depart(fold: Fold, payload: bytes, how: str, now_ns: int) -> None:
     for rank in _ranks(payload):
         fold.depart(rank, how, now_ns)
 
 
-def _give_notice(fold: RunFold, notice: NoticeEvent) -> None:
+def _be_told(fold: Fold, over: OverEvent) -> None:
+    fold.told_over(over.status, over.reason)
+
+
+def _give_notice(fold: Fold, notice: NoticeEvent) -> None:
     fold.notices.append(notice.text)
     if notice.journal_lost:
-        fold.emitter.next_ordinal += _ORDINAL_JUMP
+        fold.skip_ordinals(_ORDINAL_JUMP)
 
 
-_EFFECTS: dict[EventKind, Callable[[RunFold, bytes, bytes, int], None]] = {
+_EFFECTS: dict[EventKind, Callable[[Fold, bytes, bytes, int], None]] = {
     EventKind.HELLO: _hear,
     EventKind.FLUSHED: lambda fold, stream, _, now_ns: fold.flushed(stream, now_ns),
     # A deadline only makes a tick: settling looks at the time.
@@ -90,5 +102,7 @@ _EFFECTS: dict[EventKind, Callable[[RunFold, bytes, bytes, int], None]] = {
     EventKind.STARTED: lambda fold, _, __, now_ns: fold.restart_timers(now_ns),
     EventKind.OVERFLOW: lambda fold, _, payload, __: fold.close_oldest(_count(payload)),
     EventKind.ENDED: lambda fold, _, payload, __: fold.end(_count(payload)),
+    EventKind.CUT: lambda fold, _, payload, __: fold.cut(everything=bool(_count(payload))),
+    EventKind.OVER: lambda fold, _, payload, __: _be_told(fold, _over(payload)),
     EventKind.NOTICE: lambda fold, _, payload, __: _give_notice(fold, _notice(payload)),
 }

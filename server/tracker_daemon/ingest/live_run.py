@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.aggregation.folding import Fold, FoldSummary
 from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.ingest.summary import FoldSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class LiveRun:
     rules: Rules
     created_ns: int
     row_id: int = 0
-    fold: RunFold | None = None
+    fold: Fold | None = None
     view: RunView = field(default_factory=RunView)
     uncovered_bytes: int = 0
     """Journalled since the last snapshot."""

@@ -22,13 +22,12 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from tracker_daemon.aggregation.batch import DecodedBatch
-from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.aggregation.folding import Fold, FoldSummary
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import JournalError
 from tracker_daemon.ingest import events, replay, run_end
 from tracker_daemon.ingest.live_run import LiveRun, RunView
 from tracker_daemon.ingest.outbox import write_outbox
-from tracker_daemon.ingest.summary import FoldSummary, run_summary
 from tracker_daemon.journal.event import Event, EventKind
 from tracker_daemon.journal.store import Journal
 from tracker_protocol import limits
@@ -293,23 +292,23 @@ class Recorder:
             deadlines.append(due_ns)
         deadline_ns = min((ns for ns in deadlines if ns is not None), default=None)
         run.deadline_ns = None if deadline_ns is None else max(deadline_ns, now_ns + _DEADLINE_AGAIN_NS)
-        attempt = fold.attempt
+        activity = fold.activity()
         run.view = RunView(
-            attempt.is_learning(),
+            activity.learning,
             status,
             reason,
             ended_ns,
             last_entry,
             last_files,
-            attempt.open_rows(),
-            attempt.membership.world_size,
+            activity.open_rows,
+            activity.world_size,
         )
         return newly_ended
 
     def _bound_memory(self, run: LiveRun) -> None:
-        fold = self.fold_of(run)
-        if fold.attempt.open_bytes() > self._settings.open_cells_bytes:
-            rows = max(1, fold.attempt.open_rows() // 4)
+        activity = self.fold_of(run).activity()
+        if activity.open_bytes > self._settings.open_cells_bytes:
+            rows = max(1, activity.open_rows // 4)
             with self._changed:
                 self._pending.insert(0, Submission(run, EventKind.OVERFLOW, payload=events.encode(rows)))
 
@@ -323,7 +322,7 @@ class Recorder:
 
     def _let_go(self, run: LiveRun) -> None:
         # The snapshot brings it back, should a straggler still send something.
-        run.at_end = run_summary(self.fold_of(run))
+        run.at_end = self.fold_of(run).summary()
         run.fold = None
         run.deadline_ns = None
         del self._runs[run.row_id]
@@ -340,7 +339,7 @@ class Recorder:
         replay.save(self._journal, run, self.fold_of(run), position)
         run.uncovered_bytes, run.snapshot_ns = 0, now_ns
 
-    def fold_of(self, run: LiveRun) -> RunFold:
+    def fold_of(self, run: LiveRun) -> Fold:
         """The run's fold; after a restart, replayed from the journal when first needed. On this thread."""
         if run.fold is None:
             run.fold, time_ns = replay.restore(self._journal, run)
@@ -350,9 +349,9 @@ class Recorder:
     def summary_of(self, run: LiveRun) -> FoldSummary:
         """What the run's fold says of itself, also when it has left memory. On this thread."""
         if run.fold is not None:
-            return run_summary(run.fold)
+            return run.fold.summary()
         if run.at_end is None:
-            run.at_end = run_summary(self.fold_of(run))
+            run.at_end = self.fold_of(run).summary()
             run.fold = None
         return run.at_end
 

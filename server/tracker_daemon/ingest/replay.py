@@ -9,7 +9,8 @@ from __future__ import annotations
 import msgspec
 
 from tracker_daemon.aggregation import snapshot
-from tracker_daemon.aggregation.fold import RunFold, Settled
+from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.aggregation.folding import Fold, Settled
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.journal.store import Journal
@@ -23,16 +24,18 @@ class _Saved(msgspec.Struct, frozen=True, array_like=True):
     notices: list[tuple[int, str]]
 
 
-def save(journal: Journal, run: LiveRun, fold: RunFold, position: int) -> None:
+def save(journal: Journal, run: LiveRun, fold: Fold, position: int) -> None:
     """Journal a snapshot of ``fold``, which has folded the run's events up to ``position``."""
+    assert isinstance(fold, RunFold)
     saved = _Saved(snapshot.dump(fold), run.events)
     journal.put_snapshot(run.row_id, position, msgspec.msgpack.encode(saved))
 
 
-def restore(journal: Journal, run: LiveRun) -> tuple[RunFold, int]:
+def restore(journal: Journal, run: LiveRun) -> tuple[Fold, int]:
     """The fold as it was after the run's last tick, and that tick's time in ns (0: none was replayed)."""
     stored = journal.snapshot(run.row_id)
-    fold, position, run.events = RunFold(run.rules), 0, []
+    position, run.events = 0, []
+    fold: Fold = RunFold(run.rules)
     if stored is not None:
         position = stored[0]
         saved = msgspec.msgpack.decode(stored[1], type=_Saved)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.aggregation.folding import Fold, FoldSummary
 from tracker_daemon.backends.base import EntryKind, RunStatus
 from tracker_daemon.journal.store import Journal
 
@@ -31,34 +31,33 @@ class RunEnd:
     entry: int
 
 
-def due_ns(fold: RunFold, restart_grace_ns: int) -> int | None:
+def due_ns(fold: Fold, restart_grace_ns: int) -> int | None:
     """From when on a run counts as ended, in ns; None while a rank is left."""
     if not fold.over():
         return None
-    lost_ns = fold.attempt.membership.lost_ns
-    return 0 if lost_ns is None else lost_ns + restart_grace_ns
+    return 0 if fold.lost_ns is None else fold.lost_ns + restart_grace_ns
 
 
-def end(journal: Journal, run: int, fold: RunFold, now_ns: int) -> RunEnd:
+def end(journal: Journal, run: int, fold: Fold, now_ns: int) -> RunEnd:
     """Journal the end, for the run and for its backends; on the recorder's thread."""
+    summary = fold.summary()
     streams = journal.streams(run)
-    hosts = {stream.rank: stream.host for stream in streams if stream.attempt == fold.attempt.number}
-    status, reason = verdict(fold, hosts)
+    hosts = {stream.rank: stream.host for stream in streams if stream.attempt == summary.attempt}
+    status, reason = fold.outcome or verdict(summary, hosts)
     journal.update_run(run, status=status, reason=reason, ended_ns=now_ns)
     payload = msgspec.json.encode({"status": status, "reason": reason})
     return RunEnd(status, reason, journal.put_outbox(run, EntryKind.END, payload, 0))
 
 
-def verdict(fold: RunFold, hosts: Mapping[int, str]) -> tuple[str, str]:
+def verdict(summary: FoldSummary, hosts: Mapping[int, str]) -> tuple[str, str]:
     """How a run whose ranks have all ended stands: its status and, where it failed, why."""
-    members = fold.attempt.membership
     ends = {
-        _exited(code): [rank for rank, c in members.exit_codes.items() if c == code]
-        for code in sorted(set(members.exit_codes.values()) - {0})
+        _exited(code): [rank for rank, c in summary.exit_codes.items() if c == code]
+        for code in sorted(set(summary.exit_codes.values()) - {0})
     }
     for how, text in (("lost", "lost contact"), ("absent", "never came")):
-        ends[text] = [rank for rank, gone in members.gone.items() if gone == how]
-    reasons = [_named(what, ranks, fold, hosts) for what, ranks in ends.items() if ranks]
+        ends[text] = [rank for rank, gone in summary.gone.items() if gone == how]
+    reasons = [_named(what, ranks, summary, hosts) for what, ranks in ends.items() if ranks]
     return (RunStatus.FAILED.value, "; ".join(reasons)) if reasons else (RunStatus.FINISHED.value, "")
 
 
@@ -70,14 +69,14 @@ def _exited(code: int) -> str:
         return f"exited with code {code}"
 
 
-def _named(what: str, ranks: list[int], fold: RunFold, hosts: Mapping[int, str]) -> str:
-    shown = ", ".join(_described(rank, fold, hosts) for rank in sorted(ranks)[:_RANKS_NAMED])
+def _named(what: str, ranks: list[int], summary: FoldSummary, hosts: Mapping[int, str]) -> str:
+    shown = ", ".join(_described(rank, summary, hosts) for rank in sorted(ranks)[:_RANKS_NAMED])
     more = f" and {len(ranks) - _RANKS_NAMED} more" if len(ranks) > _RANKS_NAMED else ""
     return f"rank{'s' if len(ranks) > 1 else ''} {shown}{more} {what}"
 
 
-def _described(rank: int, fold: RunFold, hosts: Mapping[int, str]) -> str:
+def _described(rank: int, summary: FoldSummary, hosts: Mapping[int, str]) -> str:
     """A rank with its host and its last recorded step, as far as these are known."""
-    step = fold.attempt.last_step.get(rank)
+    step = summary.last_step.get(rank)
     host = f" on {hosts[rank]}" if hosts.get(rank) else ""
     return f"{rank}{host}{'' if step is None else f' (last step {step})'}"

@@ -79,8 +79,7 @@ class Session:
                 self._recorder.begin_epoch()
             fold = self._recorder.fold_of(run.live)
             next_step = fold.step_to_go_on_from(stream.rank, stream.attempt)
-            if stream.stream_id in fold.streams:
-                stream.names_known = len(fold.streams[stream.stream_id].names)
+            stream.names_known = len(list(fold.names_of(stream.stream_id)))
 
         submissions = [
             Submission(run.live, EventKind.HELLO, stream.stream_id, 0, events.encode(event), prepare=prepare)

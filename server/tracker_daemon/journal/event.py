@@ -31,6 +31,8 @@ class EventKind(IntEnum):
     OVERFLOW = 10
     ENDED = 11
     NOTICE = 12
+    CUT = 13
+    OVER = 14
 
 
 @dataclass(frozen=True, slots=True)

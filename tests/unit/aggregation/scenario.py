@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from tracker_daemon.aggregation.batch import decode_batch
-from tracker_daemon.aggregation.fold import RunFold, Settled
+from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.aggregation.folding import Settled
 from tracker_daemon.aggregation.item import Item
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.aggregation.rules import Rules

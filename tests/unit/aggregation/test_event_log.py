@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scenario import Scenario, Tick, apply, assert_identical
 
 from tracker_daemon.aggregation import marks, snapshot
-from tracker_daemon.aggregation.fold import RunFold, Settled
+from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.aggregation.folding import Settled
 from tracker_daemon.errors import JournalError
 
 RANKS = 3

@@ -1,6 +1,6 @@
 """What a tick brings forth becomes entries: what was logged at once is one of them."""
 
-from tracker_daemon.aggregation.fold import Settled
+from tracker_daemon.aggregation.folding import Settled
 from tracker_daemon.aggregation.histograms import HistogramRow, histogram_rows
 from tracker_daemon.aggregation.item import Content, Item
 from tracker_daemon.backends.base import EntryKind

@@ -24,7 +24,7 @@ def finish(fold, codes):
 def test_a_run_whose_ranks_all_ended_well_is_finished(fold):
     finish(fold, dict.fromkeys(range(20), 0))
     assert fold.over()
-    assert verdict(fold, {}) == ("FINISHED", "")
+    assert verdict(fold.summary(), {}) == ("FINISHED", "")
 
 
 def test_a_failed_run_names_its_ranks_by_what_became_of_them(fold):
@@ -32,7 +32,7 @@ def test_a_failed_run_names_its_ranks_by_what_became_of_them(fold):
     fold.depart(4, "lost", 0)
     for rank in range(5, 20):
         fold.depart(rank, "absent", 0)
-    status, reason = verdict(fold, {})
+    status, reason = verdict(fold.summary(), {})
     assert status == "FAILED"
     assert reason.split("; ") == [
         "rank 2 ended by SIGKILL",
@@ -45,7 +45,7 @@ def test_a_failed_run_names_its_ranks_by_what_became_of_them(fold):
 def test_hosts_and_last_steps_are_named_as_far_as_they_are_known(fold):
     finish(fold, {0: 143, 1: 2, 2: 2})
     fold.attempt.last_step.update({0: 140, 2: 7})
-    _, reason = verdict(fold, {0: "node0", 1: "node1", 3: "node3"})
+    _, reason = verdict(fold.summary(), {0: "node0", 1: "node1", 3: "node3"})
     assert reason.split("; ") == [
         "ranks 1 on node1, 2 (last step 7) exited with code 2",
         "rank 0 on node0 (last step 140) ended by SIGTERM",
@@ -78,7 +78,7 @@ def test_a_lost_rank_that_came_back_and_finished_is_no_failure(fold):
     fold.depart(7, "lost", 0)
     fold.hello(b"s7", 7, 20, 1, ())
     finish(fold, dict.fromkeys(range(20), 0))
-    assert verdict(fold, {}) == ("FINISHED", "")
+    assert verdict(fold.summary(), {}) == ("FINISHED", "")
 
 
 def test_the_command_s_status_stands_for_ranks_that_did_not_finish(fold):
@@ -86,7 +86,7 @@ def test_the_command_s_status_stands_for_ranks_that_did_not_finish(fold):
     fold.depart(1, "lost", 0)
     fold.end(137)
     assert fold.over()
-    status, reason = verdict(fold, {})
+    status, reason = verdict(fold.summary(), {})
     assert status == "FAILED"
     assert reason.startswith("ranks 2, 3,")
     assert "ended by SIGKILL; rank 1 lost contact" in reason
@@ -95,4 +95,4 @@ def test_the_command_s_status_stands_for_ranks_that_did_not_finish(fold):
 def test_a_command_that_ended_well_does_not_undo_a_rank_s_own_end(fold):
     finish(fold, {3: 1})
     fold.end(0)
-    assert verdict(fold, {}) == ("FAILED", "rank 3 exited with code 1")
+    assert verdict(fold.summary(), {}) == ("FAILED", "rank 3 exited with code 1")
