@@ -13,10 +13,22 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from tracker_daemon.aggregation.contribution import (
+    Contribution,
+    Progress,
+    StepKeys,
+    checked_keys,
+    decode_axis,
+    decode_contribution,
+    decode_progress,
+    decode_step_keys,
+)
 from tracker_daemon.aggregation.item import Item, decode_items
 from tracker_daemon.errors import MalformedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
+
+_STREAM_ID_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +69,19 @@ class DecodedBatch:
     finish: int | None
     points: int
     items: tuple[Item, ...] = ()
+    forwarded: ForwardedNews | None = None
+    """Of a node's daemon: what it has gathered of its ranks."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardedNews:
+    """What a node's daemon says of its ranks; ``parts`` are by the streams of these."""
+
+    parts: tuple[tuple[bytes, DecodedBatch], ...]
+    contributions: tuple[Contribution, ...]
+    progress: tuple[Progress, ...]
+    automatic_keys: tuple[StepKeys, ...]
+    notices: tuple[str, ...]
 
 
 def decode_batch(body: bytes, names_known: int) -> DecodedBatch:
@@ -70,6 +95,10 @@ def decode_batch(body: bytes, names_known: int) -> DecodedBatch:
         message.ParseFromString(body)
     except DecodeError as error:
         raise MalformedBatch(f"the batch is not a BatchBody: {error}") from error
+    return _decoded(message, names_known)
+
+
+def _decoded(message: pb.BatchBody, names_known: int) -> DecodedBatch:
     names = tuple(message.names)
     check_names(names)
     known = names_known + len(names)
@@ -79,11 +108,38 @@ def decode_batch(body: bytes, names_known: int) -> DecodedBatch:
         _check_config(document)
     points = sum(block.values.size for block in rows)
     points += sum(len(block.keys) * len(block.steps) for block in texts)
+    forwarded = _decode_forwarded(message, known)
+    if forwarded is not None:
+        points += sum(part.points for _, part in forwarded.parts)
+        points += sum(contribution.points for contribution in forwarded.contributions)
     finish = message.finish if message.HasField("finish") else None
     return DecodedBatch(
         names, rows, texts, tuple(message.config), message.dropped_points, message.flushed, finish, points,
-        decode_items(message.items),
+        decode_items(message.items), forwarded,
     )  # fmt: skip
+
+
+def _decode_forwarded(message: pb.BatchBody, known: int) -> ForwardedNews | None:
+    lists = (
+        message.parts, message.contributions, message.progress, message.automatic_keys, message.notices
+    )  # fmt: skip
+    if not any(lists):
+        return None
+    return ForwardedNews(
+        tuple(_decode_part(part, known) for part in message.parts),
+        tuple(decode_contribution(contribution, known) for contribution in message.contributions),
+        tuple(decode_progress(progress) for progress in message.progress),
+        tuple(decode_step_keys(keys, known) for keys in message.automatic_keys),
+        tuple(message.notices),
+    )
+
+
+def _decode_part(part: pb.RankPart, known: int) -> tuple[bytes, DecodedBatch]:
+    if len(part.stream_id) != _STREAM_ID_BYTES:
+        raise MalformedBatch(f"a stream id has {_STREAM_ID_BYTES} bytes, not {len(part.stream_id)}")
+    if part.body.names or part.body.parts or part.body.contributions:
+        raise MalformedBatch("a rank's part of a node's batch has names, or parts of its own")
+    return part.stream_id, _decoded(part.body, known)
 
 
 def check_names(names: tuple[str, ...]) -> None:
@@ -99,8 +155,8 @@ def check_names(names: tuple[str, ...]) -> None:
 
 
 def _decode_block(block: pb.Block, known: int) -> Rows:
-    keys = _checked_keys(tuple(block.keys), known)
-    steps, times = _decode_axis(block.steps, block.times)
+    keys = checked_keys(tuple(block.keys), known)
+    steps, times = decode_axis(block.steps, block.times)
     if len(block.values) != 8 * len(steps) * len(keys):
         raise MalformedBatch(
             f"a block of {len(steps)} rows and {len(keys)} metrics has {len(block.values)} bytes of values"
@@ -110,8 +166,8 @@ def _decode_block(block: pb.Block, known: int) -> Rows:
 
 
 def _decode_texts(block: pb.TextBlock, known: int) -> TextRows:
-    keys = _checked_keys(tuple(block.keys), known)
-    steps, times = _decode_axis(block.steps, block.times)
+    keys = checked_keys(tuple(block.keys), known)
+    steps, times = decode_axis(block.steps, block.times)
     width = len(keys)
     if len(block.values) != len(steps) * width:
         raise MalformedBatch(
@@ -122,23 +178,6 @@ def _decode_texts(block: pb.TextBlock, known: int) -> TextRows:
     if any(len(text) > limits.TEXT_VALUE_MAX_CHARACTERS for text in chain.from_iterable(rows)):
         raise MalformedBatch(f"a text has more than {limits.TEXT_VALUE_MAX_CHARACTERS} characters")
     return TextRows(keys, steps, times, rows)
-
-
-def _checked_keys(keys: tuple[int, ...], known: int) -> tuple[int, ...]:
-    if not keys or len(set(keys)) != len(keys):
-        raise MalformedBatch("a block names no metric, or one metric twice")
-    if max(keys) >= known:
-        raise MalformedBatch(f"a block names metric {max(keys)}, and the stream's dictionary has {known}")
-    return keys
-
-
-def _decode_axis(steps: bytes, times: bytes) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if not steps or len(steps) % 8 or len(times) != len(steps):
-        raise MalformedBatch(f"a block has {len(steps)} bytes of steps and {len(times)} of times")
-    decoded = np.frombuffer(steps, "<i8")
-    if decoded.max() > limits.STEP_MAX or decoded.min() < -limits.STEP_MAX:
-        raise MalformedBatch(f"a step lies beyond ±{limits.STEP_MAX}")
-    return decoded, np.frombuffer(times, "<i8")
 
 
 def _check_config(document: str) -> None:
