@@ -20,8 +20,8 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 class Contribution:
     """n × k cells that all of ``ranks`` reported, and no other rank of the node's did in this message.
 
-    ``ranks`` ascend; ``keys`` index the node's dictionary; ``steps``, ``occurrences`` and ``times_ns`` are (n,), each
-    (step, occurrence) once. One rank has its ``values`` (n, k) and no summary; several have a summary.
+    ``ranks`` ascend; ``keys`` index the node's dictionary; ``steps``, ``occurrences`` and ``times_ns`` are
+    (n,), each pair of step and occurrence once. One rank has its ``values`` (n, k), several a summary.
     """
 
     attempt: int
