@@ -7,6 +7,7 @@ SERVICE = "tracker.v1.Tracker"
 STREAM_METHOD = f"/{SERVICE}/Stream"
 STATUS_METHOD = f"/{SERVICE}/Status"
 STOP_METHOD = f"/{SERVICE}/Stop"
+ADMIT_METHOD = f"/{SERVICE}/Admit"
 UPLOAD_METHOD = f"/{SERVICE}/Upload"
 
 TOKEN_METADATA_KEY = "authorization"

@@ -20,9 +20,8 @@ import grpc.aio
 import msgspec
 import structlog
 
+from tracker_daemon.admissions import Admissions
 from tracker_daemon.announcement import Announcement
-from tracker_daemon.backend_news import tell_of_backends
-from tracker_daemon.backends.registry import files_lanes
 from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.backends.script_class import ScriptLinks
 from tracker_daemon.content_care import ContentCare
@@ -31,10 +30,10 @@ from tracker_daemon.delivery.pump import OnLocated
 from tracker_daemon.drain import deliver_rest
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
+from tracker_daemon.front import Front
 from tracker_daemon.goodbyes import Goodbyes
 from tracker_daemon.idle import IdleWatch
 from tracker_daemon.ingest.binding import Bound, bind_all
-from tracker_daemon.ingest.claims import Claims
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.recorder import Recorder, Submission
 from tracker_daemon.ingest.registry import Registry
@@ -45,11 +44,10 @@ from tracker_daemon.journal.rows import Backlog, RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.launch_outcome import LaunchOutcome
 from tracker_daemon.part_settings import default_options, recorder_settings, rules
-from tracker_daemon.primary_notices import pass_on
 from tracker_daemon.recorded import log_recorded
 from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.run_endings import RunEndings
-from tracker_daemon.script_side import ScriptSide, warn_of_unknown
+from tracker_daemon.script_side import ScriptSide
 from tracker_daemon.service_manager import ServiceManager
 from tracker_daemon.settings import Settings
 from tracker_daemon.status_document import DaemonStatus, StatusDocument, write_last
@@ -63,7 +61,6 @@ log = structlog.get_logger(__name__)
 _CARE_INTERVAL_S = 0.2
 _SERVER_GRACE_S = 0.5
 _PUMPS_STOP_S = 5.0
-_RANKS_PER_FLUSH_SECOND = 1_000
 
 
 def serve(
@@ -110,20 +107,25 @@ class Daemon:
         self._failure: BaseException | None = None
         patience_s = settings.challenge_timeout_s
         self._registry = Registry(default_options(settings), rules(settings), patience_s)
-        self._claims = Claims(self._registry, patience_s)
-        self._sessions: set[Session] = set()
         self._idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, self._started_s)
         self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
         self._endings = RunEndings(self._registry, self._recorder)
         self._goodbyes = Goodbyes(self._registry, settings.grace_s)
         links = ScriptLinks()
         self._fleet = Fleet(self._on_journal, links, on_located)
-        self._script_side = ScriptSide(links, self._fleet, self._registry, settings.partial_after_s)
-        self._known_backends = frozenset(known_backends())
         self._contents = ContentCare(settings, journal, self._on_journal_async)
         self._delivery = RunDelivery(
             self._fleet, self._registry, self._on_journal_async, lambda: journal.epoch,
             self._contents.store.directory,
+        )  # fmt: skip
+        self._front = self._make_front(links)
+
+    def _make_front(self, links: ScriptLinks) -> Front:
+        settings, registry = self._settings, self._registry
+        script_side = ScriptSide(links, self._fleet, registry, settings.partial_after_s)
+        return Admissions(
+            settings, registry, self._recorder, self._fleet, self._delivery, script_side,
+            frozenset(known_backends()), self._recall,
         )  # fmt: skip
 
     # ---- life ------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ class Daemon:
         run = self._registry.restore(row, streams)
         view = run.live.view
         run.live.view = replace(view, last_entry=backlog.entries, last_files=backlog.last_files)
-        self._script_side.restored(run, backlog.cursors)
+        self._front.restored(run, backlog.cursors)
         return run
 
     def _server(self) -> grpc.aio.Server:
@@ -210,12 +212,12 @@ class Daemon:
             await self._goodbyes.wait(command_over=command_over)
             abandoned = self._registry.abandoned()
             if self._failure is None:
-                self._endings.end_outstayed(self._goodbyes.outstayed())
+                self._front.end_outstayed(self._goodbyes.outstayed())
             await server.stop(_SERVER_GRACE_S if self._failure is None else 0)
             if self._failure is None:
                 self._endings.end_launched(self._journal.directory, self._job_status)
                 await self._commit_nothing()
-                self._endings.end_abandoned(abandoned)
+                self._front.end_deserted(abandoned)
                 await self._commit_nothing()
                 await self._deliver_and_leave()
         except JournalError as error:
@@ -223,6 +225,7 @@ class Daemon:
         except OSError as error:
             log.warning("the last status could not be written", reason=str(error))
         finally:
+            await self._front.close()
             await asyncio.to_thread(self._fleet.stop, _PUMPS_STOP_S)
             await asyncio.to_thread(self._recorder.stop)
             self._announcement.withdraw()
@@ -242,29 +245,11 @@ class Daemon:
 
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
         """Let a client in, or raise what the server answers instead."""
-        await self._recall(hello)
-        admission = await self._claims.admit(hello)
-        stream, run = admission.stream, admission.stream.run
-        session = Session(admission, self._recorder, self._loop, self._flush_interval_ms)
-        self._registry.connect(stream, session)
-        new = self._script_side.new_backends(admission, hello.script_backends, self._known_backends)
-        fed = self._script_side.fed_by(stream, hello.script_backends)
-        try:
-            cursors = {**new, **files_lanes(new)}
-            welcome = await session.welcome(hello, new_backends=cursors, script_backends=fed, version=VERSION)
-            if new or admission.describes:
-                await self._delivery.begin(run)
-        except BaseException:  # cancelled too, when the client has gone: its rank must not stay taken
-            self.left(session)
-            raise
-        self._sessions.add(session)
-        self._script_side.attach(session, fed)
-        if admission.new_stream and stream.rank == run.options.primary_rank:
-            warn_of_unknown(session, self._known_backends)
-            tell_of_backends(session, self._fleet)
-        if admission.new_stream:
-            log.info("a rank joined", run_id=run.run_id, rank=stream.rank, host=stream.host, pid=stream.pid)
-        return session, welcome
+        return await self._front.admit(hello)
+
+    async def admit_rank(self, request: pb.AdmitRequest) -> pb.AdmitReply:
+        """Decide about a rank that has come to a node's daemon, or raise what the server answers instead."""
+        return await self._front.admit_rank(request)
 
     async def _recall(self, hello: pb.Hello) -> None:
         """Take up again a run that ended long ago, when a Hello means it."""
@@ -288,9 +273,7 @@ class Daemon:
 
     def left(self, session: Session) -> None:
         """A connection has ended; the rank may come back."""
-        self._sessions.discard(session)
-        self._script_side.detach(session)
-        self._registry.disconnect(session.stream, session)
+        self._front.left(session)
         self._goodbyes.someone_left()
 
     async def status(self) -> str:
@@ -323,14 +306,6 @@ class Daemon:
         )
         return status_document(daemon, facts, self._registry, self._fleet)
 
-    def _flush_interval_ms(self) -> int:
-        given = self._settings.flush_interval_s
-        if given is None:
-            # Ten thousand ranks then cost the daemon about what a hundred do.
-            grown = len(self._sessions) / _RANKS_PER_FLUSH_SECOND
-            given = min(max(grown, limits.FLUSH_INTERVAL_MIN_S), limits.FLUSH_INTERVAL_MAX_S)
-        return int(given * 1000)
-
     # ---- the journal's thread and this one -------------------------------------------------------
 
     def _on_journal(self, work: Callable[[Journal], T]) -> T:
@@ -357,8 +332,7 @@ class Daemon:
             if stream is not None and isinstance(stream.connection, Session):
                 stream.connection.wake()
         for run in runs:
-            pass_on(self._registry, run)
-            self._delivery.ticked(run)
+            self._front.ticked(run)
         self._room.set()
 
     def _on_failure(self, error: BaseException) -> None:
@@ -377,17 +351,11 @@ class Daemon:
         """Look after what time alone changes."""
         while True:
             await asyncio.sleep(_CARE_INTERVAL_S)
-            self._endings.report_gone(self._settings.lost_timeout_s, self._settings.start_timeout_s)
+            self._front.look_after()
             self._delivery.look_after()
             self._end_if_idle()
             self._contents.look_after()
             self._delivery.forget_ended(limits.RUNS_ENDED_MAX)
-            self._script_side.look_after()
-            for session in self._sessions:
-                tell_of_backends(session, self._fleet)
-                if session.wants_delivery and self._delivery.is_delivered(session):
-                    session.wants_delivery = False
-                    session.send(pb.DaemonMessage(delivered=pb.Delivered()))
 
     def _end_if_idle(self) -> None:
         connected, busy = self._registry.connections > 0, not self._delivery.is_settled()
@@ -395,7 +363,7 @@ class Daemon:
         reason = self._idle.reason(time.monotonic(), connected=connected, busy=busy, progress=progress)
         if reason is not None and not self._stop_asked.is_set():
             log.info("ending by itself", reason=reason)
-            self._endings.report_gone(0.0, 0.0)  # no run shall stay RUNNING for ever
+            self._front.end_idle()
             self._stop_asked.set()
 
     def _care_ended(self, care: asyncio.Task[None]) -> None:

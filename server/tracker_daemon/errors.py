@@ -62,6 +62,10 @@ class BackendUnavailable(BackendError):
     """The backend's store cannot be reached or written now; trying again may help."""
 
 
+class UpstreamUnavailable(BackendUnavailable):
+    """The daemon that this one forwards to cannot be reached now."""
+
+
 class BackendRefused(BackendError):
     """The backend needs the user's help before it takes anything: credentials, permissions."""
 

@@ -22,7 +22,7 @@ from tracker_daemon.errors import ClientRefused
 from tracker_daemon.ingest.hello_check import check_hello
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.run_options import RunOptions, complete_options
-from tracker_daemon.ingest.runs import Admission, LiveStream, Run, Stream
+from tracker_daemon.ingest.runs import NODE_RANK, Admission, LiveStream, Run, Stream
 from tracker_daemon.journal.rows import RUNNING, RunRow, StreamRow
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -83,6 +83,8 @@ class Registry:
         run = stream.run
         self.streams[stream.stream_id] = stream
         run.streams[stream.stream_id] = stream
+        if stream.is_node:
+            return
         run.by_rank[stream.attempt, stream.rank] = stream
         run.attempt = max(run.attempt, stream.attempt)
 
@@ -107,6 +109,8 @@ class Registry:
             return Admission(known)
         if self.connections >= limits.STREAMS_MAX:
             raise ClientRefused(f"the daemon has {limits.STREAMS_MAX} streams connected and takes no more")
+        if hello.HasField("node"):
+            return self._admit_node(hello)
         run = self._find(hello)
         new_run = run is None
         if run is None:
@@ -115,6 +119,19 @@ class Registry:
         stream = self._join(run, hello)
         self._place(stream)
         return Admission(stream, new_run, True, reopened, run.attempt > attempt, self._describe(run, hello))
+
+    def _admit_node(self, hello: pb.Hello) -> Admission:
+        """The stream of a node's daemon, into the run that its ranks were admitted to."""
+        node = hello.node
+        run = self.runs.get(node.run_id)
+        if run is None:
+            raise ClientRefused(
+                f"this daemon knows no run {node.run_id}, which the daemon on {node.host} forwards: it has "
+                "another state directory than when the run began"
+            )
+        stream = Stream(hello.stream_id, run, NODE_RANK, run.attempt, node.host, node.pid)
+        self._place(stream)
+        return Admission(stream, new_stream=True)
 
     def _describe(self, run: Run, hello: pb.Hello) -> bool:
         """Take the script's description from the primary rank, if it was another's so far."""
@@ -125,7 +142,8 @@ class Registry:
 
     def rivals(self, hello: pb.Hello) -> list[Stream]:
         """The streams whose processes must be gone before a Hello's can be admitted."""
-        run = None if hello.stream_id in self.streams else self._find(hello)
+        known = hello.stream_id in self.streams or hello.HasField("node")
+        run = None if known else self._find(hello)
         if run is None or not run.running or run.is_restarted_by(hello.process):
             return []
         holder = run.by_rank.get((run.attempt, hello.process.rank))
@@ -146,7 +164,7 @@ class Registry:
         if stream.connection is connection:
             stream.connection = None
             stream.last_seen_s = time.monotonic()
-            stream.reserved_until_s = stream.last_seen_s + self._reserve_s
+            stream.reserve(self._reserve_s)
             self.connections -= 1
 
     def _find(self, hello: pb.Hello) -> Run | None:
@@ -244,7 +262,8 @@ class Registry:
     def forgotten(self, hello: pb.Hello) -> int | None:
         """The row id of the forgotten run that a Hello means; None where there is none to recall."""
         row_id = self._forgotten_streams.get(hello.stream_id)
-        return self._forgotten_runs.get(hello.launch.run_id) if row_id is None else row_id
+        run_id = hello.node.run_id or hello.launch.run_id
+        return self._forgotten_runs.get(run_id) if row_id is None else row_id
 
 
 def _identity(row: RunRow) -> tuple[str, str, str, int]:

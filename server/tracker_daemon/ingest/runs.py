@@ -13,6 +13,9 @@ from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.journal.rows import RUNNING, RunRow
 from tracker_protocol.v1 import tracker_pb2 as pb
 
+NODE_RANK = -1
+"""The rank of a stream that is no rank's: that of a node's daemon, which forwards its ranks' data."""
+
 
 class LiveStream(Protocol):
     """The connection of a stream, as far as the registry needs it."""
@@ -62,11 +65,20 @@ class Stream:
     """What its user was told of the run's backends."""
     claim: Claim | None = None
 
+    @property
+    def is_node(self) -> bool:
+        """Whether it is that of a node's daemon."""
+        return self.rank == NODE_RANK
+
     def heard(self, answer: bytes | None = None) -> None:
         """Something came from the process: to a claim on its rank, the right answer counts."""
         self.last_seen_s = time.monotonic()
         if self.claim is not None and (answer == self.claim.nonce or not self.answers_challenges):
             self.claim.answered.set()
+
+    def reserve(self, seconds: float) -> None:
+        """Keep the rank for its process, which is not connected yet, or not any more."""
+        self.reserved_until_s = time.monotonic() + seconds
 
     def returned(self, hello: pb.Hello) -> None:
         """The process has connected again, which answers every claim on its rank."""
@@ -80,6 +92,11 @@ class Stream:
         """Whether its process may still be there, so that its rank is not free."""
         waiting = self.connection is not None or time.monotonic() < self.reserved_until_s
         return waiting and not self.finished and not self.lost
+
+    @property
+    def source(self) -> str:
+        """Whose data it brings, in words."""
+        return f"the daemon on {self.host}" if self.is_node else f"rank {self.rank}"
 
     def described(self) -> str:
         """How an error names it."""

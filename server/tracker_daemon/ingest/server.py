@@ -17,6 +17,7 @@ from tracker_daemon.errors import (
     ProtocolError,
     SettingsError,
     TrackerDaemonError,
+    UpstreamUnavailable,
 )
 from tracker_daemon.ingest.session import BrokenStream, Session
 from tracker_daemon.ingest.uploads import UploadService
@@ -47,6 +48,7 @@ _STATUS_OF = (
     (SettingsError, grpc.StatusCode.INVALID_ARGUMENT),
     (ProtocolError, grpc.StatusCode.INVALID_ARGUMENT),
     (JournalError, grpc.StatusCode.UNAVAILABLE),
+    (UpstreamUnavailable, grpc.StatusCode.UNAVAILABLE),
 )
 
 
@@ -55,6 +57,9 @@ class Calls(Protocol):
 
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
         """Let a client in: its session, and the Welcome."""
+
+    async def admit_rank(self, request: pb.AdmitRequest) -> pb.AdmitReply:
+        """Decide about a rank that has come to a node's daemon."""
 
     async def room(self) -> None:
         """Wait while too much is uncommitted."""
@@ -120,6 +125,9 @@ class TrackerService:
                 "Upload": grpc.stream_stream_rpc_method_handler(
                     self._uploads.upload, pb.UploadRequest.FromString, pb.UploadReply.SerializeToString
                 ),
+                "Admit": grpc.unary_unary_rpc_method_handler(
+                    self.admit, pb.AdmitRequest.FromString, pb.AdmitReply.SerializeToString
+                ),
                 "Status": grpc.unary_unary_rpc_method_handler(
                     self.status, pb.StatusRequest.FromString, pb.StatusReply.SerializeToString
                 ),
@@ -152,13 +160,8 @@ class TrackerService:
             raise BrokenStream(f"no Hello came within {_HELLO_TIMEOUT_S:.0f} s") from None
         if first is None or first.WhichOneof("message") != "hello":
             raise ProtocolError("a stream begins with a Hello")
-        hello = first.hello
-        if not 1 <= hello.protocol_version <= PROTOCOL_VERSION:
-            raise ProtocolError(
-                f"the client speaks protocol {hello.protocol_version} and this daemon {PROTOCOL_VERSION}; "
-                "install the same version of tracker-daemon for both"
-            )
-        return await self._calls.admit(hello)
+        _check_version(first.hello)
+        return await self._calls.admit(first.hello)
 
     async def _serve(
         self, session: Session, requests: AsyncIterator[pb.ClientMessage], context: Context
@@ -182,6 +185,15 @@ class TrackerService:
         finally:
             session.close()
 
+    async def admit(self, request: pb.AdmitRequest, context: Context) -> pb.AdmitReply:
+        """A rank has come to a node's daemon."""
+        try:
+            _check_version(request.hello)
+            return await self._calls.admit_rank(request)
+        except TrackerDaemonError as error:
+            await _abort(context, error)
+            raise
+
     async def status(self, _: pb.StatusRequest, context: Context) -> pb.StatusReply:
         """The status document."""
         try:
@@ -195,6 +207,14 @@ class TrackerService:
         timeout_s = request.timeout_s if request.HasField("timeout_s") else None
         exit_status = request.exit_status if request.HasField("exit_status") else None
         return pb.StopReply(pid=self._calls.stop(timeout_s, exit_status))
+
+
+def _check_version(hello: pb.Hello) -> None:
+    if not 1 <= hello.protocol_version <= PROTOCOL_VERSION:
+        raise ProtocolError(
+            f"the client speaks protocol {hello.protocol_version} and this daemon {PROTOCOL_VERSION}; "
+            "install the same version of tracker-daemon for both"
+        )
 
 
 async def _abort(context: Context, error: TrackerDaemonError) -> None:

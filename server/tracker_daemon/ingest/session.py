@@ -6,6 +6,7 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 
@@ -137,8 +138,7 @@ class Session:
         first, last = lost
         stream.next_sequence = last + 1
         notice = events.NoticeEvent(
-            f"the journal has lost batches {first} to {last} of rank {stream.rank}, "
-            "which had been acknowledged",
+            f"the journal has lost batches {first} to {last} of {stream.source}, which had been acknowledged",
             journal_lost=True,
         )
         return [
@@ -207,27 +207,36 @@ class Session:
             # Names that it introduced are unknown now; the next Hello brings the whole dictionary.
             raise BrokenStream(f"batch {batch.sequence} is rejected: {error}") from error
         stream.names_known += len(decoded.names)
-        stream.finished = stream.finished or decoded.finish is not None
+        ends = self._ends(decoded)
+        for ended in ends:
+            stream.run.streams[ended].finished = True
         submission = Submission(
             stream.run.live, EventKind.BATCH, stream.stream_id, batch.sequence, batch.body, decoded,
             committed=self._on_committed,
         )  # fmt: skip
-        if decoded.finish is not None:
-            exit_code = decoded.finish
-            submission.prepare = lambda journal: journal.update_stream(
-                stream.stream_id, finished=True, exit_code=exit_code
-            )
+        if ends:
+            submission.prepare = partial(_note_ends, ends)
         self._recorder.submit(submission)
         stream.next_sequence += 1
+
+    def _ends(self, decoded: DecodedBatch) -> dict[bytes, int]:
+        """The streams that end with this batch, and their ranks' exit codes."""
+        return {} if decoded.finish is None else {self.stream.stream_id: decoded.finish}
 
     def _decode(self, body: bytes) -> DecodedBatch:
         known = self.stream.names_known
         decoded = decode_batch(body, known)
         if known + len(decoded.names) > limits.METRICS_PER_RUN_MAX:
             raise MalformedBatch(f"the stream names more than {limits.METRICS_PER_RUN_MAX} metrics")
+        if self._has_foreign(decoded):
+            raise MalformedBatch("a rank forwards nothing, and a node's daemon has nothing of its own to say")
         if decoded.dropped_points > limits.DROPPED_POINTS_MAX:
             raise MalformedBatch(f"{decoded.dropped_points} values cannot have been dropped")
         return decoded
+
+    def _has_foreign(self, decoded: DecodedBatch) -> bool:
+        """Whether the batch holds what only another kind of stream has."""
+        return decoded.forwarded is not None
 
     def _take_gap(self, gap: pb.Gap) -> None:
         stream = self.stream
@@ -295,6 +304,11 @@ class Session:
                 return
 
     @property
+    def committed(self) -> int:
+        """The highest sequence that is durable."""
+        return self._committed
+
+    @property
     def all_committed(self) -> bool:
         """Whether everything that came is durable."""
         return self._committed >= self.stream.next_sequence - 1
@@ -321,6 +335,11 @@ class Session:
         """The same process has connected again."""
         self._superseded = True
         self._changed.set()
+
+
+def _note_ends(ends: Mapping[bytes, int], journal: Journal) -> None:
+    for stream, exit_code in ends.items():
+        journal.update_stream(stream, finished=True, exit_code=exit_code)
 
 
 def _check_sequence(last: int) -> None:

@@ -1,0 +1,229 @@
+"""Admissions: the front of a daemon that records, to which ranks come and nodes' daemons that forward."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from tracker_daemon.backend_news import tell_of_backends
+from tracker_daemon.backends.registry import files_lanes
+from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.front import flush_interval_ms
+from tracker_daemon.ingest import events
+from tracker_daemon.ingest.claims import Claims
+from tracker_daemon.ingest.hello_check import check_node_id
+from tracker_daemon.ingest.live_run import LiveRun
+from tracker_daemon.ingest.nodes import NodeLink, Nodes, NodeSession, RelayedSession
+from tracker_daemon.ingest.recorder import Recorder, Submission
+from tracker_daemon.ingest.registry import Registry
+from tracker_daemon.ingest.runs import Admission, Run, Stream
+from tracker_daemon.ingest.session import Session
+from tracker_daemon.journal.event import EventKind
+from tracker_daemon.journal.rows import CursorRow
+from tracker_daemon.journal.store import Journal
+from tracker_daemon.primary_notices import pass_on
+from tracker_daemon.run_delivery import RunDelivery
+from tracker_daemon.run_endings import RunEndings
+from tracker_daemon.script_side import ScriptSide, warn_of_unknown
+from tracker_daemon.settings import Settings
+from tracker_daemon.version import VERSION
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+
+class JournalAccess(Protocol):
+    """Runs work on the journal's thread; to be awaited until its transaction is committed."""
+
+    def __call__(self, work: Callable[[Journal], T], /) -> Awaitable[T]:
+        """Run ``work``."""
+
+
+class Admissions:
+    """The :class:`tracker_daemon.front.Front` of a daemon that decides by itself.
+
+    ``recall`` takes up again a run that ended long ago, when a Hello means it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        recorder: Recorder,
+        fleet: Fleet,
+        delivery: RunDelivery,
+        script_side: ScriptSide,
+        known_backends: frozenset[str],
+        recall: Callable[[pb.Hello], Awaitable[None]],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._recorder = recorder
+        self._fleet = fleet
+        self._delivery = delivery
+        self._script_side = script_side
+        self._known_backends = known_backends
+        self._recall = recall
+        self._claims = Claims(registry, settings.challenge_timeout_s)
+        self._endings = RunEndings(registry, recorder)
+        self._nodes = Nodes(self._came, self.left)
+        self._sessions: set[Session] = set()
+
+    # ---- the connected ---------------------------------------------------------------------------
+
+    async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
+        """Let a rank or a node's daemon in, or raise what the server answers instead."""
+        await self._recall(hello)
+        if hello.HasField("node"):
+            return await self._admit_node(hello)
+        admission = await self._claims.admit(hello)
+        session = Session(admission, self._recorder, asyncio.get_running_loop(), self._flush_interval_ms)
+        self._registry.connect(admission.stream, session)
+        try:
+            welcome, fed = await self._welcome(session, admission, hello)
+        except BaseException:  # cancelled too, when the client has gone: its rank must not stay taken
+            self.left(session)
+            raise
+        self._enter(session, fed)
+        self._greet(session, admission)
+        return session, welcome
+
+    async def _welcome(
+        self, session: Session, admission: Admission, hello: pb.Hello
+    ) -> tuple[pb.DaemonMessage, list[str]]:
+        """The Welcome, once the admission is journalled, and the script's classes that the session feeds."""
+        new = self._script_side.new_backends(admission, hello.script_backends, self._known_backends)
+        fed = self._script_side.fed_by(admission.stream, hello.script_backends)
+        cursors: Mapping[str, bytes] = {**new, **files_lanes(new)}
+        welcome = await session.welcome(hello, new_backends=cursors, script_backends=fed, version=VERSION)
+        if new or admission.describes:
+            await self._delivery.begin(admission.stream.run)
+        return welcome, fed
+
+    def _enter(self, session: Session, fed: list[str]) -> None:
+        self._sessions.add(session)
+        self._script_side.attach(session, fed)
+
+    def _greet(self, session: Session, admission: Admission) -> None:
+        stream, run = admission.stream, admission.stream.run
+        if admission.new_stream and stream.rank == run.options.primary_rank:
+            warn_of_unknown(session, self._known_backends)
+            tell_of_backends(session, self._fleet)
+        if admission.new_stream:
+            log.info("a rank joined", run_id=run.run_id, rank=stream.rank, host=stream.host, pid=stream.pid)
+
+    def left(self, session: Session) -> None:
+        """A connection has ended; the rank may come back."""
+        self._sessions.discard(session)
+        self._script_side.detach(session)
+        self._registry.disconnect(session.stream, session)
+        if isinstance(session, NodeSession):
+            session.link.detach(session)
+
+    def _flush_interval_ms(self) -> int:
+        return flush_interval_ms(self._settings.flush_interval_s, self._connections)
+
+    def _connections(self) -> int:
+        relayed = sum(isinstance(session, RelayedSession) for session in self._sessions)
+        return len(self._sessions) - relayed + sum(1 for _ in self._nodes.connected())
+
+    # ---- nodes' daemons --------------------------------------------------------------------------
+
+    async def _admit_node(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
+        admission = self._registry.admit(hello)
+        stream, loop = admission.stream, asyncio.get_running_loop()
+        link = self._nodes.link(hello.node.node_id, stream.run)
+        session = NodeSession(
+            admission, self._recorder, loop, self._flush_interval_ms, link, files_lane=hello.node.files_lane
+        )
+        self._registry.connect(stream, session)
+        try:
+            welcome = await session.welcome(hello, new_backends={}, script_backends=[], version=VERSION)
+        except BaseException:  # as above
+            self.left(session)
+            raise
+        if not session.files_lane:
+            link.attach(session)
+        if admission.new_stream:
+            log.info("a node's daemon joined", run_id=stream.run.run_id, host=stream.host, pid=stream.pid)
+        return session, welcome
+
+    async def admit_rank(self, request: pb.AdmitRequest) -> pb.AdmitReply:
+        """Decide about a rank that has come to a node's daemon, or raise what the server answers instead."""
+        check_node_id(request.node_id)
+        hello = request.hello
+        await self._recall(hello)
+        admission = await self._claims.admit(hello)
+        stream = admission.stream
+        # Until the node says that it is there, nobody else gets its rank unasked.
+        stream.reserve(self._settings.challenge_timeout_s)
+        session = self._relayed(admission, self._nodes.link(request.node_id, stream.run))
+        welcome, _ = await self._welcome(session, admission, hello)
+        self._greet(session, admission)
+        options = msgspec.json.encode(stream.run.options).decode()
+        return pb.AdmitReply(welcome=welcome.welcome, options=options)
+
+    def _relayed(self, admission: Admission, link: NodeLink) -> RelayedSession:
+        loop = asyncio.get_running_loop()
+        return RelayedSession(admission, self._recorder, loop, self._flush_interval_ms, link)
+
+    def _came(self, link: NodeLink, stream: Stream, present: pb.PresentRank) -> None:
+        """A node says that this rank is connected to it."""
+        session = link.relayed[stream.stream_id] = self._relayed(Admission(stream), link)
+        stream.answers_challenges = present.answers_challenges
+        if stream.lost:
+            stream.lost = False
+            again = events.HelloEvent(stream.rank, 0, stream.attempt, ())
+            live = stream.run.live
+            self._recorder.submit(
+                Submission(live, EventKind.HELLO, stream.stream_id, payload=events.encode(again))
+            )
+        stream.heard()
+        self._registry.connect(stream, session)
+        self._enter(session, self._script_side.fed_by(stream, present.script_backends))
+
+    # ---- from time to time -----------------------------------------------------------------------
+
+    def restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
+        """A run was taken up from the journal."""
+        self._script_side.restored(run, cursors)
+
+    def ticked(self, live: LiveRun) -> None:
+        """Something of a run was committed."""
+        pass_on(self._registry, live)
+        self._delivery.ticked(live)
+
+    def look_after(self) -> None:
+        """Do what is due; called several times a second."""
+        self.report_gone()
+        self._script_side.look_after()
+        self._nodes.tell_over()
+        for session in self._sessions:
+            tell_of_backends(session, self._fleet)
+            if session.wants_delivery and self._delivery.is_delivered(session):
+                session.wants_delivery = False
+                session.send(pb.DaemonMessage(delivered=pb.Delivered()))
+
+    def report_gone(self) -> None:
+        """Have ranks counted as lost or absent that have been away for too long."""
+        self._endings.report_gone(self._settings.lost_timeout_s, self._settings.start_timeout_s)
+
+    def end_outstayed(self, runs: list[Run]) -> None:
+        """The job is about to be killed, with the ranks of ``runs`` that are still connected."""
+        self._endings.end_outstayed(runs)
+
+    def end_deserted(self, runs: list[Run]) -> None:
+        """The daemon ends, and no rank of ``runs`` is connected: they end too."""
+        self._endings.end_abandoned(runs)
+
+    def end_idle(self) -> None:
+        """The daemon ends since nobody needs it: no run shall stay RUNNING for ever."""
+        self._endings.report_gone(0.0, 0.0)
+
+    async def close(self) -> None:
+        """Nothing is kept open here."""
