@@ -35,14 +35,16 @@ class PlanPart:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
-    """A rank's report of some ``columns`` of a panel at one occurrence: n rows, ``values`` (n, columns)."""
+    """A rank's report of some ``columns`` of a panel at n ``keys``: ``values`` (n, columns).
+
+    ``values`` are None where they are known in a summary over several ranks alone.
+    """
 
     rank: int
-    occurrence: int
+    keys: list[Key]
     columns: Index
-    steps: NDArray[np.int64]
     times_ns: NDArray[np.int64]
-    values: NDArray[np.float64]
+    values: NDArray[np.float64] | None
 
 
 @dataclass(slots=True, eq=False)
@@ -169,20 +171,21 @@ class Attempt:
         """Take in a rank's rows."""
         self.last_step[rank] = int(block.steps[-1])
         steps, times_ns = block.steps, block.times_ns
+        keys: list[Key] = [(step, 0) for step in steps.tolist()]
         for part in plan:
             panel = self.panels[part.panel]
             slot = panel.slot(rank)
             values = block.values if part.block_columns is None else block.values[:, part.block_columns]
             if panel.occurrences.advance(slot, part.columns, steps):
-                self._put(part.panel, Piece(rank, 0, part.columns, steps, times_ns, values), now_ns)
+                self.put(part.panel, Piece(rank, keys, part.columns, times_ns, values), now_ns)
                 continue
             for occurrence, i, j in panel.occurrences.assign(slot, part.columns, steps):
                 columns = part.columns[j]
                 if occurrence >= limits.OCCURRENCES_PER_STEP_MAX:
                     self.reject_repeats(rank, panel.names[columns[0]], int(steps[i[0]]), len(columns))
                     continue
-                piece = Piece(rank, occurrence, columns, steps[i], times_ns[i], values[np.ix_(i, j)])
-                self._put(part.panel, piece, now_ns)
+                at = [(keys[row][0], occurrence) for row in i.tolist()]
+                self.put(part.panel, Piece(rank, at, columns, times_ns[i], values[np.ix_(i, j)]), now_ns)
 
     def reject_repeats(self, rank: int, name: str, step: int, points: int) -> None:
         """A rank has logged a metric too often at one step: these values are one time too many."""
@@ -194,39 +197,50 @@ class Attempt:
             "the further values are not recorded. Give each a step of its own, or another name.",
         )
 
-    def _put(self, index: int, piece: Piece, now_ns: int) -> None:
-        panel, rank = self.panels[index], piece.rank
+    def put(self, index: int, piece: Piece, now_ns: int) -> None:
+        """Take in what a rank reports; each of these cells is new to it."""
+        panel, rank, values = self.panels[index], piece.rank, piece.values
+        assert values is not None, "a summary goes another way"
         if self.fenced:
-            self._keep_late(panel, piece, np.ones(piece.values.shape, np.bool_))
+            self.keep_late(panel, piece, np.ones(values.shape, np.bool_))
             return
         slot = panel.slot_of[rank]
-        rows = self._rows(index, piece)
-        late = panel.contribute(slot, rows, piece.columns, piece.values, now_ns)
-        in_time = rows if late is None else rows[~late.all(axis=1)]
-        if len(in_time):
-            self.missed[rank] = 0
-            self.newest[rank] = max(self.newest.get(rank, -1), int(panel.serial[in_time].max()))
+        rows = self.rows(index, piece.keys, piece.times_ns, rank)
+        late = panel.contribute(slot, rows, piece.columns, values, now_ns)
+        self.came([rank], panel, rows, late)
         if late is not None:
-            self._keep_late(panel, piece, late)
+            self.keep_late(panel, piece, late)
         if rank == self.rules.primary_rank:
             panel.time_ns[rows] = piece.times_ns
-        self._join(panel, slot, piece, rows, late)
+        if self.joining(panel, slot, piece.columns).any():
+            self.join(panel, slot, piece, rows, late)
         self.touched.setdefault(index, []).append(rows)
 
-    def _rows(self, index: int, piece: Piece) -> Index:
-        panel, occurrence, steps = self.panels[index], piece.occurrence, piece.steps.tolist()
-        rows = [panel.row_of.get((step, occurrence), -1) for step in steps]
+    def rows(self, index: int, keys: list[Key], times_ns: NDArray[np.int64], rank: int) -> Index:
+        """The rows of a panel at ``keys``, made where there are none; ``rank`` reports something there."""
+        panel = self.panels[index]
+        rows = [panel.row_of.get(key, -1) for key in keys]
         for i, row in enumerate(rows):
             if row >= 0:
                 continue
-            key = (steps[i], occurrence)
-            self._note_recent(panel, key, piece.rank)
-            rows[i] = panel.take_row(key, self.serial, int(piece.times_ns[i]))
+            key = keys[i]
+            self._note_recent(panel, key, rank)
+            rows[i] = panel.take_row(key, self.serial, int(times_ns[i]))
             self.serial += 1
             insort(self.parts_at.setdefault(key, []), (index, rows[i]))
         return np.array(rows, np.int64)
 
-    def _keep_late(self, panel: Panel, piece: Piece, late: NDArray[np.bool_]) -> None:
+    def came(self, ranks: list[int], panel: Panel, rows: Index, late: NDArray[np.bool_] | None) -> None:
+        """Note of ``ranks`` that they have come to these rows, where they were in time."""
+        in_time = rows if late is None else rows[~late.all(axis=1)]
+        if not len(in_time):
+            return
+        newest = int(panel.serial[in_time].max())
+        for rank in ranks:
+            self.missed[rank] = 0
+            self.newest[rank] = max(self.newest.get(rank, -1), newest)
+
+    def keep_late(self, panel: Panel, piece: Piece, late: NDArray[np.bool_]) -> None:
         """Count what is late for its aggregates; a recorded rank's own values are emitted all the same."""
         i, j = (int(first) for first in np.argwhere(late)[0])
         self.books.count_late(piece.rank, int(late.sum()))
@@ -234,15 +248,17 @@ class Attempt:
             self.notices,
             ("late", piece.rank),
             f"rank {piece.rank}: values came after their cells had closed; they are not in the aggregates "
-            f"(first: {panel.names[piece.columns[j]]!r} at step {piece.steps[i]})",
+            f"(first: {panel.names[piece.columns[j]]!r} at step {piece.keys[i][0]})",
         )
+        if piece.values is None:
+            return
         for j, column in enumerate(piece.columns.tolist()):
             name = self.own_column(panel, column, piece.rank)
             if name is None:
                 continue
             for i in np.flatnonzero(late[:, j]).tolist():
-                key = (int(piece.steps[i]), piece.occurrence)
-                self.extras_at(key, int(piece.times_ns[i])).numbers[name] = float(piece.values[i, j])
+                extras = self.extras_at(piece.keys[i], int(piece.times_ns[i]))
+                extras.numbers[name] = float(piece.values[i, j])
 
     def extras_at(self, key: Key, time_ns: int) -> Extras:
         """What joins the record at ``key`` from outside the panels."""
@@ -250,13 +266,16 @@ class Attempt:
 
     # ---- who is waited for -----------------------------------------------------------------------
 
-    def _join(
+    def joining(self, panel: Panel, slots: int | Index, columns: Index) -> NDArray[np.bool_]:
+        """Which of ``columns`` are learned and do not wait for ``slots`` (one, or of shape (s, 1))."""
+        new: NDArray[np.bool_] = panel.learned[columns] & (panel.member_from[slots, columns] == NEVER)
+        return new
+
+    def join(
         self, panel: Panel, slot: int, piece: Piece, rows: Index, late: NDArray[np.bool_] | None
     ) -> None:
         """A rank that reports a learned metric that it was no reporter of is one from this cell on."""
-        new = panel.learned[piece.columns] & (panel.member_from[slot, piece.columns] == NEVER)
-        if not new.any():
-            return
+        new = self.joining(panel, slot, piece.columns)
         joining = piece.columns[new]
         panel.note_reporter(slot, joining)
         if piece.rank in self.membership.lagging:
@@ -277,7 +296,7 @@ class Attempt:
 
     def _catch_up(self, piece: Piece) -> None:
         """A lagging rank that has reached the newest rows again is waited for again."""
-        if any((step, piece.occurrence) in self.recent for step in piece.steps.tolist()):
+        if any(key in self.recent for key in piece.keys):
             self.membership.lagging.discard(piece.rank)
             self.missed[piece.rank] = 0
             self.notices.append(f"rank {piece.rank} has caught up and is waited for again")

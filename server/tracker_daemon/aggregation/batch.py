@@ -83,6 +83,11 @@ class ForwardedNews:
     automatic_keys: tuple[StepKeys, ...]
     notices: tuple[str, ...]
 
+    @property
+    def points(self) -> int:
+        """How many values of ranks it stands for."""
+        return sum(part.points for _, part in self.parts) + sum(c.points for c in self.contributions)
+
 
 def decode_batch(body: bytes, names_known: int) -> DecodedBatch:
     """Decode ``body``, given that the stream's dictionary held ``names_known`` names before it.
@@ -110,8 +115,7 @@ def _decoded(message: pb.BatchBody, names_known: int) -> DecodedBatch:
     points += sum(len(block.keys) * len(block.steps) for block in texts)
     forwarded = _decode_forwarded(message, known)
     if forwarded is not None:
-        points += sum(part.points for _, part in forwarded.parts)
-        points += sum(contribution.points for contribution in forwarded.contributions)
+        points += forwarded.points
     finish = message.finish if message.HasField("finish") else None
     return DecodedBatch(
         names, rows, texts, tuple(message.config), message.dropped_points, message.flushed, finish, points,

@@ -9,12 +9,13 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker_daemon.aggregation.accumulator import reduce_with
 from tracker_daemon.aggregation.attempt import Attempt, Extras
 from tracker_daemon.aggregation.marks import Key
 from tracker_daemon.aggregation.naming import STATISTICS, column_names, rank_column
 from tracker_daemon.aggregation.panel import CLOSED, EMITTED, NO_OWNER, Index, Panel
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
-from tracker_daemon.aggregation.reduction import reduce_ranks
+from tracker_daemon.aggregation.summary import Summary
 
 _BLOCK_CELLS_MAX = 1 << 17
 """Values in one block, so that an entry of the outbox stays about a mebibyte."""
@@ -28,6 +29,20 @@ class _Columns:
     names: tuple[str, ...]
     values: NDArray[np.float64]
     valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Cells:
+    """What there is of n rows of a panel: which cells are ``closed`` (n, metrics), and of what they are.
+
+    ``values`` (n, ranks, metrics) are the ``ranks``' own, where ``seen``; ``accumulated`` is over others.
+    """
+
+    closed: NDArray[np.bool_]
+    ranks: list[int]
+    values: NDArray[np.float64]
+    seen: NDArray[np.bool_]
+    accumulated: Summary | None
 
 
 class Emitter:
@@ -99,67 +114,65 @@ def _columns_per_row(attempt: Attempt, index: int) -> int:
 
 
 def _recorded(attempt: Attempt, panel: Panel) -> list[int]:
-    """The ranks whose own values are recorded under their names, in order."""
-    return [rank for rank in sorted(panel.ranks) if attempt.records(panel, rank)]
+    """The ranks whose own values are recorded under their names, and that have some, in order."""
+    ranks = [panel.ranks[slot] for slot in panel.rank_order()[1].tolist()]
+    return [rank for rank in ranks if attempt.records(panel, rank)]
 
 
 def _panel_columns(attempt: Attempt, panel: Panel, rows: Index) -> _Columns:
     """Reduce the closed cells of ``rows`` and lay them out, metric by metric."""
-    order = panel.rank_order()
-    closed = panel.state[rows] == CLOSED
-    values = panel.values[rows[:, None], order]
-    seen = panel.seen[rows[:, None], order] & closed[:, None, :]
-    attempt.books.folded += int(seen.sum())
-    ranks = [panel.ranks[slot] for slot in order]
+    cells = _cells(panel, rows)
+    attempt.books.folded += int(cells.seen.sum())
+    if cells.accumulated is not None:
+        attempt.books.folded += int(cells.accumulated.count[cells.closed].sum())
     recorded = _recorded(attempt, panel)
     out = np.zeros((len(rows), panel.width, _COUNT + 1 + len(recorded)))
     valid = np.zeros(out.shape, np.bool_)
-    _own_values(attempt, panel, ranks, values, seen, out, valid)
-    _statistics(panel, closed, values, seen, out, valid)
+    _own_values(attempt, panel, cells, out, valid)
+    _statistics(panel, cells, out, valid)
     for position, rank in enumerate(recorded, _COUNT + 1):
-        i = ranks.index(rank)
-        out[:, :, position] = values[:, i]
-        valid[:, :, position] = seen[:, i] & (panel.owner != rank)
+        i = cells.ranks.index(rank)
+        out[:, :, position] = cells.values[:, i]
+        valid[:, :, position] = cells.seen[:, i] & (panel.owner != rank)
     state = panel.state[rows]
-    state[closed] = EMITTED
+    state[cells.closed] = EMITTED
     panel.state[rows] = state
     return _valid_columns(panel, recorded, out, valid)
 
 
+def _cells(panel: Panel, rows: Index) -> _Cells:
+    closed = panel.state[rows] == CLOSED
+    slots, values, seen = panel.own_values(rows)
+    accumulated = None
+    if panel.accumulators is not None:
+        accumulated = panel.accumulators.at(rows, np.arange(panel.width))
+    ranks = [panel.ranks[slot] for slot in slots.tolist()]
+    return _Cells(closed, ranks, values, seen & closed[:, None, :], accumulated)
+
+
 def _own_values(
-    attempt: Attempt,
-    panel: Panel,
-    ranks: list[int],
-    values: NDArray[np.float64],
-    seen: NDArray[np.bool_],
-    out: NDArray[np.float64],
-    valid: NDArray[np.bool_],
+    attempt: Attempt, panel: Panel, cells: _Cells, out: NDArray[np.float64], valid: NDArray[np.bool_]
 ) -> None:
-    position = {rank: i for i, rank in enumerate(ranks)}
+    position = {rank: i for i, rank in enumerate(cells.ranks)}
     owners = np.array([position.get(rank, NO_OWNER) for rank in panel.owner.tolist()])
     columns = np.flatnonzero(owners != NO_OWNER)
     own = owners[columns]
-    out[:, columns, 0] = values[:, own, columns]
-    valid[:, columns, 0] = seen[:, own, columns]
+    out[:, columns, 0] = cells.values[:, own, columns]
+    valid[:, columns, 0] = cells.seen[:, own, columns]
     for column, name in enumerate(panel.names):
         if attempt.is_computed(name):
             valid[:, column, 0] = False
 
 
-def _statistics(
-    panel: Panel,
-    closed: NDArray[np.bool_],
-    values: NDArray[np.float64],
-    seen: NDArray[np.bool_],
-    out: NDArray[np.float64],
-    valid: NDArray[np.bool_],
-) -> None:
-    columns = np.flatnonzero(panel.aggregated & panel.wanted.any(axis=1) & closed.any(axis=0))
+def _statistics(panel: Panel, cells: _Cells, out: NDArray[np.float64], valid: NDArray[np.bool_]) -> None:
+    columns = np.flatnonzero(panel.aggregated & panel.wanted.any(axis=1) & cells.closed.any(axis=0))
     if not len(columns):
         return
+    values, seen, accumulated = cells.values, cells.seen, cells.accumulated
     if len(columns) < panel.width:
         values, seen = values[:, :, columns], seen[:, :, columns]
-    reduced = reduce_ranks(values, seen)
+        accumulated = None if accumulated is None else accumulated[:, columns]
+    reduced = reduce_with(values, seen, cells.ranks, accumulated)
     some, wanted = reduced.count > 0, panel.wanted[columns]
     for kind, statistic in enumerate((reduced.mean, reduced.minimum, reduced.maximum, reduced.std)):
         out[:, columns, kind + 1] = statistic

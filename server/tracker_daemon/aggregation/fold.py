@@ -9,17 +9,18 @@ and the same records, bit for bit.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Hashable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
 
-from tracker_daemon.aggregation import closing
+from tracker_daemon.aggregation import automatic_steps, closing, merging, own_values
 from tracker_daemon.aggregation.attempt import Attempt, PlanPart
 from tracker_daemon.aggregation.batch import DecodedBatch, Rows, TextRows
 from tracker_daemon.aggregation.books import Books
 from tracker_daemon.aggregation.configuration import ConfigLedger
+from tracker_daemon.aggregation.contribution import Contribution, Progress
 from tracker_daemon.aggregation.emission import Emitter
 from tracker_daemon.aggregation.folding import Activity, FoldSummary, Settled
 from tracker_daemon.aggregation.item import Item
@@ -27,37 +28,9 @@ from tracker_daemon.aggregation.marks import Key
 from tracker_daemon.aggregation.naming import DROPPED_POINTS, rank_column
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.aggregation.rules import Rules
-from tracker_protocol import limits
+from tracker_daemon.aggregation.stream import NODE, StreamFold
 
-_AUTOMATIC_STEPS_REMEMBERED = 4_096
 _OLDER_ATTEMPTS_REMEMBERED = 4
-
-
-@dataclass(slots=True, eq=False)
-class StreamFold:
-    """What the fold knows of one stream. ``plans`` and ``known`` are caches and not part of the state."""
-
-    rank: int
-    attempt: int
-    names: list[str]
-    dropped_points: int = 0
-    own_highs: dict[str, list[int]] = field(default_factory=dict)
-    plans: dict[tuple[int, ...], tuple[PlanPart, ...]] = field(default_factory=dict)
-    known: set[str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.known = set(self.names)
-
-    def add_names(self, names: Iterable[str]) -> None:
-        """Append those that are new: a batch that is sent again may follow a Hello that has its names."""
-        for name in names:
-            if name not in self.known:
-                self.known.add(name)
-                self.names.append(name)
-
-    def names_of(self, keys: tuple[int, ...]) -> tuple[str, ...] | None:
-        """The metrics of a block; None where the dictionary has no such names."""
-        return tuple(self.names[key] for key in keys) if max(keys) < len(self.names) else None
 
 
 class RunFold:
@@ -73,7 +46,7 @@ class RunFold:
         self.items: list[Item] = []
         self.attempt = Attempt(1, rules, self.books, self.notices)
         self.older: dict[int, Attempt] = {}
-        self.automatic_keys: OrderedDict[int, frozenset[str]] = OrderedDict()
+        self.automatic_keys: automatic_steps.KeySets = OrderedDict()
         self.next_step: dict[int, int] = {}
         self.first_step = 0
         """Where automatic steps of the current attempt begin, for every rank."""
@@ -83,7 +56,13 @@ class RunFold:
     # ---- events ----------------------------------------------------------------------------------
 
     def hello(self, stream: bytes, rank: int, world_size: int, attempt: int, names: tuple[str, ...]) -> None:
-        """A stream connects, for the first time or again; ``names`` is its whole dictionary."""
+        """A stream connects, for the first time or again; ``names`` is its whole dictionary.
+
+        A node's daemon, whose ``rank`` is NODE, is no member: its ranks say hello for themselves.
+        """
+        if rank == NODE:
+            self.streams.setdefault(stream, StreamFold(NODE, attempt, [])).add_names(names)
+            return
         if attempt > self.attempt.number:
             self._open_attempt(attempt, world_size)
         known = self.streams.get(stream)
@@ -127,25 +106,36 @@ class RunFold:
         source = self.streams[stream]
         source.add_names(batch.names)
         self.books.received += batch.points
+        if source.is_node:
+            self._forwarded(source, batch, now_ns)
+        elif batch.forwarded is None:
+            self._said(source, source, batch, now_ns)
+        else:
+            text = f"rank {source.rank} sent what only a node's daemon may send; nothing of it is recorded"
+            self._reject(batch.points, ("no node", source.rank), text)
+
+    def _said(self, source: StreamFold, dictionary: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
+        """Take in what a rank says; ``dictionary`` has the names, its own stream or that of its node."""
         self._count_dropped(source, batch.dropped_points)
-        attempt = self._attempt_of(source)
-        self._pass_on(source, batch.items, known=attempt is not None)
+        attempt = self._attempt_of(source.attempt)
+        if batch.items:
+            self._pass_on(source, batch.items, known=attempt is not None)
         if attempt is None:
             self.books.count_late(source.rank, batch.points)
             return
         for block in batch.rows:
-            if block.own:
-                self._own_rows(source, attempt, block)
-            else:
-                self._rows(source, attempt, block, now_ns)
+            if not block.own:
+                self._rows(source, dictionary, attempt, block, now_ns)
+            elif (names := self._names_of(source, dictionary, block)) is not None:
+                own_values.take_numbers(source, attempt, names, block)
         for texts in batch.texts:
-            self._texts(source, attempt, texts)
+            if (names := self._names_of(source, dictionary, texts)) is not None:
+                own_values.take_texts(source, attempt, names, texts)
         if attempt is self.attempt:
             self._standing(source, batch, now_ns)
 
-    def _attempt_of(self, source: StreamFold) -> Attempt | None:
-        current = source.attempt == self.attempt.number
-        return self.attempt if current else self.older.get(source.attempt)
+    def _attempt_of(self, number: int) -> Attempt | None:
+        return self.attempt if number == self.attempt.number else self.older.get(number)
 
     def _pass_on(self, source: StreamFold, items: Iterable[Item], *, known: bool) -> None:
         """Items wait for no other rank; those of a rank beside the primary carry it in their name."""
@@ -173,85 +163,115 @@ class RunFold:
             self.attempt.depart(source.rank, "finished")
 
     def _count_dropped(self, source: StreamFold, dropped_points: int) -> None:
-        self.books.dropped_points += max(0, dropped_points - source.dropped_points)
-        source.dropped_points = max(dropped_points, source.dropped_points)
+        if dropped_points > source.dropped_points:
+            self.books.dropped_points += dropped_points - source.dropped_points
+            source.dropped_points = dropped_points
 
-    def _rows(self, source: StreamFold, attempt: Attempt, block: Rows, now_ns: int) -> None:
-        plan = source.plans.get(block.keys)
+    def _rows(
+        self, source: StreamFold, dictionary: StreamFold, attempt: Attempt, block: Rows, now_ns: int
+    ) -> None:
+        plan = self._plan(dictionary, attempt, block.keys)
         if plan is None:
-            names = source.names_of(block.keys)
-            if names is None:
-                self._reject_unnamed(source, block)
-                return
-            plan = source.plans[block.keys] = attempt.plan(names)
+            self._names_of(source, dictionary, block)
+            return
         if attempt is self.attempt and block.automatic_steps:
-            self._compare_key_sets(source, block)
+            keys = frozenset(dictionary.names[key] for key in block.keys)
+            self._compare_key_sets(source.rank, keys, block.steps.tolist())
         attempt.contribute(source.rank, plan, block, now_ns)
 
-    def _reject_unnamed(self, source: StreamFold, block: Rows | TextRows) -> None:
-        """The batch passed its check against a dictionary that is not the one that came to be."""
-        self.books.rejected += len(block.keys) * len(block.steps)
-        self.books.warn_once(
-            self.notices,
-            ("unnamed", source.rank),
-            f"rank {source.rank} sent values of metrics that it has not named; they are not recorded",
-        )
+    def _plan(
+        self, dictionary: StreamFold, attempt: Attempt, keys: tuple[int, ...]
+    ) -> tuple[PlanPart, ...] | None:
+        """Where values of ``keys`` go; None where the dictionary has no such names."""
+        plan = dictionary.plans.get((attempt.number, keys))
+        if plan is None and (names := dictionary.names_of(keys)) is not None:
+            plan = dictionary.plans[attempt.number, keys] = attempt.plan(names)
+        return plan
 
-    def _compare_key_sets(self, source: StreamFold, block: Rows) -> None:
-        """Ranks that count steps themselves must log the same things, or their steps drift apart."""
-        keys = frozenset(source.names[key] for key in block.keys)
-        for step in block.steps.tolist():
-            known = self.automatic_keys.setdefault(step, keys)
-            if known != keys:
-                self.books.warn_once(
-                    self.notices,
-                    "automatic steps",
-                    f"at automatic step {step} rank {source.rank} logged {sorted(keys)[:5]} and another rank "
-                    f"{sorted(known)[:5]}: where ranks log different metrics, pass step= to log()",
-                )
-        while len(self.automatic_keys) > _AUTOMATIC_STEPS_REMEMBERED:
-            self.automatic_keys.popitem(last=False)
-
-    def _texts(self, source: StreamFold, attempt: Attempt, block: TextRows) -> None:
-        """Texts are own values: nobody is waited for."""
-        rank = source.rank
-        recorded = rank == self.rules.primary_rank or self.rules.records(rank)
-        for key, time_ns, column, text in self._own_cells(source, attempt, block, recorded=recorded):
-            attempt.extras_at(key, time_ns).texts[column] = text
-
-    def _own_rows(self, source: StreamFold, attempt: Attempt, block: Rows) -> None:
-        """Numbers that are to stay as they are, from the ranks whose items are recorded."""
-        recorded = self.rules.records_items(source.rank)
-        for key, time_ns, column, number in self._own_cells(source, attempt, block, recorded=recorded):
-            if not attempt.is_computed(column):
-                attempt.extras_at(key, time_ns).numbers[column] = float(number)
-
-    def _own_cells(
-        self, source: StreamFold, attempt: Attempt, block: Rows | TextRows, *, recorded: bool
-    ) -> Iterator[tuple[Key, int, str, Any]]:
-        """Where each value goes, as (step and occurrence), time, name: into the record of its step."""
-        names = source.names_of(block.keys)
+    def _names_of(
+        self, source: StreamFold, dictionary: StreamFold, block: Rows | TextRows
+    ) -> tuple[str, ...] | None:
+        """The names of a block's metrics; without them it is rejected."""
+        names = dictionary.names_of(block.keys)
         if names is None:
-            self._reject_unnamed(source, block)
+            self._reject_unnamed(len(block.keys) * len(block.steps), f"rank {source.rank}")
+        return names
+
+    def _reject_unnamed(self, points: int, who: str) -> None:
+        """The batch passed its check against a dictionary that is not the one that came to be."""
+        text = f"{who} sent values of metrics that it has not named; they are not recorded"
+        self._reject(points, ("unnamed", who), text)
+
+    def _reject(self, points: int, about: Hashable, text: str) -> None:
+        self.books.rejected += points
+        self.books.warn_once(self.notices, about, text)
+
+    def _compare_key_sets(self, rank: int, keys: frozenset[str], steps: list[int]) -> None:
+        notice = automatic_steps.compare(self.automatic_keys, rank, keys, steps)
+        if notice is not None:
+            self.books.warn_once(self.notices, "automatic steps", notice)
+
+    # ---- what a node's daemon forwards -----------------------------------------------------------
+
+    def _forwarded(self, node: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
+        """Take in what a node's daemon says of its ranks: values first, as they come before what ends."""
+        self._count_dropped(node, batch.dropped_points)
+        news = batch.forwarded
+        of_itself = batch.points - (0 if news is None else news.points)
+        if of_itself:
+            self._reject_nobodys(of_itself)
+        if news is None:
             return
-        self.books.folded += len(block.keys) * len(block.steps)
-        if not recorded:
+        for contribution in news.contributions:
+            self._contribution(node, contribution, now_ns)
+        for stream, part in news.parts:
+            self._part(node, stream, part, now_ns)
+        for said in news.automatic_keys:
+            names = node.names_of(said.keys)
+            # What a rank logged before the attempt began is compared with nothing of this one.
+            if names is not None and said.rank in self.attempt.membership.seen:
+                self._compare_key_sets(said.rank, frozenset(names), said.steps.tolist())
+        for progress in news.progress:
+            self._progress(progress, now_ns)
+        self.notices.extend(news.notices)
+
+    def _contribution(self, node: StreamFold, contribution: Contribution, now_ns: int) -> None:
+        attempt = self._attempt_of(contribution.attempt)
+        if attempt is None:
+            for rank in contribution.ranks.tolist():
+                self.books.count_late(rank, contribution.points // len(contribution.ranks))
             return
-        rank, primary = source.rank, source.rank == self.rules.primary_rank
-        axis = zip(block.steps.tolist(), block.times_ns.tolist(), strict=True)
-        for (step, time_ns), values in zip(axis, block.values, strict=True):
-            for name, value in zip(names, values, strict=True):
-                occurrence = _own_occurrence(source.own_highs.setdefault(name, []), step)
-                if occurrence >= limits.OCCURRENCES_PER_STEP_MAX:
-                    self.books.folded -= 1
-                    attempt.reject_repeats(rank, name, step, 1)
-                    continue
-                yield (step, occurrence), time_ns, name if primary else rank_column(name, rank), value
+        plan = self._plan(node, attempt, contribution.keys)
+        if plan is None:
+            self._reject_unnamed(contribution.points, "a node's daemon")
+            return
+        merging.contribute(attempt, plan, contribution, now_ns)
+
+    def _part(self, node: StreamFold, stream: bytes, part: DecodedBatch, now_ns: int) -> None:
+        source = self.streams.get(stream)
+        if source is None or source.is_node:
+            self.books.items_left_out += len(part.items)
+            self._reject_nobodys(part.points)
+            return
+        self._said(source, node, part, now_ns)
+
+    def _reject_nobodys(self, points: int) -> None:
+        text = "a node's daemon sent values of a process that this one does not know; they are not recorded"
+        self._reject(points, "nobody's", text)
+
+    def _progress(self, progress: Progress, now_ns: int) -> None:
+        if progress.attempt != self.attempt.number:
+            return
+        ranks, steps = progress.ranks.tolist(), progress.last_steps
+        self.attempt.last_step.update(zip(ranks, steps.tolist(), strict=True))
+        self.next_step.update(zip(ranks, (steps + 1).tolist(), strict=True))
+        for rank in progress.ranks[progress.flushed].tolist():
+            self.attempt.membership.flushed(rank, now_ns)
 
     def flushed(self, stream: bytes, now_ns: int) -> None:
         """A stream without news says that all it logged has been sent."""
         source = self.streams[stream]
-        if source.attempt == self.attempt.number:
+        if source.belongs_to(self.attempt.number):
             self.attempt.membership.flushed(source.rank, now_ns)
 
     def depart(self, rank: int, how: str, now_ns: int) -> None:
@@ -378,15 +398,5 @@ class RunFold:
             dict(members.gone),
             frozenset(attempt.lagging),
             dict(members.exit_codes),
-            {s.rank: s.dropped_points for s in self.streams.values() if s.attempt == attempt.number},
+            {s.rank: s.dropped_points for s in self.streams.values() if s.belongs_to(attempt.number)},
         )
-
-
-def _own_occurrence(highs: list[int], step: int) -> int:
-    """The rule of :mod:`tracker_daemon.aggregation.occurrence`, for one metric's own values."""
-    occurrence = sum(high >= step for high in highs)
-    if occurrence < len(highs):
-        highs[occurrence] = step
-    elif occurrence < limits.OCCURRENCES_PER_STEP_MAX:
-        highs.append(step)
-    return occurrence

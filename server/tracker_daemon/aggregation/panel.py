@@ -6,6 +6,9 @@ metrics in one call, is one array of shape (rows, slots, metrics), and a whole b
 written by one numpy assignment. A *slot* is a rank's place in the panel; only ranks that report
 one of its metrics have one. A *row* is a (step, occurrence) with open or unemitted cells.
 
+A rank below a node's daemon mostly comes in a summary over several (:mod:`accumulator`): then its slot tells
+that it has reported, and has no *place* among the values. It gets one with the first value of its own.
+
 A cell goes through NONE → OPEN (a rank reported it) → CLOSED (nobody is waited for any more)
 → EMITTED. Whom a cell waits for is ``member_from``: rank in slot s is a reporter of metric m for
 rows whose serial number is at least ``member_from[s, m]``.
@@ -16,14 +19,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker_daemon.aggregation.accumulator import Accumulators, with_room
 from tracker_daemon.aggregation.marks import ClosedMarks, Key
 from tracker_daemon.aggregation.naming import SUFFIXES, aggregate_base
 from tracker_daemon.aggregation.occurrence import OccurrenceCounter
+from tracker_daemon.aggregation.summary import Summary
 
 NONE, OPEN, CLOSED, EMITTED = 0, 1, 2, 3
 NEVER = np.iinfo(np.int64).max
 NO_OWNER = -1
 UNLEARNED = -1
+NO_PLACE = -1
 Index = NDArray[np.int64]
 _ROWS_AT_FIRST = 8
 _IDLE_BYTES_MAX = 32 * 1024 * 1024
@@ -38,6 +44,9 @@ class Panel:
         self.names = names
         self.ranks: list[int] = []
         self.slot_of: dict[int, int] = {}
+        self.places: list[int] = []  # of each slot, NO_PLACE where it has none
+        self.placed: list[int] = []  # the slot at each place
+        self._order = (np.empty(0, np.int64), np.empty(0, np.int64))
         self.occurrences = OccurrenceCounter(0, width)
         self.marks = ClosedMarks(width)
         # Per slot and metric.
@@ -53,7 +62,7 @@ class Panel:
         self.joined_at = np.zeros(width, np.int64)  # the latest serial from which a reporter counts
         # Per row.
         self.row_of: dict[Key, int] = {}
-        self._allocate(_ROWS_AT_FIRST)
+        self._allocate(_ROWS_AT_FIRST, 0)
 
     # ---- storage ---------------------------------------------------------------------------------
 
@@ -62,9 +71,10 @@ class Panel:
         """How many metrics there are."""
         return len(self.names)
 
-    def _allocate(self, capacity: int) -> None:
+    def _allocate(self, capacity: int, places: int) -> None:
         slots = len(self.member_from)
-        self.values = np.zeros((capacity, slots, self.width))
+        self.values = np.zeros((capacity, places, self.width))
+        self.accumulators: Accumulators | None = None  # from the first summary on
         self.seen = np.zeros((capacity, slots, self.width), np.bool_)
         self.state = np.zeros((capacity, self.width), np.uint8)
         self.missing = np.zeros((capacity, self.width), np.int32)
@@ -82,10 +92,13 @@ class Panel:
     def grow_rows(self) -> None:
         """Double the room for rows."""
         old = {name: getattr(self, name) for name in self._ROW_ARRAYS}
-        capacity = len(self.state)
-        self._allocate(2 * capacity)
+        capacity, accumulators = len(self.state), self.accumulators
+        self._allocate(2 * capacity, self.values.shape[1])
         for name, array in old.items():
             getattr(self, name)[:capacity] = array
+        if accumulators is not None:
+            accumulators.grow(2 * capacity)
+            self.accumulators = accumulators
         self.free = list(range(2 * capacity - 1, capacity - 1, -1))
 
     def slot(self, rank: int) -> int:
@@ -94,6 +107,7 @@ class Panel:
         if slot is None:
             slot = self.slot_of[rank] = len(self.ranks)
             self.ranks.append(rank)
+            self.places.append(NO_PLACE)
             if slot >= len(self.member_from):
                 self._grow_slots(max(4, 2 * slot))
         return slot
@@ -106,15 +120,38 @@ class Panel:
         ever_member[:had] = self.ever_member
         self.member_from, self.ever_member = member_from, ever_member
         self.occurrences.grow(slots)
-        for name in ("values", "seen"):
-            old = getattr(self, name)
-            grown = np.zeros((len(old), slots, self.width), old.dtype)
-            grown[:, :had] = old
-            setattr(self, name, grown)
+        self.seen = with_room(self.seen, slots)
 
-    def rank_order(self) -> Index:
-        """The slots in ascending order of their ranks."""
-        return np.argsort(np.array(self.ranks, np.int64), kind="stable")
+    def make_place(self, slot: int) -> int:
+        """Give a slot that has none a place among the values."""
+        place = self.places[slot] = len(self.placed)
+        self.placed.append(slot)
+        if place >= self.values.shape[1]:
+            self.values = with_room(self.values, max(4, 2 * place))
+            if self.accumulators is not None:
+                self.accumulators.valued = with_room(self.accumulators.valued, max(4, 2 * place))
+        return place
+
+    def rank_order(self) -> tuple[Index, Index]:
+        """The places in ascending order of their ranks, and the slots that have them."""
+        if len(self._order[0]) != len(self.placed):
+            placed = np.array(self.placed, np.int64)
+            order = np.argsort(np.array(self.ranks, np.int64)[placed], kind="stable")
+            self._order = order, placed[order]
+        return self._order
+
+    def own_values(self, rows: Index) -> tuple[Index, NDArray[np.float64], NDArray[np.bool_]]:
+        """The slots that have places, by rank, and so their values in ``rows``, and which there are."""
+        places, slots = self.rank_order()
+        values = self.values[rows[:, None], places]
+        if self.accumulators is None:
+            return slots, values, self.seen[rows[:, None], slots]
+        return slots, values, self.accumulators.valued[rows[:, None], places]
+
+    def _forget_places(self) -> None:
+        self.placed = []
+        self.places = [NO_PLACE] * len(self.ranks)
+        self._order = (np.empty(0, np.int64), np.empty(0, np.int64))
 
     def live_rows(self) -> Index:
         """All rows in use."""
@@ -123,6 +160,8 @@ class Panel:
     def live_bytes(self) -> int:
         """Memory that the rows in use hold."""
         per_row = self.values.nbytes + self.seen.nbytes
+        if self.accumulators is not None:
+            per_row += self.accumulators.nbytes
         return len(self.row_of) * per_row // max(1, len(self.state))
 
     # ---- rows ------------------------------------------------------------------------------------
@@ -148,9 +187,13 @@ class Panel:
             del self.row_of[key]
         self.free.extend(rows.tolist())
         if not self.row_of and self.values.nbytes > _IDLE_BYTES_MAX:
-            self._allocate(_ROWS_AT_FIRST)
+            if len(self.placed) < len(self.ranks):
+                self._forget_places()  # what came for once need not keep room
+            self._allocate(_ROWS_AT_FIRST, self.values.shape[1] if self.placed else 0)
             return
         self.seen[rows] = False
+        if self.accumulators is not None:
+            self.accumulators.clear(rows)
         self.state[rows] = NONE
 
     # ---- contributions ---------------------------------------------------------------------------
@@ -182,10 +225,52 @@ class Panel:
         now_ns: int,
     ) -> None:
         self._open(rows, columns, state, now_ns)
-        self.values[rows[:, None], slot, columns] = values
+        place = self.places[slot]
+        if place == NO_PLACE:
+            place = self.make_place(slot)
+        self.values[rows[:, None], place, columns] = values
+        if self.accumulators is not None:
+            self.accumulators.valued[rows[:, None], place, columns] = True
         self.seen[rows[:, None], slot, columns] = True
         awaited = self.member_from[slot, columns] <= self.serial[rows][:, None]
         self.missing[rows[:, None], columns] -= awaited
+
+    def summarised(
+        self, slots: Index, rows: Index, columns: Index, summary: Summary, now_ns: int
+    ) -> NDArray[np.bool_] | None:
+        """Take in the ``summary`` (rows × columns) of several ranks, like :meth:`contribute` their values."""
+        state = self.state[rows[:, None], columns]
+        late: NDArray[np.bool_] = state >= CLOSED
+        if not late.any():
+            self._accumulate(slots, rows, columns, summary, state, now_ns)
+            return None
+        for i in np.flatnonzero(~late.all(axis=1)).tolist():
+            row, taken = slice(i, i + 1), np.flatnonzero(~late[i])
+            self._accumulate(slots, rows[row], columns[taken], summary[row, taken], state[row, taken], now_ns)
+        return late
+
+    def _accumulate(
+        self,
+        slots: Index,
+        rows: Index,
+        columns: Index,
+        summary: Summary,
+        state: NDArray[np.uint8],
+        now_ns: int,
+    ) -> None:
+        self._open(rows, columns, state, now_ns)
+        self.accumulate().add(rows, columns, summary)
+        self.seen[rows[:, None, None], slots[:, None], columns] = True
+        awaited = self.member_from[slots[:, None], columns] <= self.serial[rows][:, None, None]
+        self.missing[rows[:, None], columns] -= awaited.sum(axis=1, dtype=np.int32)
+
+    def accumulate(self) -> Accumulators:
+        """The summaries of the cells; until the first there are none, and all values are the ranks' own."""
+        if self.accumulators is None:
+            valued = np.zeros(self.values.shape, np.bool_)
+            valued[:, : len(self.placed)] = self.seen[:, self.placed]
+            self.accumulators = Accumulators(len(self.state), self.width, valued)
+        return self.accumulators
 
     def _open(self, rows: Index, columns: Index, state: NDArray[np.uint8], now_ns: int) -> None:
         new = state == NONE

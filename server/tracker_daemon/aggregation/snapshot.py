@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.attempt import Attempt, Extras
 from tracker_daemon.aggregation.books import Books
-from tracker_daemon.aggregation.fold import RunFold, StreamFold
+from tracker_daemon.aggregation.fold import RunFold
 from tracker_daemon.aggregation.panel import Panel
 from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.stream import StreamFold
 from tracker_daemon.errors import JournalError
 
 FORMAT = 1
 _PER_SLOT = ("member_from", "ever_member")
 _PER_METRIC = ("learned", "aggregated", "owner", "joined_at")
-_PER_ROW = ("values", "seen", "state", "missing", "opened_ns", "step", "occurrence", "serial", "time_ns")
+_PER_ROW = ("state", "missing", "opened_ns", "step", "occurrence", "serial", "time_ns")
 Plain = dict[str, Any]
 
 
@@ -166,10 +167,13 @@ def _dump_panel(panel: Panel) -> Plain:
     counters = panel.occurrences
     plain: Plain = {name: _dump_array(getattr(panel, name)[:slots]) for name in _PER_SLOT}
     plain.update({name: _dump_array(getattr(panel, name)) for name in _PER_METRIC})
-    plain.update({name: _dump_array(getattr(panel, name)[rows]) for name in _PER_ROW if name not in _BY_SLOT})
-    plain.update({name: _dump_array(getattr(panel, name)[rows, :slots]) for name in _BY_SLOT})
+    plain.update({name: _dump_array(getattr(panel, name)[rows]) for name in _PER_ROW})
     return {
         **plain,
+        "values": _dump_array(panel.values[rows, : len(panel.placed)]),
+        "placed": panel.placed,
+        "seen": _dump_array(panel.seen[rows, :slots]),
+        "accumulators": _dump_accumulators(panel, rows),
         "names": panel.names,
         "ranks": panel.ranks,
         "rows": _dump_array(rows),
@@ -181,7 +185,12 @@ def _dump_panel(panel: Panel) -> Plain:
     }
 
 
-_BY_SLOT = ("values", "seen")
+def _dump_accumulators(panel: Panel, rows: NDArray[np.int64]) -> list[Any] | None:
+    held = panel.accumulators
+    if held is None:
+        return None
+    arrays = held.floats[:, rows], held.integers[:, rows], held.valued[rows, : len(panel.placed)]
+    return [_dump_array(array) for array in arrays]
 
 
 def _load_panel(plain: Plain) -> Panel:
@@ -189,6 +198,9 @@ def _load_panel(plain: Plain) -> Panel:
     for rank in plain["ranks"]:
         panel.slot(rank)
     slots = len(panel.ranks)
+    # In an older version every slot had a place.
+    for slot in plain.get("placed", range(slots)):
+        panel.make_place(slot)
     rows = _load_array(plain["rows"])
     # Rows keep their indices: attempts refer to them.
     while len(panel.state) <= rows.max(initial=0):
@@ -199,11 +211,10 @@ def _load_panel(plain: Plain) -> Panel:
     for name in (*_PER_METRIC, "first_row"):
         getattr(panel, name)[:] = _load_array(plain[name])
     for name in _PER_ROW:
-        target = getattr(panel, name)
-        if name in _BY_SLOT:
-            target[rows, :slots] = _load_array(plain[name])
-        else:
-            target[rows] = _load_array(plain[name])
+        getattr(panel, name)[rows] = _load_array(plain[name])
+    panel.values[rows, : len(panel.placed)] = _load_array(plain["values"])
+    panel.seen[rows, :slots] = _load_array(plain["seen"])
+    _load_accumulators(panel, rows, plain.get("accumulators"))
     keys = zip(panel.step[rows].tolist(), panel.occurrence[rows].tolist(), strict=True)
     panel.row_of = dict(zip(keys, rows.tolist(), strict=True))
     panel.occurrences.first[:slots] = _load_array(plain["highs"])
@@ -211,6 +222,15 @@ def _load_panel(plain: Plain) -> Panel:
     panel.marks.bits = {(step, occurrence): bits for step, occurrence, bits in plain["marks"]}
     panel.marks.watermarks = _by_rank(plain["watermarks"])
     return panel
+
+
+def _load_accumulators(panel: Panel, rows: NDArray[np.int64], plain: list[Any] | None) -> None:
+    if plain is None:
+        return
+    floats, integers, valued = map(_load_array, plain)
+    held = panel.accumulate()
+    held.floats[:, rows], held.integers[:, rows] = floats, integers
+    held.valued[rows, : len(panel.placed)] = valued
 
 
 def _dump_array(array: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
