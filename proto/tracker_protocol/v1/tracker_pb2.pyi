@@ -555,7 +555,7 @@ class Progress(google.protobuf.message.Message):
     ranks: builtins.bytes
     """r little-endian uint32"""
     last_steps: builtins.bytes
-    """r little-endian int64: the step that it logged last"""
+    """r little-endian int64: the step that it logged last; the lowest integer: none"""
     flushed: builtins.bytes
     """r bytes, 1 where all that it has logged is in this batch or before it"""
     def __init__(

@@ -15,6 +15,9 @@ from tracker_daemon.errors import MalformedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
+NO_STEP = np.iinfo(np.int64).min
+"""The last step of a rank that has logged none."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contribution:
@@ -41,7 +44,10 @@ class Contribution:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Progress:
-    """How far ``ranks`` have come: the step that each logged last, and which have flushed; (r,) each."""
+    """How far ``ranks`` have come: the step that each logged last (or NO_STEP), and which have flushed.
+
+    Each array is (r,).
+    """
 
     attempt: int
     ranks: Integers
