@@ -189,13 +189,7 @@ class Attempt:
 
     def reject_repeats(self, rank: int, name: str, step: int, points: int) -> None:
         """A rank has logged a metric too often at one step: these values are one time too many."""
-        self.books.rejected += points
-        self.books.warn_once(
-            self.notices,
-            ("occurrences", name),
-            f"rank {rank} logged {name!r} more than {limits.OCCURRENCES_PER_STEP_MAX} times at step {step}; "
-            "the further values are not recorded. Give each a step of its own, or another name.",
-        )
+        self.books.reject_repeats(self.notices, rank, name, step, points)
 
     def put(self, index: int, piece: Piece, now_ns: int) -> None:
         """Take in what a rank reports; each of these cells is new to it."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+from tracker_protocol import limits
+
 
 @dataclass(slots=True)
 class Books:
@@ -33,6 +35,16 @@ class Books:
         """Values that came after their cell had closed."""
         self.late += points
         self.late_by_rank[rank] = self.late_by_rank.get(rank, 0) + points
+
+    def reject_repeats(self, notices: list[str], rank: int, name: str, step: int, points: int) -> None:
+        """A rank has logged a metric too often at one step: these values are one time too many."""
+        self.rejected += points
+        self.warn_once(
+            notices,
+            ("occurrences", name),
+            f"rank {rank} logged {name!r} more than {limits.OCCURRENCES_PER_STEP_MAX} times at step {step}; "
+            "the further values are not recorded. Give each a step of its own, or another name.",
+        )
 
     def warn_once(self, notices: list[str], about: Hashable, text: str) -> None:
         """Add ``text`` to ``notices`` unless that was done for the same thing before."""

@@ -15,9 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.attempt import Attempt, Extras
-from tracker_daemon.aggregation.books import Books
 from tracker_daemon.aggregation.fold import RunFold
 from tracker_daemon.aggregation.panel import Panel
+from tracker_daemon.aggregation.plain_state import (
+    Plain,
+    by_rank,
+    dump_array,
+    dump_books,
+    load_array,
+    load_books,
+)
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.aggregation.stream import StreamFold
 from tracker_daemon.errors import JournalError
@@ -26,7 +33,6 @@ FORMAT = 1
 _PER_SLOT = ("member_from", "ever_member")
 _PER_METRIC = ("learned", "aggregated", "owner", "joined_at")
 _PER_ROW = ("state", "missing", "opened_ns", "step", "occurrence", "serial", "time_ns")
-Plain = dict[str, Any]
 
 
 def dump(fold: RunFold) -> bytes:
@@ -34,7 +40,7 @@ def dump(fold: RunFold) -> bytes:
     return msgspec.msgpack.encode(
         {
             "format": FORMAT,
-            "books": _dump_books(fold.books),
+            "books": dump_books(fold.books),
             "next_ordinal": fold.emitter.next_ordinal,
             "streams": [
                 [stream, s.rank, s.attempt, s.names, s.dropped_points, s.own_highs]
@@ -64,7 +70,7 @@ def load(payload: bytes, rules: Rules) -> RunFold:
             "finish the run with the version that began it"
         )
     fold = RunFold(rules)
-    fold.books = _load_books(plain["books"])
+    fold.books = load_books(plain["books"])
     fold.emitter.next_ordinal = plain["next_ordinal"]
     for stream, rank, attempt, names, dropped, highs in plain["streams"]:
         fold.streams[stream] = StreamFold(rank, attempt, names, dropped, highs)
@@ -77,23 +83,6 @@ def load(payload: bytes, rules: Rules) -> RunFold:
     fold.attempt = _load_attempt(plain["attempt"], fold)
     fold.older = {older["number"]: _load_attempt(older, fold) for older in plain["older"]}
     return fold
-
-
-def _dump_books(books: Books) -> Plain:
-    plain = {name: getattr(books, name) for name in _BOOK_COUNTS}
-    return {**plain, "late_by_rank": books.late_by_rank, "warned": list(books.warned)}
-
-
-def _load_books(plain: Plain) -> Books:
-    warned = {tuple(about) if isinstance(about, list) else about for about in plain["warned"]}
-    late = {int(rank): points for rank, points in plain["late_by_rank"].items()}
-    return Books(**{name: plain.get(name, 0) for name in _BOOK_COUNTS}, late_by_rank=late, warned=warned)
-
-
-_BOOK_COUNTS = (
-    "received", "folded", "late", "rejected", "rejected_batches", "gap_points", "dropped_points", "records",
-    "items", "items_left_out",
-)  # fmt: skip
 
 
 def _dump_attempt(attempt: Attempt) -> Plain:
@@ -127,9 +116,9 @@ def _load_attempt(plain: Plain, fold: RunFold) -> Attempt:
     members = attempt.membership
     members.world_size = plain["world_size"]
     members.seen = set(plain["seen"])
-    members.gone = _by_rank(plain["gone"])
-    members.exit_codes = _by_rank(plain["exit_codes"])
-    members.flushed_ns = _by_rank(plain["flushed_ns"])
+    members.gone = by_rank(plain["gone"])
+    members.exit_codes = by_rank(plain["exit_codes"])
+    members.flushed_ns = by_rank(plain["flushed_ns"])
     members.lost_ns = plain.get("lost_ns")
     attempt.panels = [_load_panel(panel) for panel in plain["panels"]]
     for panel in attempt.panels:
@@ -148,38 +137,34 @@ def _load_attempt(plain: Plain, fold: RunFold) -> Attempt:
         for step, occurrence, texts, numbers, time_ns in plain["extras"]
     }
     attempt.serial = plain["serial"]
-    attempt.newest = _by_rank(plain["newest"])
-    attempt.missed = _by_rank(plain["missed"])
+    attempt.newest = by_rank(plain["newest"])
+    attempt.missed = by_rank(plain["missed"])
     members.lagging = set(plain["lagging"])
     attempt.recent = deque((tuple(key) for key in plain["recent"]), maxlen=attempt.recent.maxlen)
-    attempt.last_step = _by_rank(plain["last_step"])
+    attempt.last_step = by_rank(plain["last_step"])
     attempt.next_timeout_ns = plain["next_timeout_ns"]
     attempt.settled_ns = plain["settled_ns"]
     return attempt
 
 
-def _by_rank(plain: Plain) -> dict[int, Any]:
-    return {int(rank): value for rank, value in plain.items()}
-
-
 def _dump_panel(panel: Panel) -> Plain:
     slots, rows = len(panel.ranks), panel.live_rows()
     counters = panel.occurrences
-    plain: Plain = {name: _dump_array(getattr(panel, name)[:slots]) for name in _PER_SLOT}
-    plain.update({name: _dump_array(getattr(panel, name)) for name in _PER_METRIC})
-    plain.update({name: _dump_array(getattr(panel, name)[rows]) for name in _PER_ROW})
+    plain: Plain = {name: dump_array(getattr(panel, name)[:slots]) for name in _PER_SLOT}
+    plain.update({name: dump_array(getattr(panel, name)) for name in _PER_METRIC})
+    plain.update({name: dump_array(getattr(panel, name)[rows]) for name in _PER_ROW})
     return {
         **plain,
-        "values": _dump_array(panel.values[rows, : len(panel.placed)]),
+        "values": dump_array(panel.values[rows, : len(panel.placed)]),
         "placed": panel.placed,
-        "seen": _dump_array(panel.seen[rows, :slots]),
+        "seen": dump_array(panel.seen[rows, :slots]),
         "accumulators": _dump_accumulators(panel, rows),
         "names": panel.names,
         "ranks": panel.ranks,
-        "rows": _dump_array(rows),
-        "first_row": _dump_array(panel.first_row),
-        "highs": _dump_array(counters.first[:slots]),
-        "repeats": [[slot, _dump_array(highs)] for slot, highs in counters.repeats.items()],
+        "rows": dump_array(rows),
+        "first_row": dump_array(panel.first_row),
+        "highs": dump_array(counters.first[:slots]),
+        "repeats": [[slot, dump_array(highs)] for slot, highs in counters.repeats.items()],
         "marks": [[*key, bits] for key, bits in panel.marks.bits.items()],
         "watermarks": panel.marks.watermarks,
     }
@@ -190,7 +175,7 @@ def _dump_accumulators(panel: Panel, rows: NDArray[np.int64]) -> list[Any] | Non
     if held is None:
         return None
     arrays = held.floats[:, rows], held.integers[:, rows], held.valued[rows, : len(panel.placed)]
-    return [_dump_array(array) for array in arrays]
+    return [dump_array(array) for array in arrays]
 
 
 def _load_panel(plain: Plain) -> Panel:
@@ -201,42 +186,33 @@ def _load_panel(plain: Plain) -> Panel:
     # In an older version every slot had a place.
     for slot in plain.get("placed", range(slots)):
         panel.make_place(slot)
-    rows = _load_array(plain["rows"])
+    rows = load_array(plain["rows"])
     # Rows keep their indices: attempts refer to them.
     while len(panel.state) <= rows.max(initial=0):
         panel.grow_rows()
     panel.free = sorted(set(range(len(panel.state))) - set(rows.tolist()), reverse=True)
     for name in _PER_SLOT:
-        getattr(panel, name)[:slots] = _load_array(plain[name])
+        getattr(panel, name)[:slots] = load_array(plain[name])
     for name in (*_PER_METRIC, "first_row"):
-        getattr(panel, name)[:] = _load_array(plain[name])
+        getattr(panel, name)[:] = load_array(plain[name])
     for name in _PER_ROW:
-        getattr(panel, name)[rows] = _load_array(plain[name])
-    panel.values[rows, : len(panel.placed)] = _load_array(plain["values"])
-    panel.seen[rows, :slots] = _load_array(plain["seen"])
+        getattr(panel, name)[rows] = load_array(plain[name])
+    panel.values[rows, : len(panel.placed)] = load_array(plain["values"])
+    panel.seen[rows, :slots] = load_array(plain["seen"])
     _load_accumulators(panel, rows, plain.get("accumulators"))
     keys = zip(panel.step[rows].tolist(), panel.occurrence[rows].tolist(), strict=True)
     panel.row_of = dict(zip(keys, rows.tolist(), strict=True))
-    panel.occurrences.first[:slots] = _load_array(plain["highs"])
-    panel.occurrences.repeats = {slot: _load_array(highs) for slot, highs in plain["repeats"]}
+    panel.occurrences.first[:slots] = load_array(plain["highs"])
+    panel.occurrences.repeats = {slot: load_array(highs) for slot, highs in plain["repeats"]}
     panel.marks.bits = {(step, occurrence): bits for step, occurrence, bits in plain["marks"]}
-    panel.marks.watermarks = _by_rank(plain["watermarks"])
+    panel.marks.watermarks = by_rank(plain["watermarks"])
     return panel
 
 
 def _load_accumulators(panel: Panel, rows: NDArray[np.int64], plain: list[Any] | None) -> None:
     if plain is None:
         return
-    floats, integers, valued = map(_load_array, plain)
+    floats, integers, valued = map(load_array, plain)
     held = panel.accumulate()
     held.floats[:, rows], held.integers[:, rows] = floats, integers
     held.valued[rows, : len(panel.placed)] = valued
-
-
-def _dump_array(array: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
-    return array.dtype.str, array.shape, array.tobytes()
-
-
-def _load_array(plain: list[Any]) -> NDArray[Any]:
-    dtype, shape, content = plain
-    return np.frombuffer(content, dtype).reshape(shape).copy()
