@@ -1,0 +1,120 @@
+"""Gathered rows, divided into contributions: cells that the same ranks reported, full by row and metric.
+
+Whose values are told as they are has them in contributions of its own. The other ranks are reduced, so
+their cells are divided by who reported them. Usually all did, and that is one contribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker_daemon.aggregation.gathering import Bits, Gathered
+from tracker_daemon.aggregation.summary import Floats, Integers, Summary, summarize
+
+_VALUES_REDUCED_AT_ONCE = 2**21
+"""Bounds the memory of a reduction; so many make more than one batch in any case."""
+Rectangle = tuple[Integers, Integers]
+"""Indices of rows, and of columns."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """n × k cells of ``names`` that all of ``ranks`` reported: a rank's values, or a summary of several's."""
+
+    names: tuple[str, ...]
+    ranks: Integers
+    steps: Integers
+    occurrences: Integers
+    times_ns: Integers
+    values: Floats | None
+    summary: Summary | None
+
+    @property
+    def points(self) -> int:
+        """How many values of ranks they stand for."""
+        return len(self.ranks) * len(self.names) * len(self.steps)
+
+    def part(self, rows: slice, columns: slice) -> Cells:
+        """Some rows and columns of them."""
+        return Cells(
+            self.names[columns],
+            self.ranks,
+            self.steps[rows],
+            self.occurrences[rows],
+            self.times_ns[rows],
+            None if self.values is None else self.values[rows, columns],
+            None if self.summary is None else self.summary[rows, columns],
+        )
+
+
+def divide(gathered: Gathered) -> Iterator[Cells]:
+    """All that was seen, each value in one of the results: ranks' own values first, in order of rank."""
+    for slot in np.flatnonzero(gathered.dense.any(axis=1)).tolist():
+        own = gathered.seen[:, slot] & gathered.dense[slot]
+        for rows, columns in _rectangles(own):
+            yield _cells(gathered, rows, columns, np.array([slot]))
+    rest = gathered.seen & ~gathered.dense
+    for slots, rows, columns in _by_ranks(rest):
+        at_once = max(1, _VALUES_REDUCED_AT_ONCE // (len(slots) * len(columns)))
+        for first in range(0, len(rows), at_once):
+            yield _cells(gathered, rows[first : first + at_once], columns, slots)
+
+
+def _cells(gathered: Gathered, rows: Integers, columns: Integers, slots: Integers) -> Cells:
+    values = gathered.values[np.ix_(rows, slots, columns)]
+    ranks = gathered.ranks[slots]
+    alone = len(slots) == 1
+    return Cells(
+        tuple(gathered.names[column] for column in columns.tolist()),
+        ranks,
+        gathered.steps[rows],
+        gathered.occurrences[rows],
+        gathered.times_ns[rows],
+        values[:, 0] if alone else None,
+        None if alone else summarize(values, np.ones(values.shape, np.bool_), ranks),
+    )
+
+
+def _by_ranks(mask: Bits) -> Iterator[tuple[Integers, Integers, Integers]]:
+    """Divide what is set in ``mask`` (rows, slots, columns) into full blocks, a cell with all its slots."""
+    slots = np.flatnonzero(mask.any(axis=(0, 2)))
+    if not len(slots):
+        return
+    mask = mask[:, slots]
+    if mask.all():
+        yield slots, np.arange(mask.shape[0]), np.arange(mask.shape[2])
+        return
+    i, j = np.nonzero(mask.any(axis=1))
+    who = mask[i, :, j]
+    for cells in _alike(who):
+        # A mask of just the rows and columns that these ranks have something in.
+        rows, at_row = np.unique(i[cells], return_inverse=True)
+        columns, at_column = np.unique(j[cells], return_inverse=True)
+        theirs = np.zeros((len(rows), len(columns)), np.bool_)
+        theirs[at_row, at_column] = True
+        for some_rows, some_columns in _rectangles(theirs):
+            yield slots[who[cells[0]]], rows[some_rows], columns[some_columns]
+
+
+def _rectangles(mask: Bits) -> Iterator[Rectangle]:
+    """Divide what is set in ``mask`` (rows, columns): rows that have the same columns go together."""
+    if mask.all():
+        yield np.arange(mask.shape[0]), np.arange(mask.shape[1])
+        return
+    for rows in _alike(mask):
+        columns = np.flatnonzero(mask[rows[0]])
+        if len(columns):
+            yield rows, columns
+
+
+def _alike(mask: Bits) -> Iterator[Integers]:
+    """The indices of equal rows of ``mask``, together; in the order in which each kind comes first."""
+    packed = np.packbits(mask, axis=1)
+    _, first, kind = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    first_alike = first[kind.reshape(-1)]
+    order: NDArray[np.int64] = np.argsort(first_alike, kind="stable")
+    yield from np.split(order, np.flatnonzero(np.diff(first_alike[order])) + 1)

@@ -1,0 +1,212 @@
+"""The state of a fold that forwards as bytes, so that the events before it need not be replayed.
+
+As with :mod:`snapshot`, only what the rules need goes in. Rows have no indices here: a panel that is
+loaded numbers its rows anew, and nothing depends on that.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import msgspec
+import numpy as np
+
+from tracker_daemon.aggregation.fold import StreamFold
+from tracker_daemon.aggregation.gathering import Gathering, GatheringPanel
+from tracker_daemon.aggregation.node_batches import NodeDictionary
+from tracker_daemon.aggregation.node_fold import NodeFold
+from tracker_daemon.aggregation.node_steps import NodeSteps, UntoldSteps
+from tracker_daemon.aggregation.plain_state import (
+    Plain,
+    by_rank,
+    dump_array,
+    dump_books,
+    load_array,
+    load_books,
+)
+from tracker_daemon.aggregation.progress import RankProgress
+from tracker_daemon.aggregation.rank_parts import Fragment, RankParts
+from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.errors import JournalError
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+KIND = "node"
+FORMAT = 1
+_PER_ROW = ("step", "occurrence", "time_ns", "window")
+_BY_SLOT = ("values", "seen")
+
+
+def dump(fold: NodeFold) -> bytes:
+    """Encode the state of ``fold`` between two ticks."""
+    return msgspec.msgpack.encode(
+        {
+            "kind": KIND,
+            "format": FORMAT,
+            "books": dump_books(fold.books),
+            "streams": [
+                [stream, s.rank, s.attempt, s.names, s.dropped_points] for stream, s in fold.streams.items()
+            ],
+            "names": fold.names.names,
+            "awaited_names": sorted(fold.names.awaited),
+            "parts": _dump_parts(fold.parts),
+            "steps": _dump_steps(fold.steps),
+            "window": fold.window,
+            "untold": fold.untold,
+            "gap_points_told": fold.gap_points_told,
+            "ended": fold.ended,
+            "attempt": _dump_gathering(fold.gathering),
+            "older": [_dump_gathering(gathering) for gathering in fold.older.values()],
+        }
+    )
+
+
+def load(payload: bytes, rules: Rules) -> NodeFold:
+    """Decode what :func:`dump` made.
+
+    Raises:
+        JournalError: it was made by another version of the product, or is of another kind of fold.
+    """
+    plain = msgspec.msgpack.decode(payload, strict=False)
+    if plain.get("kind") != KIND:
+        raise JournalError(
+            "the journal's snapshot is of a daemon that recorded, and this one forwards to another; "
+            "finish the run without an upstream"
+        )
+    if plain["format"] != FORMAT:
+        raise JournalError(
+            f"the journal's snapshot has format {plain['format']}, and this version reads {FORMAT}; "
+            "finish the run with the version that began it"
+        )
+    fold = NodeFold(rules)
+    fold.books = load_books(plain["books"])
+    for stream, rank, attempt, names, dropped in plain["streams"]:
+        fold.streams[stream] = StreamFold(rank, attempt, names, dropped)
+    fold.names = NodeDictionary(plain["names"], plain["awaited_names"])
+    fold.parts = _load_parts(plain["parts"])
+    fold.steps = _load_steps(plain["steps"])
+    fold.window = plain["window"]
+    fold.untold = plain["untold"]
+    fold.gap_points_told = plain["gap_points_told"]
+    fold.ended = tuple(plain["ended"]) if plain["ended"] is not None else None
+    fold.gathering = _load_gathering(plain["attempt"], fold)
+    fold.older = {older["number"]: _load_gathering(older, fold) for older in plain["older"]}
+    return fold
+
+
+# ---- parts and steps -----------------------------------------------------------------------------
+
+
+def _dump_parts(parts: RankParts) -> Plain:
+    return {
+        "fragments": [
+            [fragment.stream, fragment.body.SerializeToString(deterministic=True), fragment.points]
+            for fragment in parts.fragments
+        ],
+        "ends": parts.ends,
+    }
+
+
+def _load_parts(plain: Plain) -> RankParts:
+    parts = RankParts()
+    for stream, body, points in plain["fragments"]:
+        parts.add(Fragment(stream, pb.BatchBody.FromString(body), points))
+    parts.ends = [(stream, code) for stream, code in plain["ends"]]
+    return parts
+
+
+def _dump_steps(steps: NodeSteps) -> Plain:
+    return {
+        "next_step": steps.next_step,
+        "first_step": steps.first_step,
+        "keys": [[step, sorted(keys)] for step, keys in steps.keys.items()],
+        "untold": [[untold.rank, untold.names, untold.steps] for untold in steps.untold],
+    }
+
+
+def _load_steps(plain: Plain) -> NodeSteps:
+    steps = NodeSteps()
+    steps.next_step = by_rank(plain["next_step"])
+    steps.first_step = plain["first_step"]
+    steps.keys = OrderedDict((step, frozenset(keys)) for step, keys in plain["keys"])
+    steps.untold = [UntoldSteps(rank, tuple(names), at) for rank, names, at in plain["untold"]]
+    return steps
+
+
+# ---- attempts ------------------------------------------------------------------------------------
+
+
+def _dump_gathering(gathering: Gathering) -> Plain:
+    progress = gathering.progress
+    return {
+        "number": gathering.number,
+        "world_size": gathering.world_size,
+        "live": sorted(gathering.live),
+        "exit_codes": gathering.exit_codes,
+        "last_step": progress.last_step,
+        "logged_in": progress.logged_in,
+        "changed": sorted(progress.changed),
+        "idle": sorted(progress.idle),
+        "flushes": progress.flushes,
+        "panels": [_dump_panel(panel) for panel in gathering.panels],
+    }
+
+
+def _load_gathering(plain: Plain, fold: NodeFold) -> Gathering:
+    gathering = fold.new_gathering(plain["number"])
+    gathering.world_size = plain["world_size"]
+    gathering.live = set(plain["live"])
+    gathering.exit_codes = by_rank(plain["exit_codes"])
+    gathering.progress = _load_progress(plain)
+    for panel in plain["panels"]:
+        gathering.add_panel(_load_panel(panel))
+    return gathering
+
+
+def _load_progress(plain: Plain) -> RankProgress:
+    progress = RankProgress()
+    progress.last_step = by_rank(plain["last_step"])
+    progress.logged_in = by_rank(plain["logged_in"])
+    progress.changed = set(plain["changed"])
+    progress.idle = set(plain["idle"])
+    progress.flushes = by_rank(plain["flushes"])
+    return progress
+
+
+def _dump_panel(panel: GatheringPanel) -> Plain:
+    slots, rows = len(panel.ranks), panel.live_rows()
+    plain: Plain = {name: dump_array(getattr(panel, name)[rows]) for name in _PER_ROW}
+    # What a row held before is in no cell of it that was not seen.
+    seen = panel.seen[rows, :slots]
+    plain["values"] = dump_array(np.where(seen, panel.values[rows, :slots], 0.0))
+    plain["seen"] = dump_array(seen)
+    counters = panel.occurrences
+    return {
+        **plain,
+        "names": panel.names,
+        "ranks": panel.ranks,
+        "ever": dump_array(panel.ever[:slots]),
+        "sole": dump_array(panel.sole),
+        "highs": dump_array(counters.first[:slots]),
+        "repeats": [[slot, dump_array(highs)] for slot, highs in counters.repeats.items()],
+    }
+
+
+def _load_panel(plain: Plain) -> GatheringPanel:
+    panel = GatheringPanel(tuple(plain["names"]))
+    for rank in plain["ranks"]:
+        panel.slot(rank)
+    slots = len(panel.ranks)
+    arrays = {name: load_array(plain[name]) for name in (*_PER_ROW, *_BY_SLOT)}
+    keys = zip(arrays["step"].tolist(), arrays["occurrence"].tolist(), strict=True)
+    windows = zip(arrays["time_ns"].tolist(), arrays["window"].tolist(), strict=True)
+    for key, (time_ns, window) in zip(keys, windows, strict=True):
+        panel.open_row(key, time_ns, window)
+    rows = panel.live_rows()
+    for name in _BY_SLOT:
+        getattr(panel, name)[rows, :slots] = arrays[name]
+    panel.points = int(np.count_nonzero(arrays["seen"]))
+    panel.ever[:slots] = load_array(plain["ever"])
+    panel.sole = load_array(plain["sole"])
+    panel.occurrences.first[:slots] = load_array(plain["highs"])
+    panel.occurrences.repeats = {slot: load_array(highs) for slot, highs in plain["repeats"]}
+    return panel

@@ -1,0 +1,82 @@
+"""Steps that ranks of a node count themselves: where each goes on, and which metrics each step had.
+
+Ranks that count steps must log the same things, or their steps drift apart. Those of one node are compared
+here; what the first of them logged at a step is told, so that the root can compare nodes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracker_daemon.aggregation.books import Books
+from tracker_daemon.aggregation.node_batches import BatchWriter
+
+_STEPS_REMEMBERED = 4_096
+
+
+@dataclass(slots=True, eq=False)
+class UntoldSteps:
+    """Steps, one after the other, at which ``rank`` was the first to log, and logged these metrics."""
+
+    rank: int
+    names: tuple[str, ...]
+    steps: list[int]
+
+
+class NodeSteps:
+    """The steps of the current attempt's ranks."""
+
+    def __init__(self) -> None:
+        self.next_step: dict[int, int] = {}
+        self.first_step = 0
+        """Where the current attempt begins, for every rank."""
+        self.keys: OrderedDict[int, frozenset[str]] = OrderedDict()
+        self.untold: list[UntoldSteps] = []
+
+    def open_attempt(self) -> None:
+        """All ranks go on from where the furthest one was, or their steps would differ from then on."""
+        self.first_step = self.furthest()
+        self.next_step.clear()
+        self.keys.clear()
+        # The root compares within its current attempt.
+        self.untold.clear()
+
+    def furthest(self) -> int:
+        """Where the next attempt would begin."""
+        return max(self.next_step.values(), default=self.first_step)
+
+    def compare(
+        self, rank: int, names: tuple[str, ...], steps: list[int], books: Books, notices: list[str]
+    ) -> None:
+        """Take note of what a rank logged at steps that it counted, and warn once where ranks differ."""
+        keys = frozenset(names)
+        for step in steps:
+            known = self.keys.get(step)
+            if known is None:
+                self.keys[step] = keys
+                self._tell(rank, names, step)
+            elif known != keys:
+                books.warn_once(
+                    notices,
+                    "automatic steps",
+                    f"at automatic step {step} rank {rank} logged {sorted(keys)[:5]} and another rank "
+                    f"{sorted(known)[:5]}: where ranks log different metrics, pass step= to log()",
+                )
+        while len(self.keys) > _STEPS_REMEMBERED:
+            self.keys.popitem(last=False)
+
+    def _tell(self, rank: int, names: tuple[str, ...], step: int) -> None:
+        last = self.untold[-1] if self.untold else None
+        if last is not None and (last.rank, last.names) == (rank, names):
+            last.steps.append(step)
+        else:
+            self.untold.append(UntoldSteps(rank, names, [step]))
+
+    def write(self, writer: BatchWriter) -> None:
+        """Tell what has not been told."""
+        for untold in self.untold:
+            writer.step_keys(untold.rank, untold.names, np.array(untold.steps, np.int64))
+        self.untold.clear()
