@@ -25,7 +25,8 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 _FIELD_BYTES = 8
 """What a field of a message takes beside its content, at most: its tag and length."""
 _KEY_BYTES = 3
-_ROW_BYTES = 8 + 1 + 8
+_STEP_BYTES = 8
+_ROW_BYTES = _STEP_BYTES + 1 + 8
 _VALUE_BYTES = 8
 _SUMMARY_BYTES = 4 * 8 + 5 * 4
 _PROGRESS_BYTES = 4 + 8 + 1
@@ -138,9 +139,13 @@ class BatchWriter:
 
     def step_keys(self, rank: int, names: Sequence[str], steps: Integers) -> None:
         """Tell which metrics a rank logged at steps that it counted itself."""
-        message = encode_step_keys(StepKeys(rank, tuple(self._keys(names)), steps))
-        self._make_room(message.ByteSize() + _FIELD_BYTES)
-        self._body.automatic_keys.append(message)
+        keys = tuple(self._keys(names))
+        room = limits.BATCH_TARGET_BYTES - _KEY_BYTES * len(keys) - 4 * _FIELD_BYTES
+        at_once = max(1, room // _STEP_BYTES)
+        for first in range(0, len(steps), at_once):
+            message = encode_step_keys(StepKeys(rank, keys, steps[first : first + at_once]))
+            self._make_room(message.ByteSize() + _FIELD_BYTES)
+            self._body.automatic_keys.append(message)
 
     # ---- how it stands ---------------------------------------------------------------------------
 
