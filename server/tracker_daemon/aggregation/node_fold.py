@@ -19,13 +19,13 @@ from typing import Any
 from tracker_daemon.aggregation.batch import DecodedBatch, Rows, TextRows
 from tracker_daemon.aggregation.books import Books
 from tracker_daemon.aggregation.cells import divide
-from tracker_daemon.aggregation.fold import StreamFold
 from tracker_daemon.aggregation.folding import Activity, FoldSummary, Forwarded, Settled
 from tracker_daemon.aggregation.gathering import Gathering, Plan
 from tracker_daemon.aggregation.node_batches import BatchWriter, NodeDictionary
 from tracker_daemon.aggregation.node_steps import NodeSteps
 from tracker_daemon.aggregation.rank_parts import RankParts
 from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.stream import StreamFold
 from tracker_protocol import limits
 
 _OLDER_ATTEMPTS_REMEMBERED = 4

@@ -11,7 +11,6 @@ from collections import OrderedDict
 import msgspec
 import numpy as np
 
-from tracker_daemon.aggregation.fold import StreamFold
 from tracker_daemon.aggregation.gathering import Gathering, GatheringPanel
 from tracker_daemon.aggregation.node_batches import NodeDictionary
 from tracker_daemon.aggregation.node_fold import NodeFold
@@ -27,6 +26,7 @@ from tracker_daemon.aggregation.plain_state import (
 from tracker_daemon.aggregation.progress import RankProgress
 from tracker_daemon.aggregation.rank_parts import Fragment, RankParts
 from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.stream import StreamFold
 from tracker_daemon.errors import JournalError
 from tracker_protocol.v1 import tracker_pb2 as pb
 
