@@ -22,6 +22,8 @@ import structlog
 
 from tracker_daemon.admissions import Admissions
 from tracker_daemon.announcement import Announcement
+from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.backends.forwarding import ForwardLane
 from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.backends.script_class import ScriptLinks
 from tracker_daemon.content_care import ContentCare
@@ -112,7 +114,8 @@ class Daemon:
         self._endings = RunEndings(self._registry, self._recorder)
         self._goodbyes = Goodbyes(self._registry, settings.grace_s)
         links = ScriptLinks()
-        self._fleet = Fleet(self._on_journal, links, on_located)
+        open_lane = None if settings.upstream is None else self._open_lane
+        self._fleet = Fleet(self._on_journal, links, on_located, open_lane)
         self._contents = ContentCare(settings, journal, self._on_journal_async)
         self._delivery = RunDelivery(
             self._fleet, self._registry, self._on_journal_async, lambda: journal.epoch,
@@ -122,11 +125,23 @@ class Daemon:
 
     def _make_front(self, links: ScriptLinks) -> Front:
         settings, registry = self._settings, self._registry
+        if settings.upstream is not None:
+            # With it comes the client's package, which is a tenth of what a daemon's start imports.
+            from tracker_daemon.upstream.forwarding import Forwarding  # noqa: PLC0415
+
+            self._forwarding = Forwarding(
+                settings, self._journal, registry, self._recorder, self._fleet, self._delivery,
+                self._contents.store.directory, self._recall,
+            )  # fmt: skip
+            return self._forwarding
         script_side = ScriptSide(links, self._fleet, registry, settings.partial_after_s)
         return Admissions(
             settings, registry, self._recorder, self._fleet, self._delivery, script_side,
             frozenset(known_backends()), self._recall,
         )  # fmt: skip
+
+    def _open_lane(self, run: RunDescription) -> ForwardLane:
+        return self._forwarding.open_lane(run)
 
     # ---- life ------------------------------------------------------------------------------------
 

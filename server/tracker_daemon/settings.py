@@ -78,6 +78,19 @@ class Settings(BaseSettings):
     token: Token | None = Field(
         None, description="The token that clients need. Unset: one is made, and kept in the state directory."
     )
+    upstream: str | None = Field(
+        None,
+        description="Record nothing here, but forward to this daemon: host:port, unix:/path or its endpoint "
+        "file. For a daemon on each node of a job.",
+    )
+    upstream_token: Token | None = Field(
+        None,
+        description="The token of the daemon to forward to. Unset: its endpoint file's, else this one's own.",
+    )
+    upstream_tls_root: AbsolutePath | None = Field(
+        None,
+        description="The certificate (PEM) of the daemon to forward to, where it is named by an address.",
+    )
     endpoint_file: AbsolutePath | None = Field(
         None, description="File that tells clients where the daemon is; written once it is ready."
     )

@@ -56,6 +56,16 @@ class RankStatus(msgspec.Struct, frozen=True, kw_only=True):
     dropped_points: int = 0
 
 
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A node's daemon that forwards the run to this one; its lane for files is shown apart."""
+
+    host: str
+    pid: int = 0
+    state: str = ""
+    next_sequence: int = 1
+    last_seen_s: float | None = None
+
+
 class Books(msgspec.Struct, frozen=True, kw_only=True):
     """Where every value went: received = folded + open + late + rejected."""
 
@@ -120,6 +130,10 @@ class RunStatusEntry(msgspec.Struct, frozen=True, kw_only=True):
     world_size: int | None = None
     primary_rank: int = 0
     ranks: tuple[RankStatus, ...] = ()
+    nodes: tuple[NodeStatus, ...] = ()
+    """The daemons that forward it here."""
+    forwarded: bool = False
+    """Whether it is only forwarded here: the daemon above knows more of it, and counts are in batches."""
     metrics: int = 0
     books: Books = Books()
     records: RecordsStatus = RecordsStatus()

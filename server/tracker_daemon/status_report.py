@@ -11,6 +11,7 @@ import structlog
 
 from tracker_daemon.aggregation.folding import FoldSummary
 from tracker_daemon.backends.base import lane_of
+from tracker_daemon.backends.forwarding import UPSTREAM
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.thinned_backend import thinned_so_far
@@ -25,6 +26,7 @@ from tracker_daemon.status_document import (
     Books,
     DaemonStatus,
     EventStatus,
+    NodeStatus,
     RankStatus,
     RecordsStatus,
     RunStatusEntry,
@@ -78,7 +80,8 @@ def status_document(
 def standing(registry: Registry, fleet: Fleet) -> str:
     """The whole in one line: how much goes on, and which backends do not."""
     running = [run for run in registry.runs.values() if run.running]
-    line = f"{len(running)} running of {len(registry.runs)} runs, {registry.connections} ranks connected"
+    connected = sum(s.connection is not None for run in running for s in run.current())
+    line = f"{len(running)} running of {len(registry.runs)} runs, {connected} ranks connected"
     waiting = sorted(
         f"{name} of {run.run_id} {health.state.value}"
         for run in registry.runs.values()
@@ -106,13 +109,15 @@ def _run_status(run: Run, facts: JournalFacts, fleet: Fleet) -> RunStatusEntry:
         world_size=(summary.world_size if summary else run.world_size) or None,
         primary_rank=run.options.primary_rank,
         ranks=_rank_statuses(run, summary),
+        nodes=_node_statuses(run),
+        forwarded=run.live.forwards,
         metrics=summary.metrics if summary else 0,
         books=Books(
             **books,
             duplicates=sum(stream.duplicates for stream in run.streams.values()),
             evicted_rows=facts.evicted_rows.get(run.run_id, 0),
         ),
-        records=RecordsStatus(emitted=facts.backlogs[run.run_id].records),
+        records=RecordsStatus(emitted=facts.backlogs[run.run_id].records + _gathered(run)),
         backends=tuple(_backend_statuses(run, facts, fleet)),
         events=tuple(
             EventStatus(time=_time(time_ns), text=text)
@@ -152,13 +157,13 @@ def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[Backe
         statuses.append(
             BackendStatus(
                 name=cursor.backend,
-                unit="items" if lane_of(cursor.backend)[1] else "records",
+                unit=_unit_of(cursor.backend),
                 state=state.value,
                 reason=reason or None,
                 delivered=cursor.delivered_records - records,
                 thinned=records,
                 thinned_points=points,
-                pending=backlog.pending(cursor),
+                pending=backlog.pending(cursor) + (_gathered(run) if cursor.backend == UPSTREAM else 0),
                 set_aside=cursor.set_aside,
                 set_aside_reason=(health.set_aside_reason if health else "") or None,
                 location=health.location if health else None,
@@ -167,11 +172,38 @@ def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[Backe
     return statuses
 
 
+def _gathered(run: Run) -> int:
+    """What is gathered for the daemon above and no batch yet, counted as the batch that it will be."""
+    return int(run.live.view.to_forward)
+
+
+def _node_statuses(run: Run) -> tuple[NodeStatus, ...]:
+    now = time.monotonic()
+    return tuple(
+        NodeStatus(
+            host=stream.host,
+            pid=stream.pid,
+            state="live" if stream.connection is not None else "disconnected",
+            next_sequence=stream.next_sequence,
+            last_seen_s=round(now - stream.last_seen_s, 3),
+        )
+        for stream in run.streams.values()
+        if stream.is_node
+    )
+
+
+def _unit_of(cursor: str) -> str:
+    backend, files = lane_of(cursor)
+    return "items" if files else "batches" if backend == UPSTREAM else "records"
+
+
 def _rank_statuses(run: Run, summary: FoldSummary | None) -> tuple[RankStatus, ...]:
     """Those that came, and those that have not: these are expected, until they count as absent."""
     gone = summary.gone if summary else {}
     here = [_rank_status(stream, summary) for stream in run.current()]
-    missing = [RankStatus(rank=rank, state=gone.get(rank, "expected")) for rank in run.missing()]
+    # Of a run that is only forwarded the other ranks are at other nodes.
+    absent = [] if run.live.forwards else run.missing()
+    missing = [RankStatus(rank=rank, state=gone.get(rank, "expected")) for rank in absent]
     ranks = sorted((*here, *missing), key=lambda status: status.rank)
     return tuple(ranks[:_RANKS_SHOWN_MAX])
 

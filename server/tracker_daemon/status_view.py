@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -15,6 +15,7 @@ from tracker_daemon.status_document import (
     Books,
     DaemonStatus,
     EventStatus,
+    NodeStatus,
     RankStatus,
     RunStatusEntry,
     StatusDocument,
@@ -24,6 +25,7 @@ from tracker_daemon.status_document import (
 RANKS_SHOWN_MAX = 16
 """Ranks in good order, or still expected, beyond this many are counted in a line; others are always shown."""
 EVENTS_SHOWN = 8
+NODES_NAMED = 8
 GOOD_RANK_STATES = frozenset({"live", "finished"})
 STYLES = {
     "live": "green",
@@ -65,10 +67,13 @@ def summary(document: StatusDocument, since_s: float = 0.0) -> list[str]:
 def backlog(document: StatusDocument) -> str:
     """What each backend has yet to take, as "12,000 records to mlflow, 300 to wandb"; "" for nothing."""
     pending: Counter[str] = Counter()
+    units = {}
     for run in document.runs:
         pending.update({backend.name: backend.pending for backend in run.backends})
-    parts = [f"{count:,} to {name}" for name, count in sorted(pending.items()) if count]
-    return ", ".join(parts).replace(" to ", " records to ", 1)
+        units.update({backend.name: backend.unit for backend in run.backends})
+    behind = [(name, count) for name, count in sorted(pending.items()) if count]
+    parts = [f"{count:,} to {name}" for name, count in behind]
+    return ", ".join(parts).replace(" to ", f" {units[behind[0][0]]} to ", 1) if behind else ""
 
 
 def size(count: int) -> str:
@@ -118,8 +123,10 @@ def _run(run: RunStatusEntry) -> Iterator[RenderableType]:
     if run.reason:
         title.append(f" ({run.reason})", style="not bold")
     yield title
-    yield Text(f"{run.metrics:,} metrics, {run.records.emitted:,} records in {run.outdir}")
+    yield Text(_recorded(run) if run.forwarded else f"{_recorded(run)} in {run.outdir}")
     yield Text(_books_line(run.books))
+    if run.nodes:
+        yield Text(_nodes_line(run.nodes))
     yield _ranks(run)
     if run.backends:
         yield _backends(run.backends)
@@ -138,6 +145,13 @@ def _books_line(books: Books) -> str:
         "rows of history evicted": books.evicted_rows,
     }
     return ", ".join(always + [f"{count:,} {what}" for what, count in troubles.items() if count])
+
+
+def _nodes_line(nodes: Sequence[NodeStatus]) -> str:
+    live = sum(node.state == "live" for node in nodes)
+    gone = sorted({node.host for node in nodes if node.state != "live"})
+    line = f"forwarded by {len(nodes):,} streams of nodes' daemons, {live:,} connected"
+    return f"{line}; not by {', '.join(gone[:NODES_NAMED])}" if gone else line
 
 
 def _ranks(run: RunStatusEntry) -> Table:
@@ -226,7 +240,10 @@ def _run_summary(run: RunStatusEntry) -> Iterator[str]:
 
 
 def _recorded(run: RunStatusEntry) -> str:
-    return f"{run.records.emitted:,} records of {run.metrics:,} metric{'' if run.metrics == 1 else 's'}"
+    metrics = f"{run.metrics:,} metric{'' if run.metrics == 1 else 's'}"
+    if run.forwarded:
+        return f"{run.records.emitted:,} batches of {metrics} for the daemon above"
+    return f"{run.records.emitted:,} records of {metrics}"
 
 
 def _backend_summary(backend: BackendStatus) -> str:

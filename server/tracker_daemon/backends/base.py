@@ -39,6 +39,8 @@ class EntryKind(IntEnum):
     """A HistogramRow's bytes."""
     CONFIG_CHANGES = 7
     """A JSON array: which values of the configuration were changed, when and by which rank; numbered."""
+    FORWARDED = 8
+    """A batch for the daemon above; of a daemon that forwards, FILES entries are such too."""
 
 
 FILES_LANE = ":files"

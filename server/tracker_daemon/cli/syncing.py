@@ -22,6 +22,8 @@ EXAMPLES = """Examples:
 
     tracker-daemon sync runs/digits/.tracker
 
+    tracker-daemon sync --upstream runs/digits/.tracker/endpoint.json /tmp/node/state
+
     WANDB_API_KEY=… tracker-daemon sync --timeout 600 ~/tracker
 """
 
@@ -36,6 +38,10 @@ def sync(
         Path, typer.Argument(metavar="STATE_DIR", help="The state directory, as runs/a/.tracker.")
     ],
     *,
+    upstream: Annotated[
+        str | None,
+        typer.Option(metavar="ENDPOINT", help="Of a daemon that forwarded: the daemon that it is to go to."),
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", min=0, help="Give up after this time; unset: never.")
     ] = None,
@@ -52,6 +58,7 @@ def sync(
     place = DaemonPlace(directory, directory / ENDPOINT_FILE_NAME, directory / LOG_FILE_NAME)
     arguments = as_arguments(
         {"state_dir": directory, "endpoint_file": place.endpoint_file, "log_format": "console"}
+        | ({"upstream": upstream} if upstream else {})
     )
     argv = (*ourselves(), "serve", UNTIL_STDIN_CLOSES, *arguments)
     raise typer.Exit(Syncing(argv, place, timeout).run())

@@ -51,7 +51,12 @@ class Cursor:
 
 
 def records_in(entry: OutboxEntry) -> int:
-    """How many records an entry holds: none for other kinds, and for what cannot be read."""
+    """How many records an entry holds: none for other kinds, and for what cannot be read.
+
+    Of what is forwarded each batch counts as one.
+    """
+    if entry.kind is EntryKind.FORWARDED:
+        return 1
     if entry.kind is not EntryKind.RECORDS:
         return 0
     try:

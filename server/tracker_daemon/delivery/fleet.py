@@ -11,6 +11,7 @@ import structlog
 
 from tracker_daemon.backends import registry
 from tracker_daemon.backends.base import Backend, OutboxEntry, RunDescription, lane_of
+from tracker_daemon.backends.forwarding import UPSTREAM, ForwardingBackend, OpenLane
 from tracker_daemon.backends.script_class import ScriptBackend, ScriptLinks
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth
@@ -35,17 +36,23 @@ class JournalAccess(Protocol):
 class Fleet:
     """Starts, wakes and stops pumps. ``journal`` is called on the pumps' threads.
 
-    ``links`` lead to the backends that are classes of scripts; ``on_located`` is told where a run is.
+    ``links`` lead to the backends that are classes of scripts, ``open_lane`` to the daemon above, if there is
+    one; ``on_located`` is told where a run is.
 
     Used on the event loop, but for ``drain`` and ``stop``, which wait and so run beside it.
     """
 
     def __init__(
-        self, journal: JournalAccess, links: ScriptLinks | None = None, on_located: OnLocated | None = None
+        self,
+        journal: JournalAccess,
+        links: ScriptLinks | None = None,
+        on_located: OnLocated | None = None,
+        open_lane: OpenLane | None = None,
     ) -> None:
         self._journal = journal
         self._on_located = on_located
         self._links = links or ScriptLinks()
+        self._open_lane = open_lane
         self._pumps: dict[int, dict[str, Pump]] = {}
         self._unusable: dict[int, dict[str, str]] = {}
         self._stopped = False
@@ -89,11 +96,17 @@ class Fleet:
         if is_script(cursor.state):
             return ScriptBackend(self._links.of(run_id, cursor.backend)), limits.SCRIPT_SLICE_BYTES
         name, files_alone = lane_of(cursor.backend)
-        backend = registry.create(name)
+        backend = self._forwarding() if name == UPSTREAM else registry.create(name)
         if files_alone:
             # A file may take minutes, and the cursor moves after a slice: one item at a time then.
             return backend.files_backend(), 1
         return backend, limits.DELIVERY_SLICE_BYTES
+
+    def _forwarding(self) -> Backend:
+        if self._open_lane is None:
+            msg = "what is left of this run is for the daemon above this one; name that with --upstream"
+            raise SettingsError(msg)
+        return ForwardingBackend(self._open_lane)
 
     def _reader(
         self, row_id: int, slice_bytes: int, *, files_alone: bool

@@ -26,6 +26,8 @@ class RunView:
     """The last outbox entry that has contents."""
     open_rows: int = 0
     world_size: int = 0
+    to_forward: bool = False
+    """Whether a cut would bring something forth for the daemon above."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +38,8 @@ class LiveRun:
     rules: Rules
     created_ns: int
     row_id: int = 0
+    forwards: bool = False
+    """Whether it goes to the daemon above, and is not aggregated here."""
     fold: Fold | None = None
     view: RunView = field(default_factory=RunView)
     uncovered_bytes: int = 0

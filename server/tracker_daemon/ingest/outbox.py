@@ -33,4 +33,10 @@ def write_outbox(journal: Journal, run: int, settled: Settled) -> tuple[int, int
         if item.contents:
             files = number
             journal.content_uses.add(run, number, {content.sha256 for content in item.contents})
+    for batch in settled.forwarded:
+        kind = EntryKind.FILES if batch.contents else EntryKind.FORWARDED
+        number = journal.put_outbox(run, kind, batch.body, int(kind is EntryKind.FORWARDED))
+        if batch.contents:
+            files = number
+            journal.content_uses.add(run, number, set(batch.contents))
     return number, files

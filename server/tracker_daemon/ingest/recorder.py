@@ -302,6 +302,7 @@ class Recorder:
             last_files,
             activity.open_rows,
             activity.world_size,
+            activity.to_forward,
         )
         return newly_ended
 

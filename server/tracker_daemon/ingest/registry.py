@@ -70,7 +70,8 @@ class Registry:
         return run
 
     def _add(self, row: RunRow, options: RunOptions) -> Run:
-        live = LiveRun(row.run_id, options.rules(self._rules), row.created_ns)
+        forwards = options.forwarding is not None
+        live = LiveRun(row.run_id, options.rules(self._rules), row.created_ns, forwards=forwards)
         run = Run(row, options, live, attempt=row.attempt)
         self.runs[row.run_id] = run
         known = self._by_launch.get(_identity(row))
@@ -132,6 +133,33 @@ class Registry:
         stream = Stream(hello.stream_id, run, NODE_RANK, run.attempt, node.host, node.pid)
         self._place(stream)
         return Admission(stream, new_stream=True)
+
+    def admit_decided(self, hello: pb.Hello, run_id: str, attempt: int, options: RunOptions) -> Admission:
+        """Find or make the stream of a rank about which the daemon above has decided."""
+        run = self.runs.get(run_id)
+        new_run = run is None
+        if run is None:
+            launch, document = hello.launch, msgspec.json.encode(options).decode()
+            row = RunRow(
+                0, run_id, launch.key, launch.project, launch.name or run_id, launch.ordinal,
+                options.outdir, document, created_ns=time.time_ns(),
+            )  # fmt: skip
+            run = self._add(row, options)
+        reopened, before = not run.running, run.attempt
+        run.attempt = max(before, attempt)
+        run.reopening = run.reopening or reopened
+        process = hello.process
+        run.world_size = max(run.world_size, process.world_size)
+        stream = Stream(
+            hello.stream_id, run, process.rank, attempt, process.host, process.pid,
+            answers_challenges=hello.answers_challenges, restarts=process.restarts,
+        )  # fmt: skip
+        self._place(stream)
+        # Which classes of the script are fed is known once the primary rank has come.
+        described = process.rank == options.primary_rank and run.options != options
+        if described:
+            run.options = options
+        return Admission(stream, new_run, True, reopened, attempt > before, described)
 
     def _describe(self, run: Run, hello: pb.Hello) -> bool:
         """Take the script's description from the primary rank, if it was another's so far."""

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import msgspec
 
-from tracker_daemon.aggregation import snapshot
+from tracker_daemon.aggregation import node_snapshot, snapshot
 from tracker_daemon.aggregation.fold import RunFold
 from tracker_daemon.aggregation.folding import Fold, Settled
+from tracker_daemon.aggregation.node_fold import NodeFold
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.journal.store import Journal
@@ -26,8 +27,7 @@ class _Saved(msgspec.Struct, frozen=True, array_like=True):
 
 def save(journal: Journal, run: LiveRun, fold: Fold, position: int) -> None:
     """Journal a snapshot of ``fold``, which has folded the run's events up to ``position``."""
-    assert isinstance(fold, RunFold)
-    saved = _Saved(snapshot.dump(fold), run.events)
+    saved = _Saved(_dump(fold), run.events)
     journal.put_snapshot(run.row_id, position, msgspec.msgpack.encode(saved))
 
 
@@ -35,11 +35,12 @@ def restore(journal: Journal, run: LiveRun) -> tuple[Fold, int]:
     """The fold as it was after the run's last tick, and that tick's time in ns (0: none was replayed)."""
     stored = journal.snapshot(run.row_id)
     position, run.events = 0, []
-    fold: Fold = RunFold(run.rules)
+    fold: Fold = NodeFold(run.rules) if run.forwards else RunFold(run.rules)
     if stored is not None:
         position = stored[0]
         saved = msgspec.msgpack.decode(stored[1], type=_Saved)
-        fold, run.events = snapshot.load(saved.fold, run.rules), saved.notices
+        load = node_snapshot.load if run.forwards else snapshot.load
+        fold, run.events = load(saved.fold, run.rules), saved.notices
     tick, time_ns = 0, 0
     while batch := journal.events_after(run.row_id, position, limit_bytes=_SLICE_BYTES):
         for event in batch:
@@ -51,6 +52,13 @@ def restore(journal: Journal, run: LiveRun) -> tuple[Fold, int]:
     if tick:
         note(run, fold.settle(time_ns), time_ns)
     return fold, time_ns
+
+
+def _dump(fold: Fold) -> bytes:
+    if isinstance(fold, NodeFold):
+        return node_snapshot.dump(fold)
+    assert isinstance(fold, RunFold), "there are two kinds of folds"
+    return snapshot.dump(fold)
 
 
 def note(run: LiveRun, settled: Settled, time_ns: int) -> None:

@@ -15,6 +15,14 @@ from tracker_daemon.selection import RankSet
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
+class Forwarding(msgspec.Struct, frozen=True):
+    """Of a run that goes to the daemon above: the backends that it has there."""
+
+    backends: tuple[str, ...] = ()
+    script_backends: tuple[str, ...] = ()
+    """Those that are classes of the script, in the primary rank's process."""
+
+
 class RunOptions(msgspec.Struct, frozen=True):
     """A run's own settings, as its first rank gave them and the daemon completed them."""
 
@@ -30,6 +38,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     described_by: int = -1
     """The rank whose ``environment`` it is."""
     system_prefix: str = "tracker"
+    forwarding: Forwarding | None = None
+    """Set where this daemon only forwards the run."""
 
     def rules(self, daemons: Rules) -> Rules:
         """What the run's fold goes by: the daemon's rules, and these options over them."""

@@ -122,26 +122,31 @@ class Syncing:
 
 def is_unfinished(run: RunStatusEntry) -> bool:
     """Whether the run has not ended, or a backend has not all of it."""
-    return run.ended is None or any(_is_behind(backend) for backend in run.backends)
+    return _goes_on(run) or any(_is_behind(backend) for backend in run.backends)
 
 
 def can_go_on(document: StatusDocument) -> bool:
     """Whether waiting may bring anything; not where all that is left is refused."""
     return any(
-        run.ended is None or any(_is_behind(b) and b.state != "paused" for b in run.backends)
+        _goes_on(run) or any(_is_behind(b) and b.state != "paused" for b in run.backends)
         for run in document.runs
     )
 
 
 def outlook(document: StatusDocument) -> str:
     """What is being waited for."""
-    running = [run.name or run.run_id for run in document.runs if run.ended is None]
+    running = [run.name or run.run_id for run in document.runs if _goes_on(run)]
     parts = []
     if backlog := status_view.backlog(document):
         parts.append(f"delivering {backlog}")
     if running:
         parts.append(f"waiting for ranks of {', '.join(running)} to come back or to count as lost")
     return "; ".join(parts or ["delivering what is left"]) + " (Ctrl-C leaves it to the next time)"
+
+
+def _goes_on(run: RunStatusEntry) -> bool:
+    """Whether its end is still to be found out here: that of a forwarded run is found out above."""
+    return run.ended is None and not run.forwarded
 
 
 def _is_behind(backend: BackendStatus) -> bool:

@@ -1,0 +1,145 @@
+"""The root: where it is, how it is called, and what its refusals are here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from tracker_client.address_choice import Reach
+from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
+from tracker_client.errors import EndpointError as ClientEndpointError
+from tracker_client.stream import CHANNEL_OPTIONS
+from tracker_daemon.errors import ClientRefused, SettingsError, TrackerDaemonError, UpstreamUnavailable
+from tracker_daemon.settings import Settings
+from tracker_protocol import ADMIT_METHOD, STREAM_METHOD, TOKEN_METADATA_KEY
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+ADMIT_TIMEOUT_S = 25.0
+"""Longer than a challenge of who may hold the rank, shorter than a client waits for its Welcome."""
+_REFUSALS = {
+    grpc.StatusCode.ALREADY_EXISTS: ClientRefused,
+    grpc.StatusCode.INVALID_ARGUMENT: SettingsError,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RootConnection:
+    """An open channel to the root. ``endpoint`` is how others may open one of their own."""
+
+    address: str
+    endpoint: Endpoint
+    channel: grpc.aio.Channel
+
+    @property
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return ((TOKEN_METADATA_KEY, f"Bearer {self.endpoint.token}"),) if self.endpoint.token else ()
+
+    def stream(self) -> Any:
+        """A call of the Stream method, as of :class:`grpc.aio.StreamStreamCall`."""
+        method: Any = self.channel.stream_stream(
+            STREAM_METHOD, pb.ClientMessage.SerializeToString, pb.DaemonMessage.FromString
+        )
+        return method(metadata=self._metadata)
+
+    async def admit(self, request: pb.AdmitRequest) -> pb.AdmitReply:
+        """Have a rank admitted; raises AioRpcError."""
+        method: Any = self.channel.unary_unary(
+            ADMIT_METHOD, pb.AdmitRequest.SerializeToString, pb.AdmitReply.FromString
+        )
+        reply: pb.AdmitReply = await method(request, timeout=ADMIT_TIMEOUT_S, metadata=self._metadata)
+        return reply
+
+
+class Root:
+    """The daemon that this one forwards to. Its endpoint is read again for each connection."""
+
+    def __init__(self, source: EndpointSource) -> None:
+        self._source = source
+        self._reach = Reach()
+        self._choosing = asyncio.Lock()
+
+    def __str__(self) -> str:
+        return str(self._source)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[RootConnection]:
+        """A connection, closed at the end.
+
+        Raises:
+            UpstreamUnavailable: the root cannot be found or reached, or what is done with it fails so.
+            ClientRefused, SettingsError: the root refuses what is asked.
+        """
+        async with self._choosing:
+            endpoint, address = await asyncio.to_thread(self._choose)
+        try:
+            async with _channel(address, endpoint.tls_root_pem) as channel:
+                yield RootConnection(address, endpoint, channel)
+        except grpc.aio.AioRpcError as error:
+            self._reach.failed(address)
+            raise self._translated(address, error) from None
+
+    def _choose(self) -> tuple[Endpoint, str]:
+        try:
+            endpoint = self._source.read()
+            return endpoint, self._reach.choose(endpoint.addresses)
+        except ClientEndpointError as error:
+            msg = f"the daemon to forward to cannot be reached: {error}"
+            raise UpstreamUnavailable(msg) from None
+
+    def worked(self, address: str) -> None:
+        """A daemon answered there."""
+        self._reach.worked(address)
+
+    def _translated(self, address: str, error: grpc.aio.AioRpcError) -> TrackerDaemonError:
+        kind = _REFUSALS.get(error.code())
+        if kind is not None:
+            return kind(error.details() or error.code().name)
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            advice = "refuses the token: set upstream_token, or name its endpoint file"
+        elif error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            advice = (
+                "does not know how to be forwarded to: install the same version of tracker-daemon for both"
+            )
+        else:
+            advice = f"cannot be reached ({error.details() or error.code().name})"
+        return UpstreamUnavailable(f"the daemon to forward to, at {address}, {advice}")
+
+
+def _channel(address: str, tls_root_pem: bytes | None) -> grpc.aio.Channel:
+    if tls_root_pem is None or address.startswith("unix:"):
+        return grpc.aio.insecure_channel(address, CHANNEL_OPTIONS)
+    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(tls_root_pem), CHANNEL_OPTIONS)
+
+
+def root_source(settings: Settings) -> EndpointSource:
+    """Where ``settings.upstream`` says that the root is.
+
+    Raises:
+        SettingsError: it says nothing that can be a daemon's endpoint, or its certificate cannot be read.
+    """
+    text = settings.upstream or ""
+    secret = settings.upstream_token or settings.token
+    token = secret.get_secret_value() if secret is not None else None
+    addresses = tuple(part.strip() for part in text.split(","))
+    if all(map(is_address, addresses)):
+        return FixedEndpoint(Endpoint(addresses, token, _pem(settings.upstream_tls_root)))
+    if "/" in text or text.endswith(".json") or Path(text).exists():
+        given = settings.upstream_token
+        return EndpointFile(Path(text).absolute(), given.get_secret_value() if given is not None else None)
+    msg = f"upstream = {text!r} is not host:port, unix:/path or the path of an endpoint file"
+    raise SettingsError(msg)
+
+
+def _pem(path: Path | None) -> bytes | None:
+    try:
+        return path.read_bytes() if path is not None else None
+    except OSError as error:
+        msg = f"upstream_tls_root names {path}, which cannot be read: {error.strerror}"
+        raise SettingsError(msg) from error

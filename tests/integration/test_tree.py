@@ -1,0 +1,238 @@
+"""Daemons on each node that forward to a root: real daemons, real ranks, one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tree import planted, say
+
+LOGGING = """
+import json, os, random
+from tracker_client import setup_tracker
+rank = int(os.environ["RANK"])
+random.seed(rank)
+own = []
+with setup_tracker("tree", config={"steps": 100, "rank": rank}) as tracker:
+    for step in range(100):
+        value = random.gauss(0, 1) * 10.0 ** rank
+        tracker.log({"loss": value, "speed": float(rank)}, step=step)
+        own.append(value)
+    if rank == 3:
+        tracker.log({"only/three": 0.5, "note": "from the last"}, step=99)
+print(json.dumps([tracker.run_id, own]))
+"""
+STEPWISE = """
+import logging, os, sys
+from tracker_client import setup_tracker
+logging.basicConfig(format="%(message)s")
+tracker = setup_tracker("tree", handle_timeout=60)
+print(tracker.run_id, tracker.attempt, flush=True)
+step = 0
+for line in sys.stdin:
+    tracker.log({"x": float(line)}, step=step)
+    step += 1
+tracker.finish()
+"""
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    """What a rank has written to stderr since it was asked last."""
+    os.set_blocking(process.stderr.fileno(), False)
+    try:
+        return os.read(process.stderr.fileno(), 65_536).decode()
+    except BlockingIOError:
+        return ""
+
+
+def test_ranks_of_two_nodes_make_one_run_whose_aggregates_are_those_of_numpy(make_daemon):
+    with planted(make_daemon) as tree:
+        said = [json.loads(out) for out in tree.run(LOGGING)]
+        run = tree.await_end()
+        tree.await_end_at_nodes()
+        tree.stop()
+    assert {run_id for run_id, _ in said} == {run["run_id"]}
+    values = np.array([own for _, own in said]).T
+    rows = [row for row in tree.root.rows() if row["loss"]]
+    assert [int(row["step"]) for row in rows] == list(range(100))
+    for row, x in zip(rows, values, strict=True):
+        assert float(row["loss"]) == x[0]
+        assert (float(row["loss/min"]), float(row["loss/max"])) == (x.min(), x.max())
+        assert float(row["loss/mean"]) == pytest.approx(x.mean(), abs=1e-12 * np.abs(x).max())
+        assert float(row["loss/std"]) == pytest.approx(x.std(), rel=1e-9)
+        assert row["speed/mean"] == "1.5"
+    assert [row["only/three"] for row in tree.root.rows() if row["only/three"]] == ["0.5"]
+    assert not any("count" in column for column in rows[0])
+    assert [(rank["rank"], rank["state"]) for rank in run["ranks"]] == [(n, "finished") for n in range(4)]
+    books = run["books"]
+    assert books["received"] == 4 * 100 * 2 + 1
+    assert books["received"] == books["folded"] + books["open"] + books["late"] + books["rejected"]
+    assert (books["late"], books["open"], books["rejected"]) == (0, 0, 0)
+    for node in tree.nodes:
+        (forwarded,) = node.last_status()["runs"]
+        assert (forwarded["run_id"], forwarded["status"]) == (run["run_id"], "FINISHED")
+        assert not (node.outdir / "metrics.csv").exists(), "a node's daemon records nothing itself"
+
+
+def test_neither_the_root_s_nor_a_node_s_sudden_death_loses_or_doubles_a_value(make_daemon):
+    with planted(make_daemon) as tree:
+        processes = tree.start(STEPWISE)
+        run_ids = {process.stdout.readline().split()[0] for process in processes}
+        for step in range(60):
+            for process in processes:
+                say(process, step)
+            if step == 20:
+                pytest.wait_until(lambda: tree.the_run()["records"]["emitted"], "the first records")
+                tree.root.kill()
+            if step == 25:
+                tree.nodes[1].kill()
+            if step == 30:
+                tree.nodes[1].start()
+            if step == 40:
+                tree.root.start()
+        for process in processes:
+            pytest.finish(process)
+        run = tree.await_end()
+        tree.stop()
+    assert run_ids == {run["run_id"]}
+    assert Counter(int(row["step"]) for row in tree.root.rows()) == Counter(range(60))
+    assert [row["x/mean"] for row in tree.root.rows()] == [f"{float(step)}" for step in range(60)]
+    assert run["books"]["received"] == 4 * 60
+    assert run["books"]["late"] == 0
+
+
+def test_a_rank_that_dies_and_a_node_that_is_gone_are_named_and_stop_nobody(make_daemon):
+    with planted(make_daemon, "--lost-timeout-s", "2", "--partial-after-s", "5") as tree:
+        processes = tree.start(STEPWISE)
+        for process in processes:
+            process.stdout.readline()
+            say(process, 1)
+        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
+        processes[1].kill()
+        pytest.wait_until(lambda: tree.the_run()["ranks"][1]["state"] == "lost", "rank 1 to be lost")
+        for process in (processes[0], *processes[2:]):
+            say(process, 2)
+        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 2, "a record without rank 1")
+        tree.nodes[1].kill()
+        pytest.wait_until(
+            lambda: [rank["state"] for rank in tree.the_run()["ranks"][2:]] == ["lost", "lost"],
+            "the ranks of the second node to be lost",
+        )
+        for process in processes[2:]:
+            process.kill()
+        pytest.finish(processes[0])
+        run = tree.await_end("FAILED")
+    for rank in (1, 2, 3):
+        assert f"{rank} on " in run["reason"]
+    assert "lost contact" in run["reason"]
+
+
+def test_a_rank_that_hangs_at_one_node_gives_way_to_a_process_at_another(make_daemon):
+    with planted(make_daemon, "--challenge-timeout-s", "1", per_node=1) as tree:
+        (holder,) = tree.start(STEPWISE, range(1))
+        run_id, attempt = holder.stdout.readline().split()
+        assert attempt == "1"
+        at_other = pytest.ranks_of(tree.nodes[1])
+        tree.ranks.append(at_other)
+        (refused,) = at_other.start(STEPWISE, [0], 2)
+        pytest.wait_until(lambda: "claims it too" in heard(refused), "the second process to be refused")
+        os.kill(holder.pid, signal.SIGSTOP)
+        try:
+            assert refused.stdout.readline().split() == [run_id, "2"]
+        finally:
+            os.kill(holder.pid, signal.SIGCONT)
+
+
+ITEMS = """
+import os
+from tracker_client import setup_tracker
+rank = int(os.environ["RANK"])
+with setup_tracker("tree", outdir=os.environ["OUT"]) as tracker:
+    tracker.log({"loss": float(rank)}, step=0)
+    if rank == 0:
+        tracker.log_table("answers", ["n", "square"], [[n, n * n] for n in range(3)])
+        tracker.log_artifacts({"weights": os.environ["WEIGHTS"]})
+    tracker.finish(wait="delivered", timeout=60)
+    if rank == 0:
+        print(open(os.path.join(os.environ["OUT"], "answers.csv")).read().count("\\n"))
+"""
+
+
+def test_tables_and_artifacts_reach_the_root_and_a_rank_can_wait_until_all_is_delivered(
+    make_daemon, tmp_path
+):
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(os.urandom(3_000_000))
+    with planted(make_daemon) as tree:
+        said = tree.run(ITEMS, WEIGHTS=str(weights), OUT=str(tmp_path / "runs"))
+        tree.await_end()
+        tree.stop()
+    assert said[0].strip() == "4"
+    assert (tmp_path / "runs/artifacts/weights/weights.bin").read_bytes() == weights.read_bytes()
+
+
+OWN_CLASS = """
+import os
+from tracker_client import TrackerBackend, register_backend, setup_tracker
+
+class Mine(TrackerBackend):
+    name = "mine"
+    rows = []
+    def log_config(self, config):
+        pass
+    def finish(self):
+        pass
+    def log(self, metrics, step=None, commit=True):
+        self.rows.append((step, dict(metrics)))
+
+register_backend("mine", Mine)
+rank = int(os.environ["RANK"])
+with setup_tracker("tree", backends="wandb,mine", outdir=os.environ["OUT"]) as tracker:
+    for step in range(5):
+        tracker.log({"loss": float(step + rank)}, step=step)
+    if rank == 0:
+        assert tracker.wandb_run.id == tracker.run_id, (tracker.wandb_run.id, tracker.run_id)
+    tracker.finish(wait="delivered", timeout=60)
+if rank == 0:
+    print([(step, row["loss"], row["loss/mean"]) for step, row in Mine.rows])
+"""
+
+
+def test_the_primary_rank_s_own_class_is_fed_and_its_handles_told_through_the_node(make_daemon, tmp_path):
+    with planted(make_daemon) as tree:
+        said = tree.run(OWN_CLASS, OUT=str(tmp_path / "runs"), WANDB_MODE="offline")
+        tree.await_end()
+    assert said[0].splitlines()[-1] == str([(step, float(step), step + 1.5) for step in range(5)])
+
+
+def test_a_new_rank_waits_for_the_root_and_is_told_why(make_daemon):
+    with planted(make_daemon, nodes=1, per_node=1) as tree:
+        tree.root.kill()
+        (process,) = tree.start(STEPWISE)
+        say(process, 7)
+        pytest.wait_until(lambda: "daemon to forward to" in heard(process), "the rank to be told")
+        tree.root.start()
+        pytest.finish(process)
+        tree.await_end()
+        tree.stop()
+    assert [row["x"] for row in tree.root.rows()] == ["7.0"]
+
+
+def test_a_daemon_that_forwards_takes_no_other_node_s_daemon(make_daemon):
+    with planted(make_daemon, nodes=1, per_node=1) as tree:
+        third = make_daemon("--upstream", str(tree.nodes[0].endpoint_file))
+        ranks = pytest.ranks_of(third)
+        tree.ranks.append(ranks)
+        (process,) = ranks.start(STEPWISE, [0], 1)
+        pytest.wait_until(
+            lambda: "forward to the root itself" in heard(process), "the rank to be told what is wrong"
+        )
