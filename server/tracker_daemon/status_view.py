@@ -123,7 +123,8 @@ def _run(run: RunStatusEntry) -> Iterator[RenderableType]:
     if run.reason:
         title.append(f" ({run.reason})", style="not bold")
     yield title
-    yield Text(_recorded(run) if run.forwarded else f"{_recorded(run)} in {run.outdir}")
+    recorded = f"{run.metrics:,} metrics, {run.records.emitted:,} records in {run.outdir}"
+    yield Text(_recorded(run) if run.forwarded else recorded)
     yield Text(_books_line(run.books))
     if run.nodes:
         yield Text(_nodes_line(run.nodes))

@@ -23,6 +23,8 @@ REPEATABLE = frozenset({"listen", "interface"})
 METAVARS = {
     "config": "FILE",
     "endpoint_file": "FILE",
+    "upstream": "ENDPOINT",
+    "upstream_tls_root": "FILE",
     "state_dir": "DIR",
     "outdir": "DIR",
     "listen": "ADDRESS",

@@ -27,6 +27,7 @@ from tracker_daemon.settings_loading import load
 OTHER_VALUES = {
     "tls": "true",
     "token": "long enough to be a token",
+    "upstream_token": "long enough to be a token",
     "listen": "127.0.0.1:7",
     "backends": "memory",
     "record_ranks": "0-3",
