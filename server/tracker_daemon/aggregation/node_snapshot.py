@@ -16,8 +16,10 @@ from tracker_daemon.aggregation.node_batches import NodeDictionary
 from tracker_daemon.aggregation.node_fold import NodeFold
 from tracker_daemon.aggregation.node_steps import NodeSteps, UntoldSteps
 from tracker_daemon.aggregation.plain_state import (
+    FORWARDING,
     Plain,
     by_rank,
+    decode_state,
     dump_array,
     dump_books,
     load_array,
@@ -27,10 +29,8 @@ from tracker_daemon.aggregation.progress import RankProgress
 from tracker_daemon.aggregation.rank_parts import Fragment, RankParts
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.aggregation.stream import StreamFold
-from tracker_daemon.errors import JournalError
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-KIND = "node"
 FORMAT = 1
 _PER_ROW = ("step", "occurrence", "time_ns", "window")
 _BY_SLOT = ("values", "seen")
@@ -40,7 +40,7 @@ def dump(fold: NodeFold) -> bytes:
     """Encode the state of ``fold`` between two ticks."""
     return msgspec.msgpack.encode(
         {
-            "kind": KIND,
+            "kind": FORWARDING,
             "format": FORMAT,
             "books": dump_books(fold.books),
             "streams": [
@@ -66,17 +66,7 @@ def load(payload: bytes, rules: Rules) -> NodeFold:
     Raises:
         JournalError: it was made by another version of the product, or is of another kind of fold.
     """
-    plain = msgspec.msgpack.decode(payload, strict=False)
-    if plain.get("kind") != KIND:
-        raise JournalError(
-            "the journal's snapshot is of a daemon that recorded, and this one forwards to another; "
-            "finish the run without an upstream"
-        )
-    if plain["format"] != FORMAT:
-        raise JournalError(
-            f"the journal's snapshot has format {plain['format']}, and this version reads {FORMAT}; "
-            "finish the run with the version that began it"
-        )
+    plain = decode_state(payload, FORWARDING, FORMAT)
     fold = NodeFold(rules)
     fold.books = load_books(plain["books"])
     for stream, rank, attempt, names, dropped in plain["streams"]:

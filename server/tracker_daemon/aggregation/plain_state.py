@@ -4,12 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.books import Books
+from tracker_daemon.errors import JournalError
 
 Plain = dict[str, Any]
+RECORDING, FORWARDING = "recording", "forwarding"
+"""The kinds of folds, as their snapshots name them."""
+
+
+def decode_state(payload: bytes, kind: str, version: int) -> Plain:
+    """What a snapshot of a fold of this ``kind`` holds, in the format of this ``version``.
+
+    Raises:
+        JournalError: it is of another kind, or was made by another version of the product.
+    """
+    plain: Plain = msgspec.msgpack.decode(payload, strict=False)
+    found = plain.get("kind", RECORDING)
+    if found != kind:
+        raise JournalError(
+            f"the run was begun by a daemon that was {found} it, and this one would be {kind} it; "
+            "finish the run with the upstream, or without one, with which it was begun"
+        )
+    if plain["format"] != version:
+        raise JournalError(
+            f"the journal's snapshot has format {plain['format']}, and this version reads {version}; "
+            "finish the run with the version that began it"
+        )
+    return plain
 
 
 def dump_books(books: Books) -> Plain:

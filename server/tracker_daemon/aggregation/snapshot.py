@@ -18,8 +18,10 @@ from tracker_daemon.aggregation.attempt import Attempt, Extras
 from tracker_daemon.aggregation.fold import RunFold
 from tracker_daemon.aggregation.panel import Panel
 from tracker_daemon.aggregation.plain_state import (
+    RECORDING,
     Plain,
     by_rank,
+    decode_state,
     dump_array,
     dump_books,
     load_array,
@@ -27,7 +29,6 @@ from tracker_daemon.aggregation.plain_state import (
 )
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.aggregation.stream import StreamFold
-from tracker_daemon.errors import JournalError
 
 FORMAT = 1
 _PER_SLOT = ("member_from", "ever_member")
@@ -61,14 +62,9 @@ def load(payload: bytes, rules: Rules) -> RunFold:
     """Decode what :func:`dump` made.
 
     Raises:
-        JournalError: it was made by another version of the product.
+        JournalError: it was made by another version of the product, or is of a fold that forwards.
     """
-    plain = msgspec.msgpack.decode(payload, strict=False)
-    if plain["format"] != FORMAT:
-        raise JournalError(
-            f"the journal's snapshot has format {plain['format']}, and this version reads {FORMAT}; "
-            "finish the run with the version that began it"
-        )
+    plain = decode_state(payload, RECORDING, FORMAT)
     fold = RunFold(rules)
     fold.books = load_books(plain["books"])
     fold.emitter.next_ordinal = plain["next_ordinal"]

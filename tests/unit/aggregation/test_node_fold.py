@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_scenario import Expected, NodeScenario, contributions_of, flushed_in
+from node_scenario import Expected, NodeScenario, contributions_of
 
-from tracker_daemon.aggregation.contribution import NO_STEP
 from tracker_daemon.aggregation.folding import Fold
 from tracker_daemon.aggregation.node_fold import NodeFold
 from tracker_daemon.aggregation.summary import statistics
@@ -242,74 +241,3 @@ def test_every_value_is_told_once_whatever_ranks_log_and_whenever_cuts_come(
     for contribution in contributions_of(node.told):
         expected.check(contribution, node.names)
     assert not node.fold.activity().open_rows
-
-
-# ---- flushes -------------------------------------------------------------------------------------
-
-
-def test_a_flush_is_told_with_or_after_all_that_was_logged_before_it() -> None:
-    node = NodeScenario(8, connected=[4, 5])
-    for rank in (4, 5):
-        node.log(rank, step=0, loss=1.0)
-    node.flush(4)
-    assert flushed_in(node.cut_and_tick()) == [4]
-    node.log(4, step=1, loss=1.0)
-    node.flush(4)
-    told = node.cut_and_tick()
-    assert contributions_of(told) == []
-    assert flushed_in(told) == []
-    told = node.cut_and_tick()
-    assert len(contributions_of(told)) == 1
-    assert flushed_in(told) == [4]
-
-
-def test_a_rank_that_flushes_with_all_it_sends_is_told_to_have_flushed_at_every_cut() -> None:
-    node = NodeScenario(8, connected=[4, 5])
-    for rank in (4, 5):
-        node.log(rank, step=0, loss=1.0)
-    node.cut_and_tick()
-    told = []
-    for step in range(1, 5):
-        node.log(4, step=step, loss=1.0)  # rank 5 lags, so that each row waits for one cut
-        node.flush(4)
-        told.append(flushed_in(node.cut_and_tick()))
-    assert told == [[], [4], [4], [4]]
-
-
-def test_a_flush_without_news_is_told_once() -> None:
-    node = NodeScenario(8, connected=[4, 5])
-    assert node.fold.activity().learning
-    node.flush(4, 5)
-    assert flushed_in(node.cut_and_tick()) == [4, 5]
-    assert not node.fold.activity().learning
-    node.flush(4, 5)
-    assert not node.fold.activity().to_forward
-    assert node.cut_and_tick() == []
-    node.log(5, step=0, loss=1.0)
-    node.flush(4, 5)
-    assert flushed_in(node.cut_and_tick()) == [5]
-
-
-def test_a_flush_in_a_batch_counts_for_what_the_batch_has() -> None:
-    node = NodeScenario(8, connected=[4, 5])
-    node.clients[4].add_rows([0], {"loss": [1.0]}, [1], automatic=False)
-    node.clients[4].body.flushed = True
-    node.send(4)
-    told = node.cut_and_tick()
-    assert flushed_in(told) == [4]
-    assert len(contributions_of(told)) == 1
-
-
-def test_last_steps_are_told_once_they_change() -> None:
-    node = NodeScenario(8, connected=[4, 5])
-    node.log(4, step=7, loss=1.0)
-    node.flush(5)
-    (told,) = node.cut_and_tick()
-    (progress,) = told.forwarded.progress
-    assert progress.ranks.tolist() == [4, 5]
-    assert progress.last_steps.tolist() == [7, NO_STEP]
-    node.log(5, step=7, loss=1.0)
-    (told,) = node.cut_and_tick()
-    (progress,) = told.forwarded.progress
-    assert (progress.ranks.tolist(), progress.flushed.tolist()) == ([5], [False])
-    assert node.fold.summary().last_step == {4: 7, 5: 7}

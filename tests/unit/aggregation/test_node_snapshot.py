@@ -140,10 +140,12 @@ def test_a_snapshot_amid_a_run_loses_nothing_that_waits() -> None:
     assert_replays(node)
 
 
-def test_a_snapshot_of_a_fold_that_records_is_refused_and_so_is_another_format() -> None:
-    node = NodeScenario(2)
-    with pytest.raises(JournalError, match="without an upstream"):
-        node_snapshot.load(snapshot.dump(Scenario(2).fold), node.rules)
+def test_a_snapshot_of_another_kind_of_fold_or_another_format_is_refused() -> None:
+    node, run = NodeScenario(2), Scenario(2)
+    with pytest.raises(JournalError, match="was recording it"):
+        node_snapshot.load(snapshot.dump(run.fold), node.rules)
+    with pytest.raises(JournalError, match="was forwarding it"):
+        snapshot.load(node_snapshot.dump(node.fold), run.rules)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(node_snapshot, "FORMAT", node_snapshot.FORMAT + 1)
         payload = node_snapshot.dump(node.fold)
