@@ -218,6 +218,8 @@ PARTIAL_AFTER_S = 30.0
 LAGGING_AFTER_CELLS = 3
 CHALLENGE_TIMEOUT_S = 5.0
 """How long a process whose rank another claims has to show that it lives."""
+PREDECESSOR_WAIT_S = 5.0
+"""How long a node's daemon forwards what a rank's earlier process has said before it asks about the next."""
 LOST_TIMEOUT_S = 60.0
 RESTART_GRACE_S = 0.0
 GOODBYE_WAIT_S = 3.0

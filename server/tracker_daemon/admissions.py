@@ -202,7 +202,7 @@ class Admissions:
         """Do what is due; called several times a second."""
         self.report_gone()
         self._script_side.look_after()
-        self._nodes.tell_over()
+        self._nodes.look_after()
         for session in self._sessions:
             tell_of_backends(session, self._fleet)
             if session.wants_delivery and self._delivery.is_delivered(session):

@@ -152,6 +152,40 @@ def test_a_rank_that_hangs_at_one_node_gives_way_to_a_process_at_another(make_da
             os.kill(holder.pid, signal.SIGCONT)
 
 
+def test_what_only_the_primary_logs_while_the_others_wait_is_recorded_soon(make_daemon):
+    with planted(make_daemon, "--learn-wait-s", "1", "--partial-after-s", "600") as tree:
+        processes = tree.start(STEPWISE)
+        for process in processes:
+            process.stdout.readline()
+        say(processes[0], 1)
+        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the value to be recorded")
+
+
+def test_ranks_that_are_started_again_at_their_nodes_make_the_next_attempt(make_daemon):
+    with planted(make_daemon) as tree:
+        first = tree.start(STEPWISE)
+        for process in first:
+            process.stdout.readline()
+            say(process, 1)
+        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
+        for process in first:
+            say(process, 2)
+            process.kill()
+        second = tree.start(STEPWISE)
+        said = [process.stdout.readline().split() for process in second]
+        assert {attempt for _, attempt in said} == {"2"}
+        for process in second:
+            say(process, 3)
+            pytest.finish(process)
+        run = tree.await_end()
+        tree.stop()
+    assert {run_id for run_id, _ in said} == {run["run_id"]}
+    rows = [(row["attempt"] or "1", row["step"], row["x/mean"]) for row in tree.root.rows()]
+    assert rows[0] == ("1", "0", "1.0")
+    assert rows[-1] == ("2", "0", "3.0")
+    assert run["books"]["late"] == 0
+
+
 ITEMS = """
 import os
 from tracker_client import setup_tracker
@@ -214,12 +248,14 @@ def test_the_primary_rank_s_own_class_is_fed_and_its_handles_told_through_the_no
     assert said[0].splitlines()[-1] == str([(step, float(step), step + 1.5) for step in range(5)])
 
 
-def test_a_new_rank_waits_for_the_root_and_is_told_why(make_daemon):
+def test_a_new_rank_waits_for_the_root_and_loses_nothing(make_daemon):
     with planted(make_daemon, nodes=1, per_node=1) as tree:
         tree.root.kill()
         (process,) = tree.start(STEPWISE)
         say(process, 7)
-        pytest.wait_until(lambda: "daemon to forward to" in heard(process), "the rank to be told")
+        pytest.wait_until(
+            lambda: "a rank has to wait" in tree.nodes[0].log(), "the rank to be refused for now"
+        )
         tree.root.start()
         pytest.finish(process)
         tree.await_end()

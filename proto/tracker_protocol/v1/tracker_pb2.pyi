@@ -579,9 +579,11 @@ class StepKeys(google.protobuf.message.Message):
     RANK_FIELD_NUMBER: builtins.int
     KEYS_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
     rank: builtins.int
     steps: builtins.bytes
     """n little-endian int64"""
+    attempt: builtins.int
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     def __init__(
@@ -590,8 +592,9 @@ class StepKeys(google.protobuf.message.Message):
         rank: builtins.int = ...,
         keys: collections.abc.Iterable[builtins.int] | None = ...,
         steps: builtins.bytes = ...,
+        attempt: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["keys", b"keys", "rank", b"rank", "steps", b"steps"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "keys", b"keys", "rank", b"rank", "steps", b"steps"]) -> None: ...
 
 global___StepKeys = StepKeys
 
@@ -1036,15 +1039,19 @@ class Acknowledgement(google.protobuf.message.Message):
 
     SEQUENCE_FIELD_NUMBER: builtins.int
     FLUSH_INTERVAL_MS_FIELD_NUMBER: builtins.int
+    LEARNING_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     flush_interval_ms: builtins.int
+    learning: builtins.bool
+    """To a node's daemon: a metric's reporters are still to be learned, so its ranks' flushes matter."""
     def __init__(
         self,
         *,
         sequence: builtins.int = ...,
         flush_interval_ms: builtins.int = ...,
+        learning: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["flush_interval_ms", b"flush_interval_ms", "sequence", b"sequence"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["flush_interval_ms", b"flush_interval_ms", "learning", b"learning", "sequence", b"sequence"]) -> None: ...
 
 global___Acknowledgement = Acknowledgement
 

@@ -59,6 +59,7 @@ class Progress:
 class StepKeys:
     """Which metrics, by the node's dictionary, a rank logged at ``steps`` that it counted itself."""
 
+    attempt: int
     rank: int
     keys: tuple[int, ...]
     steps: Integers
@@ -119,7 +120,8 @@ def encode_progress(given: Progress) -> pb.Progress:
 
 def encode_step_keys(given: StepKeys) -> pb.StepKeys:
     """The message for ``given``."""
-    return pb.StepKeys(rank=given.rank, keys=given.keys, steps=given.steps.astype("<i8").tobytes())
+    steps = given.steps.astype("<i8").tobytes()
+    return pb.StepKeys(attempt=given.attempt, rank=given.rank, keys=given.keys, steps=steps)
 
 
 # ---- decoding ------------------------------------------------------------------------------------
@@ -209,9 +211,8 @@ def decode_progress(message: pb.Progress) -> Progress:
 
 def decode_step_keys(message: pb.StepKeys, known: int) -> StepKeys:
     """What ``message`` says, given that the node's dictionary has ``known`` names; raises MalformedBatch."""
-    return StepKeys(
-        message.rank, checked_keys(tuple(message.keys), known), np.frombuffer(_whole(message.steps, 8), "<i8")
-    )
+    keys = checked_keys(tuple(message.keys), known)
+    return StepKeys(message.attempt, message.rank, keys, np.frombuffer(_whole(message.steps, 8), "<i8"))
 
 
 def _whole(raw: bytes, size: int) -> bytes:

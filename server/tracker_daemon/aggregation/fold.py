@@ -226,7 +226,8 @@ class RunFold:
             self._contribution(node, contribution, now_ns)
         for stream, part in news.parts:
             self._part(node, stream, part, now_ns)
-        for said in news.automatic_keys:
+        here = (said for said in news.automatic_keys if said.attempt == self.attempt.number)
+        for said in here:
             names = node.names_of(said.keys)
             # What a rank logged before the attempt began is compared with nothing of this one.
             if names is not None and said.rank in self.attempt.membership.seen:
@@ -312,6 +313,9 @@ class RunFold:
 
     def told_over(self, status: str, reason: str) -> None:
         """Only who forwards is told."""
+
+    def want_flushes(self, *, wanted: bool) -> None:
+        """Only who forwards is asked."""
 
     def skip_ordinals(self, count: int) -> None:
         """The journal lost something: records get ordinals beyond what any backend can have."""

@@ -108,6 +108,9 @@ class Fold(Protocol):
     def told_over(self, status: str, reason: str) -> None:
         """The daemon above says that the run has ended."""
 
+    def want_flushes(self, *, wanted: bool) -> None:
+        """The daemon above has to know of idle ranks' flushes, or no more."""
+
     def skip_ordinals(self, count: int) -> None:
         """The journal lost something: records get ordinals beyond what any backend can have."""
 

@@ -137,13 +137,13 @@ class BatchWriter:
             self._make_room(message.ByteSize() + _FIELD_BYTES)
             self._body.contributions.append(message)
 
-    def step_keys(self, rank: int, names: Sequence[str], steps: Integers) -> None:
+    def step_keys(self, attempt: int, rank: int, names: Sequence[str], steps: Integers) -> None:
         """Tell which metrics a rank logged at steps that it counted itself."""
         keys = tuple(self._keys(names))
         room = limits.BATCH_TARGET_BYTES - _KEY_BYTES * len(keys) - 4 * _FIELD_BYTES
         at_once = max(1, room // _STEP_BYTES)
         for first in range(0, len(steps), at_once):
-            message = encode_step_keys(StepKeys(rank, keys, steps[first : first + at_once]))
+            message = encode_step_keys(StepKeys(attempt, rank, keys, steps[first : first + at_once]))
             self._make_room(message.ByteSize() + _FIELD_BYTES)
             self._body.automatic_keys.append(message)
 

@@ -59,6 +59,8 @@ class NodeFold:
         """Notices for the root."""
         self.gap_points_told = 0
         self.ended: tuple[str, str] | None = None
+        self.wants_flushes = False
+        """Whether the root learns who reports a metric, and so has to know of idle ranks' flushes too."""
         self._due = _Due.NOTHING
         self._plans: dict[tuple[bytes, tuple[int, ...]], Plan] = {}  # a cache, and not part of the state
 
@@ -191,7 +193,7 @@ class NodeFold:
             self.parts.config(stream, document)
         self._pass_on(stream, rank, batch)
         if batch.flushed:
-            gathering.progress.flushed(rank)
+            gathering.progress.flushed(rank, again=self.wants_flushes)
         if batch.finish is not None:
             self._finish(stream, gathering, rank, batch.finish)
 
@@ -214,7 +216,7 @@ class NodeFold:
         source = self.streams[stream]
         gathering = self._gathering_of(source)
         if gathering is not None:
-            gathering.progress.flushed(source.rank)
+            gathering.progress.flushed(source.rank, again=self.wants_flushes)
 
     def depart(self, rank: int, how: str, now_ns: int) -> None:  # noqa: ARG002 - the root says how
         """No row is incomplete for this rank."""
@@ -252,6 +254,10 @@ class NodeFold:
         """The root says that the run has ended; what still comes of it is forwarded at once."""
         self.ended = status, reason
 
+    def want_flushes(self, *, wanted: bool) -> None:
+        """The root has to know of idle ranks' flushes, or no more."""
+        self.wants_flushes = wanted
+
     def skip_ordinals(self, count: int) -> None:
         """Nothing here has an ordinal."""
 
@@ -279,7 +285,7 @@ class NodeFold:
                 for cells in divide(gathered):
                     self.books.folded += cells.points
                     writer.cells(gathering.number, cells)
-        self.steps.write(writer)
+        self.steps.write(writer, self.gathering.number)
         for text in self.untold:
             writer.notice(text)
         self.untold.clear()
@@ -343,7 +349,7 @@ class NodeFold:
         """What is going on."""
         gathering, news = self.gathering, self._has_news()
         return Activity(
-            news or not gathering.live <= gathering.progress.idle,
+            news or self.wants_flushes or not gathering.live <= gathering.progress.idle,
             sum(one.open_rows() for one in self._gatherings()),
             self.parts.bytes + sum(one.open_bytes() for one in self._gatherings()),
             gathering.world_size,

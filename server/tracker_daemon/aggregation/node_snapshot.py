@@ -53,6 +53,7 @@ def dump(fold: NodeFold) -> bytes:
             "window": fold.window,
             "untold": fold.untold,
             "gap_points_told": fold.gap_points_told,
+            "wants_flushes": fold.wants_flushes,
             "ended": fold.ended,
             "attempt": _dump_gathering(fold.gathering),
             "older": [_dump_gathering(gathering) for gathering in fold.older.values()],
@@ -77,6 +78,7 @@ def load(payload: bytes, rules: Rules) -> NodeFold:
     fold.window = plain["window"]
     fold.untold = plain["untold"]
     fold.gap_points_told = plain["gap_points_told"]
+    fold.wants_flushes = plain["wants_flushes"]
     fold.ended = tuple(plain["ended"]) if plain["ended"] is not None else None
     fold.gathering = _load_gathering(plain["attempt"], fold)
     fold.older = {older["number"]: _load_gathering(older, fold) for older in plain["older"]}

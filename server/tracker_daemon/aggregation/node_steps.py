@@ -75,8 +75,8 @@ class NodeSteps:
         else:
             self.untold.append(UntoldSteps(rank, names, [step]))
 
-    def write(self, writer: BatchWriter) -> None:
-        """Tell what has not been told."""
+    def write(self, writer: BatchWriter, attempt: int) -> None:
+        """Tell what has not been told; ``attempt`` is the current one."""
         for untold in self.untold:
-            writer.step_keys(untold.rank, untold.names, np.array(untold.steps, np.int64))
+            writer.step_keys(attempt, untold.rank, untold.names, np.array(untold.steps, np.int64))
         self.untold.clear()

@@ -2,7 +2,8 @@
 
 A rank's flush says that all it had logged by then has arrived, and the root may act on it: so it is told
 after all of that has been forwarded. What a rank logged in a window is forwarded by the cut that ends the
-next one. A flush without anything new since the one before says nothing, and is not told.
+next one. A flush without anything new since the one before is told only where the root asks for it: it
+says that the rank has not logged, all this time, what others have.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ class RankProgress:
         """A rank has sent something."""
         self.idle.discard(rank)
 
-    def flushed(self, rank: int) -> None:
-        """All that a rank has logged is here."""
-        if rank in self.idle:
+    def flushed(self, rank: int, *, again: bool = False) -> None:
+        """All that a rank has logged is here; to be told ``again``, though nothing is new since it was."""
+        if rank in self.idle and not again:
             return
         self.idle.add(rank)
         windows = self.flushes.setdefault(rank, [])

@@ -104,5 +104,6 @@ _EFFECTS: dict[EventKind, Callable[[Fold, bytes, bytes, int], None]] = {
     EventKind.ENDED: lambda fold, _, payload, __: fold.end(_count(payload)),
     EventKind.CUT: lambda fold, _, payload, __: fold.cut(everything=bool(_count(payload))),
     EventKind.OVER: lambda fold, _, payload, __: _be_told(fold, _over(payload)),
+    EventKind.FLUSHES_WANTED: lambda fold, _, payload, __: fold.want_flushes(wanted=bool(_count(payload))),
     EventKind.NOTICE: lambda fold, _, payload, __: _give_notice(fold, _notice(payload)),
 }

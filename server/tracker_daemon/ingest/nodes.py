@@ -74,6 +74,7 @@ class NodeSession(Session):
         super().__init__(admission, recorder, loop, flush_interval_ms)
         self.link = link
         self.files_lane = files_lane
+        self._told_learning = False
 
     def take(self, message: pb.ClientMessage) -> None:
         """Take one message after the Hello; raises as :meth:`Session.take`."""
@@ -95,6 +96,16 @@ class NodeSession(Session):
         super().wake()
         if not self.files_lane:
             self.link.apply(self.committed)
+
+    def look_after(self) -> None:
+        """Tell the node when it begins, or ceases, to matter what idle ranks say."""
+        if not self.files_lane and self.stream.run.live.view.learning != self._told_learning:
+            self.wake()
+
+    def _acknowledgement(self) -> pb.Acknowledgement:
+        acknowledgement = super()._acknowledgement()
+        acknowledgement.learning = self._told_learning = self.stream.run.live.view.learning
+        return acknowledgement
 
     def _ends(self, decoded: DecodedBatch) -> dict[bytes, int]:
         parts = decoded.forwarded.parts if decoded.forwarded is not None else ()
@@ -213,10 +224,12 @@ class Nodes:
             self._links[key] = NodeLink(run, self._came, self._left)
         return self._links[key]
 
-    def tell_over(self) -> None:
-        """Tell nodes which of their runs have ended, and forget those that nobody forwards any more."""
+    def look_after(self) -> None:
+        """Tell nodes what they are to know of their runs, and forget those that nobody forwards any more."""
         for key, link in list(self._links.items()):
             link.tell_over()
+            if link.session is not None:
+                link.session.look_after()
             if link.session is None and not link.run.running:
                 del self._links[key]
 

@@ -181,6 +181,12 @@ class Registry:
             return [stream for stream in run.current() if stream.may_return()]
         return []
 
+    def predecessors(self, hello: pb.Hello) -> list[Stream]:
+        """The streams of the rank of a Hello in the current attempt of its run, if that goes on."""
+        run = self._find(hello)
+        holder = run.by_rank.get((run.attempt, hello.process.rank)) if run is not None else None
+        return [holder] if holder is not None and run is not None and run.running else []
+
     def connect(self, stream: Stream, connection: LiveStream) -> None:
         """An admitted stream's connection takes the place of the one that it may have had."""
         stream.run.visited = True

@@ -292,16 +292,15 @@ class Session:
             await self._changed.wait()
             self._changed.clear()
             self._acknowledged = max(self._committed, self._acknowledged)
-            yield pb.DaemonMessage(
-                acknowledgement=pb.Acknowledgement(
-                    sequence=self._acknowledged, flush_interval_ms=self._flush_interval_ms()
-                )
-            )
+            yield pb.DaemonMessage(acknowledgement=self._acknowledgement())
             outgoing, self._outgoing = self._outgoing, []
             for message in outgoing:
                 yield message
             if self._superseded or (self._closing and self.all_committed):
                 return
+
+    def _acknowledgement(self) -> pb.Acknowledgement:
+        return pb.Acknowledgement(sequence=self._acknowledged, flush_interval_ms=self._flush_interval_ms())
 
     @property
     def committed(self) -> int:

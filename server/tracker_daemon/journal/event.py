@@ -33,6 +33,7 @@ class EventKind(IntEnum):
     NOTICE = 12
     CUT = 13
     OVER = 14
+    FLUSHES_WANTED = 15
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from tracker_daemon.aggregation.node_fold import NodeFold
 from tracker_daemon.backends.base import FILES_LANE, RunDescription, lane_of
 from tracker_daemon.backends.forwarding import UPSTREAM, ForwardState, read_state
 from tracker_daemon.delivery.fleet import Fleet
-from tracker_daemon.errors import JournalError, ProtocolError, SettingsError
+from tracker_daemon.errors import JournalError, ProtocolError, SettingsError, UpstreamUnavailable
 from tracker_daemon.front import flush_interval_ms
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.hello_check import check_hello
@@ -45,6 +45,7 @@ from tracker_daemon.upstream.forwarded_session import ForwardedSession
 from tracker_daemon.upstream.link import Link, PumpLane, ThisNode
 from tracker_daemon.upstream.root import Root, root_source
 from tracker_daemon.version import VERSION
+from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -61,6 +62,8 @@ class _Forwarded:
     cut_s: float = 0.0
     """When it was cut last."""
     awaiting: list[_Awaiting] = field(default_factory=list)
+    flushes_wanted: bool | None = None
+    """As the journal has it; None where this process does not know that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +162,23 @@ class Forwarding:
         if hello.stream_id in self._registry.streams:
             admission = self._registry.admit(hello)
         else:
+            await self._forward_predecessor(hello)
             decided, options = await self._ask(hello)
             admission = self._registry.admit_decided(hello, decided.run_id, decided.attempt, options)
         return await self._enter(hello, admission, decided)
+
+    async def _forward_predecessor(self, hello: pb.Hello) -> None:
+        """Where the rank had a process before, give the root first what that attempt has said, for a while.
+
+        The root opens the next attempt then, and what comes of the one before is late.
+        """
+        earlier = self._registry.predecessors(hello)
+        if not earlier:
+            return
+        acknowledged = asyncio.Event()
+        self._once_acknowledged(earlier[0].run, acknowledged.set)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(acknowledged.wait(), limits.PREDECESSOR_WAIT_S)
 
     async def _ask(self, hello: pb.Hello) -> tuple[pb.Welcome, RunOptions]:
         """What the root decides about a rank that is new here."""
@@ -170,9 +187,13 @@ class Forwarding:
         # The root has none of its batches, nor will it get them as they are.
         asked.last_acknowledged = asked.oldest_held = 0
         del asked.names[:]
-        async with self._root.connection() as connection:
-            reply = await connection.admit(pb.AdmitRequest(node_id=self._node.id, hello=asked))
-            self._root.worked(connection.address)
+        try:
+            async with self._root.connection() as connection:
+                reply = await connection.admit(pb.AdmitRequest(node_id=self._node.id, hello=asked))
+                self._root.worked(connection.address)
+        except UpstreamUnavailable as error:
+            log.warning("a rank has to wait", rank=hello.process.rank, reason=str(error))
+            raise
         welcome = reply.welcome
         try:
             options = msgspec.json.decode(reply.options, type=RunOptions)
@@ -318,6 +339,9 @@ class Forwarding:
 
     def _forward(self, forwarded: _Forwarded, now: float) -> None:
         run, link = forwarded.run, forwarded.link
+        if link.root_learns != forwarded.flushes_wanted and run.live.row_id:
+            forwarded.flushes_wanted = link.root_learns
+            self._submit(run, EventKind.FLUSHES_WANTED, events.encode(int(link.root_learns)))
         interval_s = link.flush_interval_s()
         if run.live.view.to_forward and now - forwarded.cut_s >= (interval_s or 0.0):
             self._cut(run, _WHAT_IS_WHOLE)

@@ -49,6 +49,8 @@ class Lane:
         self._problem = f"the daemon to forward to ({root}) is not connected yet"
         self.acknowledged = acknowledged
         self.flush_interval_s = limits.FLUSH_INTERVAL_MIN_S
+        self.root_learns = False
+        """Whether the root has to know of idle ranks' flushes."""
         self.connection: RootConnection | None = None
         """While it is connected."""
         self._task = asyncio.create_task(self._keep_connected())
@@ -143,6 +145,7 @@ class Lane:
     async def _receive(self, message: pb.DaemonMessage) -> None:
         if message.WhichOneof("message") == "acknowledgement":
             told = message.acknowledgement
+            self.root_learns = told.learning
             await self._note(told.sequence, told.flush_interval_ms)
         else:
             self._take(message)

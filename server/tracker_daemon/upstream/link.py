@@ -99,6 +99,12 @@ class Link:
         known = self._lanes.get(False)
         return known[1].flush_interval_s if known is not None else None
 
+    @property
+    def root_learns(self) -> bool:
+        """Whether the root has to know of idle ranks' flushes."""
+        known = self._lanes.get(False)
+        return known is not None and known[1].root_learns
+
     async def close(self) -> None:
         """End all connections."""
         lanes, self._lanes = self._lanes, {}
