@@ -104,6 +104,7 @@ def test_a_job_script_starts_and_ends_the_daemon_where_no_prologue_is(seen, mach
 
 def test_at_walltime_the_job_script_ends_its_run_as_failed_within_the_grace(seen, machine) -> None:
     saw = seen["script_killed"]
+    assert saw["job"] == 143, saw["output"]  # what a shell says of SIGTERM
     assert saw["daemon_after"] is None
     assert ended(saw) == [("FAILED", 0)]
     recorded = steps(machine, "4.pbs")
