@@ -41,6 +41,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     machine = Machine(tmp_path_factory.mktemp("pbs"))
     mom = machine.root / "var/spool/pbs/mom_priv"
     mom.mkdir(parents=True)
+    shutil.copy(Path(__file__).parent / "pbs_mom.py", machine.results)
     for name in ("prologue", "epilogue", "tracker_daemon_hook.py"):
         shutil.copy(PBS / name, mom)
     home = machine.root / "home/ada"
