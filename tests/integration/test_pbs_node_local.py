@@ -56,6 +56,7 @@ def test_a_job_s_ranks_are_recorded_together_through_the_daemons_of_their_nodes(
     (run,) = saw["runs"]
     assert (run["status"], [backend["pending"] for backend in run["backends"]]) == ("FINISHED", [0])
     assert [(rank["rank"], rank["host"]) for rank in run["ranks"]] == RANKS
+    assert sorted(node["host"] for node in run["nodes"]) == ["node1", "node2"]
     recorded = [(int(row["step"]), float(row["x"]), float(row["x/mean"])) for row in rows(machine, "1.pbs")]
     assert recorded == [(step, step, step + 1.5) for step in range(STEPS)]
 
