@@ -20,7 +20,7 @@ from tracker_daemon.aggregation.attempt import Attempt, PlanPart
 from tracker_daemon.aggregation.batch import DecodedBatch, Rows, TextRows
 from tracker_daemon.aggregation.books import Books
 from tracker_daemon.aggregation.configuration import ConfigLedger
-from tracker_daemon.aggregation.contribution import Contribution, Progress
+from tracker_daemon.aggregation.contribution import NO_STEP, Contribution, Progress
 from tracker_daemon.aggregation.emission import Emitter
 from tracker_daemon.aggregation.folding import Activity, FoldSummary, Settled
 from tracker_daemon.aggregation.item import Item
@@ -263,7 +263,8 @@ class RunFold:
     def _progress(self, progress: Progress, now_ns: int) -> None:
         if progress.attempt != self.attempt.number:
             return
-        ranks, steps = progress.ranks.tolist(), progress.last_steps
+        logged = progress.last_steps != NO_STEP
+        ranks, steps = progress.ranks[logged].tolist(), progress.last_steps[logged]
         self.attempt.last_step.update(zip(ranks, steps.tolist(), strict=True))
         self.next_step.update(zip(ranks, (steps + 1).tolist(), strict=True))
         for rank in progress.ranks[progress.flushed].tolist():

@@ -112,6 +112,7 @@ class Client:
     """One rank's process: its stream, and the dictionary of names that it has sent."""
 
     def __init__(self, rank: int, attempt: int) -> None:
+        self.attempt = attempt
         self.stream = bytes([rank % 256, attempt]) * 8
         self.names: list[str] = []
         self.body = pb.BatchBody()
@@ -187,7 +188,7 @@ class Scenario:
         self._hello(client, rank, self.world_size if world_size is None else world_size)
 
     def _hello(self, client: Client, rank: int, world_size: int) -> None:
-        self._happen("hello", client.stream, rank, world_size, client.stream[1], tuple(client.names))
+        self._happen("hello", client.stream, rank, world_size, client.attempt, tuple(client.names))
 
     def send(self, rank: int, client: Client | None = None) -> None:
         """Send the rank's batch as it is."""

@@ -1,0 +1,207 @@
+"""A run with nodes' daemons between its ranks and the root gives the records of one without."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from replaying import assert_replays
+from scenario import Record, Scenario
+from tree import Tree
+
+EPS = np.finfo(np.float64).eps
+RANKS = 6
+NAMES = ["loss", "acc", "lr"]
+
+magnitudes = st.floats(-1e300, 1e300).filter(lambda x: x == 0 or abs(x) > 1e-140)
+numbers = magnitudes | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -0.0, 1e6 + 1e-9])
+names = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True)
+divisions = st.lists(st.integers(0, 2), min_size=RANKS, max_size=RANKS).map(
+    lambda of: [ranks for node in range(3) if (ranks := [r for r in range(RANKS) if of[r] == node])]
+)
+rules = st.fixed_dictionaries(
+    {
+        "primary": st.sampled_from([0, 3]),
+        "record": st.sampled_from(["", "1", "2,4", "all"]),
+        "reporters": st.sampled_from(["", "lr=primary", "loss=all"]),
+        "lagging_after": st.just(2),
+    }
+)
+
+# ---- what is equal -------------------------------------------------------------------------------
+
+
+def cells_of(records: Sequence[Record]) -> dict[tuple[int, int, int, str], float | str]:
+    return {
+        (record.attempt, record.step, record.occurrence, column): value
+        for record in records
+        for column, value in record.cells.items()
+    }
+
+
+def assert_alike(flat: Sequence[Record], tree: Sequence[Record]) -> None:
+    """The same cells: means and deviations within the bound between arrangements, others exactly."""
+    expected, found = cells_of(flat), cells_of(tree)
+    assert found.keys() == expected.keys()
+    for (*where, column), value in expected.items():
+        metric, _, kind = column.rpartition("/")
+        other = found[(*where, column)]
+        if kind not in ("mean", "std") or isinstance(value, str) or not math.isfinite(value):
+            assert same_bits(value, other), (where, column, value, other)
+            continue
+        assert not isinstance(other, str)
+        largest = max(abs(float(expected[(*where, f"{metric}/{end}")])) for end in ("min", "max"))
+        bound = 1e-12 * largest if kind == "mean" else 1e-12 * value + 8 * EPS * largest
+        assert abs(value - other) <= bound, (where, column, value, other)
+
+
+def same_bits(a: float | str, b: float | str) -> bool:
+    if isinstance(a, str) or isinstance(b, str):
+        return a == b
+    return np.float64(a).tobytes() == np.float64(b).tobytes()
+
+
+# ---- any division, any windows -------------------------------------------------------------------
+
+Row = tuple[int, int, dict[str, float]]
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Row:
+    some = draw(names)
+    return draw(st.integers(0, RANKS - 1)), draw(st.integers(0, 6)), {name: draw(numbers) for name in some}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.data(), divisions, rules, st.lists(st.lists(rows(), min_size=1, max_size=25), min_size=1, max_size=4)
+)
+def test_any_division_of_the_ranks_and_any_windows_give_the_records_of_a_run_without_nodes(
+    data: st.DataObject, nodes: list[list[int]], chosen: dict[str, Any], phases: list[list[Row]]
+) -> None:
+    flat, tree = Scenario(RANKS, **chosen), Tree(nodes, **chosen)
+    for phase in phases:
+        for rank, step, values in phase:
+            flat.log(rank, step, values)
+            tree.log(rank, step, values)
+            if data.draw(st.booleans()):
+                forward_some(data, tree)
+        # By then every cell has closed, in both: as late as possible, whoever was waited for.
+        flat.flush(*range(RANKS))
+        tree.flush(*range(RANKS))
+        for run in (flat, tree):
+            run.wait(6)
+            run.wait(31)
+        assert flat.fold.next_step == tree.fold.next_step
+    assert_alike(flat.records, tree.records)
+    assert flat.fold.books.late_by_rank == tree.fold.books.late_by_rank
+    assert flat.fold.books.folded == tree.fold.books.folded
+    assert tree.fold.attempt.open_rows() == 0
+    assert_replays(tree)
+
+
+def forward_some(data: st.DataObject, tree: Tree) -> None:
+    node = data.draw(st.sampled_from(tree.nodes))
+    gathered = node.gathered()
+    chosen = data.draw(st.lists(st.booleans(), min_size=len(gathered), max_size=len(gathered)))
+    node.add_contributions([row for row, forward in zip(gathered, chosen, strict=True) if forward])
+    tree.pass_up(node)
+
+
+# ---- who is waited for ---------------------------------------------------------------------------
+
+SOME = [0.1, -2.5, 1e6, 3.0, math.nan]
+metrics = st.sampled_from([["loss"], ["acc"], ["lr"], ["loss", "acc"]])
+actions = st.one_of(
+    st.tuples(st.just("log"), st.sets(st.integers(0, RANKS - 1), min_size=1), st.integers(0, 6), metrics),
+    st.tuples(st.just("log"), st.just(set(range(RANKS))), st.integers(0, 6), st.just(["loss", "acc"])),
+    st.tuples(st.just("wait"), st.sampled_from([0, 0, 1, 6, 31])),
+    st.tuples(st.just("flush"), st.sets(st.integers(0, RANKS - 1))),
+    st.tuples(st.just("gone"), st.integers(0, RANKS - 1), st.sampled_from(["lost", "absent", "finished"])),
+    st.tuples(st.just("join"), st.integers(0, RANKS - 1)),
+    st.tuples(st.just("attempt"), st.integers(0, RANKS - 1)),
+    st.tuples(st.just("restart")),
+    st.tuples(st.just("overflow"), st.integers(1, 3)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(actions, min_size=5, max_size=40), divisions, rules, st.randoms(use_true_random=False))
+def test_ranks_in_summaries_are_waited_for_learned_and_late_as_those_that_report_themselves(
+    played: list[Any], nodes: list[list[int]], chosen: dict[str, Any], random: Any
+) -> None:
+    flat, tree = Scenario(RANKS, **chosen), Tree(nodes, **chosen)
+    together(flat, tree, nodes, {0}, 0, ["loss", "acc"], random)
+    for name, *arguments in played:
+        if name == "log":
+            together(flat, tree, nodes, *arguments, random)
+            continue
+        for run in (flat, tree):
+            happen(run, name, *arguments)
+        if name == "attempt":
+            together(flat, tree, nodes, {*arguments}, 0, ["loss", "acc"], random)
+        assert standing(flat) == standing(tree)
+    for run in (flat, tree):
+        run.tick()
+        run.finish(*range(RANKS))
+        if isinstance(run, Tree):
+            run.forward()
+        run.wait(31)
+    assert standing(flat) == standing(tree)
+    assert_alike(flat.records, tree.records)
+    assert_replays(tree)
+
+
+def together(
+    flat: Scenario,
+    tree: Tree,
+    nodes: list[list[int]],
+    ranks: set[int],
+    step: int,
+    metrics: list[str],
+    random: Any,
+) -> None:
+    """These ranks log one step, node by node; each node forwards it at once."""
+    for node in nodes:
+        for rank in node:
+            if rank in ranks:
+                values = {metric: random.choice(SOME) for metric in metrics}
+                flat.log(rank, step, values)
+                tree.log(rank, step, values)
+        daemon = tree.node_of[node[0]]
+        daemon.add_contributions(daemon.gathered())
+        for attempt in list(daemon.last_steps):
+            daemon.add_progress(attempt)
+        tree.pass_up(daemon)
+
+
+def happen(run: Scenario, name: str, *arguments: Any) -> None:
+    if name == "attempt":
+        run.join(arguments[0], attempt=run.attempt + 1)
+    elif name == "flush":
+        run.flush(*arguments[0])
+    else:
+        doing = {"wait": run.wait, "gone": run.lose, "join": run.join}
+        doing |= {"restart": run.restart, "overflow": run.overflow}
+        doing[name](*arguments)
+
+
+def standing(run: Scenario) -> dict[str, Any]:
+    """What there is to see of a run after each event, other than numbers."""
+    attempt = run.fold.attempt
+    return {
+        "emitted": [(r.attempt, r.step, r.occurrence, sorted(r.cells)) for r in run.records],
+        "open": (attempt.open_rows(), attempt.open_points()),
+        "learning": attempt.is_learning(),
+        "lagging": set(attempt.lagging),
+        "deadline": attempt.next_deadline_ns(),
+        "missed": attempt.missed,
+        "newest": attempt.newest,
+        "late": run.fold.books.late_by_rank,
+        "folded": run.fold.books.folded,
+        "notices": sorted(notice.partition(" (first:")[0] for notice in run.notices),
+    }

@@ -1,0 +1,206 @@
+"""A run whose ranks have nodes' daemons between them and the root, played as :mod:`scenario` plays one.
+
+The nodes' daemons are made of plain dictionaries here, and of nothing of the product's: they gather what
+their ranks log, cell by cell, and forward what they are told to.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scenario import Scenario
+
+from tracker_daemon.aggregation.contribution import (
+    NO_STEP,
+    Contribution,
+    Progress,
+    StepKeys,
+    encode_contribution,
+    encode_progress,
+    encode_step_keys,
+)
+from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.stream import NODE
+from tracker_daemon.aggregation.summary import summarize
+from tracker_protocol import limits
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+Key = tuple[int, int]
+Cell = dict[int, tuple[float, int]]
+"""What each rank has reported: value and time."""
+
+
+class Node:
+    """A node's daemon, with the ranks whose values it is to forward one by one."""
+
+    def __init__(self, number: int, rules: Rules) -> None:
+        self.stream = bytes([255, number]) * 8
+        self.rules = rules
+        self.names: list[str] = []
+        self.body = pb.BatchBody()
+        self.cells: dict[int, dict[Key, dict[str, Cell]]] = defaultdict(dict)  # by attempt, in order of rows
+        self.highs: dict[tuple[int, int, str], list[int]] = defaultdict(list)
+        self.reporters: dict[str, set[int]] = defaultdict(set)
+        self.soles: dict[str, int] = {}
+        self.forwarded: set[str] = set()
+        self.last_steps: dict[int, dict[int, int]] = defaultdict(dict)  # by attempt and rank
+
+    def key(self, name: str) -> int:
+        if name not in self.names:
+            self.names.append(name)
+            self.body.names.append(name)
+        return self.names.index(name)
+
+    def log(self, attempt: int, rank: int, step: int, values: Mapping[str, float], time_ns: int) -> None:
+        """Gather a row of a rank."""
+        self.last_steps[attempt][rank] = step
+        counted = [(self._occurrence(attempt, rank, name, step), name) for name in values]
+        for occurrence, name in sorted(counted):
+            self.reporters[name].add(rank)
+            row = self.cells[attempt].setdefault((step, occurrence), {})
+            row.setdefault(name, {})[rank] = (values[name], time_ns)
+
+    def _occurrence(self, attempt: int, rank: int, name: str, step: int) -> int:
+        highs = self.highs[attempt, rank, name]
+        occurrence = sum(high >= step for high in highs)
+        assert occurrence < limits.OCCURRENCES_PER_STEP_MAX
+        highs[occurrence : occurrence + 1] = [step]
+        return occurrence
+
+    def gathered(self) -> list[tuple[int, Key]]:
+        """The rows that are not forwarded yet."""
+        return [(attempt, key) for attempt, rows in self.cells.items() for key in rows]
+
+    def add_contributions(self, rows: Iterable[tuple[int, Key]]) -> None:
+        """Put some of the gathered rows into the batch."""
+        groups: dict[tuple[int, tuple[int, ...], tuple[str, ...]], list[Key]] = defaultdict(list)
+        taken = {(attempt, key): self.cells[attempt].pop(key) for attempt, key in rows}
+        for (attempt, key), row in taken.items():
+            names_of: dict[tuple[int, ...], list[str]] = defaultdict(list)
+            for name, cell in row.items():
+                for ranks in self._divided(name, cell):
+                    names_of[ranks].append(name)
+            for ranks, names in sorted(names_of.items()):
+                groups[attempt, ranks, tuple(names)].append(key)
+        for (attempt, ranks, names), keys in groups.items():
+            cells = [[taken[attempt, key][name] for name in names] for key in keys]
+            self.body.contributions.append(
+                encode_contribution(self._contribution(attempt, ranks, names, keys, cells))
+            )
+
+    def _divided(self, name: str, cell: Cell) -> list[tuple[int, ...]]:
+        if name not in self.forwarded:
+            self.forwarded.add(name)
+            if len(self.reporters[name]) == 1:
+                [self.soles[name]] = self.reporters[name]
+        alone = {
+            rank
+            for rank in cell
+            if rank == self.rules.primary_rank or self.rules.records(rank) or rank == self.soles.get(name)
+        }
+        others = tuple(sorted(cell.keys() - alone))
+        return [*((rank,) for rank in sorted(alone)), *([others] if others else [])]
+
+    def _contribution(
+        self,
+        attempt: int,
+        ranks: tuple[int, ...],
+        names: tuple[str, ...],
+        keys: Sequence[Key],
+        cells: Sequence[Sequence[Cell]],
+    ) -> Contribution:
+        values = np.array([[[cell[rank][0] for cell in row] for rank in ranks] for row in cells])
+        alone, who = len(ranks) == 1, np.array(ranks)
+        return Contribution(
+            attempt,
+            who,
+            tuple(self.key(name) for name in names),
+            np.array([step for step, _ in keys]),
+            np.array([occurrence for _, occurrence in keys]),
+            np.array([row[0][ranks[0]][1] for row in cells]),
+            values[:, 0] if alone else None,
+            None if alone else summarize(values, np.ones(values.shape, np.bool_), who),
+        )
+
+    def add_progress(self, attempt: int, flushed: Iterable[int] = ()) -> None:
+        """Put how far the ranks have come into the batch."""
+        last_steps, flushed = self.last_steps[attempt], set(flushed)
+        ranks = sorted({*last_steps, *flushed})
+        if not ranks:
+            return
+        steps = np.array([last_steps.get(rank, NO_STEP) for rank in ranks], np.int64)
+        marks = np.array([rank in flushed for rank in ranks], np.bool_)
+        self.body.progress.append(encode_progress(Progress(attempt, np.array(ranks, np.int64), steps, marks)))
+
+    def add_step_keys(self, rank: int, names: Sequence[str], steps: Sequence[int]) -> None:
+        """Put what a rank logged at steps that it counts itself into the batch."""
+        keys = tuple(self.key(name) for name in names)
+        self.body.automatic_keys.append(encode_step_keys(StepKeys(rank, keys, np.array(steps))))
+
+    def add_part(self, stream: bytes, body: pb.BatchBody, names: Sequence[str] = ()) -> None:
+        """Put what a rank's own batch says into the batch, its keys in the node's dictionary."""
+        for block in (*body.blocks, *body.texts):
+            keys = [self.key(names[key]) for key in block.keys]
+            del block.keys[:]
+            block.keys.extend(keys)
+        del body.names[:]
+        self.body.parts.add(stream_id=stream, body=body)
+
+    def take(self) -> bytes:
+        body, self.body = self.body.SerializeToString(), pb.BatchBody()
+        return body
+
+
+class Tree(Scenario):
+    """A run of as many ranks as there are in ``nodes``, which says which ranks each node has.
+
+    What the ranks log stays with their nodes until these :meth:`forward` it. After each event the books
+    balance.
+    """
+
+    def __init__(self, nodes: Sequence[Sequence[int]], **settings: Any) -> None:
+        super().__init__(sum(map(len, nodes)), **settings)
+        self.nodes = [Node(number, self.rules) for number, _ in enumerate(nodes)]
+        self.node_of = {rank: self.nodes[i] for i, ranks in enumerate(nodes) for rank in ranks}
+        for node in self.nodes:
+            self._happen("hello", node.stream, NODE, 0, 0, ())
+
+    def _happen(self, kind: str, *arguments: Any) -> None:
+        super()._happen(kind, *arguments)
+        books, open_points = self.fold.books, self.fold.attempt.open_points()
+        assert books.received == books.folded + open_points + books.late + books.rejected
+
+    def log_rows(
+        self, rank: int, steps: Sequence[int], values: Mapping[str, Sequence[float]], **more: Any
+    ) -> None:
+        times = more.get("times") or [self.now_ns] * len(steps)
+        client = more.get("client") or self.clients[rank]
+        for i, step in enumerate(steps):
+            row = {name: column[i] for name, column in values.items()}
+            self.node_of[rank].log(client.attempt, rank, step, row, times[i])
+
+    def send(self, rank: int, client: Any = None) -> None:
+        """What is no row of numbers goes on as the rank's part; see :meth:`pass_up`."""
+        client = client or self.clients[rank]
+        node, body = self.node_of[rank], client.body
+        client.body = pb.BatchBody()
+        node.add_part(client.stream, body, client.names)
+
+    def forward(self, *, flushed: Sequence[int] = ()) -> None:
+        """Every node forwards all that it has gathered, and who of ``flushed`` has flushed."""
+        for node in self.nodes:
+            here = [rank for rank in flushed if self.node_of[rank] is node]
+            node.add_contributions(node.gathered())
+            for attempt in range(1, self.attempt + 1):
+                node.add_progress(attempt, [rank for rank in here if self.clients[rank].attempt == attempt])
+            self.pass_up(node)
+
+    def flush(self, *ranks: int) -> None:
+        self.forward(flushed=ranks)
+
+    def pass_up(self, node: Node) -> None:
+        """Send the node's batch as it is."""
+        self._happen("batch", node.stream, node.take())
