@@ -177,6 +177,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 # Test modules are no package (see pytest's importlib mode), so what they share hangs here.
 pytest.wait_until = wait_until
 pytest.finish = finish
+pytest.patience_s = PATIENCE_S
 pytest.ranks_of = Ranks
 pytest.daemon_at = Daemon
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -15,7 +15,6 @@ from tracker_daemon.status_document import (
     Books,
     DaemonStatus,
     EventStatus,
-    NodeStatus,
     RankStatus,
     RunStatusEntry,
     StatusDocument,
@@ -127,7 +126,7 @@ def _run(run: RunStatusEntry) -> Iterator[RenderableType]:
     yield Text(_recorded(run) if run.forwarded else recorded)
     yield Text(_books_line(run.books))
     if run.nodes:
-        yield Text(_nodes_line(run.nodes))
+        yield Text(_nodes_line(run))
     yield _ranks(run)
     if run.backends:
         yield _backends(run.backends)
@@ -148,11 +147,16 @@ def _books_line(books: Books) -> str:
     return ", ".join(always + [f"{count:,} {what}" for what, count in troubles.items() if count])
 
 
-def _nodes_line(nodes: Sequence[NodeStatus]) -> str:
-    live = sum(node.state == "live" for node in nodes)
-    gone = sorted({node.host for node in nodes if node.state != "live"})
-    line = f"forwarded by {len(nodes):,} streams of nodes' daemons, {live:,} connected"
-    return f"{line}; not by {', '.join(gone[:NODES_NAMED])}" if gone else line
+def _nodes_line(run: RunStatusEntry) -> str:
+    live = {(node.host, node.pid) for node in run.nodes if node.state == "live"}
+    gone = {(node.host, node.pid) for node in run.nodes} - live
+    several = len(live | gone) > 1
+    line = f"forwarded by {len(live | gone):,} node{'s' if several else ''}"
+    if not gone or run.ended is not None:
+        return line
+    hosts = sorted({host for host, _ in gone})
+    more = f" and {len(hosts) - NODES_NAMED:,} more" if len(hosts) > NODES_NAMED else ""
+    return f"{line}, of which {len(gone):,} not connected: {', '.join(hosts[:NODES_NAMED])}{more}"
 
 
 def _ranks(run: RunStatusEntry) -> Table:

@@ -263,6 +263,31 @@ def test_a_new_rank_waits_for_the_root_and_loses_nothing(make_daemon):
     assert [row["x"] for row in tree.root.rows()] == ["7.0"]
 
 
+def test_what_a_node_could_not_forward_is_delivered_by_sync(make_daemon):
+    with planted(make_daemon, nodes=1) as tree:
+        processes = tree.start(STEPWISE)
+        for process in processes:
+            process.stdout.readline()
+        tree.root.kill()
+        for process in processes:
+            for step in range(5):
+                say(process, step)
+            pytest.finish(process)
+        (node,) = tree.nodes
+        stop = [sys.executable, "-m", "tracker_daemon", "stop", "--timeout", "1"]
+        subprocess.run([*stop, "--endpoint-file", str(node.endpoint_file)], check=True)
+        node.process.wait(pytest.patience_s)
+        sync = [sys.executable, "-m", "tracker_daemon", "sync", str(node.state_dir), "--timeout", "60"]
+        refused = subprocess.run(sync, capture_output=True, text=True, check=False)
+        assert (refused.returncode, "--upstream" in refused.stderr) == (1, True), refused
+        tree.root.start()
+        delivered = subprocess.run([*sync, "--upstream", str(tree.root.endpoint_file)], check=False)
+        assert delivered.returncode == 0
+        tree.await_end()
+        assert tree.root.stop() == 0
+    assert [row["x/mean"] for row in tree.root.rows()] == [f"{float(step)}" for step in range(5)]
+
+
 def test_a_daemon_that_forwards_takes_no_other_node_s_daemon(make_daemon):
     with planted(make_daemon, nodes=1, per_node=1) as tree:
         third = make_daemon("--upstream", str(tree.nodes[0].endpoint_file))
