@@ -81,6 +81,17 @@ def test_a_daemon_that_runs_is_asked_at_each_of_its_addresses(make_daemon, tmp_p
     assert f"in use by the daemon with pid {daemon.process.pid}" in done.stdout
 
 
+def test_a_daemon_to_forward_to_is_asked_in_place_of_backends(make_daemon, tmp_path: Path) -> None:
+    root = make_daemon()
+    place = ("--state-dir", "state", "--outdir", "out", "--backends", "nonesuch")
+    done = doctor(tmp_path, *place, "--upstream", root.endpoint_file)
+    assert done.returncode == 0, done.stdout
+    assert f"daemon to forward to: {root.endpoint['endpoint']} answers" in done.stdout
+    root.kill()
+    (gone,) = problems(doctor(tmp_path, *place, "--upstream", root.endpoint_file))
+    assert gone.startswith("daemon to forward to: no daemon answers at")
+
+
 def test_credentials_are_tried_where_they_will_be_used_and_never_shown(tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     key = "k" * 40

@@ -37,8 +37,8 @@ def doctor(flags: Mapping[str, Any]) -> None:
     """Look at this place as a daemon with these settings would find it, and say what to fix.
 
     Directories and their file systems, locks and commits, the clock, addresses, proxies, a daemon that
-    runs already, and each backend's credentials. Nothing is left behind. Exits with 1 if there is a
-    problem.
+    runs already, and each backend's credentials, or the daemon to forward to. Nothing is left behind.
+    Exits with 1 if there is a problem.
     """
     from tracker_daemon.doctor.finding import Severity  # noqa: PLC0415
 
@@ -62,12 +62,16 @@ def _examinations(settings: Settings) -> Iterator[Any]:
     yield from directories.examine_state_directory(settings.state_directory)
     yield from directories.examine_output_directory(settings.output_directory)
     yield from network.examine_endpoint_file(settings.endpoint_file)
-    yield from network.examine_listening(settings.listen)
+    forwards = settings.upstream is not None
+    yield from network.examine_listening(settings.listen, for_several_hosts=not forwards)
     yield from network.examine_proxies(os.environ)
     running = _running(settings)
     if running is not None:
         yield from network.examine_daemon(running)
-    yield from services.examine_backends(settings.backend_names, settings.output_directory)
+    if forwards:
+        yield from network.examine_upstream(settings)
+    else:
+        yield from services.examine_backends(settings.backend_names, settings.output_directory)
 
 
 def _running(settings: Settings) -> EndpointInfo | None:

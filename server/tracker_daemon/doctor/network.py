@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc.aio
 
+from tracker_client.errors import EndpointError as ClientEndpointError
 from tracker_daemon import status_document
 from tracker_daemon.control import DaemonClient
 from tracker_daemon.doctor.finding import Finding, good, note, problem
@@ -17,16 +18,19 @@ from tracker_daemon.errors import EndpointError, SettingsError
 from tracker_daemon.ingest.binding import bind
 from tracker_daemon.ingest.server import SERVER_OPTIONS
 from tracker_daemon.listening import is_loopback, unix_path
+from tracker_daemon.settings import Settings
+from tracker_daemon.upstream.root import root_source
+from tracker_protocol import PROTOCOL_VERSION
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 _CALL_TIMEOUT_S = 5.0
 
 
-def examine_listening(addresses: Sequence[str]) -> Iterator[Finding]:
-    """Whether a daemon could listen at ``addresses``, and who could reach it there."""
+def examine_listening(addresses: Sequence[str], *, for_several_hosts: bool = True) -> Iterator[Finding]:
+    """Whether a daemon could listen at ``addresses``, and whether those could reach it there that are to."""
     for address in addresses:
         yield _try_listening(address)
-    if all(is_loopback(address) for address in addresses):
+    if for_several_hosts and all(is_loopback(address) for address in addresses):
         yield note(
             "addresses",
             "only processes of this host can reach a daemon there",
@@ -56,7 +60,28 @@ async def _bound(address: str) -> list[str]:
         await server.stop(None)
 
 
-def examine_daemon(info: EndpointInfo) -> Iterator[Finding]:
+def examine_upstream(settings: Settings) -> Iterator[Finding]:
+    """Whether the daemon to forward to can be reached from here, at each of its addresses."""
+    subject = "daemon to forward to"
+    try:
+        endpoint = root_source(settings).read()
+    except (SettingsError, ClientEndpointError) as error:
+        yield problem(subject, str(error), "start it first, or give its address or endpoint file: --upstream")
+        return
+    first, pem = endpoint.addresses[0], endpoint.tls_root_pem
+    info = EndpointInfo(
+        first,
+        endpoint.addresses,
+        endpoint.token or "",
+        pem.decode() if pem else None,
+        0,
+        "",
+        PROTOCOL_VERSION,
+    )
+    yield from examine_daemon(info, subject)
+
+
+def examine_daemon(info: EndpointInfo, subject: str = "daemon") -> Iterator[Finding]:
     """Whether a running daemon can be reached from here, at each of its addresses."""
     for address in info.endpoints or (info.endpoint,):
         only = EndpointInfo(
@@ -65,10 +90,10 @@ def examine_daemon(info: EndpointInfo) -> Iterator[Finding]:
         try:
             document = status_document.decode(DaemonClient(only).status(_CALL_TIMEOUT_S))
         except EndpointError as error:
-            yield problem("daemon", str(error), "see its log, the firewall between, and --listen")
+            yield problem(subject, str(error), "see its log, the firewall between, and --listen")
         else:
             yield good(
-                "daemon", f"{address} answers: version {document.daemon.version}, {len(document.runs)} runs"
+                subject, f"{address} answers: version {document.daemon.version}, {len(document.runs)} runs"
             )
 
 
