@@ -1,4 +1,6 @@
-"""The benchmark: ``python tests/bench [log] [ingest] [csv]``. Prints medians and ratios; asserts nothing.
+"""The benchmark: ``python tests/bench [log] [ingest] [csv] [tree]``.
+
+It prints medians and ratios, and asserts nothing.
 
 Ratios within one run compare machines; absolute figures belong to the machine that they were taken on.
 """
@@ -15,8 +17,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import csv_rows
 import ingest
 import log_cost
+import tree
 
-BENCHMARKS = {"log": log_cost.main, "ingest": ingest.main, "csv": csv_rows.main}
+BENCHMARKS = {"log": log_cost.main, "ingest": ingest.main, "csv": csv_rows.main, "tree": tree.main}
 
 
 def main() -> None:

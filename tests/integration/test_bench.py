@@ -20,4 +20,5 @@ def test_the_benchmark_prints_a_figure_for_each_question():
     assert re.search(r"log +paced +median +[0-9]+ ns", out)
     for backends in ("none", "csv"):
         assert re.search(rf"backends {backends}: median [0-9.]+ million points/s", out)
+    assert re.search(r"all at the root: [0-9.]+ ms.*through nodes: [0-9.]+ ms.*ratio [0-9.]+", out)
     assert re.search(r"first tenth [0-9.]+ s, last tenth [0-9.]+ s, ratio [0-9.]+", out)
