@@ -220,6 +220,8 @@ CHALLENGE_TIMEOUT_S = 5.0
 """How long a process whose rank another claims has to show that it lives."""
 PREDECESSOR_WAIT_S = 5.0
 """How long a node's daemon forwards what a rank's earlier process has said before it asks about the next."""
+NODE_HEARTBEAT_S = 2.0
+"""How often a node's daemon shows the root that it lives, whether there is something to forward or not."""
 LOST_TIMEOUT_S = 60.0
 RESTART_GRACE_S = 0.0
 GOODBYE_WAIT_S = 3.0

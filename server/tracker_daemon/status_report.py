@@ -17,6 +17,7 @@ from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.thinned_backend import thinned_so_far
 from tracker_daemon.errors import JournalError
 from tracker_daemon.ingest.live_run import LiveRun
+from tracker_daemon.ingest.nodes import RelayedSession
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.runs import Run, Stream
 from tracker_daemon.journal.rows import Backlog
@@ -217,10 +218,18 @@ def _rank_status(stream: Stream, summary: FoldSummary | None) -> RankStatus:
         pid=stream.pid,
         last_step=summary.last_step.get(rank) if summary else None,
         next_sequence=stream.next_sequence,
-        last_seen_s=round(time.monotonic() - stream.last_seen_s, 3),
+        last_seen_s=round(time.monotonic() - _seen_s(stream), 3),
         exit_code=summary.exit_codes.get(rank) if summary else None,
         dropped_points=summary.dropped_points.get(rank, 0) if summary else 0,
     )
+
+
+def _seen_s(stream: Stream) -> float:
+    """When it was heard of last; a rank that is connected to a node's daemon, when its node was."""
+    relayed = stream.connection
+    if not isinstance(relayed, RelayedSession) or relayed.node is None:
+        return stream.last_seen_s
+    return max(stream.last_seen_s, relayed.node.last_seen_s)
 
 
 def _rank_state(stream: Stream, summary: FoldSummary | None) -> str:

@@ -57,6 +57,11 @@ class RelayedSession(Session):
         """Whether everything that the node has brought so far is durable."""
         return self._link.all_committed
 
+    @property
+    def node(self) -> Stream | None:
+        """Its node's stream, while that is connected."""
+        return self._link.session.stream if self._link.session is not None else None
+
 
 class NodeSession(Session):
     """The connection of a node's daemon for one run; a lane for files has batches alone."""

@@ -62,6 +62,8 @@ class _Forwarded:
     cut_s: float = 0.0
     """When it was cut last."""
     awaiting: list[_Awaiting] = field(default_factory=list)
+    heartbeat_s: float = 0.0
+    """When the root was shown last that this daemon lives."""
     flushes_wanted: bool | None = None
     """As the journal has it; None where this process does not know that."""
 
@@ -342,6 +344,9 @@ class Forwarding:
         if link.root_learns != forwarded.flushes_wanted and run.live.row_id:
             forwarded.flushes_wanted = link.root_learns
             self._submit(run, EventKind.FLUSHES_WANTED, events.encode(int(link.root_learns)))
+        if now - forwarded.heartbeat_s >= limits.NODE_HEARTBEAT_S:
+            forwarded.heartbeat_s = now
+            link.heartbeat()
         interval_s = link.flush_interval_s()
         if run.live.view.to_forward and now - forwarded.cut_s >= (interval_s or 0.0):
             self._cut(run, _WHAT_IS_WHOLE)

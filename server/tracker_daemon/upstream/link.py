@@ -139,6 +139,10 @@ class Link:
         """A rank is told that every backend has what it sent."""
         self._asked.pop((stream_id, "await_delivery"), None)
 
+    def heartbeat(self) -> None:
+        """Show the root that this daemon lives, though there is nothing to say."""
+        self._send(pb.ClientMessage(heartbeat=pb.Heartbeat()))
+
     def _introduce(self) -> None:
         self._tell_presence()
         for from_rank in self._asked.values():
