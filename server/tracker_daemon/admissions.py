@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -24,7 +23,6 @@ from tracker_daemon.ingest.runs import Admission, Run, Stream
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import CursorRow
-from tracker_daemon.journal.store import Journal
 from tracker_daemon.primary_notices import pass_on
 from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.run_endings import RunEndings
@@ -33,15 +31,7 @@ from tracker_daemon.settings import Settings
 from tracker_daemon.version import VERSION
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
-
-
-class JournalAccess(Protocol):
-    """Runs work on the journal's thread; to be awaited until its transaction is committed."""
-
-    def __call__(self, work: Callable[[Journal], T], /) -> Awaitable[T]:
-        """Run ``work``."""
 
 
 class Admissions:
