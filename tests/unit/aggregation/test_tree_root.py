@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from replaying import assert_replays
-from scenario import Record, Scenario
-from tree import Tree
+from scenario import Scenario
+from tree import Tree, assert_alike
 
-EPS = np.finfo(np.float64).eps
 RANKS = 6
 NAMES = ["loss", "acc", "lr"]
 
@@ -31,39 +28,6 @@ rules = st.fixed_dictionaries(
         "lagging_after": st.just(2),
     }
 )
-
-# ---- what is equal -------------------------------------------------------------------------------
-
-
-def cells_of(records: Sequence[Record]) -> dict[tuple[int, int, int, str], float | str]:
-    return {
-        (record.attempt, record.step, record.occurrence, column): value
-        for record in records
-        for column, value in record.cells.items()
-    }
-
-
-def assert_alike(flat: Sequence[Record], tree: Sequence[Record]) -> None:
-    """The same cells: means and deviations within the bound between arrangements, others exactly."""
-    expected, found = cells_of(flat), cells_of(tree)
-    assert found.keys() == expected.keys()
-    for (*where, column), value in expected.items():
-        metric, _, kind = column.rpartition("/")
-        other = found[(*where, column)]
-        if kind not in ("mean", "std") or isinstance(value, str) or not math.isfinite(value):
-            assert same_bits(value, other), (where, column, value, other)
-            continue
-        assert not isinstance(other, str)
-        largest = max(abs(float(expected[(*where, f"{metric}/{end}")])) for end in ("min", "max"))
-        bound = 1e-12 * largest if kind == "mean" else 1e-12 * value + 8 * EPS * largest
-        assert abs(value - other) <= bound, (where, column, value, other)
-
-
-def same_bits(a: float | str, b: float | str) -> bool:
-    if isinstance(a, str) or isinstance(b, str):
-        return a == b
-    return np.float64(a).tobytes() == np.float64(b).tobytes()
-
 
 # ---- any division, any windows -------------------------------------------------------------------
 

@@ -6,12 +6,13 @@ their ranks log, cell by cell, and forward what they are told to.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scenario import Scenario
+from scenario import Record, Scenario
 
 from tracker_daemon.aggregation.contribution import (
     NO_STEP,
@@ -28,6 +29,7 @@ from tracker_daemon.aggregation.summary import summarize
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
+EPS = np.finfo(np.float64).eps
 Key = tuple[int, int]
 Cell = dict[int, tuple[float, int]]
 """What each rank has reported: value and time."""
@@ -204,3 +206,36 @@ class Tree(Scenario):
     def pass_up(self, node: Node) -> None:
         """Send the node's batch as it is."""
         self._happen("batch", node.stream, node.take())
+
+
+# ---- what is equal -------------------------------------------------------------------------------
+
+
+def cells_of(records: Sequence[Record]) -> dict[tuple[int, int, int, str], float | str]:
+    return {
+        (record.attempt, record.step, record.occurrence, column): value
+        for record in records
+        for column, value in record.cells.items()
+    }
+
+
+def assert_alike(flat: Sequence[Record], tree: Sequence[Record]) -> None:
+    """The same cells: means and deviations within the bound between arrangements, others exactly."""
+    expected, found = cells_of(flat), cells_of(tree)
+    assert found.keys() == expected.keys()
+    for (*where, column), value in expected.items():
+        metric, _, kind = column.rpartition("/")
+        other = found[(*where, column)]
+        if kind not in ("mean", "std") or isinstance(value, str) or not math.isfinite(value):
+            assert same_bits(value, other), (where, column, value, other)
+            continue
+        assert not isinstance(other, str)
+        largest = max(abs(float(expected[(*where, f"{metric}/{end}")])) for end in ("min", "max"))
+        bound = 1e-12 * largest if kind == "mean" else 1e-12 * value + 8 * EPS * largest
+        assert abs(value - other) <= bound, (where, column, value, other)
+
+
+def same_bits(a: float | str, b: float | str) -> bool:
+    if isinstance(a, str) or isinstance(b, str):
+        return a == b
+    return np.float64(a).tobytes() == np.float64(b).tobytes()
