@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tracker_daemon.aggregation.attempt import Attempt, Piece, PlanPart
 from tracker_daemon.aggregation.contribution import Contribution
 from tracker_daemon.aggregation.marks import Key
-from tracker_daemon.aggregation.panel import OPEN, Index, Panel
+from tracker_daemon.aggregation.panel import Index, Panel
 from tracker_daemon.aggregation.summary import Summary
 
 
@@ -92,14 +92,13 @@ def _news(attempt: Attempt, panel: Panel, share: _Share) -> Iterator[_Share]:
 
 
 def _told_before(panel: Panel, share: _Share) -> NDArray[np.bool_] | None:
-    """In which cells, open still, some rank of ``share`` has reported already; None: in none."""
+    """In which cells some rank of ``share`` has reported already; None: in none."""
     rows = np.array([panel.row_of.get(key, -1) for key in share.keys], np.int64)
     known = np.flatnonzero(rows >= 0)
     if not len(known):
         return None
     old = rows[known]
     seen = panel.seen[old[:, None, None], share.slots[:, None], share.columns].any(axis=1)
-    seen &= panel.state[old[:, None], share.columns] == OPEN
     if not seen.any():
         return None
     again = np.zeros((len(rows), len(share.columns)), np.bool_)

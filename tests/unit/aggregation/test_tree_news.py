@@ -215,6 +215,22 @@ def test_a_metric_is_learned_once_progress_tells_that_all_ranks_have_flushed() -
     assert run.row(0)["loss/mean"] == 2.0
 
 
+def test_a_lagging_rank_that_comes_in_one_summary_with_others_has_caught_up() -> None:
+    run = learned(Tree([[1, 2], [0]], lagging_after=2))
+    for rank in (0, 2):
+        run.log_rows(rank, [1, 2], {"loss": [rank, rank]})
+    run.forward()
+    run.wait(31)
+    assert run.fold.attempt.lagging == {1}
+    run.log(1, 3, loss=1)
+    run.log(2, 3, loss=2)
+    run.forward()
+    run.tick()
+    assert run.fold.attempt.lagging == set()
+    assert run.notices[-1] == "rank 1 has caught up and is waited for again"
+    assert run.rows(3) == []
+
+
 def test_a_nodes_daemon_is_no_member_and_opens_no_attempt() -> None:
     run = learned(Tree([[0, 1], [2, 3]]))
     run._happen("hello", b"n" * 16, -1, 99, 7, ("loss",))

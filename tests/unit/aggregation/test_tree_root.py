@@ -129,14 +129,16 @@ def together(
     metrics: list[str],
     random: Any,
 ) -> None:
-    """These ranks log one step, node by node; each node forwards it at once."""
+    """These ranks log one step, node by node, those that lag last; each node forwards it at once."""
     for node in nodes:
-        for rank in node:
+        behind = set(flat.fold.attempt.lagging)
+        for rank in sorted(node, key=lambda rank: (rank in behind, rank)):
             if rank in ranks:
                 values = {metric: random.choice(SOME) for metric in metrics}
                 flat.log(rank, step, values)
                 tree.log(rank, step, values)
         daemon = tree.node_of[node[0]]
+        daemon.behind = behind
         daemon.add_contributions(daemon.gathered())
         for attempt in list(daemon.last_steps):
             daemon.add_progress(attempt)

@@ -48,6 +48,7 @@ class Node:
         self.reporters: dict[str, set[int]] = defaultdict(set)
         self.soles: dict[str, int] = {}
         self.forwarded: set[str] = set()
+        self.behind: set[int] = set()  # ranks that others come before, in a batch
         self.last_steps: dict[int, dict[int, int]] = defaultdict(dict)  # by attempt and rank
 
     def key(self, name: str) -> int:
@@ -85,7 +86,7 @@ class Node:
             for name, cell in row.items():
                 for ranks in self._divided(name, cell):
                     names_of[ranks].append(name)
-            for ranks, names in sorted(names_of.items()):
+            for ranks, names in sorted(names_of.items(), key=lambda item: (self.behind >= {*item[0]}, item)):
                 groups[attempt, ranks, tuple(names)].append(key)
         for (attempt, ranks, names), keys in groups.items():
             cells = [[taken[attempt, key][name] for name in names] for key in keys]
