@@ -139,9 +139,9 @@ class Node:
         self.body.progress.append(encode_progress(Progress(attempt, np.array(ranks, np.int64), steps, marks)))
 
     def add_step_keys(self, rank: int, names: Sequence[str], steps: Sequence[int]) -> None:
-        """Put what a rank logged at steps that it counts itself into the batch."""
+        """Put what a rank logged at steps that it counts itself, in the first attempt, into the batch."""
         keys = tuple(self.key(name) for name in names)
-        self.body.automatic_keys.append(encode_step_keys(StepKeys(rank, keys, np.array(steps))))
+        self.body.automatic_keys.append(encode_step_keys(StepKeys(1, rank, keys, np.array(steps))))
 
     def add_part(self, stream: bytes, body: pb.BatchBody, names: Sequence[str] = ()) -> None:
         """Put what a rank's own batch says into the batch, its keys in the node's dictionary."""
