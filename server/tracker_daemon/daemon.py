@@ -230,7 +230,7 @@ class Daemon:
                 self._front.end_outstayed(self._goodbyes.outstayed())
             await server.stop(_SERVER_GRACE_S if self._failure is None else 0)
             if self._failure is None:
-                self._endings.end_launched(self._journal.directory, self._job_status)
+                self._endings.end_launched(self._journal.directory, self._job_status, self._launch_id)
                 await self._commit_nothing()
                 self._front.end_deserted(abandoned)
                 await self._commit_nothing()

@@ -33,13 +33,19 @@ class RunEndings:
         self._report(self._registry.silent_ranks(lost_timeout_s, runs), EventKind.LOST)
         self._report(self._registry.absent_ranks(start_timeout_s, runs), EventKind.ABSENT)
 
-    def end_launched(self, state_dir: Path, job_status: int | None) -> None:
-        """Of a job or a command that has ended, the exit status stands for ranks that did not finish."""
+    def end_launched(self, state_dir: Path, job_status: int | None, launch_id: str) -> None:
+        """Of a job or a command that has ended, the exit status stands for ranks that did not finish.
+
+        ``launch_id`` is this daemon's own launch. Where it only forwards, the launch of all nodes has another
+        one: there the command's ranks are those that came to this daemon.
+        """
         outcome = LaunchOutcome.read(state_dir)
         for run in [run for run in self._registry.runs.values() if run.running]:
             status = job_status
-            if status is None and outcome is not None and outcome.launch_id in run.row.launch_key:
-                status = outcome.exit_status
+            if status is None and outcome is not None:
+                here = run.live.forwards and run.visited and outcome.launch_id == launch_id
+                if here or outcome.launch_id in run.row.launch_key:
+                    status = outcome.exit_status
             if status is not None:
                 payload = events.encode(status)
                 self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=payload))

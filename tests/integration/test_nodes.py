@@ -17,6 +17,7 @@ import pytest
 PATIENCE_S = 120.0
 PORT = 7007  # both namespaces are the test's own
 RUN = (sys.executable, "-m", "tracker_daemon", "run")
+ROOT = (sys.executable, "-m", "tracker_daemon", "serve")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "2")
 SCRIPT = """
 import os
@@ -125,6 +126,36 @@ def test_a_further_node_joins_the_daemon_of_the_first_without_any_shared_file(
     assert [(rank["rank"], rank["host"]) for rank in run["ranks"]] == [
         (0, "node1"), (1, "node1"), (2, "node2"), (3, "node2"),
     ]  # fmt: skip
+
+
+def test_daemons_of_both_hosts_forward_one_launch_to_a_root(nodes: tuple[Node, Node]) -> None:
+    first, second = nodes
+    token = {"TRACKER_TOKEN": "a-token-that-all-nodes-have"}
+    root = first.start(*ROOT, "--listen", f"10.77.0.1:{PORT}", "--state-dir", "root", **token)
+    there = ("--master-addr", "10.77.0.1", "--master-port", "29511", "--node-rank")
+    forward = [*RUN, "--upstream", f"10.77.0.1:{PORT}", "--", *TORCHRUN, *there]
+    two = second.start(*forward, "1", "train.py", **token, NODE_RANK="1")
+    one = first.start(*forward, "0", "train.py", **token)
+    assert "batches of 1 metric for the daemon above" in second.finish(two)
+    first.finish(one)
+    pytest.wait_until((first.home / "metrics.csv").exists, "the rows")
+    root.terminate()
+    first.finish(root)
+    assert rows(first.home) == EXPECTED
+    (run,) = json.loads((first.home / "root/last-status.json").read_text())["runs"]
+    assert run["status"] == "FINISHED"
+    assert sorted(node["host"] for node in run["nodes"]) == ["node1", "node2"]
+
+
+def test_a_node_s_daemon_joins_the_launch_of_the_first_node_s_run(nodes: tuple[Node, Node]) -> None:
+    first, second = nodes
+    token = {"TRACKER_TOKEN": "a-token-that-all-nodes-have"}
+    there = ("--master-addr", "10.77.0.1", "--master-port", "29511", "--node-rank")
+    one = first.start(*RUN, "--listen", f"0.0.0.0:{PORT}", "--", *TORCHRUN, *there, "0", "train.py", **token)
+    forward = [*RUN, "--upstream", f"10.77.0.1:{PORT}", "--", *TORCHRUN, *there, "1", "train.py"]
+    second.finish(second.start(*forward, **token, NODE_RANK="1"))
+    assert "FINISHED, 20 records" in first.finish(one)
+    assert rows(first.home) == EXPECTED
 
 
 def test_ranks_of_two_hosts_find_the_daemon_of_rank_0_in_a_directory_that_they_share(

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tree import planted, say
+from tree import planted, say, variables
 
 LOGGING = """
 import json, os, random
@@ -286,6 +286,26 @@ def test_what_a_node_could_not_forward_is_delivered_by_sync(make_daemon):
         tree.await_end()
         assert tree.root.stop() == 0
     assert [row["x/mean"] for row in tree.root.rows()] == [f"{float(step)}" for step in range(5)]
+
+
+def test_a_forwarding_run_s_command_ends_for_the_ranks_that_did_not_say_so(make_daemon, tmp_path):
+    script = "import os, tracker_client as t; x = t.setup_tracker('tree'); x.run_id; os._exit(7)"
+    with planted(make_daemon, nodes=0) as tree:
+        forwarding = [
+            sys.executable,
+            "-m",
+            "tracker_daemon",
+            "run",
+            "--upstream",
+            str(tree.root.endpoint_file),
+        ]
+        command = [*forwarding, "--", sys.executable, "-c", script]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=variables(), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 7, done.stderr
+        run = tree.await_end("FAILED")
+    assert "exited with code 7" in run["reason"]
 
 
 def test_a_daemon_that_forwards_takes_no_other_node_s_daemon(make_daemon):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -12,7 +13,7 @@ import typer
 from tracker_daemon import logs
 from tracker_daemon.cli.options import as_arguments, with_settings
 from tracker_daemon.cli.ourselves import ourselves
-from tracker_daemon.endpoint import ENDPOINT_FILE_NAME
+from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.launch.attended_daemon import DaemonPlace
 from tracker_daemon.launch.daemon_process import LAUNCH_KEY_OPTION, UNTIL_STDIN_CLOSES, end_when_stdin_closes
@@ -48,11 +49,18 @@ RUN_EXAMPLES = """Examples:
     tracker-daemon run --outdir runs/a --record-ranks 0-3 -- mpiexec -n 8 python train.py
 
     tracker-daemon run --join node0:7007 -- torchrun --nnodes 2 --node-rank 1 train.py
+
+    tracker-daemon run --upstream node0:7007 -- torchrun --nnodes 2 --node-rank 1 train.py
 """
 NO_SECOND_DAEMON = (
     "{} says that this is not the first node of its job, and a job has one daemon: name the first node's "
     "with --join HOST:PORT (there, run has --listen 0.0.0.0:PORT) or --join FILE, its endpoint file; or set "
     "TRACKER_ENDPOINT or TRACKER_ENDPOINT_FILE"
+)
+
+
+JOIN_OR_FORWARD = (
+    "--join starts no daemon on this node, --upstream one that forwards; choose either for each node"
 )
 
 
@@ -114,9 +122,12 @@ def run(
     CMD is anything that ends up running ranks: mpiexec …, torchrun …, python …. Signals are passed
     on to it. Ctrl-C after its end leaves at once; the journal keeps what was not delivered.
     """
-    choice = _daemon_to_join(join)
-    if choice is not None:
-        raise typer.Exit(Joining(tuple(command), choice, os.environ).run())
+    if load(flags).upstream is None:
+        choice = _daemon_to_join(join)
+        if choice is not None:
+            raise typer.Exit(Joining(tuple(command), choice, os.environ).run())
+    elif join is not None:
+        raise SettingsError(JOIN_OR_FORWARD)
     _leave_outer_launch()
     raise typer.Exit(Launcher(_launch(flags, load(flags), tuple(command))).run())
 
@@ -155,4 +166,11 @@ def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ..
         drain_timeout_s=settings.drain_timeout_s,
         environ=os.environ,
         grace_s=settings.grace_s,
+        upstream=None if settings.upstream is None else partial(_root, settings),
     )
+
+
+def _root(settings: Settings) -> EndpointInfo:
+    from tracker_daemon.upstream.root import root_info  # noqa: PLC0415  grpc, which others spare
+
+    return root_info(settings)

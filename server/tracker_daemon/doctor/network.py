@@ -9,7 +9,6 @@ from pathlib import Path
 
 import grpc.aio
 
-from tracker_client.errors import EndpointError as ClientEndpointError
 from tracker_daemon import status_document
 from tracker_daemon.control import DaemonClient
 from tracker_daemon.doctor.finding import Finding, good, note, problem
@@ -19,8 +18,7 @@ from tracker_daemon.ingest.binding import bind
 from tracker_daemon.ingest.server import SERVER_OPTIONS
 from tracker_daemon.listening import is_loopback, unix_path
 from tracker_daemon.settings import Settings
-from tracker_daemon.upstream.root import root_source
-from tracker_protocol import PROTOCOL_VERSION
+from tracker_daemon.upstream.root import root_info
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 _CALL_TIMEOUT_S = 5.0
@@ -64,20 +62,10 @@ def examine_upstream(settings: Settings) -> Iterator[Finding]:
     """Whether the daemon to forward to can be reached from here, at each of its addresses."""
     subject = "daemon to forward to"
     try:
-        endpoint = root_source(settings).read()
-    except (SettingsError, ClientEndpointError) as error:
+        info = root_info(settings)
+    except (SettingsError, EndpointError) as error:
         yield problem(subject, str(error), "start it first, or give its address or endpoint file: --upstream")
         return
-    first, pem = endpoint.addresses[0], endpoint.tls_root_pem
-    info = EndpointInfo(
-        first,
-        endpoint.addresses,
-        endpoint.token or "",
-        pem.decode() if pem else None,
-        0,
-        "",
-        PROTOCOL_VERSION,
-    )
     yield from examine_daemon(info, subject)
 
 

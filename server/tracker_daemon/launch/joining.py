@@ -7,29 +7,19 @@ that the ranks of all nodes meet in one run; it may come up later than this node
 from __future__ import annotations
 
 import signal
-import sys
-import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
-from tracker_daemon import status_document
-from tracker_daemon.control import DaemonClient
-from tracker_daemon.errors import DaemonNotRunning, EndpointError
 from tracker_daemon.launch.command_group import CommandGroup, find_program
 from tracker_daemon.launch.environment import (
     ENDPOINT_FILE_VARIABLE,
     ENDPOINT_VARIABLE,
     LAUNCH_ID_VARIABLE,
 )
-from tracker_daemon.launch.signals import ENDING, PASSED_ON, SignalInbox
+from tracker_daemon.launch.finding import await_daemon
+from tracker_daemon.launch.signals import PASSED_ON, SignalInbox
 from tracker_daemon.locate import EndpointChoice, locate
-
-JOIN_TIMEOUT_S = 300.0
-"""The nodes of a job start their commands within minutes of one another."""
-JOIN_RETRY_S = 0.5
-STATUS_TIMEOUT_S = 5.0
-PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +39,11 @@ class Joining:
         """
         find_program(self.command[0], self.environ.get("PATH"))
         with closing(SignalInbox([*PASSED_ON, signal.SIGCHLD])) as inbox:
-            launch_id = self._await_daemon(inbox)
-            if isinstance(launch_id, signal.Signals):
-                return 128 + launch_id
-            command = CommandGroup(self.command, self.command_environment(launch_id))
+            found = await_daemon(lambda: locate(self.choice, self.environ), "to join", inbox)
+            if isinstance(found, signal.Signals):
+                return 128 + found
+            # "" where it serves many launches.
+            command = CommandGroup(self.command, self.command_environment(found.daemon.launch_id))
             while (status := command.poll()) is None:
                 for number in inbox.wait(None):
                     if number != signal.SIGCHLD:
@@ -71,25 +62,3 @@ class Joining:
         if launch_id:
             environ[LAUNCH_ID_VARIABLE] = launch_id
         return environ
-
-    def _await_daemon(self, inbox: SignalInbox) -> str | signal.Signals:
-        """The launch id that the daemon tells, "" for one that serves many; or the signal that came first."""
-        begun, told = time.monotonic(), False
-        while True:
-            try:
-                info = locate(self.choice, self.environ)
-                document = status_document.decode(DaemonClient(info).status(STATUS_TIMEOUT_S))
-            except DaemonNotRunning as error:
-                waited = time.monotonic() - begun
-                if waited > JOIN_TIMEOUT_S:
-                    raise EndpointError(
-                        f"no daemon to join within {JOIN_TIMEOUT_S:.0f} s: {error}"
-                    ) from error
-                if waited > PATIENCE_S and not told:
-                    told = True
-                    sys.stderr.write(f"tracker-daemon: waiting for the daemon to join: {error}\n")
-            else:
-                return document.daemon.launch_id
-            for number in inbox.wait(JOIN_RETRY_S):
-                if number in ENDING:
-                    return number

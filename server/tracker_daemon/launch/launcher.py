@@ -13,7 +13,7 @@ import math
 import signal
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -30,6 +30,7 @@ from tracker_daemon.launch.environment import (
     LAUNCH_ID_VARIABLE,
     OTHER_ENDPOINT_VARIABLES,
 )
+from tracker_daemon.launch.finding import await_daemon
 from tracker_daemon.launch.signals import PASSED_ON, SignalInbox
 from tracker_daemon.launch_outcome import LaunchOutcome
 from tracker_daemon.status_document import StatusDocument
@@ -57,14 +58,22 @@ class Launch:
     drain_timeout_s: float
     environ: Mapping[str, str]
     grace_s: float | None = None
+    upstream: Callable[[], EndpointInfo] | None = None
+    """Finds the daemon that this launch's forwards to, where it does: other nodes have their own."""
     launch_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def command_environment(self) -> dict[str, str]:
-        """The command's environment: ours, with this launch and its daemon in it."""
+    def command_environment(self, shared_id: str = "") -> dict[str, str]:
+        """The command's environment: ours, with this launch and its daemon in it.
+
+        Where the daemon forwards, the launch is that of all nodes: ``shared_id``, as the daemon above tells
+        it, or what the environment or the launcher has.
+        """
         environ = dict(self.environ)
         for name in OTHER_ENDPOINT_VARIABLES:
             environ.pop(name, None)
-        environ[LAUNCH_ID_VARIABLE] = self.launch_id
+        launch_id = shared_id if self.upstream is not None else self.launch_id
+        if launch_id:
+            environ[LAUNCH_ID_VARIABLE] = launch_id
         environ[ENDPOINT_FILE_VARIABLE] = str(self.place.endpoint_file)
         return environ
 
@@ -79,6 +88,7 @@ class Launcher:
         self._restart_at: float | None = None
         self._kill_at: float | None = None
         self._over_at = math.inf
+        self._shared_id = ""
 
     def run(self) -> int:
         """The command's exit status, 128 + N if signal N ended it.
@@ -86,9 +96,15 @@ class Launcher:
         Raises:
             CommandNotFound, CommandNotExecutable: the command cannot be started.
             DaemonStartError: the daemon did not become ready; the command was not run.
+        EndpointError: there is no daemon to forward to; the command was not run.
         """
         find_program(self._launch.command[0], self._launch.environ.get("PATH"))
         with closing(SignalInbox([*PASSED_ON, signal.SIGCHLD])) as self._inbox:
+            if self._launch.upstream is not None:
+                found = await_daemon(self._launch.upstream, "to forward to", self._inbox)
+                if isinstance(found, signal.Signals):
+                    return 128 + found
+                self._shared_id = found.daemon.launch_id
             self._start_daemon()
             try:
                 return self._run_beside_daemon()
@@ -103,7 +119,7 @@ class Launcher:
             # What an earlier daemon left here is not this one's last word.
             (self._launch.place.state_dir / status_document.LAST_STATUS_FILE).unlink(missing_ok=True)
             status = self._await_command(
-                CommandGroup(self._launch.command, self._launch.command_environment())
+                CommandGroup(self._launch.command, self._launch.command_environment(self._shared_id))
             )
         except Interrupted as interrupted:
             self._daemon.end(LEAVE_GRACE_S)

@@ -11,14 +11,16 @@ from typing import Any
 
 import grpc
 import grpc.aio
+import msgspec
 
 from tracker_client.address_choice import Reach
 from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
 from tracker_client.errors import EndpointError as ClientEndpointError
 from tracker_client.stream import CHANNEL_OPTIONS
+from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import ClientRefused, SettingsError, TrackerDaemonError, UpstreamUnavailable
 from tracker_daemon.settings import Settings
-from tracker_protocol import ADMIT_METHOD, STREAM_METHOD, TOKEN_METADATA_KEY
+from tracker_protocol import ADMIT_METHOD, PROTOCOL_VERSION, STREAM_METHOD, TOKEN_METADATA_KEY
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 ADMIT_TIMEOUT_S = 25.0
@@ -135,6 +137,29 @@ def root_source(settings: Settings) -> EndpointSource:
         return EndpointFile(Path(text).absolute(), given.get_secret_value() if given is not None else None)
     msg = f"upstream = {text!r} is not host:port, unix:/path or the path of an endpoint file"
     raise SettingsError(msg)
+
+
+def root_info(settings: Settings) -> EndpointInfo:
+    """The root's endpoint, for those who ask it from the command line.
+
+    Raises:
+        DaemonNotRunning: its endpoint file is not there.
+        EndpointError, SettingsError: it cannot be read, or is none.
+    """
+    source = root_source(settings)
+    if isinstance(source, EndpointFile):
+        info = EndpointInfo.read(source.path)
+        return info if source.token is None else msgspec.structs.replace(info, token=source.token)
+    endpoint = source.read()
+    return EndpointInfo(
+        endpoint=endpoint.addresses[0],
+        endpoints=endpoint.addresses,
+        token=endpoint.token or "",
+        tls_root_pem=endpoint.tls_root_pem.decode() if endpoint.tls_root_pem else None,
+        pid=0,
+        host="",
+        protocol_version=PROTOCOL_VERSION,
+    )
 
 
 def _pem(path: Path | None) -> bytes | None:

@@ -1,0 +1,47 @@
+"""Waiting for a daemon of another node, which may come up later than this node does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from tracker_daemon import status_document
+from tracker_daemon.control import DaemonClient
+from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.errors import DaemonNotRunning, EndpointError
+from tracker_daemon.launch.signals import ENDING, SignalInbox
+from tracker_daemon.status_document import StatusDocument
+
+FIND_TIMEOUT_S = 300.0
+"""The nodes of a job start their commands within minutes of one another."""
+FIND_RETRY_S = 0.5
+STATUS_TIMEOUT_S = 5.0
+PATIENCE_S = 5.0
+
+
+def await_daemon(
+    find: Callable[[], EndpointInfo], purpose: str, inbox: SignalInbox
+) -> StatusDocument | signal.Signals:
+    """The status of the daemon that ``find`` finds, once it answers; or the signal that came first.
+
+    ``purpose`` is for messages: the daemon "to join".
+
+    Raises:
+        EndpointError: none answered in time, or it refuses.
+    """
+    begun, told = time.monotonic(), False
+    while True:
+        try:
+            return status_document.decode(DaemonClient(find()).status(STATUS_TIMEOUT_S))
+        except DaemonNotRunning as error:
+            waited = time.monotonic() - begun
+            if waited > FIND_TIMEOUT_S:
+                raise EndpointError(f"no daemon {purpose} within {FIND_TIMEOUT_S:.0f} s: {error}") from error
+            if waited > PATIENCE_S and not told:
+                told = True
+                sys.stderr.write(f"tracker-daemon: waiting for the daemon {purpose}: {error}\n")
+        for number in inbox.wait(FIND_RETRY_S):
+            if number in ENDING:
+                return number
