@@ -218,8 +218,10 @@ PARTIAL_AFTER_S = 30.0
 LAGGING_AFTER_CELLS = 3
 CHALLENGE_TIMEOUT_S = 5.0
 """How long a process whose rank another claims has to show that it lives."""
-PREDECESSOR_WAIT_S = 5.0
+PREDECESSOR_WAIT_S = 2.0
 """How long a node's daemon forwards what a rank's earlier process has said before it asks about the next."""
+ADMIT_TIMEOUT_S = 7.5
+"""How long it asks: beyond a challenge, and with the wait before still within what a client waits for."""
 NODE_HEARTBEAT_S = 2.0
 """How often a node's daemon shows the root that it lives, whether there is something to forward or not."""
 LOST_TIMEOUT_S = 60.0

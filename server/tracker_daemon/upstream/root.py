@@ -20,11 +20,9 @@ from tracker_client.stream import CHANNEL_OPTIONS
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import ClientRefused, SettingsError, TrackerDaemonError, UpstreamUnavailable
 from tracker_daemon.settings import Settings
-from tracker_protocol import ADMIT_METHOD, PROTOCOL_VERSION, STREAM_METHOD, TOKEN_METADATA_KEY
+from tracker_protocol import ADMIT_METHOD, PROTOCOL_VERSION, STREAM_METHOD, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-ADMIT_TIMEOUT_S = 25.0
-"""Longer than a challenge of who may hold the rank, shorter than a client waits for its Welcome."""
 _REFUSALS = {
     grpc.StatusCode.ALREADY_EXISTS: ClientRefused,
     grpc.StatusCode.INVALID_ARGUMENT: SettingsError,
@@ -55,7 +53,7 @@ class RootConnection:
         method: Any = self.channel.unary_unary(
             ADMIT_METHOD, pb.AdmitRequest.SerializeToString, pb.AdmitReply.FromString
         )
-        reply: pb.AdmitReply = await method(request, timeout=ADMIT_TIMEOUT_S, metadata=self._metadata)
+        reply: pb.AdmitReply = await method(request, timeout=limits.ADMIT_TIMEOUT_S, metadata=self._metadata)
         return reply
 
 
