@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracker_daemon.aggregation.batch import DecodedBatch, Rows
+from tracker_daemon.aggregation.batch import DecodedBatch, ForwardedNews, Rows
+from tracker_daemon.aggregation.contribution import NO_STEP, Progress
 from tracker_daemon.aggregation.fold import RunFold
 from tracker_daemon.aggregation.rules import Rules
 
@@ -21,3 +22,22 @@ def test_it_follows_the_row_that_was_logged_last_whatever_the_order_of_the_block
     blocks = (rows(0, [7, 8, 9], [10, 20, 40]), rows(1, [1, 2], [15, 30]))
     fold.batch(stream, DecodedBatch((), blocks, (), (), 0, False, None, 5), 50)
     assert fold.next_step == {0: 10}
+
+
+def progress_of(last_steps: dict[int, int]) -> DecodedBatch:
+    """What a node's daemon says of its ranks, all of which have flushed."""
+    ranks, steps = np.array(list(last_steps)), np.array(list(last_steps.values()))
+    progress = Progress(1, ranks, steps, np.ones(len(ranks), np.bool_))
+    return DecodedBatch((), (), (), (), 0, False, None, 0, (), ForwardedNews((), (), (progress,), (), ()))
+
+
+def test_a_rank_of_a_node_that_has_flushed_and_logged_nothing_has_no_step():
+    fold, node = RunFold(Rules()), b"n" * 16
+    for rank in range(2):
+        fold.hello(bytes([rank]) * 16, rank, 2, 1, ())
+    fold.hello(node, -1, 0, 1, ())
+    fold.batch(node, progress_of({0: NO_STEP, 1: NO_STEP}), 50)
+    assert fold.step_to_go_on_from(0, 2) == 0
+    fold.batch(node, progress_of({0: NO_STEP, 1: 6}), 60)
+    assert (fold.step_to_go_on_from(0, 1), fold.step_to_go_on_from(0, 2)) == (0, 7)
+    assert fold.summary().last_step == {1: 6}
