@@ -110,6 +110,8 @@ class Forwarding:
         self._sessions: set[Session] = set()
         self._forwarded: dict[str, _Forwarded] = {}
         self._resumed: dict[tuple[str, bool], ForwardState] = {}
+        self._reached: dict[str, Mapping[str, int]] = {}
+        """By run, how far each cursor had come when it was taken up: what is delivered has no pump."""
 
     # ---- runs ------------------------------------------------------------------------------------
 
@@ -117,6 +119,7 @@ class Forwarding:
         """A run was taken up from the journal; its ranks may come back, and the root may ask for them."""
         self._loop = asyncio.get_running_loop()
         run.backends = [cursor.backend for cursor in cursors if not lane_of(cursor.backend)[1]]
+        self._reached[run.run_id] = {cursor.backend: cursor.position for cursor in cursors}
         for cursor in cursors:
             name, files = lane_of(cursor.backend)
             state = read_state(cursor.state) if name == UPSTREAM else None
@@ -350,8 +353,7 @@ class Forwarding:
         interval_s = link.flush_interval_s()
         if run.live.view.to_forward and now - forwarded.cut_s >= (interval_s or 0.0):
             self._cut(run, _WHAT_IS_WHOLE)
-        healths = self._fleet.health(run.live.row_id)
-        reached = {cursor: health.delivered_entry for cursor, health in healths.items()}
+        reached = self._reached_by(run)
         due = [awaiting for awaiting in forwarded.awaiting if awaiting.is_due(reached)]
         forwarded.awaiting = [awaiting for awaiting in forwarded.awaiting if awaiting not in due]
         for awaiting in due:
@@ -359,6 +361,11 @@ class Forwarding:
         if not (run.running or forwarded.awaiting or run.live.view.to_forward) and self._is_done(run):
             del self._forwarded[run.run_id]
             asyncio.get_running_loop().create_task(link.close())
+
+    def _reached_by(self, run: Run) -> Mapping[str, int]:
+        healths = self._fleet.health(run.live.row_id)
+        opened = {cursor: health.delivered_entry for cursor, health in healths.items()}
+        return {**self._reached.get(run.run_id, {}), **opened}
 
     def _is_done(self, run: Run) -> bool:
         return run.is_deserted() and self._fleet.is_finished(run.live.row_id)

@@ -1,0 +1,77 @@
+"""What a tree of daemons stands when its parts come back without what they knew."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from tree import planted, say
+
+STEPWISE = """
+import logging, sys
+from tracker_client import setup_tracker
+logging.basicConfig(format="%(message)s")
+tracker = setup_tracker("tree")
+print(tracker.run_id, tracker.attempt, flush=True)
+for step, line in enumerate(sys.stdin):
+    tracker.log({"x": float(line)}, step=step)
+tracker.finish()
+"""
+
+
+def state_of(tree, rank: int) -> str:
+    return tree.the_run()["ranks"][rank]["state"]
+
+
+def has_delivered(daemon) -> bool:
+    (run,) = daemon.status()["runs"]
+    return all(backend["pending"] == 0 for backend in run["backends"])
+
+
+def test_a_rank_that_dies_is_lost_though_its_node_has_been_restarted_with_nothing_to_forward(make_daemon):
+    with planted(make_daemon, "--lost-timeout-s", "2", nodes=1) as tree:
+        processes = tree.start(STEPWISE)
+        for process in processes:
+            process.stdout.readline()
+            say(process, 1)
+        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
+        pytest.wait_until(lambda: has_delivered(tree.nodes[0]), "everything to be forwarded")
+        tree.nodes[0].kill()
+        pytest.wait_until(lambda: state_of(tree, 1) != "live", "the root to miss the node")
+        tree.nodes[0].start()
+        for rank in range(2):
+            pytest.wait_until(lambda rank=rank: state_of(tree, rank) == "live", "the ranks to be back")
+        processes[1].kill()
+        pytest.wait_until(lambda: state_of(tree, 1) == "lost", "rank 1 to be lost")
+
+
+WAITING = """
+import os, sys, time
+from tracker_client import setup_tracker
+tracker = setup_tracker("tree")
+tracker.log({"x": 1.0}, step=0)
+tracker.log_artifacts({"weights": os.environ["WEIGHTS"]})
+sys.stdin.readline()
+begun = time.monotonic()
+tracker.finish(wait="delivered", timeout=30)
+print(time.monotonic() - begun < 25)
+"""
+
+
+def test_a_rank_hears_that_all_is_delivered_though_its_node_was_restarted_after_its_files(
+    make_daemon, tmp_path
+):
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"weights")
+    with planted(make_daemon, nodes=1, per_node=1) as tree:
+        (process,) = tree.start(WAITING, WEIGHTS=str(weights))
+        recorded = tree.root.outdir / "artifacts/weights/weights.bin"
+        pytest.wait_until(recorded.exists, "the artifact to be recorded")
+        pytest.wait_until(lambda: has_delivered(tree.nodes[0]), "everything to be forwarded")
+        tree.nodes[0].kill()
+        tree.nodes[0].start()
+        say(process, "finish")
+        assert pytest.finish(process).strip() == "True"
