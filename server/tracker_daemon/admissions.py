@@ -165,14 +165,13 @@ class Admissions:
     def _came(self, link: NodeLink, stream: Stream, present: pb.PresentRank) -> None:
         """A node says that this rank is connected to it."""
         session = link.relayed[stream.stream_id] = self._relayed(Admission(stream), link)
-        stream.answers_challenges = present.answers_challenges
         if stream.lost:
-            stream.lost = False
             again = events.HelloEvent(stream.rank, 0, stream.attempt, ())
             live = stream.run.live
             self._recorder.submit(
                 Submission(live, EventKind.HELLO, stream.stream_id, payload=events.encode(again))
             )
+        stream.returned(answers_challenges=present.answers_challenges)
         stream.heard()
         self._registry.connect(stream, session)
         self._enter(session, self._script_side.fed_by(stream, present.script_backends))

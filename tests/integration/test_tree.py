@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tree import planted, say, variables
+from tree import heard, planted, say, variables
 
 LOGGING = """
 import json, os, random
@@ -43,15 +43,6 @@ for line in sys.stdin:
     step += 1
 tracker.finish()
 """
-
-
-def heard(process: subprocess.Popen[str]) -> str:
-    """What a rank has written to stderr since it was asked last."""
-    os.set_blocking(process.stderr.fileno(), False)
-    try:
-        return os.read(process.stderr.fileno(), 65_536).decode()
-    except BlockingIOError:
-        return ""
 
 
 def test_ranks_of_two_nodes_make_one_run_whose_aggregates_are_those_of_numpy(make_daemon):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tree import planted, say
+from tree import heard, planted, say
 
 STEPWISE = """
 import logging, sys
@@ -75,3 +75,16 @@ def test_a_rank_hears_that_all_is_delivered_though_its_node_was_restarted_after_
         tree.nodes[0].start()
         say(process, "finish")
         assert pytest.finish(process).strip() == "True"
+
+
+def test_a_rank_that_comes_back_through_its_restarted_node_keeps_its_rank(make_daemon):
+    with planted(make_daemon, "--challenge-timeout-s", "15", per_node=1) as tree:
+        (holder,) = tree.start(STEPWISE, range(1))
+        assert holder.stdout.readline().split()[1] == "1"
+        tree.nodes[0].kill()
+        pytest.wait_until(lambda: state_of(tree, 0) == "disconnected", "the root to miss the node")
+        at_other = pytest.ranks_of(tree.nodes[1])
+        tree.ranks.append(at_other)
+        (claimant,) = at_other.start(STEPWISE, [0], 2)
+        tree.nodes[0].start()
+        pytest.wait_until(lambda: "claims it too" in heard(claimant), "the second process to be refused")

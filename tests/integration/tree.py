@@ -92,6 +92,15 @@ def say(process: subprocess.Popen[str], line: str) -> None:
     process.stdin.flush()
 
 
+def heard(process: subprocess.Popen[str]) -> str:
+    """What a rank has written to stderr since it was asked last."""
+    os.set_blocking(process.stderr.fileno(), False)
+    try:
+        return os.read(process.stderr.fileno(), 65_536).decode()
+    except BlockingIOError:
+        return ""
+
+
 def variables(**given: str) -> dict[str, str]:
     """An environment without what a daemon's tests may have left in it."""
     return {name: value for name, value in os.environ.items() if not name.startswith("TRACKER_")} | given

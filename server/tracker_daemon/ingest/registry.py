@@ -104,7 +104,8 @@ class Registry:
         if known is not None:
             if known.connection is not None:
                 known.connection.supersede()
-            known.returned(hello)
+            known.returned(answers_challenges=hello.answers_challenges)
+            known.restarts = hello.process.restarts
             if known.attempt == known.run.attempt:
                 known.run.world_size = max(known.run.world_size, hello.process.world_size)
             return Admission(known)

@@ -80,11 +80,10 @@ class Stream:
         """Keep the rank for its process, which is not connected yet, or not any more."""
         self.reserved_until_s = time.monotonic() + seconds
 
-    def returned(self, hello: pb.Hello) -> None:
+    def returned(self, *, answers_challenges: bool) -> None:
         """The process has connected again, which answers every claim on its rank."""
         self.lost = False
-        self.answers_challenges = hello.answers_challenges
-        self.restarts = hello.process.restarts
+        self.answers_challenges = answers_challenges
         if self.claim is not None:
             self.claim.answered.set()
 
