@@ -114,7 +114,12 @@ class Link:
     # ---- ranks -----------------------------------------------------------------------------------
 
     def came(self, present: pb.PresentRank) -> None:
-        """A rank is connected here."""
+        """A rank is connected here, or is again: what the root sent on its former connection may be lost.
+
+        The root is shown that it was away, so that it takes up with the rank anew.
+        """
+        if self._present.pop(present.stream_id, None) is not None:
+            self._tell_presence()
         self._present[present.stream_id] = present
         self._tell_presence()
 
