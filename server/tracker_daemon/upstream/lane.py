@@ -131,7 +131,9 @@ class Lane:
 
     async def _begin(self, connection: RootConnection, call: Any) -> int:
         """Introduce this stream; how many failures there were since it last was connected, which is none."""
-        await call.write(pb.ClientMessage(hello=await self._make_hello(self.acknowledged)))
+        hello = await self._make_hello(self.acknowledged)
+        with suppress(asyncio.InvalidStateError):  # it has ended already, and to read it tells why
+            await call.write(pb.ClientMessage(hello=hello))
         first = await call.read()
         if first is grpc.aio.EOF or first.WhichOneof("message") != "welcome":
             raise UpstreamUnavailable(f"what answers at {connection.address} is no daemon to forward to")
