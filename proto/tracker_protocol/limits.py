@@ -233,6 +233,8 @@ GRACE_RESERVE_MIN_S = 2.0
 GRACE_RESERVE_MAX_S = 10.0
 """What of the time between a job's SIGTERM and its SIGKILL is kept from its ranks, to end their runs and
 deliver that."""
+GRACE_FORWARDING_S = 1.5
+"""How much sooner a node's daemon ends than the one above, which serves it as long as its own ranks."""
 GRACE_CLOSING_S = 0.5
 """What of the reserve is kept from delivering, to close files."""
 START_TIMEOUT_S = 600.0

@@ -112,7 +112,7 @@ class Daemon:
         self._idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, self._started_s)
         self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
         self._endings = RunEndings(self._registry, self._recorder)
-        self._goodbyes = Goodbyes(self._registry, settings.grace_s)
+        self._goodbyes = Goodbyes(self._registry, settings.grace_s, forwards=settings.upstream is not None)
         links = ScriptLinks()
         open_lane = None if settings.upstream is None else self._open_lane
         self._fleet = Fleet(self._on_journal, links, on_located, open_lane)
@@ -173,9 +173,8 @@ class Daemon:
             self._drain_timeout_s = 0.0
             raise
         finally:
-            care.cancel()
             self._service_manager.stopping()
-            await self._drain(server)
+            await self._drain(server, care)
             informing.cancel()
         return 1 if self._failure is not None else 0
 
@@ -220,11 +219,13 @@ class Daemon:
 
     # ---- the end ---------------------------------------------------------------------------------
 
-    async def _drain(self, server: grpc.aio.Server) -> None:
+    async def _drain(self, server: grpc.aio.Server, care: asyncio.Task[None]) -> None:
         self._draining = True
         try:
             command_over = LaunchOutcome.is_left(self._journal.directory, self._launch_id)
+            # Who is served still is told of its delivery, and what it says goes on to the daemon above.
             await self._goodbyes.wait(command_over=command_over)
+            care.cancel()
             abandoned = self._registry.abandoned()
             if self._failure is None:
                 self._front.end_outstayed(self._goodbyes.outstayed())
@@ -240,6 +241,7 @@ class Daemon:
         except OSError as error:
             log.warning("the last status could not be written", reason=str(error))
         finally:
+            care.cancel()
             await self._front.close()
             await asyncio.to_thread(self._fleet.stop, _PUMPS_STOP_S)
             await asyncio.to_thread(self._recorder.stop)

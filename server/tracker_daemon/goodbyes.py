@@ -22,11 +22,12 @@ from tracker_protocol import limits
 
 
 class Goodbyes:
-    """Waits for them; on the event loop."""
+    """Waits for them; on the event loop. ``forwards``: there is a daemon above that has to hear them too."""
 
-    def __init__(self, registry: Registry, grace_s: float | None) -> None:
+    def __init__(self, registry: Registry, grace_s: float | None, *, forwards: bool = False) -> None:
         self._registry = registry
         self._grace_s = grace_s
+        self._forwards = forwards
         self._signalled_s: float | None = None
         self._over = asyncio.Event()
 
@@ -56,7 +57,9 @@ class Goodbyes:
             self._grace_s = None
         if self._signalled_s is None or not self._registry.connections:
             return
-        share_s = limits.GOODBYE_WAIT_S if self._grace_s is None else ranks_share_s(self._grace_s)
+        share_s = limits.GOODBYE_WAIT_S
+        if self._grace_s is not None:
+            share_s = ranks_share_s(self._grace_s, forwards=self._forwards)
         left_s = self._signalled_s + share_s - time.monotonic()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._over.wait(), left_s)

@@ -16,7 +16,8 @@ from tracker_daemon.journal.event import EventKind
 from tracker_daemon.launch_outcome import LaunchOutcome
 
 log = structlog.get_logger(__name__)
-_KILLED = 128 + signal.SIGKILL
+KILLED = 128 + signal.SIGKILL
+"""The exit code of a rank that outstays its job."""
 
 
 class RunEndings:
@@ -55,7 +56,7 @@ class RunEndings:
         self.report_gone(0.0, 0.0, runs)
         for run in runs:
             log.warning("ranks outstay the job's grace", run_id=run.run_id)
-            self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=events.encode(_KILLED)))
+            self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=events.encode(KILLED)))
 
     def end_abandoned(self, runs: list[Run]) -> None:
         """The daemon ends, and nobody is left in ``runs``: they must not stay RUNNING for ever.

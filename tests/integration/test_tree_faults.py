@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -88,3 +89,48 @@ def test_a_rank_that_comes_back_through_its_restarted_node_keeps_its_rank(make_d
         (claimant,) = at_other.start(STEPWISE, [0], 2)
         tree.nodes[0].start()
         pytest.wait_until(lambda: "claims it too" in heard(claimant), "the second process to be refused")
+
+
+STEADY = """
+import os, signal, time
+from tracker_client import setup_tracker
+told = []
+signal.signal(signal.SIGTERM, lambda *_: told.append(True))
+tracker = setup_tracker("tree")
+print(tracker.run_id, flush=True)
+step = 0
+while not told:
+    tracker.log({"x": float(step)}, step=step)
+    step += 1
+    time.sleep(0.02)
+begun = time.monotonic()
+tracker.finish(wait="delivered", timeout=30)
+print(time.monotonic() - begun < 20)
+"""
+
+
+@pytest.mark.parametrize("outstay", [False, True])
+def test_a_job_that_is_ended_at_once_everywhere_has_at_the_root_what_its_ranks_logged_last(
+    make_daemon, outstay
+):
+    root = make_daemon("--backends", "csv", "--grace-s", "8")
+    node = make_daemon("--upstream", str(root.endpoint_file), "--grace-s", "8")
+    ranks = pytest.ranks_of(node)
+    processes = ranks.start(STEADY, range(2), 2)
+    try:
+        for process in processes:
+            process.stdout.readline()
+        pytest.wait_until(lambda: root.status()["runs"][0]["records"]["emitted"], "the first records")
+        for told in (root.process, node.process, *(() if outstay else processes)):
+            told.send_signal(signal.SIGTERM)
+        if not outstay:
+            assert [pytest.finish(process).strip() for process in processes] == ["True"] * 2
+        assert (node.process.wait(30), root.process.wait(30)) == (0, 0)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    (run,), (forwarded,) = root.last_status()["runs"], node.last_status()["runs"]
+    assert run["books"]["received"] == forwarded["books"]["received"]
+    assert run["status"] == forwarded["status"] == ("FAILED" if outstay else "FINISHED")
+    assert not outstay or "ended by SIGKILL" in run["reason"]

@@ -52,6 +52,14 @@ def told(number: signal.Signals, grace_s: float | None, *, command_over: bool = 
     return found
 
 
+@pytest.mark.parametrize(("grace_s", "wait_s"), [(30, 18.5), (10, 4.5), (4, 1.0)])
+def test_a_daemon_that_forwards_ends_sooner_than_the_one_above(waits, grace_s, wait_s) -> None:
+    found = Goodbyes(Registry(), grace_s, forwards=True)
+    found.signalled(signal.SIGTERM)
+    asyncio.run(found.wait(command_over=False))
+    assert waits == [wait_s]
+
+
 def test_sigterm_with_a_grace_is_the_end_of_the_job_and_of_runs_whose_ranks_outstay_it(waits) -> None:
     found = told(signal.SIGTERM, 30)
     assert waits == [20.0]

@@ -40,6 +40,7 @@ from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import CursorRow
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.run_delivery import RunDelivery
+from tracker_daemon.run_endings import KILLED
 from tracker_daemon.settings import Settings
 from tracker_daemon.upstream.forwarded_session import ForwardedSession
 from tracker_daemon.upstream.link import Link, PumpLane, ThisNode
@@ -371,7 +372,10 @@ class Forwarding:
         return run.is_deserted() and self._fleet.is_finished(run.live.row_id)
 
     def end_outstayed(self, runs: list[Run]) -> None:
-        """Nothing: the root ends the runs of ranks that outstay their job."""
+        """The job is about to be killed, and this node's ranks with it."""
+        for run in runs:
+            log.warning("ranks outstay the job's grace", run_id=run.run_id)
+            self._submit(run, EventKind.ENDED, events.encode(KILLED))
 
     def end_deserted(self, runs: list[Run]) -> None:  # noqa: ARG002 - whether it is deserted, the root decides
         """The daemon ends: whatever is gathered goes to the root now."""
