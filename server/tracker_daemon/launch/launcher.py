@@ -157,7 +157,8 @@ class Launcher:
         grace_s = self._launch.grace_s
         if grace_s is not None and self._kill_at is None:
             now = time.monotonic()
-            self._kill_at, self._over_at = now + ranks_share_s(grace_s), now + grace_s
+            share_s = ranks_share_s(grace_s, forwards=self._launch.upstream is not None)
+            self._kill_at, self._over_at = now + share_s, now + grace_s
 
     def _watch_grace(self, command: CommandGroup) -> None:
         """Kill a command that outstays its share before the batch system kills us with it."""

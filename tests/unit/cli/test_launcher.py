@@ -334,6 +334,11 @@ def test_ranks_have_most_of_a_grace_and_delivering_has_the_rest(grace_s: float, 
     assert ranks_share_s(grace_s) == share_s
 
 
+@pytest.mark.parametrize(("grace_s", "share_s"), [(10, 4.5), (30, 18.5), (4, 1), (1, 0)])
+def test_ranks_have_less_where_the_daemon_forwards(grace_s: float, share_s: float) -> None:
+    assert ranks_share_s(grace_s, forwards=True) == share_s
+
+
 def test_ctrl_c_while_delivering_leaves_at_once(tmp_path: Path, wrapper: Callable[..., Wrapper]) -> None:
     run = wrapper("sh", "-c", "exit 4", behaviours=("hang",))
     until(lambda: (tmp_path / "state" / "events").exists() and "sigterm" in events(tmp_path), "the drain")
