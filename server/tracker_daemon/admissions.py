@@ -11,6 +11,7 @@ import structlog
 from tracker_daemon.backend_news import tell_of_backends
 from tracker_daemon.backends.registry import files_lanes
 from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.errors import ProtocolError
 from tracker_daemon.front import flush_interval_ms
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.claims import Claims
@@ -147,6 +148,8 @@ class Admissions:
         """Decide about a rank that has come to a node's daemon, or raise what the server answers instead."""
         check_node_id(request.node_id)
         hello = request.hello
+        if hello.HasField("node"):
+            raise ProtocolError("a node's daemon connects by itself, and is not admitted as a rank")
         await self._recall(hello)
         admission = await self._claims.admit(hello)
         stream = admission.stream

@@ -83,6 +83,8 @@ class NodeSession(Session):
 
     def take(self, message: pb.ClientMessage) -> None:
         """Take one message after the Hello; raises as :meth:`Session.take`."""
+        if self._superseded:
+            return  # who is there, the connection that took its place says
         kind = message.WhichOneof("message")
         if kind == "from_rank":
             self.stream.heard()
@@ -204,7 +206,7 @@ class NodeLink:
             self._leave(relayed)
         for stream_id, present in here.items():
             stream = self.run.streams.get(stream_id)
-            if stream is not None and stream_id not in self.relayed:
+            if stream is not None and not stream.is_node and stream_id not in self.relayed:
                 self.came(self, stream, present)
 
     def _leave(self, relayed: RelayedSession) -> None:

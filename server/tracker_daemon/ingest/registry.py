@@ -18,7 +18,7 @@ from dataclasses import replace
 import msgspec
 
 from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.errors import ClientRefused
+from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.ingest.hello_check import check_hello
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.run_options import RunOptions, complete_options
@@ -102,6 +102,8 @@ class Registry:
         check_hello(hello)
         known = self.streams.get(hello.stream_id)
         if known is not None:
+            if known.is_node != hello.HasField("node"):
+                raise ProtocolError("a stream is a rank's or that of a node's daemon, and stays what it is")
             if known.connection is not None:
                 known.connection.supersede()
             known.returned(answers_challenges=hello.answers_challenges)

@@ -11,6 +11,7 @@ from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.journal.rows import StreamRow
 from tracker_protocol import limits
+from tracker_protocol.v1 import tracker_pb2 as pb
 
 hello = pytest.ingest_hello
 
@@ -289,3 +290,21 @@ def test_a_forgotten_run_is_recalled_for_its_streams_and_its_id(door):
     assert door.come(1, 0).stream.next_sequence == 5
     # The recalled run has the identity of the one that goes on, and must not take its ranks.
     assert door.come(101, 1).stream.run is live
+
+
+# ---- nodes' daemons ------------------------------------------------------------------------------
+
+
+def node_hello(stream, run_id):
+    message = pb.Hello(stream_id=pytest.ingest_stream_id(stream), protocol_version=1)
+    message.node.CopyFrom(pb.Node(node_id=b"n" * 16, run_id=run_id, host="node", pid=1))
+    return message
+
+
+def test_a_stream_of_a_rank_is_never_a_node_s_nor_the_other_way_round(door, registry):
+    run = door.come(1, 0).stream.run
+    assert registry.admit(node_hello(2, run.run_id)).stream.is_node
+    for message in (node_hello(1, run.run_id), hello(2, 0)):
+        with pytest.raises(ProtocolError, match="stays what it is"):
+            registry.admit(message)
+    assert not registry.streams[hello(1).stream_id].connection.superseded
