@@ -34,19 +34,27 @@ _CONTRIBUTION_BYTES = 20 * _FIELD_BYTES
 
 
 class NodeDictionary:
-    """The metrics that the node has named, by their keys, and those that it will name."""
+    """The metrics that the node has named, by their keys, and those that it will name.
+
+    All of them have to fit a Hello, which brings the whole dictionary on each new connection.
+    """
 
     def __init__(self, names: Iterable[str] = (), awaited: Iterable[str] = ()) -> None:
         self.names = list(names)
         self.awaited = set(awaited)
         self._keys = {name: key for key, name in enumerate(self.names)}
+        self._bytes = sum(map(_name_bytes, (*self.names, *self.awaited)))
 
     def admit(self, name: str) -> bool:
         """Whether there is a place for this metric; from then on it is kept for it."""
         if name in self._keys or name in self.awaited:
             return True
+        size = _name_bytes(name)
+        if self._bytes + size > limits.HELLO_NAMES_MAX_BYTES:
+            return False
         if len(self._keys) + len(self.awaited) >= limits.METRICS_PER_RUN_MAX:
             return False
+        self._bytes += size
         self.awaited.add(name)
         return True
 
@@ -97,7 +105,7 @@ class BatchWriter:
             key = self._dictionary.key(name)
             if key is None:
                 key = self._dictionary.append(name)
-                self._make_room(len(name.encode()) + _FIELD_BYTES)
+                self._make_room(_name_bytes(name))
                 self._body.names.append(name)
             keys.append(key)
         return keys
@@ -172,6 +180,11 @@ class BatchWriter:
         """Tell how many values were lost, so far, of which no rank's stream tells."""
         self._make_room(2 * _FIELD_BYTES)
         self._body.dropped_points = points
+
+
+def _name_bytes(name: str) -> int:
+    """What a name takes in a message."""
+    return len(name.encode()) + _FIELD_BYTES
 
 
 def _below_size(cells: Cells) -> Iterator[Cells]:

@@ -160,8 +160,8 @@ class NodeFold:
         self.books.warn_once(
             self.notices,
             "metrics",
-            f"the ranks of this node log more than {limits.METRICS_PER_RUN_MAX} metrics; "
-            "the further ones are not recorded",
+            f"the ranks of this node log more than {limits.METRICS_PER_RUN_MAX} metrics, or their names take "
+            f"more than {limits.HELLO_NAMES_MAX_BYTES} bytes; the further ones are not recorded",
         )
 
     def _own(self, stream: bytes, source: StreamFold, block: Rows | TextRows, *, recorded: bool) -> None:

@@ -7,6 +7,7 @@ import pytest
 from node_scenario import NodeScenario, contributions_of, finished_in, flushed_in, news_of, parts_of
 
 from tracker_daemon.aggregation.batch import DecodedBatch
+from tracker_daemon.aggregation.node_batches import NodeDictionary
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -361,3 +362,18 @@ def test_many_ranks_progress_fits_bodies_of_their_size() -> None:
     told = node.cut_and_tick()
     assert len(told) > 1
     assert flushed_in(told) == list(ranks)
+
+
+# ---- the dictionary ------------------------------------------------------------------------------
+
+
+def test_a_node_names_no_more_metrics_than_fit_its_hello() -> None:
+    name = "{:0512d}".format
+    dictionary = NodeDictionary(map(name, range(3000)), map(name, range(3000, 6000)))
+    admitted = [n for n in range(5000, 7000) if dictionary.admit(name(n))]
+    assert admitted[:1000] == list(range(5000, 6000))
+    assert 6000 < len(admitted) + 5000 < 7000
+    everything = pb.Hello(names=map(name, range(admitted[-1] + 1)))
+    assert everything.ByteSize() < limits.RECEIVE_MAX_BYTES
+    again = NodeDictionary(map(name, admitted))
+    assert again.admit(name(0))
