@@ -203,6 +203,7 @@ def test_tables_and_artifacts_reach_the_root_and_a_rank_can_wait_until_all_is_de
         tree.stop()
     assert said[0].strip() == "4"
     assert (tmp_path / "runs/artifacts/weights/weights.bin").read_bytes() == weights.read_bytes()
+    assert not any("delivery waits" in node.log() for node in tree.nodes)
 
 
 OWN_CLASS = """

@@ -388,7 +388,7 @@ class Forwarding:
 
     async def close(self) -> None:
         """End the connections to the root."""
-        for forwarded in self._forwarded.values():
+        for forwarded in list(self._forwarded.values()):  # pumps may find further ones meanwhile
             await forwarded.link.close()
 
 

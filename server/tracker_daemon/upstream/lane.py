@@ -47,6 +47,7 @@ class Lane:
         self._writing = asyncio.Lock()
         self._progress = asyncio.Condition()
         self._problem = f"the daemon to forward to ({root}) is not connected yet"
+        self._tried = asyncio.Event()
         self.acknowledged = acknowledged
         self.flush_interval_s = limits.FLUSH_INTERVAL_MIN_S
         self.root_learns = False
@@ -73,6 +74,10 @@ class Lane:
         if self.acknowledged < last:
             raise UpstreamUnavailable(self._problem)
 
+    async def tried(self) -> None:
+        """Returns once it is connected, has failed to be for the first time, or has ended."""
+        await self._tried.wait()
+
     def send(self, message: pb.ClientMessage) -> None:
         """Send something that is of use now or never."""
         if self._call is not None:
@@ -91,6 +96,7 @@ class Lane:
 
     def end(self) -> None:
         """End the stream, and connect no more."""
+        self._tried.set()
         self._task.cancel()
 
     async def close(self) -> None:
@@ -140,6 +146,7 @@ class Lane:
         self._root.worked(connection.address)
         await self._note(first.welcome.next_sequence - 1, first.welcome.flush_interval_ms)
         self.connection, self._call = connection, call
+        self._tried.set()
         self._problem = f"the connection to the daemon to forward to ({self._root}) broke"
         self._on_connected()
         return 0
@@ -160,6 +167,7 @@ class Lane:
 
     async def _disconnected(self) -> None:
         self.connection = self._call = None
+        self._tried.set()
         async with self._progress:
             self._progress.notify_all()
 

@@ -60,13 +60,20 @@ class Link:
         self._take = take
         self._lanes: dict[bool, tuple[int, Lane]] = {}
         self._present: dict[bytes, pb.PresentRank] = {}
+        self._closed = False
         self._asked: dict[tuple[bytes, str], pb.FromRank] = {}
         """What ranks have asked that is not answered for good: asked again whenever the root is connected."""
 
     # ---- lanes -----------------------------------------------------------------------------------
 
     def lane(self, state: ForwardState, *, files: bool = False) -> Lane:
-        """The lane of an epoch, which goes on where ``state`` says, if it is new here."""
+        """The lane of an epoch, which goes on where ``state`` says, if it is new here.
+
+        Raises:
+            UpstreamUnavailable: the link is closed.
+        """
+        if self._closed:
+            raise UpstreamUnavailable("this daemon ends, and connects to the one above no more")
         known = self._lanes.get(files)
         if known is not None:
             epoch, lane = known
@@ -106,7 +113,8 @@ class Link:
         return known is not None and known[1].root_learns
 
     async def close(self) -> None:
-        """End all connections."""
+        """End all connections, for good."""
+        self._closed = True
         lanes, self._lanes = self._lanes, {}
         for _, lane in lanes.values():
             await lane.close()
@@ -194,7 +202,9 @@ class PumpLane:
         self._on_loop(lane.deliver(first, payloads))
 
     async def _open(self, state: ForwardState) -> Lane:
-        return self._find().lane(state, files=self._files)
+        lane = self._find().lane(state, files=self._files)
+        await lane.tried()
+        return lane
 
     def _upload(self, lane: Lane, payload: bytes) -> None:
         """Have the contents of a batch's items at the root before the batch."""

@@ -67,3 +67,15 @@ def test_a_root_that_is_not_there_is_no_mistake_of_this_daemon_s():
     with structlog.testing.capture_logs() as logs:
         assert asyncio.run(scene()) == "nobody listens"
     assert [entry["log_level"] for entry in logs] == ["warning"]
+
+
+def test_who_waits_for_a_lane_to_have_been_tried_waits_no_longer_than_for_its_failure_or_end():
+    async def scene():
+        failing, ended = (Lane(Gone(), 0, hello, lambda _: None, lambda: None) for _ in range(2))
+        ended.end()
+        for lane in (failing, ended):
+            await asyncio.wait_for(lane.tried(), 10)
+        await failing.close()
+        return failing.problem
+
+    assert asyncio.run(scene()) == "nobody listens"

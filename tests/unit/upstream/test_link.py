@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tracker_daemon.backends.forwarding import ForwardState
+from tracker_daemon.errors import UpstreamUnavailable
 from tracker_daemon.upstream import link as link_module
 from tracker_daemon.upstream.link import Link, ThisNode
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -19,6 +22,10 @@ class FakeLane:
         self.acknowledged = acknowledged
         self.connected = connected
         self.sent = []
+        self.closed = False
+
+    async def close(self):
+        self.closed = True
 
     def send(self, message):
         self.sent.append(message)
@@ -46,3 +53,11 @@ def test_a_rank_that_connects_again_is_shown_to_have_been_away(link):
     link.came(rank(2))
     link.came(rank(1))
     assert lane.present() == [[first], [first, second], [second], [second, first]]
+
+
+def test_a_link_that_is_closed_opens_no_lane_again_for_a_pump_that_tries_once_more(link):
+    lane = link.lane(ForwardState(0, 0))
+    asyncio.run(link.close())
+    assert lane.closed
+    with pytest.raises(UpstreamUnavailable, match="connects to the one above no more"):
+        link.lane(ForwardState(0, 0))
