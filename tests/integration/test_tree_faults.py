@@ -33,7 +33,7 @@ def has_delivered(daemon) -> bool:
 
 
 def test_a_rank_that_dies_is_lost_though_its_node_has_been_restarted_with_nothing_to_forward(make_daemon):
-    with planted(make_daemon, "--lost-timeout-s", "2", nodes=1) as tree:
+    with planted(make_daemon, "--lost-timeout-s", "10", nodes=1) as tree:
         processes = tree.start(STEPWISE)
         for process in processes:
             process.stdout.readline()
