@@ -134,8 +134,9 @@ class Forwarding:
         found = self._forwarded.get(run.run_id)
         if found is None or found.run is not run:
             link = Link(
-                self._root, self._node, run.run_id, partial(self._names, run.live), partial(self._take, run)
-            )
+                self._root, self._node, run.run_id, partial(self._names, run.live),
+                partial(self._take, run), partial(self._connected, run.live),
+            )  # fmt: skip
             found = self._forwarded[run.run_id] = _Forwarded(run, link)
             begun = ForwardState(self._journal.epoch, 0)
             link.lane(self._resumed.get((run.run_id, False), begun))
@@ -282,6 +283,10 @@ class Forwarding:
         return flush_interval_ms(self._settings.flush_interval_s, lambda: len(self._sessions))
 
     # ---- what the root says ----------------------------------------------------------------------
+
+    def _connected(self, live: LiveRun, files: bool) -> None:  # noqa: FBT001 - as the link calls it
+        """Deliver at once: after a long outage the pump would try again up to a minute later than others'."""
+        self._fleet.resume(live.row_id, _FILES if files else UPSTREAM)
 
     def _take(self, run: Run, message: pb.DaemonMessage) -> None:
         kind = message.WhichOneof("message")

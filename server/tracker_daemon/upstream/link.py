@@ -43,7 +43,10 @@ class ThisNode:
 
 
 class Link:
-    """On the event loop. ``names`` tells the run's dictionary, ``take`` gets what the root sends."""
+    """On the event loop. ``names`` tells the run's dictionary, ``take`` gets what the root sends.
+
+    ``connected`` is told when a lane is connected, and whether it is the one for files.
+    """
 
     def __init__(
         self,
@@ -52,8 +55,10 @@ class Link:
         run_id: str,
         names: Callable[[], Awaitable[Sequence[str]]],
         take: Callable[[pb.DaemonMessage], None],
+        connected: Callable[[bool], None],
     ) -> None:
         self._root = root
+        self._connected = connected
         self._node = node
         self._run_id = run_id
         self._names = names
@@ -81,8 +86,7 @@ class Link:
                 return lane
             lane.end()
         hello = self._hello_of(state.epoch, files=files)
-        connected = _nothing if files else self._introduce
-        lane = Lane(self._root, state.sequence, hello, self._take, connected)
+        lane = Lane(self._root, state.sequence, hello, self._take, partial(self._introduce, files=files))
         self._lanes[files] = state.epoch, lane
         return lane
 
@@ -156,7 +160,10 @@ class Link:
         """Show the root that this daemon lives, though there is nothing to say."""
         self._send(pb.ClientMessage(heartbeat=pb.Heartbeat()))
 
-    def _introduce(self) -> None:
+    def _introduce(self, *, files: bool) -> None:
+        self._connected(files)
+        if files:
+            return
         self._tell_presence()
         for from_rank in self._asked.values():
             self._send(pb.ClientMessage(from_rank=from_rank))
@@ -246,7 +253,3 @@ def _chunks(path: Path, offset: int) -> Iterator[bytes]:
         file.seek(offset)
         while chunk := file.read(limits.CONTENT_CHUNK_BYTES):
             yield chunk
-
-
-def _nothing() -> None:
-    """Do nothing."""

@@ -39,7 +39,10 @@ class FakeLane:
 @pytest.fixture
 def link(monkeypatch):
     monkeypatch.setattr(link_module, "Lane", FakeLane)
-    return Link(None, NODE, "run", lambda: None, lambda _: None)
+    connected = []
+    link = Link(None, NODE, "run", lambda: None, lambda _: None, connected.append)
+    link.connected = connected
+    return link
 
 
 def rank(number):
@@ -61,3 +64,9 @@ def test_a_link_that_is_closed_opens_no_lane_again_for_a_pump_that_tries_once_mo
     assert lane.closed
     with pytest.raises(UpstreamUnavailable, match="connects to the one above no more"):
         link.lane(ForwardState(0, 0))
+
+
+def test_who_delivers_is_told_when_a_lane_is_connected(link):
+    for files in (False, True):
+        link.lane(ForwardState(0, 0), files=files).connected()
+    assert link.connected == [False, True]
