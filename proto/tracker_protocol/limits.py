@@ -222,6 +222,9 @@ PREDECESSOR_WAIT_S = 2.0
 """How long a node's daemon forwards what a rank's earlier process has said before it asks about the next."""
 ADMIT_TIMEOUT_S = 7.5
 """How long it asks: beyond a challenge, and with the wait before still within what a client waits for."""
+ENDS_WAIT_S = 2.0
+"""How long a rank that comes to a node after it has finished waits for its run's end, which other nodes may
+still have to tell."""
 NODE_HEARTBEAT_S = 2.0
 """How often a node's daemon shows the root that it lives, whether there is something to forward or not."""
 LOST_TIMEOUT_S = 60.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
@@ -30,9 +31,11 @@ from tracker_daemon.run_endings import RunEndings
 from tracker_daemon.script_side import ScriptSide, warn_of_unknown
 from tracker_daemon.settings import Settings
 from tracker_daemon.version import VERSION
+from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)
+_HEAR_S = 0.05
 
 
 class Admissions:
@@ -151,6 +154,7 @@ class Admissions:
         if hello.HasField("node"):
             raise ProtocolError("a node's daemon connects by itself, and is not admitted as a rank")
         await self._recall(hello)
+        await self._hear_ends(hello)
         admission = await self._claims.admit(hello)
         stream = admission.stream
         # Until the node says that it is there, nobody else gets its rank unasked.
@@ -160,6 +164,17 @@ class Admissions:
         self._greet(session, admission)
         options = msgspec.json.encode(stream.run.options).decode()
         return pb.AdmitReply(welcome=welcome.welcome, options=options)
+
+    async def _hear_ends(self, hello: pb.Hello) -> None:
+        """Where a rank has finished and comes again, its run is likely to be over, and this its next trial.
+
+        The other ranks' ends may be on their way through their nodes' daemons, or wait there for this one.
+        """
+        until_s = time.monotonic() + limits.ENDS_WAIT_S
+        while (run := self._registry.run_left(hello)) is not None:
+            if time.monotonic() >= until_s and not run.awaits_word():
+                return
+            await asyncio.sleep(_HEAR_S)
 
     def _relayed(self, admission: Admission, link: NodeLink) -> RelayedSession:
         loop = asyncio.get_running_loop()

@@ -134,3 +134,31 @@ def test_a_job_that_is_ended_at_once_everywhere_has_at_the_root_what_its_ranks_l
     assert run["books"]["received"] == forwarded["books"]["received"]
     assert run["status"] == forwarded["status"] == ("FAILED" if outstay else "FINISHED")
     assert not outstay or "ended by SIGKILL" in run["reason"]
+
+
+TRIAL = """
+import sys
+from tracker_client import setup_tracker
+tracker = setup_tracker("tree")
+print(tracker.run_id, flush=True)
+tracker.log({"x": 1.0}, step=0)
+sys.stdin.readline()
+tracker.finish()
+"""
+
+
+def test_the_next_trial_is_another_run_though_a_node_has_yet_to_tell_of_the_one_before(make_daemon):
+    with planted(make_daemon, per_node=1) as tree:
+        first = tree.start(TRIAL)
+        run_ids = {process.stdout.readline() for process in first}
+        assert len(run_ids) == 1
+        tree.root.kill()
+        for process in first:
+            say(process, "finish")
+            pytest.finish(process)
+        tree.nodes[1].kill()
+        tree.root.start()
+        pytest.wait_until(lambda: state_of(tree, 0) == "finished", "the first node to tell of its rank")
+        second = tree.start(TRIAL)[:1]
+        tree.nodes[1].start()
+        assert second[0].stdout.readline() not in run_ids

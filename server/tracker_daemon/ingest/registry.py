@@ -184,6 +184,14 @@ class Registry:
             return [stream for stream in run.current() if stream.may_return()]
         return []
 
+    def run_left(self, hello: pb.Hello) -> Run | None:
+        """The run that goes on, as far as is known, though the rank of a Hello has finished in it."""
+        run = None if hello.stream_id in self.streams else self._find(hello)
+        if run is None or not run.running or run.is_restarted_by(hello.process):
+            return None
+        holder = run.by_rank.get((run.attempt, hello.process.rank))
+        return run if holder is not None and holder.finished else None
+
     def predecessors(self, hello: pb.Hello) -> list[Stream]:
         """The streams of the rank of a Hello in the current attempt of its run, if that goes on."""
         run = self._find(hello)

@@ -164,6 +164,10 @@ class Run:
         """Whether no rank of the current attempt is connected."""
         return all(stream.connection is None for stream in self.current())
 
+    def awaits_word(self) -> bool:
+        """Whether a rank that has not ended, as far as is known, may come back to say that it has."""
+        return any(s.connection is None and s.may_return() for s in self.current())
+
     def size(self) -> int:
         """How many ranks the attempt has; 0 where nobody has said so."""
         # After a restart the fold knows it before a client says it again.
