@@ -86,12 +86,18 @@ class Lane:
 
     async def _write(self, message: pb.ClientMessage) -> None:
         async with self._writing:
-            if self._call is None:
+            call = self._call
+            if call is None:
                 raise UpstreamUnavailable(self._problem)
             try:
-                await self._call.write(message)
+                await call.write(message)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 # Why it ended, the reader is told.
+                raise UpstreamUnavailable(self._problem) from None
+            except asyncio.CancelledError:
+                if self._call is call:
+                    raise
+                # It was the call that was cancelled, by the reader, and not who writes.
                 raise UpstreamUnavailable(self._problem) from None
 
     def end(self) -> None:
@@ -118,6 +124,7 @@ class Lane:
                         while (message := await call.read()) is not grpc.aio.EOF:
                             await self._receive(message)
                     finally:
+                        self.connection = self._call = None
                         call.cancel()
                 self._problem = f"the daemon to forward to ({self._root}) has ended the stream"
             except (UpstreamUnavailable, ClientRefused, SettingsError) as error:
