@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -19,9 +21,11 @@ from tracker_daemon.aggregation.fold import RunFold
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.ingest import events, replay
 from tracker_daemon.ingest.live_run import LiveRun
+from tracker_daemon.ingest.nodes import Nodes, NodeSession, RelayedSession
 from tracker_daemon.ingest.recorder import Recorder, RecorderSettings, Submission
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.run_options import RunOptions
+from tracker_daemon.ingest.runs import Admission
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
@@ -214,7 +218,99 @@ def door(registry: Registry) -> Door:
     return Door(registry)
 
 
+NODE = b"n" * 16
+NODES_STREAM = 100
+
+
+def node_hello(run_id, *, stream=NODES_STREAM, node=NODE, names=(), files_lane=False):
+    told = pb.Node(node_id=node, run_id=run_id, host="host7", pid=7, files_lane=files_lane)
+    return pb.Hello(protocol_version=1, stream_id=stream_id(stream), names=names, node=told)
+
+
+def batch_message(sequence, payload):
+    message = pb.Batch(sequence=sequence, crc32=zlib.crc32(payload), body=payload)
+    return pb.ClientMessage(batch=message)
+
+
+class NodesDesk:
+    """A root's registry and recorder, with two ranks that a node's daemon has brought."""
+
+    def __init__(self, rig, recorder):
+        self.rig = rig
+        self.recorder = recorder
+        self.registry = Registry(RunOptions("memory", "/out", 0, ""), rig.run().rules)
+        self.nodes = Nodes(self._came, self._left)
+        self.log = []
+        """Who came and who left, in order: (what, rank)."""
+        self.present = []
+
+    def _came(self, link, stream, present):
+        session = link.relayed[stream.stream_id] = self._relayed(Admission(stream), link)
+        self.registry.connect(stream, session)
+        self.log.append(("came", stream.rank))
+        self.present.append(present)
+
+    def _left(self, session):
+        self.registry.disconnect(session.stream, session)
+        self.log.append(("left", session.stream.rank))
+
+    def _relayed(self, admission, link):
+        return RelayedSession(admission, self.recorder, asyncio.get_running_loop(), lambda: 200, link)
+
+    async def rank(self, number, rank, **keywords):
+        """A rank is admitted for its node."""
+        message = hello(number, rank, **keywords)
+        admission = self.registry.admit(message)
+        self.run = admission.stream.run
+        session = self._relayed(admission, self.nodes.link(NODE, self.run))
+        await session.welcome(message, new_backends={"memory": b""}, script_backends=[], version="1")
+        return admission.stream
+
+    async def node(self, **keywords):
+        """The node's daemon connects."""
+        message = node_hello(self.run.run_id, **keywords)
+        admission = self.registry.admit(message)
+        link = self.nodes.link(message.node.node_id, self.run)
+        session = NodeSession(
+            admission, self.recorder, asyncio.get_running_loop(), lambda: 200, link,
+            files_lane=message.node.files_lane,
+        )  # fmt: skip
+        self.registry.connect(admission.stream, session)
+        await session.welcome(message, new_backends={}, script_backends=[], version="1")
+        if not session.files_lane:
+            link.attach(session)
+        return session
+
+    async def committed(self, session):
+        """Everything that the session took is durable, and it knows."""
+        await asyncio.wrap_future(self.recorder.call(lambda _: None))
+        session.wake()
+
+    def end(self, status="FINISHED", reason="as it should"):
+        self.run.live.view = replace(self.run.live.view, status=status, reason=reason, ended_ns=1)
+
+
+@pytest.fixture
+def play_nodes(rig):
+    """Runs a scenario that is a coroutine over a desk with ranks 0 and 1, on streams 1 and 2."""
+
+    def run(scenario, connection_class=sqlite3.Connection):
+        async def whole():
+            desk = NodesDesk(rig, rig.open(connection_class))
+            desk.recorder.start([])
+            for rank in (0, 1):
+                await desk.rank(rank + 1, rank)
+            await scenario(desk)
+
+        asyncio.run(whole())
+
+    return run
+
+
 # Test modules are no package (see pytest's importlib mode), so what they share hangs here.
 pytest.ingest_hello = hello
 pytest.ingest_body = body
 pytest.ingest_stream_id = stream_id
+pytest.ingest_node_hello = node_hello
+pytest.ingest_batch_message = batch_message
+pytest.ingest_node = NODE
