@@ -104,13 +104,7 @@ class Registry:
         if known is not None:
             if known.is_node != hello.HasField("node"):
                 raise ProtocolError("a stream is a rank's or that of a node's daemon, and stays what it is")
-            if known.connection is not None:
-                known.connection.supersede()
-            known.returned(answers_challenges=hello.answers_challenges)
-            known.restarts = hello.process.restarts
-            if known.attempt == known.run.attempt:
-                known.run.world_size = max(known.run.world_size, hello.process.world_size)
-            return Admission(known)
+            return self._readmit(known, hello)
         if self.connections >= limits.STREAMS_MAX:
             raise ClientRefused(f"the daemon has {limits.STREAMS_MAX} streams connected and takes no more")
         if hello.HasField("node"):
@@ -123,6 +117,16 @@ class Registry:
         stream = self._join(run, hello)
         self._place(stream)
         return Admission(stream, new_run, True, reopened, run.attempt > attempt, self._describe(run, hello))
+
+    def _readmit(self, known: Stream, hello: pb.Hello) -> Admission:
+        """A process that is known comes again; a connection that it may still have is dead."""
+        if known.connection is not None:
+            known.connection.supersede()
+        known.returned(answers_challenges=hello.answers_challenges)
+        known.restarts = hello.process.restarts
+        if known.attempt == known.run.attempt:
+            known.run.world_size = max(known.run.world_size, hello.process.world_size)
+        return Admission(known)
 
     def _admit_node(self, hello: pb.Hello) -> Admission:
         """The stream of a node's daemon, into the run that its ranks were admitted to."""
@@ -139,6 +143,9 @@ class Registry:
 
     def admit_decided(self, hello: pb.Hello, run_id: str, attempt: int, options: RunOptions) -> Admission:
         """Find or make the stream of a rank about which the daemon above has decided."""
+        known = self.streams.get(hello.stream_id)
+        if known is not None:  # it came more than once while the daemon above was asked
+            return self._readmit(known, hello)
         run = self.runs.get(run_id)
         new_run = run is None
         if run is None:
