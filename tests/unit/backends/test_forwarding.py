@@ -1,0 +1,202 @@
+"""Forwarding as a backend: which batch comes next is known from the cursor, whatever happened in between."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.forwarding import ForwardingBackend, ForwardState, read_state
+from tracker_daemon.delivery.cursor import Cursor, records_in
+from tracker_daemon.delivery.pump import Pump
+from tracker_daemon.errors import PoisonEntry, UpstreamUnavailable
+
+RUN = RunDescription("r-1", "project", "name", Path("/nowhere"))
+
+
+class FakeLane:
+    """Plays the lane to the daemon above: keeps what comes, or raises ``failure``."""
+
+    def __init__(self):
+        self.came = []
+        self.failure = None
+        self.trouble = ""
+
+    def deliver(self, epoch, first, payloads):
+        if self.failure is not None:
+            raise self.failure
+        self.came.append((epoch, first, list(payloads)))
+
+    def problem(self):
+        return self.trouble
+
+    def location(self):
+        return "login:4711"
+
+
+@pytest.fixture
+def lane():
+    return FakeLane()
+
+
+def never(_):
+    raise AssertionError("nothing is committed on the way")
+
+
+def opened(lane, state=None, run=RUN):
+    backend = ForwardingBackend(lambda _: lane)
+    backend.open(run, state)
+    return backend
+
+
+def batch(number, kind=EntryKind.FORWARDED):
+    return OutboxEntry(number, kind, b"batch %d" % number)
+
+
+def end(number):
+    return OutboxEntry(number, EntryKind.END, b'{"status": "FINISHED"}')
+
+
+def test_batches_are_numbered_without_gaps_over_deliveries(lane):
+    backend = opened(lane)
+    backend.deliver([batch(1), batch(2)], never)
+    state = backend.deliver([batch(3)], never)
+    assert lane.came == [(1, 1, [b"batch 1", b"batch 2"]), (1, 3, [b"batch 3"])]
+    assert read_state(state) == ForwardState(1, 3)
+
+
+def test_entries_that_are_no_batches_are_passed_over_and_use_no_number_up(lane):
+    backend = opened(lane)
+    others = [
+        OutboxEntry(number, kind, b"of this daemon alone")
+        for number, kind in enumerate(EntryKind, 1)
+        if kind not in (EntryKind.FORWARDED, EntryKind.FILES, EntryKind.END)
+    ]
+    assert len(others) >= 5
+    first = backend.deliver(others, never)
+    assert lane.came == []
+    assert read_state(first) == ForwardState(1, 0)
+    mixed = [others[0], batch(8), end(9), batch(10)]
+    assert read_state(backend.deliver(mixed, never)) == ForwardState(1, 2)
+    assert lane.came == [(1, 1, [b"batch 8", b"batch 10"])]
+
+
+def test_the_end_alone_goes_nowhere_and_leaves_the_state(lane):
+    backend = opened(lane)
+    state = backend.deliver([batch(1)], never)
+    assert backend.deliver([end(2)], never) == state
+    assert len(lane.came) == 1
+
+
+def test_the_lane_for_files_has_batches_of_its_own_with_numbers_of_their_own(lane):
+    opened_for = []
+    backend = ForwardingBackend(lambda run: opened_for.append(run) or lane)
+    files = backend.files_backend()
+    files.open(replace(RUN, files_lane=True), None)
+    state = files.deliver([batch(7, EntryKind.FILES), batch(9, EntryKind.FILES)], never)
+    assert ForwardingBackend.separate_files
+    assert files is not backend
+    assert [run.files_lane for run in opened_for] == [True]
+    assert lane.came == [(1, 1, [b"batch 7", b"batch 9"])]
+    assert read_state(state) == ForwardState(1, 2)
+
+
+def test_a_reopening_goes_on_after_what_was_acknowledged(lane):
+    state = opened(lane).deliver([batch(1), batch(2)], never)
+    opened(lane, state).deliver([batch(3)], never)
+    assert lane.came[-1] == (1, 3, [b"batch 3"])
+
+
+def test_in_another_epoch_the_lane_begins_anew(lane):
+    state = opened(lane).deliver([batch(1), batch(2)], never)
+    later = opened(lane, state, replace(RUN, epoch=2))
+    again = later.deliver([batch(2)], never)
+    assert lane.came[-1] == (2, 1, [b"batch 2"])
+    assert read_state(again) == ForwardState(2, 1)
+    assert read_state(opened(lane, again, replace(RUN, epoch=2)).deliver([], never)) == ForwardState(2, 1)
+
+
+@pytest.mark.parametrize("failure", [UpstreamUnavailable("not now"), PoisonEntry("too large")])
+def test_a_failure_uses_no_number_up(lane, failure):
+    backend = opened(lane)
+    state = backend.deliver([batch(1)], never)
+    lane.failure = failure
+    with pytest.raises(type(failure)):
+        backend.deliver([batch(2), batch(3)], never)
+    lane.failure = None
+    # As a pump goes on: opened again with what was committed.
+    backend.close()
+    backend.open(RUN, state)
+    backend.deliver([batch(2), batch(3)], never)
+    assert lane.came == [(1, 1, [b"batch 1"]), (1, 2, [b"batch 2", b"batch 3"])]
+    # And where the entry is set aside, the next takes its number: the daemon above sees no gap.
+    backend.open(RUN, state)
+    backend.deliver([batch(3)], never)
+    assert lane.came[-1] == (1, 2, [b"batch 3"])
+
+
+def test_what_troubles_the_lane_and_where_it_leads_is_shown(lane):
+    backend = ForwardingBackend(lambda _: lane)
+    assert (backend.trouble(), backend.location()) == ("", None)
+    backend.open(RUN, None)
+    assert (backend.trouble(), backend.location()) == ("", "login:4711")
+    lane.trouble = "it is away"
+    assert backend.trouble() == "it is away"
+    backend.close()
+    assert lane.came == [], "closing it is of no concern to the lane, which is the run's"
+
+
+@pytest.mark.parametrize("state", [None, b""])
+def test_before_the_first_delivery_there_is_no_state(state):
+    assert read_state(state) is None
+
+
+def test_a_batch_that_is_set_aside_leaves_no_gap_in_what_the_daemon_above_gets(lane):
+    """The pump looks for the poison by halves, and opens the backend anew each time."""
+
+    class Choosy(FakeLane):
+        def deliver(self, epoch, first, payloads):
+            if b"batch 3" in payloads:
+                raise PoisonEntry("too large")
+            super().deliver(epoch, first, payloads)
+
+    choosy, committed = Choosy(), []
+    entries = [*(batch(number, EntryKind.FILES) for number in range(1, 6)), end(6)]
+    pump = Pump(
+        ForwardingBackend(lambda _: choosy),
+        replace(RUN, files_lane=True),
+        Cursor(counts_items=True),
+        read=lambda after: entries[after:],
+        commit=lambda *cursor: committed.append(cursor),
+    )
+    pump.start()
+    assert pump.drain(time.monotonic() + 20.0)
+    assert pump.stop(20.0)
+    numbered = [pair for _, first, payloads in choosy.came for pair in enumerate(payloads, first)]
+    assert numbered == [(1, b"batch 1"), (2, b"batch 2"), (3, b"batch 4"), (4, b"batch 5")]
+    position, state, delivered, set_aside = committed[-1]
+    assert (position, delivered, set_aside) == (6, 4, 1)
+    assert read_state(state) == ForwardState(1, 4)
+
+
+# ---- the cursor's books --------------------------------------------------------------------------
+
+
+def test_a_cursor_counts_each_batch_as_one(make_block):
+    records = OutboxEntry(4, EntryKind.RECORDS, make_block(["a"], [[1.0], [2.0]]).to_bytes())
+    counted = [records_in(entry) for entry in (batch(1), records, end(5), batch(6, EntryKind.FILES))]
+    assert counted == [1, 2, 0, 0]
+    cursor = Cursor().past([batch(1), batch(2), end(3)], b"state")
+    assert (cursor.position, cursor.state, cursor.delivered_records) == (3, b"state", 2)
+    aside = cursor.past_poison(batch(4))
+    assert (aside.position, aside.state) == (4, b"state")
+    assert (aside.delivered_records, aside.set_aside_records) == (2, 1)
+
+
+def test_a_cursor_of_a_lane_for_files_counts_items_and_batches_with_items_alike():
+    cursor = Cursor(counts_items=True).past([batch(1, EntryKind.FILES), end(2)], b"")
+    assert cursor.delivered_records == 1
+    assert cursor.past_poison(batch(3, EntryKind.FILES)).set_aside_records == 1
