@@ -19,6 +19,7 @@ from tracker_client.errors import EndpointError as ClientEndpointError
 from tracker_client.stream import CHANNEL_OPTIONS
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import ClientRefused, SettingsError, TrackerDaemonError, UpstreamUnavailable
+from tracker_daemon.setting_types import absolute
 from tracker_daemon.settings import Settings
 from tracker_protocol import ADMIT_METHOD, PROTOCOL_VERSION, STREAM_METHOD, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -130,9 +131,9 @@ def root_source(settings: Settings) -> EndpointSource:
     addresses = tuple(part.strip() for part in text.split(","))
     if all(map(is_address, addresses)):
         return FixedEndpoint(Endpoint(addresses, token, _pem(settings.upstream_tls_root)))
-    if "/" in text or text.endswith(".json") or Path(text).exists():
+    if "/" in text or text.endswith(".json") or Path(text).is_file():
         given = settings.upstream_token
-        return EndpointFile(Path(text).absolute(), given.get_secret_value() if given is not None else None)
+        return EndpointFile(absolute(Path(text)), given.get_secret_value() if given is not None else None)
     msg = f"upstream = {text!r} is not host:port, unix:/path or the path of an endpoint file"
     raise SettingsError(msg)
 

@@ -95,7 +95,9 @@ class RootServer:
         """Whether what comes is durable though it is not acknowledged."""
         self.reads = True
         self.uploads: UploadService | None = None
-        self.admit_reply: Callable[[pb.AdmitRequest], Awaitable[pb.AdmitReply]] | None = None
+        self.admit: Callable[[pb.AdmitRequest, Any], Awaitable[pb.AdmitReply]] | None = None
+        """What Admit does; None: this is a daemon that does not know the method."""
+        self.credentials: grpc.ServerCredentials | None = None
         self.server: grpc.aio.Server | None = None
         self.address = ""
 
@@ -105,13 +107,19 @@ class RootServer:
             "Stream": grpc.stream_stream_rpc_method_handler(
                 self._stream, pb.ClientMessage.FromString, pb.DaemonMessage.SerializeToString
             ),
+            "Admit": grpc.unary_unary_rpc_method_handler(
+                self._admit, pb.AdmitRequest.FromString, pb.AdmitReply.SerializeToString
+            ),
         }
         if self.uploads is not None:
             handlers["Upload"] = grpc.stream_stream_rpc_method_handler(
                 self.uploads.upload, pb.UploadRequest.FromString, pb.UploadReply.SerializeToString
             )
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-        port = server.add_insecure_port(address)
+        if self.credentials is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, self.credentials)
         self.address = address if address.startswith("unix:") else f"127.0.0.1:{port}"
         await server.start()
         self.server = server
@@ -136,6 +144,12 @@ class RootServer:
         await until(lambda: len(self.connections) >= count, f"connection {count}")
         return self.connections[count - 1]
 
+    async def _admit(self, request: pb.AdmitRequest, context: Any) -> pb.AdmitReply:
+        if self.admit is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
+            raise AssertionError("abort raises")
+        return await self.admit(request, context)
+
     async def _stream(self, requests: Any, context: Any) -> None:
         first = await anext(requests)
         self.hellos.append(first.hello)
@@ -152,8 +166,8 @@ class RootServer:
 
         connection.on_durable = durable
         connection.due = self.next_sequence.setdefault(stream, first.hello.last_acknowledged + 1)
-        await connection.send(welcome=pb.Welcome(next_sequence=connection.due, flush_interval_ms=700))
         self.connections.append(connection)
+        await connection.send(welcome=pb.Welcome(next_sequence=connection.due, flush_interval_ms=700))
         reading = asyncio.create_task(self._read(requests, connection))
         try:
             await connection.over.wait()
