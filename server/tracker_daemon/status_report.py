@@ -49,6 +49,8 @@ class JournalFacts:
     folds: Mapping[str, FoldSummary]
     evicted_rows: Mapping[str, int]
     backlogs: Mapping[str, Backlog]
+    gathered: frozenset[str]
+    """The runs of which something is gathered for the daemon above that no batch has yet."""
 
 
 def read_facts(
@@ -65,7 +67,8 @@ def read_facts(
             log.warning("a run cannot be read back", run_id=run.run_id, reason=str(error))
     evicted = {run.run_id: journal.reclaimed(run.live.row_id).events for run in stored}
     backlogs = {run.run_id: journal.backlog(run.live.row_id) for run in stored}
-    return JournalFacts(journal.size_bytes(), journal.epoch, folds, evicted, backlogs)
+    gathered = frozenset(run.run_id for run in stored if run.live.view.to_forward)
+    return JournalFacts(journal.size_bytes(), journal.epoch, folds, evicted, backlogs, gathered)
 
 
 def status_document(
@@ -118,7 +121,7 @@ def _run_status(run: Run, facts: JournalFacts, fleet: Fleet) -> RunStatusEntry:
             duplicates=sum(stream.duplicates for stream in run.streams.values()),
             evicted_rows=facts.evicted_rows.get(run.run_id, 0),
         ),
-        records=RecordsStatus(emitted=facts.backlogs[run.run_id].records + _gathered(run)),
+        records=RecordsStatus(emitted=facts.backlogs[run.run_id].records + _gathered(run, facts)),
         backends=tuple(_backend_statuses(run, facts, fleet)),
         events=tuple(
             EventStatus(time=_time(time_ns), text=text)
@@ -164,7 +167,8 @@ def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[Backe
                 delivered=cursor.delivered_records - records,
                 thinned=records,
                 thinned_points=points,
-                pending=backlog.pending(cursor) + (_gathered(run) if cursor.backend == UPSTREAM else 0),
+                pending=backlog.pending(cursor)
+                + (_gathered(run, facts) if cursor.backend == UPSTREAM else 0),
                 set_aside=cursor.set_aside,
                 set_aside_reason=(health.set_aside_reason if health else "") or None,
                 location=health.location if health else None,
@@ -173,9 +177,9 @@ def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[Backe
     return statuses
 
 
-def _gathered(run: Run) -> int:
+def _gathered(run: Run, facts: JournalFacts) -> int:
     """What is gathered for the daemon above and no batch yet, counted as the batch that it will be."""
-    return int(run.live.view.to_forward)
+    return int(run.run_id in facts.gathered)
 
 
 def _node_statuses(run: Run) -> tuple[NodeStatus, ...]:
