@@ -148,15 +148,14 @@ def _books_line(books: Books) -> str:
 
 
 def _nodes_line(run: RunStatusEntry) -> str:
-    live = {(node.host, node.pid) for node in run.nodes if node.state == "live"}
-    gone = {(node.host, node.pid) for node in run.nodes} - live
-    several = len(live | gone) > 1
-    line = f"forwarded by {len(live | gone):,} node{'s' if several else ''}"
-    if not gone or run.ended is not None:
+    # By host: a daemon that began anew has a stream of its own, beside the one that it had before.
+    hosts = {node.host for node in run.nodes}
+    away = sorted(hosts.difference(node.host for node in run.nodes if node.state == "live"))
+    line = f"forwarded by {len(hosts):,} node{'' if len(hosts) == 1 else 's'}"
+    if not away or run.ended is not None:
         return line
-    hosts = sorted({host for host, _ in gone})
-    more = f" and {len(hosts) - NODES_NAMED:,} more" if len(hosts) > NODES_NAMED else ""
-    return f"{line}, of which {len(gone):,} not connected: {', '.join(hosts[:NODES_NAMED])}{more}"
+    more = f" and {len(away) - NODES_NAMED:,} more" if len(away) > NODES_NAMED else ""
+    return f"{line}, of which {len(away):,} not connected: {', '.join(away[:NODES_NAMED])}{more}"
 
 
 def _ranks(run: RunStatusEntry) -> Table:

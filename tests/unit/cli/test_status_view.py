@@ -81,6 +81,24 @@ DAEMON = {
 }  # fmt: skip
 
 
+FORWARDED = RUN | {
+    "forwarded": True,
+    "metrics": 1,
+    "records": {"emitted": 42},
+    "ranks": [RANK],
+    "backends": [
+        {
+            "name": "upstream", "unit": "batches", "state": "retrying", "reason": "cannot be reached",
+            "delivered": 40, "pending": 2, "set_aside": 0, "location": "login:4711",
+        },
+    ],
+}  # fmt: skip
+
+
+def node(host: str, state: str = "live") -> dict[str, Any]:
+    return {"host": host, "pid": 7, "state": state, "next_sequence": 3, "last_seen_s": 0.1}
+
+
 def document(*runs: dict[str, Any], **daemon: Any) -> status_document.StatusDocument:
     return status_document.decode(json.dumps({"daemon": DAEMON | daemon, "runs": runs}))
 
@@ -162,6 +180,51 @@ def test_the_summary_has_a_line_for_each_run_each_backend_and_each_trouble() -> 
         "  ranks: 1 lost",
         "  3 values were dropped by clients whose buffers were full",
     ]
+
+
+# ---- trees ---------------------------------------------------------------------------------------
+
+
+def test_of_a_forwarded_run_batches_are_told_and_no_records() -> None:
+    text = rendered(document(FORWARDED))
+    assert "42 batches of 1 metric for the daemon above" in text
+    assert "/out" not in text.split("digits")[1], "it is recorded elsewhere"
+    assert "upstream is retrying: cannot be reached" in text
+    assert "forwarded by" not in text
+    assert status_view.summary(document(FORWARDED | {"status": "FINISHED"})) == [
+        "run examples/digits: FINISHED, 42 batches of 1 metric for the daemon above",
+        "  upstream: 40 delivered, 2 pending [retrying: cannot be reached] → login:4711",
+        "  3 values were dropped by clients whose buffers were full",
+    ]
+
+
+def test_what_is_left_to_forward_is_counted_in_batches() -> None:
+    assert status_view.backlog(document(FORWARDED)) == "2 batches to upstream"
+
+
+def test_who_forwards_is_told_in_a_line_that_names_those_that_are_away() -> None:
+    assert "forwarded by" not in rendered(document(RUN))
+    together = rendered(document(RUN | {"nodes": [node("n1"), node("n2"), node("n2")]}))
+    assert "forwarded by 3 streams of nodes' daemons, 3 connected" in together
+    assert "not by" not in together
+    apart = rendered(
+        document(RUN | {"nodes": [node("n1"), node("n3", "disconnected"), node("n2", "disconnected")]})
+    )
+    assert "3 streams of nodes' daemons, 1 connected; not by n2, n3" in apart
+
+
+def test_a_host_that_forwards_again_by_another_daemon_is_not_away() -> None:
+    """Its first one's state directory was the node's own, and gone with the job before."""
+    nodes = [node("n1", "disconnected"), node("n2", "disconnected"), node("n1")]
+    lines = [line.rstrip() for line in rendered(document(RUN | {"nodes": nodes})).splitlines()]
+    assert "forwarded by 3 streams of nodes' daemons, 1 connected; not by n2" in lines
+
+
+def test_of_many_nodes_that_are_away_those_not_named_are_counted() -> None:
+    nodes = [node(f"n{number:03}", "disconnected") for number in range(30)]
+    text = " ".join(rendered(document(RUN | {"nodes": nodes})).split())
+    named = ", ".join(f"n{number:03}" for number in range(status_view.NODES_NAMED))
+    assert f"not by {named} and {30 - status_view.NODES_NAMED} more" in text
 
 
 @pytest.mark.parametrize("ended", ["2026-01-02T03:04:05.000+00:00", "2026-01-02T03:04:05Z", 1767323045.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tracker_daemon.launch.syncing import can_go_on, is_unfinished, outlook
@@ -12,8 +13,16 @@ def run(*backends: BackendStatus, ended: str | None = "2026-01-01T00:00:00Z") ->
     return RunStatusEntry(run_id="r1", name="first", ended=ended, backends=backends)
 
 
+def forwarded(*backends: BackendStatus, ended: str | None = None) -> RunStatusEntry:
+    return msgspec.structs.replace(run(*backends, ended=ended), forwarded=True)
+
+
 BEHIND = BackendStatus(name="mlflow", state="retrying", pending=20)
 PAUSED = BackendStatus(name="wandb", state="paused", pending=5)
+FORWARDED = BackendStatus(name="upstream", unit="batches", state="healthy", delivered=7)
+FORWARDING = BackendStatus(name="upstream", unit="batches", state="retrying", pending=3)
+REFUSED = BackendStatus(name="upstream", unit="batches", state="paused", pending=3)
+FILES = BackendStatus(name="upstream:files", unit="items", state="healthy", pending=2)
 DONE = BackendStatus(name="csv", state="healthy", delivered=20)
 CASES = {
     "all is delivered": (run(DONE), False, False, "delivering what is left"),
@@ -24,6 +33,21 @@ CASES = {
     ),
     "its ranks may come back": (
         run(DONE, ended=None), True, True, "waiting for ranks of first to come back or to count as lost"
+    ),
+    "a run goes on above, which has all of it": (
+        forwarded(FORWARDED), False, False, "delivering what is left"
+    ),
+    "the daemon above is away": (
+        forwarded(FORWARDING), True, True, "delivering 3 batches to upstream"
+    ),
+    "files are on their way up": (
+        forwarded(FORWARDED, FILES), True, True, "delivering 2 items to upstream:files"
+    ),
+    "the daemon above refuses": (
+        forwarded(REFUSED), True, False, "delivering 3 batches to upstream"
+    ),
+    "the daemon above has ended it, and lacks some": (
+        forwarded(FORWARDING, ended="2026-01-01T00:00:00Z"), True, True, "delivering 3 batches to upstream"
     ),
 }  # fmt: skip
 
@@ -36,3 +60,10 @@ def test_it_waits_as_long_as_waiting_may_bring_anything_and_says_for_what(
     assert is_unfinished(entry) is unfinished
     assert can_go_on(document) is goes_on
     assert outlook(document) == f"{said} (Ctrl-C leaves it to the next time)"
+
+
+def test_one_run_that_goes_on_here_is_waited_for_beside_one_that_goes_on_above() -> None:
+    document = StatusDocument(daemon=DaemonStatus(), runs=(forwarded(FORWARDED), run(DONE, ended=None)))
+    assert can_go_on(document)
+    only_above = StatusDocument(daemon=DaemonStatus(), runs=(forwarded(FORWARDED), run(DONE)))
+    assert not can_go_on(only_above)
