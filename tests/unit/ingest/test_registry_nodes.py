@@ -97,6 +97,12 @@ def test_a_node_s_stream_has_no_rival_and_is_none(door, forwarded):
     assert [stream.rank for stream in door.registry.rivals(hello(3, 2, world=4))] == [0]
 
 
+def test_a_node_claims_no_rank_though_its_hello_has_none(door):
+    """It has no launch either: what a run without any of these is found by."""
+    run = door.come(1, 0, key="", project="").stream.run
+    assert door.registry.rivals(node_hello(run.run_id)) == []
+
+
 def test_a_node_s_stream_makes_a_run_with_connections_no_quiet_one(door, forwarded):
     run, node = forwarded
     door.go(door.come(1, 0))

@@ -151,7 +151,9 @@ class RootServer:
         return await self.admit(request, context)
 
     async def _stream(self, requests: Any, context: Any) -> None:
-        first = await anext(requests)
+        first = await anext(requests, None)
+        if first is None:
+            return
         self.hellos.append(first.hello)
         if self.refusal is not None:
             await context.abort(*self.refusal)
