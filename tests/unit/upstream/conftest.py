@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -276,7 +278,24 @@ def play_with_store(play: Play, tmp_path: Any) -> Play:
     return Play(make)
 
 
+@pytest.fixture
+def play_node(play, tmp_path):
+    """Runs a scenario over a node's daemon and its root."""
+
+    def run(scenario):
+        from node_side import Node  # it looks for what hangs below
+
+        async def whole(server):
+            async with Node(server, tmp_path / "state") as node:
+                await scenario(node)
+
+        play(whole)
+
+    return run
+
+
 # Test modules are no package (see pytest's importlib mode), so what they share hangs here.
+sys.path.insert(0, str(Path(__file__).parent))
 pytest.upstream_until = until
 pytest.upstream_tied = Tied
 pytest.upstream_node = NODE

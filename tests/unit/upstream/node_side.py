@@ -1,0 +1,200 @@
+"""A node's daemon for tests, less the processes: all behind its front is real, its root is in this process.
+
+async with Node(server, directory) as node:
+    session, welcome = await node.come(1, rank=0)
+    session.take(batch(1, config=["{}"]))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tracker_daemon.backends.script_class import ScriptLinks
+from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.ingest.recorder import Recorder
+from tracker_daemon.ingest.registry import Registry
+from tracker_daemon.ingest.run_options import RunOptions
+from tracker_daemon.journal.store import Journal
+from tracker_daemon.part_settings import default_options, recorder_settings, rules
+from tracker_daemon.run_delivery import RunDelivery
+from tracker_daemon.settings import Settings
+from tracker_daemon.upstream.forwarding import Forwarding
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+until = pytest.upstream_until
+OPTIONS = RunOptions("csv", "/root/out", 0, "")
+
+
+def stream_id(number):
+    return number.to_bytes(16, "big")
+
+
+def hello(number, rank, **more):
+    process = pb.Process(rank=rank, world_size=4, host="node7", pid=1000 + number, rank_source="the test")
+    return pb.Hello(
+        protocol_version=1,
+        stream_id=stream_id(number),
+        launch=pb.Launch(key="launch", project="project"),
+        process=process,
+        **more,
+    )
+
+
+def batch(sequence, **fields):
+    body = pb.BatchBody(**fields).SerializeToString()
+    return pb.ClientMessage(batch=pb.Batch(sequence=sequence, crc32=zlib.crc32(body), body=body))
+
+
+class Decisions:
+    """What the root decides about ranks, by Admit; ``attempt`` is for those that come next."""
+
+    def __init__(self, server):
+        server.admit = self
+        self.asked = []
+        self.attempt = 1
+        self.refusal = None
+        self.options = msgspec.json.encode(OPTIONS).decode()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def __call__(self, request, context):
+        self.asked.append(request)
+        attempt = self.attempt
+        await self.may_answer.wait()
+        if self.refusal is not None:
+            await context.abort(*self.refusal)
+        welcome = pb.Welcome(
+            run_id="r-1", attempt=attempt, next_step=40, run_name="digits", outdir="/root/out",
+            backends=["csv", "mine"], script_backends=["mine"] if request.hello.process.rank == 0 else [],
+        )  # fmt: skip
+        return pb.AdmitReply(welcome=welcome, options=self.options)
+
+
+class Node:
+    """A node's daemon, less the processes: a real journal, recorder and pumps behind its front."""
+
+    def __init__(self, server, directory: Path):
+        self.server = server
+        self.decisions = Decisions(server)
+        self.settings = Settings(upstream=server.address, state_dir=directory, commit_window_s=0.0)
+        self.journal = Journal.open(directory, history_bytes=1 << 30)
+        self.failures = []
+        self.loop = asyncio.get_running_loop()
+        self.registry = Registry(default_options(self.settings), rules(self.settings), 5.0)
+        self.recorder = Recorder(
+            self.journal, recorder_settings(self.settings), self._on_tick, self.failures.append
+        )
+        self.fleet = Fleet(
+            lambda work: self.recorder.call(work).result(),
+            ScriptLinks(),
+            open_lane=self._open_lane,
+        )
+        self.delivery = RunDelivery(
+            self.fleet, self.registry, self.on_journal, lambda: self.journal.epoch, directory / "contents"
+        )
+        self.front = Forwarding(
+            self.settings, self.journal, self.registry, self.recorder, self.fleet, self.delivery,
+            directory / "contents", self._recall,
+        )  # fmt: skip
+        self._restore()
+        self.care = asyncio.create_task(self._care())
+
+    def trouble(self, cursor):
+        """What a pump says is wrong; "" for nothing, or where there is no pump."""
+        health = self.fleet.health(self.run.live.row_id).get(cursor)
+        return health.reason if health else ""
+
+    def _open_lane(self, run):
+        return self.front.open_lane(run)
+
+    def _restore(self):
+        """Take up what the journal holds, as a daemon does."""
+        for row in self.journal.runs():
+            run = self.registry.restore(row, self.journal.streams(row.id))
+            backlog = self.journal.backlog(row.id)
+            run.live.view = replace(run.live.view, last_entry=backlog.entries, last_files=backlog.last_files)
+            self.front.restored(run, backlog.cursors)
+        runs = list(self.registry.runs.values())
+        self.recorder.start(run.live for run in runs if run.running)
+        for run in runs:
+            self.delivery.restored(run)
+
+    async def on_journal(self, work):
+        future: Future = self.recorder.call(work)
+        return await asyncio.wrap_future(future)
+
+    async def _recall(self, _):
+        """Nothing is forgotten here."""
+
+    def _on_tick(self, runs, submissions):
+        streams = {submission.stream for submission in submissions if submission.stream}
+        self.loop.call_soon_threadsafe(self._ticked, runs, streams)
+
+    def _ticked(self, runs, streams):
+        for stream in (self.registry.streams[one] for one in streams if one in self.registry.streams):
+            if stream.connection is not None:
+                stream.connection.wake()
+        for run in runs:
+            self.front.ticked(run)
+
+    async def _care(self):
+        """As the daemon does, but more often."""
+        while True:
+            self.front.look_after()
+            self.delivery.look_after()
+            await asyncio.sleep(0.002)
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *_):
+        self.care.cancel()
+        await self.front.close()
+        await asyncio.to_thread(self.fleet.stop, 20.0)
+        await asyncio.to_thread(self.recorder.stop)
+        self.journal.close()
+        assert self.failures == []
+
+    @property
+    def run(self):
+        return self.registry.runs["r-1"]
+
+    async def come(self, number, rank, **more):
+        session, welcome = await self.front.admit(hello(number, rank, **more))
+        return session, welcome.welcome
+
+    async def committed(self):
+        await self.on_journal(lambda _: None)
+
+    async def connected(self):
+        """The root knows of a rank that it is here."""
+        await until(lambda: self.server.connections and present(self.server), "the connection")
+
+    def delivered(self):
+        """How many batches the pump has counted as delivered."""
+        health = self.fleet.health(self.run.live.row_id).get("upstream")
+        return health.delivered_records if health else 0
+
+
+def said(server):
+    """All that has come at the root, over all connections: batches' bodies."""
+    return [pb.BatchBody.FromString(body) for connection in server.connections for body in connection.bodies]
+
+
+def configs(connection):
+    """The configurations that have come on this connection, in order."""
+    bodies = map(pb.BatchBody.FromString, connection.bodies)
+    return [config for body in bodies for part in body.parts for config in part.body.config]
+
+
+def present(server):
+    """The ranks' streams that were told last to be there."""
+    told = server.connection.of("presence")
+    return {rank.stream_id for rank in told[-1].ranks} if told else None
