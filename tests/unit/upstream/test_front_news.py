@@ -269,6 +269,16 @@ def test_what_the_root_got_though_its_acknowledgement_was_lost_is_not_sent_again
     play(scenario)
 
 
+async def on_another_stream(server, than):
+    """The connection on another stream than ``than`` is on, once it has brought something."""
+
+    def found():
+        return [c for c in server.connections if c.hello.stream_id != than.hello.stream_id and c.sequences]
+
+    await until(found, "the other stream")
+    return found()[0]
+
+
 def test_in_a_new_epoch_everything_goes_up_on_another_stream(play, tmp_path):
     """A rank was told that its batch is safe, and the journal does not have it."""
 
@@ -277,20 +287,33 @@ def test_in_a_new_epoch_everything_goes_up_on_another_stream(play, tmp_path):
             session, _ = await node.come(1, 0)
             session.take(batch(1, config=['{"lr": 1}']))
             await until(lambda: node.delivered() == 1, "the first")
-        first = server.connection
-        server.acknowledges = False
         async with Node(server, tmp_path / "state") as again:
             session, welcome = await again.come(1, 0, last_acknowledged=5)
             assert (welcome.next_sequence, again.journal.epoch) == (6, 2)
             session.take(batch(6, config=['{"lr": 2}']))
-            await until(lambda: configs(server.connection) == ['{"lr": 2}'], "the second")
-        second = server.connection
-        assert second.hello.stream_id != first.hello.stream_id
+            second = await on_another_stream(server, server.connections[0])
+            await until(lambda: configs(second) == ['{"lr": 2}'], "the second")
         assert (second.hello.last_acknowledged, second.sequences[0]) == (0, 1)
-        async with Node(server, tmp_path / "state"):
-            third = await server.connected(len(server.connections) + 1)
-        assert third.hello.stream_id == second.hello.stream_id, "of the epoch before there is nothing to send"
         notices = [text for body in map(pb.BatchBody.FromString, second.bodies) for text in body.notices]
         assert any("lost batches 2 to 5 of rank 0" in text for text in notices)
+
+    play(scenario)
+
+
+def test_what_was_acknowledged_in_the_epoch_before_says_nothing_of_this_one(play, tmp_path):
+    async def scenario(server):
+        async with Node(server, tmp_path / "state") as node:
+            session, _ = await node.come(1, 0)
+            session.take(batch(1, config=["{}"]))
+            await until(lambda: node.delivered() == 1, "the first")
+        server.acknowledges = False
+        async with Node(server, tmp_path / "state") as again:
+            await again.come(1, 0, last_acknowledged=5)
+            second = await on_another_stream(server, server.connections[0])
+        before = len(server.connections)
+        async with Node(server, tmp_path / "state"):
+            third = await server.connected(before + 1)
+        assert third.hello.stream_id == second.hello.stream_id
+        assert third.hello.last_acknowledged == 0
 
     play(scenario)
