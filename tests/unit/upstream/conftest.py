@@ -214,7 +214,7 @@ class Tied:
         self.names = ["loss", "lr"]
         self.took = []
         self.root = server.root()
-        self.link = Link(self.root, NODE, "run-1", self.dictionary, self.took.append)
+        self.link = Link(self.root, NODE, "run-1", self.dictionary, self.took.append, lambda _: None)
         self.link.lane(ForwardState(epoch, sequence))
 
     async def dictionary(self):

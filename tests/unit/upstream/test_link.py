@@ -294,7 +294,7 @@ def test_what_the_root_says_is_taken_from_both_lanes(play):
 
 def test_the_pace_and_the_learning_are_those_of_the_lane_for_batches(play):
     async def scenario(server):
-        link = Link(server.root(), NODE, "run-1", lambda: None, print)
+        link = Link(server.root(), NODE, "run-1", lambda: None, print, lambda _: None)
         assert (link.flush_interval_s(), link.root_learns) == (None, False)
         async with Tied(server) as tied:
             connection = await tied.ready()

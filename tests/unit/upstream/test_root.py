@@ -179,7 +179,7 @@ def test_a_refusal_without_words_is_told_by_its_code(play) -> None:
 
 
 def test_a_root_that_answers_too_late_is_unavailable(play, monkeypatch) -> None:
-    monkeypatch.setattr("tracker_daemon.upstream.root.ADMIT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("tracker_protocol.limits.ADMIT_TIMEOUT_S", 0.05)
 
     async def scenario(server):
         async def admit(*_):
