@@ -83,6 +83,8 @@ class Link:
         if known is not None:
             epoch, lane = known
             if epoch == state.epoch:
+                # It may have been made before that was known; the next Hello says it then.
+                lane.acknowledged = max(lane.acknowledged, state.sequence)
                 return lane
             lane.end()
         hello = self._hello_of(state.epoch, files=files)

@@ -70,3 +70,10 @@ def test_who_delivers_is_told_when_a_lane_is_connected(link):
     for files in (False, True):
         link.lane(ForwardState(0, 0), files=files).connected()
     assert link.connected == [False, True]
+
+
+def test_a_lane_knows_all_that_was_acknowledged_whoever_made_it(link):
+    lane = link.lane(ForwardState(0, 0))
+    assert link.lane(ForwardState(0, 7)) is lane
+    assert lane.acknowledged == 7
+    assert link.lane(ForwardState(0, 3)).acknowledged == 7
