@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
@@ -24,7 +24,7 @@ from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.runs import Admission, Run, Stream
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
-from tracker_daemon.journal.rows import CursorRow
+from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.primary_notices import pass_on
 from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.run_endings import RunEndings
@@ -196,9 +196,9 @@ class Admissions:
 
     # ---- from time to time -----------------------------------------------------------------------
 
-    def restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
+    def restored(self, run: Run, backlog: Backlog) -> None:
         """A run was taken up from the journal."""
-        self._script_side.restored(run, cursors)
+        self._script_side.restored(run, backlog.cursors)
 
     def ticked(self, live: LiveRun) -> None:
         """Something of a run was committed."""

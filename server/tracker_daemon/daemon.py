@@ -204,7 +204,7 @@ class Daemon:
         run = self._registry.restore(row, streams)
         view = run.live.view
         run.live.view = replace(view, last_entry=backlog.entries, last_files=backlog.last_files)
-        self._front.restored(run, backlog.cursors)
+        self._front.restored(run, backlog)
         return run
 
     def _server(self) -> grpc.aio.Server:

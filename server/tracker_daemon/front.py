@@ -6,13 +6,13 @@ the daemon above (:mod:`tracker_daemon.upstream.forwarding`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.runs import Run
 from tracker_daemon.ingest.session import Session
-from tracker_daemon.journal.rows import CursorRow
+from tracker_daemon.journal.rows import Backlog
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -22,7 +22,7 @@ _RANKS_PER_FLUSH_SECOND = 1_000
 class Front(Protocol):
     """On the event loop."""
 
-    def restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
+    def restored(self, run: Run, backlog: Backlog) -> None:
         """A run was taken up from the journal."""
 
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:

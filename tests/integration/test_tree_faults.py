@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -162,3 +163,36 @@ def test_the_next_trial_is_another_run_though_a_node_has_yet_to_tell_of_the_one_
         second = tree.start(TRIAL)[:1]
         tree.nodes[1].start()
         assert second[0].stdout.readline() not in run_ids
+
+
+def test_a_node_whose_journal_lost_its_end_says_so_and_what_comes_after_is_recorded(make_daemon, tmp_path):
+    """As after a power loss on a disk that lied: nobody is left who knows that the root had more."""
+    with planted(make_daemon, "--lost-timeout-s", "2", nodes=1, per_node=1) as tree:
+        (node,) = tree.nodes
+        (first,) = tree.start(STEPWISE)
+        run_id, _ = first.stdout.readline().split()
+        say(first, 1)
+        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
+        pytest.wait_until(lambda: has_delivered(node), "everything to be forwarded")
+        node.kill()
+        older = tmp_path / "older"
+        shutil.copytree(node.state_dir, older)
+        node.start()
+        say(first, 2)
+        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 2, "what the older journal lacks")
+        pytest.wait_until(lambda: has_delivered(node), "everything to be forwarded again")
+        first.kill()
+        node.kill()
+        shutil.rmtree(node.state_dir)
+        older.rename(node.state_dir)
+        node.start()
+        (second,) = tree.start(STEPWISE, TRACKER_RUN_ID=run_id)
+        assert second.stdout.readline().split() == [run_id, "2"]
+        say(second, 3)
+        pytest.finish(second)
+        run = tree.await_end()
+        tree.stop()
+    assert [(row["attempt"] or "1", row["x"]) for row in tree.root.rows()] == [
+        ("1", "1.0"), ("1", "2.0"), ("2", "3.0"),
+    ]  # fmt: skip
+    assert any("has lost what it had forwarded last" in event["text"] for event in run["events"])

@@ -28,6 +28,9 @@ class ForwardState(msgspec.Struct, frozen=True, array_like=True):
 class ForwardLane(Protocol):
     """Where a run's batches go. Called on a pump's thread."""
 
+    def epoch(self) -> int:
+        """The journal's epoch now."""
+
     def deliver(self, epoch: int, first: int, payloads: Sequence[bytes]) -> None:
         """Returns once the daemon above has acknowledged ``payloads``, the first of which is batch ``first``.
 
@@ -65,15 +68,21 @@ class ForwardingBackend(Backend):
         self._sequence = 0
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
-        """Go on after the last batch that was acknowledged in this epoch."""
-        known = read_state(state)
-        self._epoch = run.epoch
-        self._sequence = known.sequence if known is not None and known.epoch == run.epoch else 0
+        """Go on after the last batch that was acknowledged, where that was in this epoch."""
         self._lane = self._open_lane(run)
+        known = read_state(state) or ForwardState(self._lane.epoch(), 0)
+        self._epoch, self._sequence = known.epoch, known.sequence
+        self._keep_to_epoch(self._lane)
+
+    def _keep_to_epoch(self, lane: ForwardLane) -> None:
+        """In another epoch the daemon above has nothing of the lane yet."""
+        if lane.epoch() != self._epoch:
+            self._epoch, self._sequence = lane.epoch(), 0
 
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:  # noqa: ARG002  # the interface's
         """Have the batches among ``entries`` acknowledged; see :class:`Backend`."""
         assert self._lane is not None, "deliver() comes after open()"
+        self._keep_to_epoch(self._lane)
         payloads = [entry.payload for entry in entries if entry.kind in _BATCHES]
         if payloads:
             self._lane.deliver(self._epoch, self._sequence + 1, payloads)

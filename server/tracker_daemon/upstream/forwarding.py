@@ -37,12 +37,13 @@ from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.ingest.runs import Admission, Run, Stream
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
-from tracker_daemon.journal.rows import CursorRow
+from tracker_daemon.journal.rows import Backlog, CursorRow
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.run_endings import KILLED
 from tracker_daemon.settings import Settings
 from tracker_daemon.upstream.forwarded_session import ForwardedSession
+from tracker_daemon.upstream.lane import Mark
 from tracker_daemon.upstream.link import Link, PumpLane, ThisNode
 from tracker_daemon.upstream.root import Root, root_source
 from tracker_daemon.version import VERSION
@@ -111,23 +112,31 @@ class Forwarding:
         self._sessions: set[Session] = set()
         self._forwarded: dict[str, _Forwarded] = {}
         self._resumed: dict[tuple[str, bool], ForwardState] = {}
+        self._marks: dict[tuple[str, int, bool], Mark] = {}
         self._reached: dict[str, Mapping[str, int]] = {}
         """By run, how far each cursor had come when it was taken up: what is delivered has no pump."""
 
     # ---- runs ------------------------------------------------------------------------------------
 
-    def restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
+    def restored(self, run: Run, backlog: Backlog) -> None:
         """A run was taken up from the journal; its ranks may come back, and the root may ask for them."""
+        cursors = backlog.cursors
         self._loop = asyncio.get_running_loop()
         run.backends = [cursor.backend for cursor in cursors if not lane_of(cursor.backend)[1]]
         self._reached[run.run_id] = {cursor.backend: cursor.position for cursor in cursors}
         for cursor in cursors:
-            name, files = lane_of(cursor.backend)
-            state = read_state(cursor.state) if name == UPSTREAM else None
-            if state is not None and state.epoch == self._journal.epoch:
-                self._resumed[run.run_id, files] = state
+            if lane_of(cursor.backend)[0] == UPSTREAM:
+                self._resume(run.run_id, cursor, backlog.pending(cursor))
         if run.running and run.live.forwards:
             self._find(run)
+
+    def _resume(self, run_id: str, cursor: CursorRow, pending: int) -> None:
+        state = read_state(cursor.state) or ForwardState(self._journal.epoch, 0)
+        if state.epoch == self._journal.epoch:
+            files = lane_of(cursor.backend)[1]
+            self._resumed[run_id, files] = state
+            mark = self._mark(run_id, state.epoch, files)
+            mark.highest = max(mark.highest, state.sequence + pending)
 
     def _find(self, run: Run) -> _Forwarded:
         self._loop = asyncio.get_running_loop()
@@ -136,11 +145,30 @@ class Forwarding:
             link = Link(
                 self._root, self._node, run.run_id, partial(self._names, run.live),
                 partial(self._take, run), partial(self._connected, run.live),
+                partial(self._mark, run.run_id), partial(self._root_is_ahead, run),
             )  # fmt: skip
             found = self._forwarded[run.run_id] = _Forwarded(run, link)
             begun = ForwardState(self._journal.epoch, 0)
             link.lane(self._resumed.get((run.run_id, False), begun))
         return found
+
+    def _mark(self, run_id: str, epoch: int, files: bool) -> Mark:  # noqa: FBT001 - as a key
+        return self._marks.setdefault((run_id, epoch, files), Mark())
+
+    def _root_is_ahead(self, run: Run, has: int) -> None:
+        """The root has more of a run than the journal accounts for: the journal has lost what came last."""
+        text = (
+            f"the journal of the daemon on {self._node.host} has lost what it had forwarded last: the daemon "
+            f"above has batches up to {has}. What it had not forwarded by then is lost"
+        )
+        log.error(text, run_id=run.run_id)
+        notice = events.encode(events.NoticeEvent(text, journal_lost=True))
+        begin = partial(_begin_epoch, self._recorder)
+        self._submit(run, EventKind.NOTICE, notice, partial(self._begin_anew, run), begin)
+
+    def _begin_anew(self, run: Run) -> None:
+        """The journal is in another epoch, in which the root has nothing of it yet."""
+        self._find(run).link.begin_anew(self._journal.epoch)
 
     async def _names(self, live: LiveRun) -> Sequence[str]:
         def read(_: Journal) -> Sequence[str]:
@@ -152,7 +180,9 @@ class Forwarding:
     def open_lane(self, run: RunDescription) -> PumpLane:
         """Where a pump delivers a run; on its thread."""
         find = partial(self._link_of, run.run_id)
-        return PumpLane(self._root, find, self._loop, self._contents, files=run.files_lane)
+        return PumpLane(
+            self._root, find, self._loop, self._contents, lambda: self._journal.epoch, files=run.files_lane
+        )
 
     def _link_of(self, run_id: str) -> Link:
         return self._find(self._registry.runs[run_id]).link
@@ -309,7 +339,12 @@ class Forwarding:
         self._submit(run, EventKind.CUT, events.encode(extent), then)
 
     def _submit(
-        self, run: Run, kind: EventKind, payload: bytes, then: Callable[[], None] | None = None
+        self,
+        run: Run,
+        kind: EventKind,
+        payload: bytes,
+        then: Callable[[], None] | None = None,
+        prepare: Callable[[Journal], None] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
 
@@ -317,7 +352,9 @@ class Forwarding:
             if then is not None and not loop.is_closed():
                 loop.call_soon_threadsafe(then)
 
-        self._recorder.submit(Submission(run.live, kind, payload=payload, committed=committed))
+        self._recorder.submit(
+            Submission(run.live, kind, payload=payload, prepare=prepare, committed=committed)
+        )
 
     def _once_acknowledged(self, run: Run, then: Callable[[], None], *, with_files: bool = False) -> None:
         """Call ``then`` when the root has everything that the run's ranks have said until now."""
@@ -395,6 +432,10 @@ class Forwarding:
         """End the connections to the root."""
         for forwarded in list(self._forwarded.values()):  # pumps may find further ones meanwhile
             await forwarded.link.close()
+
+
+def _begin_epoch(recorder: Recorder, _: Journal) -> None:
+    recorder.begin_epoch()
 
 
 def _node_id(token: str) -> bytes:

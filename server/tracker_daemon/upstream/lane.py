@@ -11,6 +11,7 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import grpc.aio
@@ -27,8 +28,20 @@ MakeHello = Callable[[int], Awaitable[pb.Hello]]
 """The Hello of the next connection, given the highest sequence that was acknowledged."""
 
 
+@dataclass(slots=True)
+class Mark:
+    """The highest sequence of a stream that this daemon's journal accounts for, sent or not."""
+
+    highest: int = 0
+
+
 class Lane:
-    """On the event loop. ``take`` gets all that comes but acknowledgements; ``connected``: it may send."""
+    """On the event loop. ``take`` gets all that comes but acknowledgements; ``connected``: it may send.
+
+    ``mark`` is of its stream. A root that has more than that has it of a journal that was there before this
+    one was, as after a power loss on a disk that lied: ``ahead`` is told how far, and this lane stays
+    unconnected, since what it would send the root would take for what it has.
+    """
 
     def __init__(
         self,
@@ -37,11 +50,15 @@ class Lane:
         make_hello: MakeHello,
         take: Callable[[pb.DaemonMessage], None],
         connected: Callable[[], None],
+        mark: Mark,
+        ahead: Callable[[int], None],
     ) -> None:
         self._root = root
         self._make_hello = make_hello
         self._take = take
         self._on_connected = connected
+        self._mark = mark
+        self._ahead = ahead
         self._backoff = Backoff(limits.RECONNECT_BACKOFF_MIN_S, limits.RECONNECT_BACKOFF_MAX_S)
         self._call: Any = None
         self._writing = asyncio.Lock()
@@ -65,6 +82,7 @@ class Lane:
             UpstreamUnavailable: the connection is not there, or breaks meanwhile.
         """
         last = first + len(bodies) - 1
+        self._mark.highest = max(self._mark.highest, last)
         for sequence, body in enumerate(bodies, first):
             if sequence > self.acknowledged:
                 batch = pb.Batch(sequence=sequence, crc32=zlib.crc32(body), body=body)
@@ -151,6 +169,10 @@ class Lane:
         if first is grpc.aio.EOF or first.WhichOneof("message") != "welcome":
             raise UpstreamUnavailable(f"what answers at {connection.address} is no daemon to forward to")
         self._root.worked(connection.address)
+        has = first.welcome.next_sequence - 1
+        if has > max(self._mark.highest, self.acknowledged):
+            self._ahead(has)
+            raise UpstreamUnavailable("the daemon above has more of this node than its journal has")
         await self._note(first.welcome.next_sequence - 1, first.welcome.flush_interval_ms)
         self.connection, self._call = connection, call
         self._tried.set()

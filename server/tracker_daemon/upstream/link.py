@@ -19,7 +19,7 @@ from tracker_client.upload_call import UploadBrokenOff, UploadChannel, UploadMis
 from tracker_daemon.backends.content_files import content_path
 from tracker_daemon.backends.forwarding import ForwardState
 from tracker_daemon.errors import PoisonEntry, UpstreamUnavailable
-from tracker_daemon.upstream.lane import Lane
+from tracker_daemon.upstream.lane import Lane, Mark
 from tracker_daemon.upstream.root import Root
 from tracker_protocol import PROTOCOL_VERSION, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -45,7 +45,8 @@ class ThisNode:
 class Link:
     """On the event loop. ``names`` tells the run's dictionary, ``take`` gets what the root sends.
 
-    ``connected`` is told when a lane is connected, and whether it is the one for files.
+    ``connected`` is told when a lane is connected, and whether it is the one for files; ``mark`` is of a
+    lane's stream, by epoch and kind, and ``ahead`` is told of a root that has more of one than the journal.
     """
 
     def __init__(
@@ -56,9 +57,13 @@ class Link:
         names: Callable[[], Awaitable[Sequence[str]]],
         take: Callable[[pb.DaemonMessage], None],
         connected: Callable[[bool], None],
+        mark: Callable[[int, bool], Mark],
+        ahead: Callable[[int], None],
     ) -> None:
         self._root = root
         self._connected = connected
+        self._mark = mark
+        self._ahead = ahead
         self._node = node
         self._run_id = run_id
         self._names = names
@@ -88,9 +93,20 @@ class Link:
                 return lane
             lane.end()
         hello = self._hello_of(state.epoch, files=files)
-        lane = Lane(self._root, state.sequence, hello, self._take, partial(self._introduce, files=files))
+        lane = Lane(
+            self._root, state.sequence, hello, self._take, partial(self._introduce, files=files),
+            self._mark(state.epoch, files), self._ahead,
+        )  # fmt: skip
         self._lanes[files] = state.epoch, lane
         return lane
+
+    def begin_anew(self, epoch: int) -> None:
+        """End the lanes of other epochs; that for batches begins at once, that for files with a first one."""
+        for files, (lanes_epoch, lane) in list(self._lanes.items()):
+            if lanes_epoch != epoch:
+                lane.end()
+                del self._lanes[files]
+        self.lane(ForwardState(epoch, 0))
 
     def _hello_of(self, epoch: int, *, files: bool) -> Callable[[int], Awaitable[pb.Hello]]:
         async def hello(acknowledged: int) -> pb.Hello:
@@ -192,9 +208,11 @@ class PumpLane:
         find: Callable[[], Link],
         loop: asyncio.AbstractEventLoop,
         contents: Path,
+        epoch: Callable[[], int],
         *,
         files: bool,
     ) -> None:
+        self._epoch = epoch
         self._root = root
         self._find = find
         self._loop = loop
@@ -209,6 +227,10 @@ class PumpLane:
             for payload in payloads:
                 self._upload(lane, payload)
         self._on_loop(lane.deliver(first, payloads))
+
+    def epoch(self) -> int:
+        """The journal's."""
+        return self._epoch()
 
     async def _open(self, state: ForwardState) -> Lane:
         lane = self._find().lane(state, files=self._files)

@@ -19,6 +19,7 @@ from tracker_client.endpoint import Endpoint, FixedEndpoint
 from tracker_daemon.backends.forwarding import ForwardState
 from tracker_daemon.contents.store import ContentStore
 from tracker_daemon.ingest.uploads import UploadService
+from tracker_daemon.upstream.lane import Mark
 from tracker_daemon.upstream.link import Link, ThisNode
 from tracker_daemon.upstream.root import Root
 from tracker_protocol import SERVICE, TOKEN_METADATA_KEY, limits
@@ -214,7 +215,16 @@ class Tied:
         self.names = ["loss", "lr"]
         self.took = []
         self.root = server.root()
-        self.link = Link(self.root, NODE, "run-1", self.dictionary, self.took.append, lambda _: None)
+        self.link = Link(
+            self.root,
+            NODE,
+            "run-1",
+            self.dictionary,
+            self.took.append,
+            lambda _: None,
+            lambda *_: Mark(1 << 40),
+            pytest.fail,
+        )
         self.link.lane(ForwardState(epoch, sequence))
 
     async def dictionary(self):

@@ -120,7 +120,7 @@ class Node:
             run = self.registry.restore(row, self.journal.streams(row.id))
             backlog = self.journal.backlog(row.id)
             run.live.view = replace(run.live.view, last_entry=backlog.entries, last_files=backlog.last_files)
-            self.front.restored(run, backlog.cursors)
+            self.front.restored(run, backlog)
         runs = list(self.registry.runs.values())
         self.recorder.start(run.live for run in runs if run.running)
         for run in runs:

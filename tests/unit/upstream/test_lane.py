@@ -8,7 +8,7 @@ import grpc
 import pytest
 
 from tracker_daemon.errors import JournalError, UpstreamUnavailable
-from tracker_daemon.upstream.lane import Lane
+from tracker_daemon.upstream.lane import Lane, Mark
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -25,7 +25,11 @@ class Far:
         self.server = server
         self.took = []
         self.connections = 0
-        self.lane = Lane(server.root(), acknowledged, self.hello, self.took.append, self.connected)
+        self.mark, self.ahead = Mark(1 << 40), []
+        self.lane = Lane(
+            server.root(), acknowledged, self.hello, self.took.append, self.connected,
+            self.mark, self.ahead.append,
+        )  # fmt: skip
 
     async def hello(self, acknowledged):
         return pb.Hello(stream_id=STREAM, last_acknowledged=acknowledged)
@@ -272,7 +276,7 @@ def test_waits_grow_with_each_failure_and_begin_anew_after_a_connection(play):
 
 def test_a_root_that_is_down_is_waited_for_no_longer_than_a_client_would(monkeypatch):
     async def scenario():
-        lane = Lane(Nowhere(), 0, no_hello, [].append, lambda: None)
+        lane = Lane(Nowhere(), 0, no_hello, [].append, lambda: None, Mark(), pytest.fail)
         assert (lane._backoff.min_s, lane._backoff.max_s) == (
             limits.RECONNECT_BACKOFF_MIN_S,
             limits.RECONNECT_BACKOFF_MAX_S,
@@ -414,5 +418,35 @@ def test_closing_ends_a_delivery_that_waits_for_room_as_unavailable(play):
         await far.lane.close()
         with pytest.raises(UpstreamUnavailable):
             await delivery
+
+    play(scenario)
+
+
+# ---- a journal that has lost something ---------------------------------------------------------------
+
+
+def test_a_root_that_has_more_than_the_journal_is_noticed_and_gets_nothing_under_the_same_numbers(play):
+    async def scenario(server):
+        server.next_sequence[STREAM] = 6
+        async with Far(server) as far:
+            far.mark.highest = 4
+            await until(lambda: far.ahead, "the root to be noticed")
+            assert far.ahead[0] == 5
+            with pytest.raises(UpstreamUnavailable):
+                await far.lane.deliver(5, [b"another fifth"])
+            assert (far.connections, server.connection.sequences) == (0, [])
+
+    play(scenario)
+
+
+def test_what_this_process_has_sent_is_no_news_from_the_root(play):
+    async def scenario(server):
+        async with Far(server) as far:
+            far.mark.highest = 0
+            await far.ready()
+            await far.lane.deliver(1, [b"a", b"b"])
+            server.connection.break_off()
+            await far.ready(2)
+            assert far.ahead == []
 
     play(scenario)

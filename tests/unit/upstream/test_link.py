@@ -7,6 +7,7 @@ from itertools import combinations
 import pytest
 
 from tracker_daemon.backends.forwarding import ForwardState
+from tracker_daemon.upstream.lane import Mark
 from tracker_daemon.upstream.link import Link, ThisNode
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -294,7 +295,16 @@ def test_what_the_root_says_is_taken_from_both_lanes(play):
 
 def test_the_pace_and_the_learning_are_those_of_the_lane_for_batches(play):
     async def scenario(server):
-        link = Link(server.root(), NODE, "run-1", lambda: None, print, lambda _: None)
+        link = Link(
+            server.root(),
+            NODE,
+            "run-1",
+            lambda: None,
+            print,
+            lambda _: None,
+            lambda *_: Mark(1 << 40),
+            pytest.fail,
+        )
         assert (link.flush_interval_s(), link.root_learns) == (None, False)
         async with Tied(server) as tied:
             connection = await tied.ready()

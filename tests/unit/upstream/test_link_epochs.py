@@ -9,6 +9,7 @@ import pytest
 from tracker_daemon.backends.forwarding import ForwardState
 from tracker_daemon.errors import UpstreamUnavailable
 from tracker_daemon.upstream import link as link_module
+from tracker_daemon.upstream.lane import Mark
 from tracker_daemon.upstream.link import Link, ThisNode
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -18,7 +19,7 @@ NODE = ThisNode(b"n" * 16, "host", 1)
 class FakeLane:
     """A lane that is connected, and keeps what it is to send."""
 
-    def __init__(self, _root, acknowledged, _hello, _take, connected):
+    def __init__(self, _root, acknowledged, _hello, _take, connected, _mark, _ahead):
         self.acknowledged = acknowledged
         self.connected = connected
         self.sent = []
@@ -40,7 +41,9 @@ class FakeLane:
 def link(monkeypatch):
     monkeypatch.setattr(link_module, "Lane", FakeLane)
     connected = []
-    link = Link(None, NODE, "run", lambda: None, lambda _: None, connected.append)
+    link = Link(
+        None, NODE, "run", lambda: None, lambda _: None, connected.append, lambda *_: Mark(), pytest.fail
+    )
     link.connected = connected
     return link
 

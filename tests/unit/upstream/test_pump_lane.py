@@ -27,7 +27,7 @@ class Pumped:
     def __init__(self, tied, contents: Path, *, files=True):
         self.contents, self.files = contents, files
         loop = asyncio.get_running_loop()
-        self.lane = PumpLane(tied.root, lambda: tied.link, loop, contents, files=files)
+        self.lane = PumpLane(tied.root, lambda: tied.link, loop, contents, lambda: 1, files=files)
 
     def keep(self, data):
         """The digest of ``data``, which is among the contents from now on."""
