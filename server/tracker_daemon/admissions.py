@@ -191,7 +191,7 @@ class Admissions:
             )
         stream.returned(answers_challenges=present.answers_challenges)
         stream.heard()
-        self._registry.connect(stream, session)
+        self._registry.connect(stream, session, relayed=True)
         self._enter(session, self._script_side.fed_by(stream, present.script_backends))
 
     # ---- from time to time -----------------------------------------------------------------------

@@ -143,7 +143,10 @@ def _decode_part(part: pb.RankPart, known: int) -> tuple[bytes, DecodedBatch]:
         raise MalformedBatch(f"a stream id has {_STREAM_ID_BYTES} bytes, not {len(part.stream_id)}")
     if part.body.names or part.body.parts or part.body.contributions:
         raise MalformedBatch("a rank's part of a node's batch has names, or parts of its own")
-    return part.stream_id, _decoded(part.body, known)
+    decoded = _decoded(part.body, known)
+    if not all(block.own for block in decoded.rows):
+        raise MalformedBatch("a rank's part of a node's batch has values that are for contributions")
+    return part.stream_id, decoded
 
 
 def check_names(names: tuple[str, ...]) -> None:

@@ -242,6 +242,9 @@ class RunFold:
             for rank in contribution.ranks.tolist():
                 self.books.count_late(rank, contribution.points // len(contribution.ranks))
             return
+        if not attempt.membership.may_have(contribution.ranks):
+            self._reject_nobodys(contribution.points)
+            return
         plan = self._plan(node, attempt, contribution.keys)
         if plan is None:
             self._reject_unnamed(contribution.points, "a node's daemon")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 NEVER_FLUSHED = -1
 
 
@@ -46,6 +49,10 @@ class Membership:
 
     def _all(self) -> Iterable[int]:
         return range(self.world_size) if self.world_size else self.seen
+
+    def may_have(self, ranks: NDArray[np.int64]) -> bool:
+        """Whether these, ascending, can be ranks of the attempt: of one of unknown size, those that came."""
+        return int(ranks[-1]) < self.world_size if self.world_size else self.seen.issuperset(ranks.tolist())
 
     def expected(self) -> set[int]:
         """The ranks of which data may come."""

@@ -98,4 +98,6 @@ def _tell_fenced(newcomer: Stream) -> None:
 
 
 def _fenced(run: Run) -> Iterable[Stream]:
-    return (stream for stream in run.streams.values() if stream.attempt == run.attempt - 1)
+    return (
+        stream for stream in run.streams.values() if stream.attempt == run.attempt - 1 and not stream.is_node
+    )

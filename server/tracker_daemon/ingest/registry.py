@@ -46,6 +46,8 @@ class Registry:
         self.runs: dict[str, Run] = {}
         self.streams: dict[bytes, Stream] = {}
         self.connections = 0
+        self._relayed: set[bytes] = set()
+        """The streams whose connections are those of ranks to their nodes' daemons."""
         self._forgotten_runs: dict[str, int] = {}
         self._forgotten_streams: dict[bytes, int] = {}
         self._by_launch: dict[tuple[str, str, str, int], Run] = {}
@@ -105,7 +107,8 @@ class Registry:
             if known.is_node != hello.HasField("node"):
                 raise ProtocolError("a stream is a rank's or that of a node's daemon, and stays what it is")
             return self._readmit(known, hello)
-        if self.connections >= limits.STREAMS_MAX:
+        # A rank of a node has no connection here of its own.
+        if self.connections - len(self._relayed) >= limits.STREAMS_MAX:
             raise ClientRefused(f"the daemon has {limits.STREAMS_MAX} streams connected and takes no more")
         if hello.HasField("node"):
             return self._admit_node(hello)
@@ -159,7 +162,7 @@ class Registry:
         run.attempt = max(before, attempt)
         run.reopening = run.reopening or reopened
         process = hello.process
-        run.world_size = max(run.world_size, process.world_size)
+        run.world_size = process.world_size if attempt > before else max(run.world_size, process.world_size)
         stream = Stream(
             hello.stream_id, run, process.rank, attempt, process.host, process.pid,
             answers_challenges=hello.answers_challenges, restarts=process.restarts,
@@ -205,11 +208,15 @@ class Registry:
         holder = run.by_rank.get((run.attempt, hello.process.rank)) if run is not None else None
         return [holder] if holder is not None and run is not None and run.running else []
 
-    def connect(self, stream: Stream, connection: LiveStream) -> None:
-        """An admitted stream's connection takes the place of the one that it may have had."""
+    def connect(self, stream: Stream, connection: LiveStream, *, relayed: bool = False) -> None:
+        """An admitted stream's connection takes the place of the one that it may have had.
+
+        ``relayed``: it is a rank's to its node's daemon.
+        """
         stream.run.visited = True
         self.connections += stream.connection is None
         stream.connection = connection
+        (self._relayed.add if relayed else self._relayed.discard)(stream.stream_id)
 
     def disconnect(self, stream: Stream, connection: LiveStream) -> None:
         """A connection has ended; it matters only if it was still the stream's."""
@@ -218,6 +225,7 @@ class Registry:
             stream.last_seen_s = time.monotonic()
             stream.reserve(self._reserve_s)
             self.connections -= 1
+            self._relayed.discard(stream.stream_id)
 
     def _find(self, hello: pb.Hello) -> Run | None:
         launch = hello.launch

@@ -15,6 +15,7 @@ from tree import Tree
 from tracker_daemon.aggregation import snapshot
 from tracker_daemon.aggregation.contribution import Contribution, encode_contribution
 from tracker_daemon.aggregation.summary import summarize
+from tracker_daemon.errors import MalformedBatch
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
@@ -304,16 +305,27 @@ def test_a_part_of_an_unknown_stream_is_rejected_with_one_notice() -> None:
     assert len(run.notices) == 1
 
 
-def test_a_part_may_have_plain_rows() -> None:
+def test_a_part_that_has_values_for_contributions_is_malformed() -> None:
     run = learned(Tree([[0, 1], [2]]))
     client = run.clients[1]
     client.add_rows([1], {"loss": [4.0]}, [0], False)
     run.send(1)
-    for rank in (0, 2):
-        run.log(rank, 1, loss=1)
-    run.forward()
+    with pytest.raises(MalformedBatch, match="for contributions"):
+        run.forward()
+
+
+@pytest.mark.parametrize("world_size", [3, 0])
+def test_a_contribution_of_a_rank_that_cannot_be_is_rejected(world_size: int) -> None:
+    run = learned(Tree([[0, 1], [2]]))
+    run.fold.attempt.membership.world_size = world_size
+    node, ranks, one = run.nodes[0], np.array([1, 999_999]), np.array([0])
+    summary = summarize(np.ones((1, 2, 1)), np.ones((1, 2, 1), np.bool_), ranks)
+    told = Contribution(1, ranks, (node.key("loss"),), one + 5, one, one, None, summary)
+    node.body.contributions.append(encode_contribution(told))
+    run.pass_up(node)
     run.tick()
-    assert run.row(1)["loss/mean"] == 2.0
+    assert run.fold.books.rejected == 2
+    assert run.steps() == [0]
 
 
 def test_ranks_that_log_different_metrics_at_a_step_of_their_own_count_are_told_so() -> None:
