@@ -49,6 +49,8 @@ class Connection:
     messages: list[pb.ClientMessage] = field(default_factory=list)
     """All that came after the Hello."""
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """gRPC takes one write at a time, and both the root and the test write."""
     ended: bool = False
     """Whether the call is over, whoever ended it."""
     ending: tuple[grpc.StatusCode, str] | None = None
@@ -69,7 +71,8 @@ class Connection:
         return [getattr(m, kind) for m in self.messages if m.WhichOneof("message") == kind]
 
     async def send(self, **message: Any) -> None:
-        await self.context.write(pb.DaemonMessage(**message))
+        async with self.writing:
+            await self.context.write(pb.DaemonMessage(**message))
 
     async def acknowledge(self, sequence: int, **more: Any) -> None:
         """What the root acknowledges, it has."""
