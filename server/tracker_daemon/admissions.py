@@ -22,7 +22,7 @@ from tracker_daemon.ingest.nodes import NodeLink, Nodes, NodeSession, RelayedSes
 from tracker_daemon.ingest.recorder import Recorder, Submission
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.runs import Admission, Run, Stream
-from tracker_daemon.ingest.session import Session
+from tracker_daemon.ingest.session import Serving, Session
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.primary_notices import pass_on
@@ -76,7 +76,7 @@ class Admissions:
         if hello.HasField("node"):
             return await self._admit_node(hello)
         admission = await self._claims.admit(hello)
-        session = Session(admission, self._recorder, asyncio.get_running_loop(), self._flush_interval_ms)
+        session = Session(admission, self._serving())
         self._registry.connect(admission.stream, session)
         try:
             welcome, fed = await self._welcome(session, admission, hello)
@@ -119,6 +119,9 @@ class Admissions:
         if isinstance(session, NodeSession):
             session.link.detach(session)
 
+    def _serving(self) -> Serving:
+        return Serving(self._recorder, asyncio.get_running_loop(), self._flush_interval_ms)
+
     def _flush_interval_ms(self) -> int:
         return flush_interval_ms(self._settings.flush_interval_s, self._connections)
 
@@ -130,11 +133,9 @@ class Admissions:
 
     async def _admit_node(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
         admission = self._registry.admit(hello)
-        stream, loop = admission.stream, asyncio.get_running_loop()
+        stream = admission.stream
         link = self._nodes.link(hello.node.node_id, stream.run)
-        session = NodeSession(
-            admission, self._recorder, loop, self._flush_interval_ms, link, files_lane=hello.node.files_lane
-        )
+        session = NodeSession(admission, self._serving(), link, files_lane=hello.node.files_lane)
         self._registry.connect(stream, session)
         try:
             welcome = await session.welcome(hello, new_backends={}, script_backends=[], version=VERSION)
@@ -177,8 +178,7 @@ class Admissions:
             await asyncio.sleep(_HEAR_S)
 
     def _relayed(self, admission: Admission, link: NodeLink) -> RelayedSession:
-        loop = asyncio.get_running_loop()
-        return RelayedSession(admission, self._recorder, loop, self._flush_interval_ms, link)
+        return RelayedSession(admission, self._serving(), link)
 
     def _came(self, link: NodeLink, stream: Stream, present: pb.PresentRank) -> None:
         """A node says that this rank is connected to it."""

@@ -11,15 +11,13 @@ left is not lost while its last words are still on their way.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tracker_daemon.aggregation.batch import DecodedBatch
 from tracker_daemon.errors import ProtocolError
-from tracker_daemon.ingest.recorder import Recorder
 from tracker_daemon.ingest.runs import Admission, Run, Stream
-from tracker_daemon.ingest.session import Session
+from tracker_daemon.ingest.session import Serving, Session
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 _KEPT_MESSAGES_MAX = 1_000
@@ -32,12 +30,10 @@ class RelayedSession(Session):
     def __init__(
         self,
         admission: Admission,
-        recorder: Recorder,
-        loop: asyncio.AbstractEventLoop,
-        flush_interval_ms: Callable[[], int],
+        serving: Serving,
         link: NodeLink,
     ) -> None:
-        super().__init__(admission, recorder, loop, flush_interval_ms)
+        super().__init__(admission, serving)
         self._link = link
         self.script_backends: tuple[str, ...] = ()
         """The classes of its script, as its node said last."""
@@ -69,14 +65,12 @@ class NodeSession(Session):
     def __init__(
         self,
         admission: Admission,
-        recorder: Recorder,
-        loop: asyncio.AbstractEventLoop,
-        flush_interval_ms: Callable[[], int],
+        serving: Serving,
         link: NodeLink,
         *,
         files_lane: bool,
     ) -> None:
-        super().__init__(admission, recorder, loop, flush_interval_ms)
+        super().__init__(admission, serving)
         self.link = link
         self.files_lane = files_lane
         self._told_learning = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import msgspec
@@ -27,24 +27,28 @@ class BrokenStream(ProtocolError):
     """What arrived is damaged or out of order; the client should connect again and resend."""
 
 
-class Session:
-    """Turns a connection's messages into submissions, and commits into acknowledgements.
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What all connections are served with; ``flush_interval_ms`` tells how often clients should send."""
 
-    ``flush_interval_ms`` tells how often the client should send.
-    """
+    recorder: Recorder
+    loop: asyncio.AbstractEventLoop
+    flush_interval_ms: Callable[[], int]
+
+
+class Session:
+    """Turns a connection's messages into submissions, and commits into acknowledgements."""
 
     def __init__(
         self,
         admission: Admission,
-        recorder: Recorder,
-        loop: asyncio.AbstractEventLoop,
-        flush_interval_ms: Callable[[], int],
+        serving: Serving,
     ) -> None:
         self.stream = admission.stream
         self._admission = admission
-        self._recorder = recorder
-        self._loop = loop
-        self._flush_interval_ms = flush_interval_ms
+        self._recorder = serving.recorder
+        self._loop = serving.loop
+        self._flush_interval_ms = serving.flush_interval_ms
         self._changed = asyncio.Event()
         self._committed = self.stream.next_sequence - 1
         self._acknowledged = self._committed

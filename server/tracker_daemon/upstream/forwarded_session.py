@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 
-from tracker_daemon.ingest.recorder import Recorder
 from tracker_daemon.ingest.runs import Admission
-from tracker_daemon.ingest.session import Session
+from tracker_daemon.ingest.session import Serving, Session
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 _RELAYED = frozenset({"backend_taken", "handles_request", "challenge_answer"})
@@ -19,13 +17,11 @@ class ForwardedSession(Session):
     def __init__(
         self,
         admission: Admission,
-        recorder: Recorder,
-        loop: asyncio.AbstractEventLoop,
-        flush_interval_ms: Callable[[], int],
+        serving: Serving,
         relay: Callable[[bytes, pb.ClientMessage], None],
         decided: pb.Welcome | None,
     ) -> None:
-        super().__init__(admission, recorder, loop, flush_interval_ms)
+        super().__init__(admission, serving)
         self._relay = relay
         self._decided = decided
 

@@ -26,6 +26,7 @@ from tracker_daemon.ingest.recorder import Recorder, RecorderSettings, Submissio
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.ingest.runs import Admission
+from tracker_daemon.ingest.session import Serving
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
@@ -255,7 +256,7 @@ class NodesDesk:
         self.log.append(("left", session.stream.rank))
 
     def _relayed(self, admission, link):
-        return RelayedSession(admission, self.recorder, asyncio.get_running_loop(), lambda: 200, link)
+        return RelayedSession(admission, self.serving(), link)
 
     async def rank(self, number, rank, **keywords):
         """A rank is admitted for its node."""
@@ -266,15 +267,15 @@ class NodesDesk:
         await session.welcome(message, new_backends={"memory": b""}, script_backends=[], version="1")
         return admission.stream
 
+    def serving(self):
+        return Serving(self.recorder, asyncio.get_running_loop(), lambda: 200)
+
     async def node(self, **keywords):
         """The node's daemon connects."""
         message = node_hello(self.run.run_id, **keywords)
         admission = self.registry.admit(message)
         link = self.nodes.link(message.node.node_id, self.run)
-        session = NodeSession(
-            admission, self.recorder, asyncio.get_running_loop(), lambda: 200, link,
-            files_lane=message.node.files_lane,
-        )  # fmt: skip
+        session = NodeSession(admission, self.serving(), link, files_lane=message.node.files_lane)
         self.registry.connect(admission.stream, session)
         await session.welcome(message, new_backends={}, script_backends=[], version="1")
         if not session.files_lane:

@@ -10,7 +10,7 @@ import pytest
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.run_options import RunOptions
-from tracker_daemon.ingest.session import BrokenStream, Session
+from tracker_daemon.ingest.session import BrokenStream, Serving, Session
 from tracker_daemon.journal.event import SEQUENCE_MAX
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -38,7 +38,7 @@ class Desk:
 
     def session(self, message):
         admission = self.registry.admit(message)
-        session = Session(admission, self.rig.recorder, asyncio.get_running_loop(), lambda: 200)
+        session = Session(admission, Serving(self.rig.recorder, asyncio.get_running_loop(), lambda: 200))
         self.registry.connect(admission.stream, session)
         return session
 

@@ -36,7 +36,7 @@ def test_what_is_gathered_goes_up_at_the_pace_that_the_root_wants(play_node):
         session, _ = await node.come(1, 0)
         await node.connected()
         await node.server.connection.acknowledge(0, flush_interval_ms=3_600_000)
-        forwarded = node.front._find(node.run)
+        forwarded = node.front._runs.find(node.run)
         await until(lambda: forwarded.link.flush_interval_s() == 3600.0, "the pace")
         forwarded.cut_s = time.monotonic()
         session.take(batch(1, config=['{"lr": 1}']))
@@ -82,7 +82,7 @@ def test_a_rank_that_is_back_before_its_leaving_was_told_has_not_left(play_node)
         await until(lambda: node.server.connection.sequences == [1], "its last words")
         await node.come(1, 0)
         await node.server.connection.acknowledge(1)
-        forwarded = node.front._find(node.run)
+        forwarded = node.front._runs.find(node.run)
         await until(lambda: not forwarded.awaiting, "what was to be told")
         await node.committed()
         # It was away for the moment between its connections, and is there from the last word on.
@@ -216,7 +216,7 @@ def test_whether_the_root_learns_is_journalled_for_the_ranks_batches_depend_on_i
             fold = await node.on_journal(lambda _: node.recorder.fold_of(node.run.live))
             return fold.wants_flushes
 
-        forwarded = node.front._find(node.run)
+        forwarded = node.front._runs.find(node.run)
         for learning in (True, False):
             await node.server.connection.acknowledge(0, learning=learning)
             await until(lambda learning=learning: forwarded.flushes_wanted is learning, "what the root says")
