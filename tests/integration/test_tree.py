@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tree import heard, planted, say, variables
+from daemon_tree import heard, planted, say, variables
 
 LOGGING = """
 import json, os, random

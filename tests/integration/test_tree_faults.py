@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from tree import heard, planted, say
+from daemon_tree import heard, planted, say
 
 STEPWISE = """
 import logging, sys
