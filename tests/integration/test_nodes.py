@@ -42,7 +42,7 @@ class Node:
         named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', self.name, *command]
         process = subprocess.Popen(
             ["ip", "netns", "exec", self.namespace, *named], cwd=self.home, env=self.environ | environ,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
         self.processes.append(process)
         return process
@@ -151,11 +151,78 @@ def test_a_node_s_daemon_joins_the_launch_of_the_first_node_s_run(nodes: tuple[N
     first, second = nodes
     token = {"TRACKER_TOKEN": "a-token-that-all-nodes-have"}
     there = ("--master-addr", "10.77.0.1", "--master-port", "29511", "--node-rank")
-    one = first.start(*RUN, "--listen", f"0.0.0.0:{PORT}", "--", *TORCHRUN, *there, "0", "train.py", **token)
-    forward = [*RUN, "--upstream", f"10.77.0.1:{PORT}", "--", *TORCHRUN, *there, "1", "train.py"]
-    second.finish(second.start(*forward, **token, NODE_RANK="1"))
+    listen = ("--listen", f"0.0.0.0:{PORT}", "--tls")
+    one = first.start(*RUN, *listen, "--", *TORCHRUN, *there, "0", "train.py", **token)
+    root = first.home / ".tracker" / "tls-cert.pem"
+    pytest.wait_until(lambda: root.exists() and root.stat().st_size, "the certificate")
+    above = ("--upstream", f"10.77.0.1:{PORT}", "--upstream-tls-root", str(root))
+    second.finish(
+        second.start(*RUN, *above, "--", *TORCHRUN, *there, "1", "train.py", **token, NODE_RANK="1")
+    )
     assert "FINISHED, 20 records" in first.finish(one)
     assert rows(first.home) == EXPECTED
+
+
+CUT_OFF = """
+import os, sys
+from tracker_client import setup_tracker
+with setup_tracker(project_name="nodes") as tracker:
+    print(tracker.run_id, flush=True)
+    for step, _ in enumerate(sys.stdin):
+        tracker.log({"loss": float(step + int(os.environ["RANK"]))}, step=step)
+"""
+
+
+@pytest.mark.long
+def test_a_node_that_is_cut_off_keeps_what_its_ranks_log_until_it_is_back(nodes: tuple[Node, Node]) -> None:
+    """The wire is cut, so that each side's connection is half open: only keepalive tells."""
+    first, second = nodes
+    token = {"TRACKER_TOKEN": "a-token-that-all-nodes-have"}
+    patient = ("--lost-timeout-s", "600", "--partial-after-s", "600")
+    root = first.start(*ROOT, "--listen", f"10.77.0.1:{PORT}", "--state-dir", "root", *patient, **token)
+    second.start(
+        *ROOT, "--upstream", f"10.77.0.1:{PORT}", "--endpoint-file", "e.json", "--state-dir", "s", **token
+    )
+    endpoint = second.home / "e.json"
+    pytest.wait_until(endpoint.exists, "the node's daemon")
+    (second.home / "cut_off.py").write_text(CUT_OFF)
+    launch = {"TRACKER_LAUNCH_ID": "one", "WORLD_SIZE": "2", "TRACKER_ENDPOINT_FILE": str(endpoint)}
+    ranks = [
+        second.start(sys.executable, "cut_off.py", **launch, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in (0, 1)
+    ]
+    for rank in ranks:
+        rank.stdout.readline()
+    say(ranks, 5)
+    pytest.wait_until(
+        lambda: (first.home / "metrics.csv").exists() and len(rows(first.home)) == 5, "five rows"
+    )
+    ip("-n", second.namespace, "link", "set", "hsn0", "down")
+    say(ranks, 5)
+    pytest.wait_until(lambda: "not connected" in status(first, "root"), "the root to miss the node", 120.0)
+    say(ranks, 5)
+    ip("-n", second.namespace, "link", "set", "hsn0", "up")
+    say(ranks, 5)
+    for rank in ranks:
+        rank.stdin.close()
+        rank.stdin = None  # so that communicate() does not flush it
+    pytest.wait_until(lambda: len(rows(first.home)) == 20, "the others", 120.0)
+    for rank in ranks:
+        second.finish(rank)
+    root.terminate()
+    first.finish(root)
+    assert rows(first.home) == [(str(n), f"{n + 0.5}", f"{n + 1}.0") for n in range(20)]
+
+
+def say(ranks: list[subprocess.Popen[str]], steps: int) -> None:
+    for rank in ranks:
+        rank.stdin.write("\n" * steps)
+        rank.stdin.flush()
+
+
+def status(node: Node, state_dir: str) -> str:
+    command = [sys.executable, "-m", "tracker_daemon", "status", "--state-dir", state_dir]
+    return node.finish(node.start(*command))
 
 
 def test_ranks_of_two_hosts_find_the_daemon_of_rank_0_in_a_directory_that_they_share(
