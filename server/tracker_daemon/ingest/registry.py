@@ -18,11 +18,12 @@ from dataclasses import replace
 import msgspec
 
 from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.stream import NODE
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.ingest.hello_check import check_hello
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.run_options import RunOptions, complete_options
-from tracker_daemon.ingest.runs import NODE_RANK, Admission, LiveStream, Run, Stream
+from tracker_daemon.ingest.runs import Admission, LiveStream, Run, Stream
 from tracker_daemon.journal.rows import RUNNING, RunRow, StreamRow
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -140,7 +141,7 @@ class Registry:
                 f"this daemon knows no run {node.run_id}, which the daemon on {node.host} forwards: it has "
                 "another state directory than when the run began"
             )
-        stream = Stream(hello.stream_id, run, NODE_RANK, run.attempt, node.host, node.pid)
+        stream = Stream(hello.stream_id, run, NODE, run.attempt, node.host, node.pid)
         self._place(stream)
         return Admission(stream, new_stream=True)
 

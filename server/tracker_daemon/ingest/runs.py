@@ -8,13 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tracker_daemon.aggregation.stream import NODE
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.journal.rows import RUNNING, RunRow
 from tracker_protocol.v1 import tracker_pb2 as pb
-
-NODE_RANK = -1
-"""The rank of a stream that is no rank's: that of a node's daemon, which forwards its ranks' data."""
 
 
 class LiveStream(Protocol):
@@ -68,7 +66,7 @@ class Stream:
     @property
     def is_node(self) -> bool:
         """Whether it is that of a node's daemon."""
-        return self.rank == NODE_RANK
+        return self.rank == NODE
 
     def heard(self, answer: bytes | None = None) -> None:
         """Something came from the process: to a claim on its rank, the right answer counts."""

@@ -109,12 +109,14 @@ class ForwardedRuns:
             self.find(run)
 
     def _resume(self, run_id: str, cursor: CursorRow, pending: int) -> None:
-        state = read_state(cursor.state) or ForwardState(self._journal.epoch, 0)
-        if state.epoch == self._journal.epoch:
-            files = lane_of(cursor.backend)[1]
-            self._resumed[run_id, files] = state
-            mark = self._mark(run_id, state.epoch, files)
-            mark.highest = max(mark.highest, state.sequence + pending)
+        state, begun = read_state(cursor.state), ForwardState(self._journal.epoch, 0)
+        if state is None or state.epoch != begun.epoch:
+            state = begun
+        files = lane_of(cursor.backend)[1]
+        self._resumed[run_id, files] = state
+        # All that is pending may have been sent, without a time left to move the cursor.
+        mark = self._mark(run_id, state.epoch, files)
+        mark.highest = max(mark.highest, state.sequence + pending)
 
     def find(self, run: Run) -> ForwardedRun:
         """The run on its way, its link made when it is first asked for."""

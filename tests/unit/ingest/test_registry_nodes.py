@@ -7,10 +7,10 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from tracker_daemon.aggregation.stream import NODE as NODE_RANK
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.run_options import Forwarding, RunOptions
-from tracker_daemon.ingest.runs import NODE_RANK
 from tracker_daemon.journal.rows import StreamRow
 from tracker_protocol import limits
 

@@ -318,3 +318,21 @@ def test_what_was_acknowledged_in_the_epoch_before_says_nothing_of_this_one(play
         assert third.hello.last_acknowledged == 0
 
     play(scenario)
+
+
+def test_what_the_root_got_in_this_epoch_before_the_cursor_moved_is_no_sign_of_a_loss(play, tmp_path):
+    async def scenario(server):
+        async with Node(server, tmp_path / "state") as node:
+            session, _ = await node.come(1, 0)
+            session.take(batch(1, config=["{}"]))
+            await until(lambda: node.delivered() == 1, "the first")
+        server.acknowledges, server.keeps_unacknowledged = False, True
+        async with Node(server, tmp_path / "state") as again:
+            await again.come(1, 0, last_acknowledged=5)
+            await on_another_stream(server, server.connections[0])
+        async with Node(server, tmp_path / "state") as third:
+            await third.come(1, 0, last_acknowledged=5)
+            await until(lambda: third.delivered() == 2, "what the root says that it has")
+            assert third.journal.epoch == 2
+
+    play(scenario)
