@@ -153,7 +153,7 @@ def test_what_only_the_primary_logs_while_the_others_wait_is_recorded_soon(make_
 
 
 def test_ranks_that_are_started_again_at_their_nodes_make_the_next_attempt(make_daemon):
-    with planted(make_daemon) as tree:
+    with planted(make_daemon, "--challenge-timeout-s", "1") as tree:
         first = tree.start(STEPWISE)
         for process in first:
             process.stdout.readline()
