@@ -7,7 +7,7 @@ a replay of the same events in the same ticks gives the same state, and both can
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -138,7 +138,7 @@ class Fold(Protocol):
     def step_to_go_on_from(self, rank: int, attempt: int) -> int:
         """The automatic step that comes next for a rank that joins, or comes back to, ``attempt``."""
 
-    def names_of(self, stream: bytes) -> Iterable[str]:
+    def names_of(self, stream: bytes) -> Sequence[str]:
         """A stream's dictionary; empty for one that is unknown."""
 
     def activity(self) -> Activity:

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracker_daemon.aggregation import automatic_steps
 from tracker_daemon.aggregation.books import Books
 from tracker_daemon.aggregation.node_batches import BatchWriter
-
-_STEPS_REMEMBERED = 4_096
 
 
 @dataclass(slots=True, eq=False)
@@ -33,7 +32,7 @@ class NodeSteps:
         self.next_step: dict[int, int] = {}
         self.first_step = 0
         """Where the current attempt begins, for every rank."""
-        self.keys: OrderedDict[int, frozenset[str]] = OrderedDict()
+        self.keys: automatic_steps.KeySets = OrderedDict()
         self.untold: list[UntoldSteps] = []
 
     def open_attempt(self) -> None:
@@ -52,21 +51,12 @@ class NodeSteps:
         self, rank: int, names: tuple[str, ...], steps: list[int], books: Books, notices: list[str]
     ) -> None:
         """Take note of what a rank logged at steps that it counted, and warn once where ranks differ."""
-        keys = frozenset(names)
-        for step in steps:
-            known = self.keys.get(step)
-            if known is None:
-                self.keys[step] = keys
+        for step in dict.fromkeys(steps):
+            if step not in self.keys:
                 self._tell(rank, names, step)
-            elif known != keys:
-                books.warn_once(
-                    notices,
-                    "automatic steps",
-                    f"at automatic step {step} rank {rank} logged {sorted(keys)[:5]} and another rank "
-                    f"{sorted(known)[:5]}: where ranks log different metrics, pass step= to log()",
-                )
-        while len(self.keys) > _STEPS_REMEMBERED:
-            self.keys.popitem(last=False)
+        notice = automatic_steps.compare(self.keys, rank, frozenset(names), steps)
+        if notice is not None:
+            books.warn_once(notices, "automatic steps", notice)
 
     def _tell(self, rank: int, names: tuple[str, ...], step: int) -> None:
         last = self.untold[-1] if self.untold else None

@@ -25,6 +25,8 @@ class RunView:
     last_files: int = 0
     """The last outbox entry that has contents."""
     open_rows: int = 0
+    open_bytes: int = 0
+    """Memory that the open rows hold."""
     world_size: int = 0
     to_forward: bool = False
     """Whether a cut would bring something forth for the daemon above."""

@@ -35,8 +35,6 @@ class RelayedSession(Session):
     ) -> None:
         super().__init__(admission, serving)
         self._link = link
-        self.script_backends: tuple[str, ...] = ()
-        """The classes of its script, as its node said last."""
 
     def take(self, message: pb.ClientMessage) -> None:
         """Take what the node relays of the rank."""

@@ -301,15 +301,15 @@ class Recorder:
             last_entry,
             last_files,
             activity.open_rows,
+            activity.open_bytes,
             activity.world_size,
             activity.to_forward,
         )
         return newly_ended
 
     def _bound_memory(self, run: LiveRun) -> None:
-        activity = self.fold_of(run).activity()
-        if activity.open_bytes > self._settings.open_cells_bytes:
-            rows = max(1, activity.open_rows // 4)
+        if run.view.open_bytes > self._settings.open_cells_bytes:
+            rows = max(1, run.view.open_rows // 4)
             with self._changed:
                 self._pending.insert(0, Submission(run, EventKind.OVERFLOW, payload=events.encode(rows)))
 

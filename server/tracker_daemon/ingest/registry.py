@@ -153,21 +153,13 @@ class Registry:
         run = self.runs.get(run_id)
         new_run = run is None
         if run is None:
-            launch, document = hello.launch, msgspec.json.encode(options).decode()
-            row = RunRow(
-                0, run_id, launch.key, launch.project, launch.name or run_id, launch.ordinal,
-                options.outdir, document, created_ns=time.time_ns(),
-            )  # fmt: skip
-            run = self._add(row, options)
+            run = self._begin(hello.launch, run_id, options)
         reopened, before = not run.running, run.attempt
         run.attempt = max(before, attempt)
         run.reopening = run.reopening or reopened
         process = hello.process
         run.world_size = process.world_size if attempt > before else max(run.world_size, process.world_size)
-        stream = Stream(
-            hello.stream_id, run, process.rank, attempt, process.host, process.pid,
-            answers_challenges=hello.answers_challenges, restarts=process.restarts,
-        )  # fmt: skip
+        stream = _stream_of(hello, run, attempt)
         self._place(stream)
         # Which classes of the script are fed is known once the primary rank has come.
         described = process.rank == options.primary_rank and run.options != options
@@ -197,17 +189,15 @@ class Registry:
 
     def run_left(self, hello: pb.Hello) -> Run | None:
         """The run that goes on, as far as is known, though the rank of a Hello has finished in it."""
-        run = None if hello.stream_id in self.streams else self._find(hello)
-        if run is None or not run.running or run.is_restarted_by(hello.process):
+        holder = None if hello.stream_id in self.streams else self.predecessor(hello)
+        if holder is None or holder.run.is_restarted_by(hello.process):
             return None
-        holder = run.by_rank.get((run.attempt, hello.process.rank))
-        return run if holder is not None and holder.finished else None
+        return holder.run if holder.finished else None
 
-    def predecessors(self, hello: pb.Hello) -> list[Stream]:
-        """The streams of the rank of a Hello in the current attempt of its run, if that goes on."""
+    def predecessor(self, hello: pb.Hello) -> Stream | None:
+        """The stream of the rank of a Hello in the current attempt of its run, if that goes on."""
         run = self._find(hello)
-        holder = run.by_rank.get((run.attempt, hello.process.rank)) if run is not None else None
-        return [holder] if holder is not None and run is not None and run.running else []
+        return run.by_rank.get((run.attempt, hello.process.rank)) if run is not None and run.running else None
 
     def connect(self, stream: Stream, connection: LiveStream, *, relayed: bool = False) -> None:
         """An admitted stream's connection takes the place of the one that it may have had.
@@ -240,8 +230,10 @@ class Registry:
     def _open(self, hello: pb.Hello) -> Run:
         if sum(run.running for run in self.runs.values()) >= limits.RUNS_LIVE_MAX:
             raise ClientRefused(f"the daemon has {limits.RUNS_LIVE_MAX} live runs and takes no more")
-        launch, options = hello.launch, complete_options(hello, self._defaults)
-        run_id = launch.run_id or self._new_run_id()
+        options = complete_options(hello, self._defaults)
+        return self._begin(hello.launch, hello.launch.run_id or self._new_run_id(), options)
+
+    def _begin(self, launch: pb.Launch, run_id: str, options: RunOptions) -> Run:
         row = RunRow(
             0, run_id, launch.key, launch.project, launch.name or run_id, launch.ordinal,
             options.outdir, msgspec.json.encode(options).decode(), created_ns=time.time_ns(),
@@ -263,10 +255,7 @@ class Registry:
         if not run.running:
             run.reopening = True
         run.world_size = max(run.world_size, process.world_size)
-        return Stream(
-            hello.stream_id, run, process.rank, run.attempt, process.host, process.pid,
-            answers_challenges=hello.answers_challenges, restarts=process.restarts,
-        )  # fmt: skip
+        return _stream_of(hello, run, run.attempt)
 
     # ---- looking ---------------------------------------------------------------------------------
 
@@ -325,6 +314,14 @@ class Registry:
         row_id = self._forgotten_streams.get(hello.stream_id)
         run_id = hello.node.run_id or hello.launch.run_id
         return self._forgotten_runs.get(run_id) if row_id is None else row_id
+
+
+def _stream_of(hello: pb.Hello, run: Run, attempt: int) -> Stream:
+    process = hello.process
+    return Stream(
+        hello.stream_id, run, process.rank, attempt, process.host, process.pid,
+        answers_challenges=hello.answers_challenges, restarts=process.restarts,
+    )  # fmt: skip
 
 
 def _identity(row: RunRow) -> tuple[str, str, str, int]:

@@ -84,7 +84,7 @@ class Session:
                 self._recorder.begin_epoch()
             fold = self._recorder.fold_of(run.live)
             next_step = fold.step_to_go_on_from(stream.rank, stream.attempt)
-            stream.names_known = len(list(fold.names_of(stream.stream_id)))
+            stream.names_known = len(fold.names_of(stream.stream_id))
 
         submissions = [
             Submission(run.live, EventKind.HELLO, stream.stream_id, 0, events.encode(event), prepare=prepare)

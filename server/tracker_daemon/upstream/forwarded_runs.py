@@ -242,16 +242,20 @@ class ForwardedRuns:
         interval_s = link.flush_interval_s()
         if run.live.view.to_forward and now - forwarded.cut_s >= (interval_s or 0.0):
             self.cut(run, WHAT_IS_WHOLE)
-        reached = self._reached_by(run)
-        due = [awaiting for awaiting in forwarded.awaiting if awaiting.is_due(reached)]
-        forwarded.awaiting = [awaiting for awaiting in forwarded.awaiting if awaiting not in due]
-        for awaiting in due:
-            awaiting.then()
+        if forwarded.awaiting:
+            self._do_what_is_due(forwarded)
         if not (run.running or forwarded.awaiting or run.live.view.to_forward) and self._is_done(run):
             del self._forwarded[run.run_id]
             closing = asyncio.get_running_loop().create_task(link.close())
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
+
+    def _do_what_is_due(self, forwarded: ForwardedRun) -> None:
+        reached = self._reached_by(forwarded.run)
+        due = [awaiting for awaiting in forwarded.awaiting if awaiting.is_due(reached)]
+        forwarded.awaiting = [awaiting for awaiting in forwarded.awaiting if awaiting not in due]
+        for awaiting in due:
+            awaiting.then()
 
     def _reached_by(self, run: Run) -> Mapping[str, int]:
         healths = self._fleet.health(run.live.row_id)

@@ -109,11 +109,11 @@ class Forwarding:
 
         The root opens the next attempt then, and what comes of the one before is late.
         """
-        earlier = self._registry.predecessors(hello)
-        if not earlier:
+        earlier = self._registry.predecessor(hello)
+        if earlier is None:
             return
         acknowledged = asyncio.Event()
-        self._runs.once_acknowledged(earlier[0].run, acknowledged.set)
+        self._runs.once_acknowledged(earlier.run, acknowledged.set)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(acknowledged.wait(), limits.PREDECESSOR_WAIT_S)
 

@@ -123,16 +123,20 @@ class Link:
 
         return hello
 
+    @property
+    def _batches(self) -> Lane | None:
+        """The lane for batches, while there is one."""
+        known = self._lanes.get(False)
+        return known[1] if known is not None else None
+
     def flush_interval_s(self) -> float | None:
         """How often the root wants batches; None while it has not said so."""
-        known = self._lanes.get(False)
-        return known[1].flush_interval_s if known is not None else None
+        return self._batches.flush_interval_s if self._batches is not None else None
 
     @property
     def root_learns(self) -> bool:
         """Whether the root has to know of idle ranks' flushes."""
-        known = self._lanes.get(False)
-        return known is not None and known[1].root_learns
+        return self._batches is not None and self._batches.root_learns
 
     async def close(self) -> None:
         """End all connections, for good."""
@@ -187,16 +191,14 @@ class Link:
             self._send(pb.ClientMessage(from_rank=from_rank))
 
     def _tell_presence(self) -> None:
-        known = self._lanes.get(False)
-        if known is not None:
-            through = known[1].acknowledged
+        if self._batches is not None:
+            through = self._batches.acknowledged
             presence = pb.Presence(through_sequence=through, ranks=self._present.values())
             self._send(pb.ClientMessage(presence=presence))
 
     def _send(self, message: pb.ClientMessage) -> None:
-        known = self._lanes.get(False)
-        if known is not None:
-            known[1].send(message)
+        if self._batches is not None:
+            self._batches.send(message)
 
 
 class PumpLane:

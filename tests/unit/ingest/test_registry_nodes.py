@@ -225,7 +225,7 @@ def test_a_new_run_is_the_one_that_was_decided_on_and_is_only_forwarded(registry
 def test_a_run_without_a_name_is_called_as_the_root_calls_it(registry):
     run = decided(registry, hello(1)).stream.run
     assert run.row.name == "r-1"
-    assert registry.predecessors(hello(2, 0)) == [registry.streams[stream_id(1)]]
+    assert registry.predecessor(hello(2, 0)) is registry.streams[stream_id(1)]
 
 
 def test_another_rank_of_a_known_run_joins_it(registry):
