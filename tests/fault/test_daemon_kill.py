@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
-STREAMING = """
-import os, sys
-from tracker_client import setup_tracker
-
-rank = int(os.environ["RANK"])
-tracker = setup_tracker("killed", config={"rank": rank})
-step = 0
-for line in sys.stdin:
-    if line == "end\\n":
-        break
-    for _ in range(int(line)):
-        tracker.log({"loss": step + rank / 8, f"own/{rank}": float(step)}, step=step)
-        step += 1
-    print(step, flush=True)
-tracker.finish(timeout=50)
-status = tracker.status()
-print(status.unacknowledged_points + status.buffered_points, status.dropped_points)
-"""
-WORLD, STEPS_A_TURN = 4, 400
-
-
-def tell(processes, text):
-    for process in processes:
-        process.stdin.write(text)
-        process.stdin.flush()
-
-
-def logged(processes):
-    return [int(process.stdout.readline()) for process in processes]
+sys.path.insert(0, str(Path(__file__).parent))
+from streaming import SCRIPT, STEPS_A_TURN, WORLD, assert_every_cell_is_there_once, logged, tell
 
 
 def acknowledged(daemon):
@@ -43,7 +18,7 @@ def acknowledged(daemon):
 
 
 def test_every_cell_is_recorded_once_though_the_daemon_is_killed(daemon, ranks, kills):
-    processes = ranks.start(STREAMING, range(WORLD), WORLD)
+    processes = ranks.start(SCRIPT, range(WORLD), WORLD)
     for turn in range(kills):
         tell(processes, f"{STEPS_A_TURN}\n")
         logged(processes)
@@ -58,27 +33,14 @@ def test_every_cell_is_recorded_once_though_the_daemon_is_killed(daemon, ranks, 
         assert pytest.finish(process) == "0 0\n"
     assert daemon.stop() == 0
 
-    steps = 2 * kills * STEPS_A_TURN
-    rows = daemon.rows()
-    cells = [
-        (int(row["step"]), name) for row in rows for name, value in row.items() if value and name != "step"
-    ]
-    assert len(cells) == len(set(cells))
-    seen = set(cells)
-    for step in range(steps):
-        assert seen >= {(step, f"loss{suffix}") for suffix in ("", "/mean", "/min", "/max", "/std")}
-        assert seen >= {(step, f"own/{rank}") for rank in range(WORLD)}
-    means = {int(row["step"]): float(row["loss/mean"]) for row in rows if row["loss/mean"]}
-    assert all(mean == step + 3 / 16 for step, mean in means.items())
     (run,) = daemon.last_status()["runs"]
     assert run["status"] == "FINISHED"
-    books = run["books"]
-    assert books["received"] == steps * WORLD * 2 == books["folded"]
+    assert_every_cell_is_there_once(daemon.rows(), run["books"], 2 * kills * STEPS_A_TURN)
 
 
 def test_a_daemon_keeps_its_token_and_its_runs_over_a_restart(daemon, ranks):
     token = daemon.endpoint["token"]
-    processes = ranks.start(STREAMING, range(2), 2)
+    processes = ranks.start(SCRIPT, range(2), 2)
     tell(processes, "10\n")
     logged(processes)
     pytest.wait_until(lambda: acknowledged(daemon) > 1, "the ranks to be acknowledged")

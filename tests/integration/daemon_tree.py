@@ -11,6 +11,20 @@ from typing import Any
 
 import pytest
 
+STEPWISE = """
+import logging, os, sys
+from tracker_client import setup_tracker
+logging.basicConfig(format="%(message)s")
+tracker = setup_tracker("tree", handle_timeout=60)
+print(tracker.run_id, tracker.attempt, flush=True)
+step = 0
+for line in sys.stdin:
+    tracker.log({"x": float(line)}, step=step)
+    step += 1
+tracker.finish()
+"""
+"""Logs a value for each line that it is given; says first which run and attempt it is of."""
+
 
 @dataclass
 class Tree:

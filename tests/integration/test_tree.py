@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from daemon_tree import heard, planted, say, variables
+from daemon_tree import STEPWISE, heard, planted, say, variables
 
 LOGGING = """
 import json, os, random
@@ -30,18 +30,6 @@ with setup_tracker("tree", config={"steps": 100, "rank": rank}) as tracker:
     if rank == 3:
         tracker.log({"only/three": 0.5, "note": "from the last"}, step=99)
 print(json.dumps([tracker.run_id, own]))
-"""
-STEPWISE = """
-import logging, os, sys
-from tracker_client import setup_tracker
-logging.basicConfig(format="%(message)s")
-tracker = setup_tracker("tree", handle_timeout=60)
-print(tracker.run_id, tracker.attempt, flush=True)
-step = 0
-for line in sys.stdin:
-    tracker.log({"x": float(line)}, step=step)
-    step += 1
-tracker.finish()
 """
 
 

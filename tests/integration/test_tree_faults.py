@@ -10,18 +10,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from daemon_tree import heard, planted, say
-
-STEPWISE = """
-import logging, sys
-from tracker_client import setup_tracker
-logging.basicConfig(format="%(message)s")
-tracker = setup_tracker("tree")
-print(tracker.run_id, tracker.attempt, flush=True)
-for step, line in enumerate(sys.stdin):
-    tracker.log({"x": float(line)}, step=step)
-tracker.finish()
-"""
+from daemon_tree import STEPWISE, heard, planted, say
 
 
 def state_of(tree, rank: int) -> str:
