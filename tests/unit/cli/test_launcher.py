@@ -320,7 +320,7 @@ def test_a_signal_reaches_the_whole_group_of_the_command(
 def test_a_command_that_outstays_its_share_of_the_grace_is_killed_so_that_the_rest_is_delivered(
     tmp_path: Path, wrapper: Callable[..., Wrapper]
 ) -> None:
-    run = wrapper(*recorder(tmp_path, ends_on="SIGINT"), grace_s=2.5)
+    run = wrapper(*recorder(tmp_path, ends_on="SIGINT"), grace_s=5.0)  # 3 s are the command's
     until(lambda: signals_of(tmp_path) == ["ready"], "the command")
     run.send(signal.SIGTERM)
     assert run.wait() == 128 + signal.SIGKILL
