@@ -10,14 +10,14 @@ It needs grpcio and protobuf, never blocks the training loop and never raises in
 
 from typing import TYPE_CHECKING, Any
 
-from tracker_client.backend import TrackerBackend, register_backend
-from tracker_client.null_tracker import NullTracker
+from tracker_client.backends.base import TrackerBackend, register_backend
 from tracker_client.setup import setup_tracker
-from tracker_client.tracker import Tracker
+from tracker_client.trackers.null_tracker import NullTracker
+from tracker_client.trackers.tracker import Tracker
 from tracker_client.version import __version__
 
 if TYPE_CHECKING:
-    from tracker_client.built_in import CSVBackend, MLflowBackend, WandbBackend
+    from tracker_client.inprocess.loading import CSVBackend, MLflowBackend, WandbBackend
 
 __all__ = [
     "CSVBackend",
@@ -34,7 +34,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The built-in backends for this process, whose package is imported when one is asked for."""
-    from tracker_client.built_in import CLASSES, built_in_class  # noqa: PLC0415 - not before it is needed
+    from tracker_client.backends.built_in import CLASSES  # noqa: PLC0415 - not before it is needed
+    from tracker_client.inprocess.loading import built_in_class  # noqa: PLC0415
 
     if name in CLASSES.values():
         return built_in_class(name)

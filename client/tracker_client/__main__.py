@@ -11,10 +11,10 @@ import os
 import sys
 from collections.abc import Iterator
 
-from tracker_client.endpoint import EndpointFile, FixedEndpoint
+from tracker_client.endpoints.endpoint import EndpointFile, FixedEndpoint
 from tracker_client.errors import TrackerError
-from tracker_client.reach import why_unreachable
-from tracker_client.settings import ClientSettings, read_settings
+from tracker_client.settings.reading import ClientSettings, read_settings
+from tracker_client.transport.probe import why_unreachable
 
 CALL_TIMEOUT_S = 5.0
 

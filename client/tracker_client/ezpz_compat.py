@@ -23,13 +23,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import tracker_client
-from tracker_client.backend import TrackerBackend, register_backend
-from tracker_client.null_tracker import NullTracker
+from tracker_client.backends.base import TrackerBackend, register_backend
 from tracker_client.setup import setup_tracker
-from tracker_client.tracker import Tracker
+from tracker_client.trackers.null_tracker import NullTracker
+from tracker_client.trackers.tracker import Tracker
 
 if TYPE_CHECKING:
-    from tracker_client.built_in import CSVBackend, MLflowBackend, WandbBackend
+    from tracker_client.inprocess.loading import CSVBackend, MLflowBackend, WandbBackend
 
 __all__ = [
     "CSVBackend",

@@ -7,10 +7,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from tracker_client.inprocess import open_tracker
-from tracker_client.null_tracker import NullTracker
-from tracker_client.remote_tracker import RemoteTracker, is_forked_child
-from tracker_client.settings import (
+from tracker_client.inprocess.opening import open_tracker
+from tracker_client.settings.reading import (
     backends_arguments,
     backends_of,
     is_inprocess,
@@ -19,7 +17,9 @@ from tracker_client.settings import (
     read_run_arguments,
     read_settings,
 )
-from tracker_client.tracker import Tracker
+from tracker_client.trackers.null_tracker import NullTracker
+from tracker_client.trackers.remote_tracker import RemoteTracker, is_forked_child
+from tracker_client.trackers.tracker import Tracker
 
 logger = logging.getLogger("tracker_client")
 

@@ -20,7 +20,7 @@ ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 SCRIPT = """
 import os, sys, time
 from tracker_client import setup_tracker
-from tracker_client.rank import detect_rank
+from tracker_client.identity.rank import detect_rank
 found = detect_rank(os.environ, sys.modules)
 with setup_tracker("launchers", strict=True) as tracker:
     tracker.log({"x": float(found.rank)}, step=0)

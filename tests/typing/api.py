@@ -19,7 +19,7 @@ from tracker_client import (
     register_backend,
     setup_tracker,
 )
-from tracker_client.status import TrackerStatus
+from tracker_client.trackers.status import TrackerStatus
 
 tracker = setup_tracker("project", backends=["csv"], config={"lr": 0.1, "net": {"width": 3}}, rank=0)
 assert_type(tracker, Tracker)

@@ -24,8 +24,8 @@ def reads_environment(path: Path) -> list[int]:
 
 def test_only_the_settings_of_the_client_read_the_environment() -> None:
     package = ROOT / "client" / "tracker_client"
-    readers = {path.name for path in package.rglob("*.py") if reads_environment(path)}
-    assert readers == {"settings.py"}
+    readers = {str(path.relative_to(package)) for path in package.rglob("*.py") if reads_environment(path)}
+    assert readers == {"settings/reading.py"}
 
 
 @pytest.mark.parametrize("folder", ["proto", "client", "server"])

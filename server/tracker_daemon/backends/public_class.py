@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tracker_client.backend import TrackerBackend
-from tracker_client.script_classes import ScriptClass
+from tracker_client.backends.base import TrackerBackend
+from tracker_client.backends.script_classes import ScriptClass
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, SetAside
 from tracker_daemon.backends.decoding import read_block, read_state

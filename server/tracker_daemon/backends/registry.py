@@ -86,7 +86,7 @@ def _instance(name: str, found: object) -> Backend:
     if isinstance(found, type) and issubclass(found, Backend):
         return found()
     # A daemon needs the client's package for these alone, and it is a tenth of what its start imports.
-    from tracker_client.backend import TrackerBackend  # noqa: PLC0415
+    from tracker_client.backends.base import TrackerBackend  # noqa: PLC0415
     from tracker_daemon.backends.public_class import PublicClassBackend  # noqa: PLC0415
 
     if isinstance(found, type) and issubclass(found, TrackerBackend):

@@ -100,7 +100,7 @@ def serve(
 def _serve_embedded(
     flags: Mapping[str, Any], file: Path, launch_key: str, *, several_hosts: bool
 ) -> NoReturn:
-    """As a rank's child (``tracker_client.embedded_daemon``)."""
+    """As a rank's child (``tracker_client.endpoints.embedded_daemon``)."""
     from tracker_daemon.launch import embedded  # noqa: PLC0415  numpy and grpc, as below
 
     launch = embedded.EmbeddedLaunch(file, launch_key, several_hosts)

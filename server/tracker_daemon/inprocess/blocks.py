@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tracker_client.refusals import Refusals
-from tracker_client.rows import LoggedRow
+from tracker_client.staging.rows import LoggedRow
+from tracker_client.values.refusals import Refusals
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
 from tracker_protocol import limits
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tracker_client.built_in import RunArguments
+from tracker_client.backends.built_in import RunArguments
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.child_lock import ChildLock
 from tracker_daemon.backends.csv_file import CsvBackend

@@ -13,19 +13,19 @@ from dataclasses import replace
 from time import time_ns
 from typing import Any, ClassVar
 
-from tracker_client.arguments import step_number
-from tracker_client.attachment import Attachment
-from tracker_client.backend import TrackerBackend
-from tracker_client.buffer import weighed
-from tracker_client.exit_code import exit_code_so_far
-from tracker_client.items import ItemDraft
-from tracker_client.media import Media
-from tracker_client.refusals import Refusals
-from tracker_client.tracker import LOG_FREQ
-from tracker_client.uploads import Upload, UploadProgress
-from tracker_client.values import snapshot
-from tracker_client.wandb_values import MediaValue
-from tracker_client.watch import Watches
+from tracker_client.backends.base import TrackerBackend
+from tracker_client.media.drafts import Media
+from tracker_client.staging.attachment import Attachment
+from tracker_client.staging.buffer import weighed
+from tracker_client.staging.items import ItemDraft
+from tracker_client.trackers.exit_code import exit_code_so_far
+from tracker_client.trackers.tracker import LOG_FREQ
+from tracker_client.transport.uploads import Upload, UploadProgress
+from tracker_client.values.arguments import step_number
+from tracker_client.values.refusals import Refusals
+from tracker_client.values.snapshot import snapshot
+from tracker_client.values.wandb_objects import MediaValue
+from tracker_client.watch.watching import Watches
 from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescription, RunStatus, SetAside
 from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump import Pump
@@ -95,7 +95,7 @@ class Delivery:
                 self.media.value(key, value, at)
 
     def configure(self, config: Any) -> None:
-        """Merge ``config`` into the run's configuration; see :mod:`tracker_client.configuration`."""
+        """Merge ``config`` into the run's configuration; see :mod:`tracker_client.values.configuration`."""
         values = plain_configuration(config, self.refusals)
         if values and self.takes("log_config()"):
             self._outbox.add_config(values)

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tracker_client.configuration import read_configuration
-from tracker_client.rank import RankOverrides, detect_rank
-from tracker_client.refusals import Refusals
-from tracker_client.selectors import MLFLOW, MODES, VARIABLES, WANDB, is_disabled
-from tracker_client.settings import RUN_ID_BYTES, project_of
-from tracker_client.surroundings import Script, describe
+from tracker_client.identity.rank import RankOverrides, detect_rank
+from tracker_client.identity.script_metadata import Script, describe
+from tracker_client.settings.reading import RUN_ID_BYTES, project_of
+from tracker_client.settings.selectors import MLFLOW, MODES, VARIABLES, WANDB, is_disabled
+from tracker_client.values.configuration import read_configuration
+from tracker_client.values.refusals import Refusals
 from tracker_daemon.backends.base import RunDescription
 
 

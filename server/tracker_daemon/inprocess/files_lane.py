@@ -12,10 +12,10 @@ import threading
 from collections import deque
 from pathlib import Path
 
-from tracker_client.items import ContentReference, ItemDraft, PlacedItem
-from tracker_client.refusals import Refusals
-from tracker_client.sources import Source, SourceUnusable
-from tracker_client.uploads import Upload, UploadProgress
+from tracker_client.staging.items import ContentReference, ItemDraft, PlacedItem
+from tracker_client.staging.sources import Source, SourceUnusable
+from tracker_client.transport.uploads import Upload, UploadProgress
+from tracker_client.values.refusals import Refusals
 from tracker_daemon.backends.base import EntryKind, OutboxEntry
 from tracker_daemon.backends.content_files import content_path
 from tracker_daemon.inprocess.outbox import item_of

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tracker_client.built_in import RunArguments
+from tracker_client.backends.built_in import RunArguments
 from tracker_daemon.backends.mlflow_description import OPTIONS
 from tracker_daemon.backends.mlflow_items import MlflowItemsBackend
 from tracker_daemon.backends.mlflow_run import MlflowBackend

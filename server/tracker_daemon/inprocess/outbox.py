@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tracker_client.attachment import AttachedRow, Attachment
-from tracker_client.buffer import Entry, StepShift, points_of
-from tracker_client.items import ItemDraft, PlacedItem
-from tracker_client.refusals import Refusals
-from tracker_client.rows import LoggedRow, RowAssembler
-from tracker_client.uploads import Upload
+from tracker_client.staging.attachment import AttachedRow, Attachment
+from tracker_client.staging.buffer import Entry, StepShift, points_of
+from tracker_client.staging.items import ItemDraft, PlacedItem
+from tracker_client.staging.rows import LoggedRow, RowAssembler
+from tracker_client.transport.uploads import Upload
+from tracker_client.values.refusals import Refusals
 from tracker_daemon.aggregation.item import Content, Item
 from tracker_daemon.backends.base import EntryKind, OutboxEntry
 from tracker_daemon.inprocess.blocks import BlockMaker

@@ -13,18 +13,18 @@ from pathlib import Path, PurePosixPath
 from time import time_ns
 from typing import Any, cast
 
-from tracker_client.arguments import step_number
-from tracker_client.attachment import Attachment
-from tracker_client.backend import TrackerBackend
-from tracker_client.built_in import RunArguments
-from tracker_client.images import image_content
-from tracker_client.refusals import Refusals
-from tracker_client.rows import LoggedRow, RowAssembler
-from tracker_client.sources import SourceUnusable
-from tracker_client.tables import make_table
-from tracker_client.tracker import LOG_FREQ
-from tracker_client.values import Row
-from tracker_client.watch import Watches
+from tracker_client.backends.base import TrackerBackend
+from tracker_client.backends.built_in import RunArguments
+from tracker_client.media.images import image_content
+from tracker_client.media.tables import make_table
+from tracker_client.staging.attachment import Attachment
+from tracker_client.staging.rows import LoggedRow, RowAssembler
+from tracker_client.staging.sources import SourceUnusable
+from tracker_client.trackers.tracker import LOG_FREQ
+from tracker_client.values.arguments import step_number
+from tracker_client.values.refusals import Refusals
+from tracker_client.values.snapshot import Row
+from tracker_client.watch.watching import Watches
 from tracker_daemon.backends.item_names import safe_name
 from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN, TIME_COLUMN, wandb_histogram, wandb_name
 from tracker_daemon.backends.wandb_session import load_sdk, log_in

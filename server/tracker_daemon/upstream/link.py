@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from tracker_client.upload_call import UploadBrokenOff, UploadChannel, UploadMismatch, UploadRefused
+from tracker_client.transport.upload_call import UploadBrokenOff, UploadChannel, UploadMismatch, UploadRefused
 from tracker_daemon.backends.content_files import content_path
 from tracker_daemon.backends.forwarding import ForwardState
 from tracker_daemon.errors import PoisonEntry, UpstreamUnavailable

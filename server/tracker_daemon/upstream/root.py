@@ -13,10 +13,16 @@ import grpc
 import grpc.aio
 import msgspec
 
-from tracker_client.address_choice import Reach
-from tracker_client.endpoint import Endpoint, EndpointFile, EndpointSource, FixedEndpoint, is_address
+from tracker_client.endpoints.address_choice import Reach
+from tracker_client.endpoints.endpoint import (
+    Endpoint,
+    EndpointFile,
+    EndpointSource,
+    FixedEndpoint,
+    is_address,
+)
 from tracker_client.errors import EndpointError as ClientEndpointError
-from tracker_client.stream import CHANNEL_OPTIONS
+from tracker_client.transport.stream import CHANNEL_OPTIONS
 from tracker_daemon.endpoint import EndpointInfo
 from tracker_daemon.errors import ClientRefused, SettingsError, TrackerDaemonError, UpstreamUnavailable
 from tracker_daemon.setting_types import absolute

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tracker_client import address_choice as reach
-from tracker_client.address_choice import Reach, first_reachable
+from tracker_client.endpoints import address_choice as reach
+from tracker_client.endpoints.address_choice import Reach, first_reachable
 from tracker_client.errors import EndpointError
 
 

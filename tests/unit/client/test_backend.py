@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from tracker_client import TrackerBackend, backend, register_backend
-from tracker_client.backend import registered_backends
+from tracker_client import TrackerBackend, register_backend
+from tracker_client.backends import base as backend
+from tracker_client.backends.base import registered_backends
 from tracker_client.errors import SettingsError
 
 

@@ -5,7 +5,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_client.buffer import (
+from tracker_client.staging.buffer import (
     FAST_ROW_BYTES_MAX,
     FAST_ROW_VALUES_MAX,
     NO_SHIFT,
@@ -16,7 +16,7 @@ from tracker_client.buffer import (
     StepShift,
     row_of,
 )
-from tracker_client.rows import RowAssembler
+from tracker_client.staging.rows import RowAssembler
 
 BUDGET = 64 * FAST_ROW_BYTES_MAX
 

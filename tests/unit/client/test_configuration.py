@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker_client.configuration import CYCLE, VALUES_MAX, is_secret_name, read_configuration
+from tracker_client.values.configuration import CYCLE, VALUES_MAX, is_secret_name, read_configuration
 from tracker_protocol import limits
 
 

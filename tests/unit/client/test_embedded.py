@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tracker_client import embedded, embedded_daemon
-from tracker_client.embedded import EmbeddedEndpoint, LaunchFile, embedded_endpoint
-from tracker_client.embedded_daemon import EmbeddedDaemon
+from tracker_client.endpoints import embedded, embedded_daemon
+from tracker_client.endpoints.embedded import EmbeddedEndpoint, LaunchFile, embedded_endpoint
+from tracker_client.endpoints.embedded_daemon import EmbeddedDaemon
 from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
-from tracker_client.rank import ALONE, RankInfo
-from tracker_client.workers import SET_UP_BY_VARIABLE, is_worker
+from tracker_client.identity.rank import ALONE, RankInfo
+from tracker_client.identity.workers import SET_UP_BY_VARIABLE, is_worker
 
 
 @pytest.fixture(autouse=True)

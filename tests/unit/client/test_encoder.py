@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_client.encoder import Encoder
-from tracker_client.refusals import Refusals
-from tracker_client.rows import LoggedRow
+from tracker_client.staging.rows import LoggedRow
+from tracker_client.transport.encoder import Encoder
+from tracker_client.values.refusals import Refusals
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

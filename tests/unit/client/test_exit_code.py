@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import atexit, os, signal, sys, threading
-from tracker_client.exit_code import exit_code_so_far, watch_exit
+from tracker_client.trackers.exit_code import exit_code_so_far, watch_exit
 atexit.register(lambda: os.write(1, str(exit_code_so_far()).encode()))
 watch_exit()
 watch_exit()

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tracker_client.rank import RankInfo
-from tracker_client.surroundings import Script, describe, git_state, without_credentials
+from tracker_client.identity.rank import RankInfo
+from tracker_client.identity.script_metadata import Script, describe, git_state, without_credentials
 
 SECRET = "hunter2"
 

@@ -9,10 +9,10 @@ import threading
 import pytest
 
 from tracker_client import NullTracker, Tracker, TrackerBackend
+from tracker_client.backends.handles import AskHandles, Handles, HandlesTold
 from tracker_client.errors import NotRemote
-from tracker_client.handles import AskHandles, Handles, HandlesTold
-from tracker_client.refusals import Refusals
-from tracker_client.remote_runs import RemoteBackends
+from tracker_client.trackers.remote_runs import RemoteBackends
+from tracker_client.values.refusals import Refusals
 
 PATIENCE_S = 20.0
 WANDB = {

@@ -7,17 +7,11 @@ from typing import ClassVar
 import pytest
 
 import tracker_client
-from tracker_client import (
-    NullTracker,
-    Tracker,
-    TrackerBackend,
-    backend,
-    built_in,
-    ezpz_compat,
-    register_backend,
-)
+from tracker_client import NullTracker, Tracker, TrackerBackend, ezpz_compat, register_backend
 from tracker_client import setup_tracker as set_up
+from tracker_client.backends import base as backend
 from tracker_client.errors import BackendNotInstalled, RankUnknown
+from tracker_client.inprocess import loading
 
 
 class Notes(TrackerBackend):
@@ -130,7 +124,7 @@ def test_the_rank_is_detected_and_never_guessed(monkeypatch):
 
 
 def test_a_missing_package_names_its_extra(monkeypatch, caplog):
-    monkeypatch.setattr(built_in, "find_spec", lambda name: None)
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(BackendNotInstalled, match=r"pip install 'tracker-daemon\[wandb\]'"):
         tracker_client.WandbBackend  # noqa: B018
     assert isinstance(set_up(backends="mlflow", endpoint="inprocess"), NullTracker)

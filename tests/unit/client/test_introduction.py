@@ -1,7 +1,7 @@
 """What tells the trackers of one script apart."""
 
-from tracker_client.introduction import introduce
-from tracker_client.settings import read_settings
+from tracker_client.settings.reading import read_settings
+from tracker_client.trackers.introduction import introduce
 
 
 def introduced(environ=None, **arguments):

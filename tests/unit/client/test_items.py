@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
-from tracker_client.items import ContentReference, ItemDraft, ItemQueue
+from tracker_client.staging.items import ContentReference, ItemDraft, ItemQueue
 from tracker_protocol import limits
 
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tracker_client.launch import launch_key, restarts
-from tracker_client.rank import ALONE, HYDRA, OPEN_MPI, RankInfo
+from tracker_client.identity.launch import launch_key, restarts
+from tracker_client.identity.rank import ALONE, HYDRA, OPEN_MPI, RankInfo
 
 BY_ITSELF = RankInfo(0, 1, 0, ALONE)
 SLURM_STEP = {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "2"}
@@ -72,8 +72,8 @@ import subprocess, sys
 subprocess.run([sys.executable, "-c", sys.argv[-1]], check=True)
 """
 PRINT_KEY = """
-from tracker_client.launch import launch_key
-from tracker_client.rank import HYDRA, RankInfo
+from tracker_client.identity.launch import launch_key
+from tracker_client.identity.rank import HYDRA, RankInfo
 print(launch_key({"PBS_JOBID": "j"}, RankInfo(1, 4, 1, HYDRA))[0])
 """
 

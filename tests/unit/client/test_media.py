@@ -11,12 +11,12 @@ from struct import unpack
 
 import pytest
 
-from tracker_client.artifacts import Directory
-from tracker_client.images import image_content
-from tracker_client.png import encode_png
-from tracker_client.refusals import Refusals
-from tracker_client.sources import FileSource, SourceUnusable, digest_of
-from tracker_client.tables import make_table
+from tracker_client.media.artifacts import Directory
+from tracker_client.media.images import image_content
+from tracker_client.media.png import encode_png
+from tracker_client.media.tables import make_table
+from tracker_client.staging.sources import FileSource, SourceUnusable, digest_of
+from tracker_client.values.refusals import Refusals
 from tracker_protocol import limits
 
 np = pytest.importorskip("numpy")

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tracker_client.errors import RankUnknown, SettingsError
-from tracker_client.rank import WORLD_SIZE_VARIABLES, RankOverrides, detect_rank
+from tracker_client.identity.rank import WORLD_SIZE_VARIABLES, RankOverrides, detect_rank
 
 SBATCH_SHELL = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
 SLURM_STEP = {**SBATCH_SHELL, "SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}

@@ -1,8 +1,8 @@
 """Steps and pending rows."""
 
-from tracker_client.attachment import AttachedRow
-from tracker_client.buffer import StepShift
-from tracker_client.rows import RowAssembler
+from tracker_client.staging.attachment import AttachedRow
+from tracker_client.staging.buffer import StepShift
+from tracker_client.staging.rows import RowAssembler
 from tracker_protocol import limits
 
 

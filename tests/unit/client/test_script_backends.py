@@ -8,9 +8,17 @@ import threading
 import pytest
 
 from tracker_client import TrackerBackend
-from tracker_client.refusals import Refusals
-from tracker_client.script_backends import Fed, FedConfig, FedEnd, FedRows, Passed, ScriptBackends, TakenEntry
-from tracker_client.script_classes import ScriptClass, script_classes
+from tracker_client.backends.script_backends import (
+    Fed,
+    FedConfig,
+    FedEnd,
+    FedRows,
+    Passed,
+    ScriptBackends,
+    TakenEntry,
+)
+from tracker_client.backends.script_classes import ScriptClass, script_classes
+from tracker_client.values.refusals import Refusals
 from tracker_protocol import limits
 
 PATIENCE_S = 20.0

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tracker_client import selectors, settings, setup_tracker
-from tracker_client.selectors import OPTIONS_MAX_BYTES, is_daemons_own, read_selectors
-from tracker_client.settings import read_settings
+from tracker_client import setup_tracker
+from tracker_client.settings import reading as settings
+from tracker_client.settings import selectors
+from tracker_client.settings.reading import read_settings
+from tracker_client.settings.selectors import OPTIONS_MAX_BYTES, is_daemons_own, read_selectors
 
 DAEMONS_OWN = (
     "api_key", "key", "token", "password", "username", "secret", "auth", "headers", "cookies", "base_url",

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from tracker_client import NullTracker, setup_tracker
-from tracker_client.embedded import EmbeddedEndpoint
-from tracker_client.endpoint import EndpointFile
+from tracker_client.endpoints.embedded import EmbeddedEndpoint
+from tracker_client.endpoints.endpoint import EndpointFile
 from tracker_client.errors import EndpointError, SettingsError
-from tracker_client.settings import backends_of, read_settings, script_name
+from tracker_client.settings.reading import backends_of, read_settings, script_name
 
 HERE = {"TRACKER_ENDPOINT": "localhost:1"}
 
@@ -100,7 +100,9 @@ def test_unusable_options_are_errors(options):
 
 
 def test_without_an_endpoint_the_launch_has_a_daemon_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("tracker_client.embedded.demand_daemon", lambda: None)  # as if it were installed
+    monkeypatch.setattr(
+        "tracker_client.endpoints.embedded.demand_daemon", lambda: None
+    )  # as if it were installed
     source = read_settings(environ={"TRACKER_OUTDIR": str(tmp_path)}, modules={}).source
     assert isinstance(source, EmbeddedEndpoint)
     assert str(source).startswith(f"{tmp_path}/.tracker/launch-")

@@ -16,15 +16,17 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tracker_client import settings, setup_tracker, surroundings
-from tracker_client.rank import RankInfo
-from tracker_client.surroundings import (
+from tracker_client import setup_tracker
+from tracker_client.identity import script_metadata as surroundings
+from tracker_client.identity.rank import RankInfo
+from tracker_client.identity.script_metadata import (
     DOCUMENT_MAX_BYTES,
     VALUE_MAX_CHARACTERS,
     Script,
     describe,
     masked_command,
 )
+from tracker_client.settings import reading as settings
 from tracker_client.version import __version__
 
 ROOT = Path(__file__).parents[3]
@@ -158,7 +160,7 @@ def test_a_torch_that_is_only_half_imported_costs_its_facts_alone():
 
 def test_describing_imports_no_torch():
     program = (
-        "import sys; from tracker_client.settings import read_settings; "
+        "import sys; from tracker_client.settings.reading import read_settings; "
         "print(read_settings(endpoint='localhost:1').environment); assert 'torch' not in sys.modules"
     )
     path = os.pathsep.join(str(ROOT / part) for part in ("proto", "client"))

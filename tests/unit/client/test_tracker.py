@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tracker_client import Tracker, setup_tracker
 from tracker_client.errors import DaemonRefused, EndpointError
-from tracker_client.refusals import Refusals
+from tracker_client.values.refusals import Refusals
 from tracker_protocol import limits
 
 TOKEN = "right-token"
@@ -155,7 +155,9 @@ def test_values_still_on_their_device_hold_back_what_was_logged_after_them(
             return 7.0
 
     pending = Pending()
-    monkeypatch.setattr("tracker_client.remote_tracker.snapshot", lambda metrics, refusals: {"loss": pending})
+    monkeypatch.setattr(
+        "tracker_client.trackers.remote_tracker.snapshot", lambda metrics, refusals: {"loss": pending}
+    )
     tracker = connect(daemon)
     tracker.log({"loss": object()}, 0)
     tracker.log({"loss": 1.0}, 1)

@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from tracker_client import NullTracker, Tracker, TrackerBackend
-from tracker_client.remote_tracker import RemoteTracker
+from tracker_client.trackers.remote_tracker import RemoteTracker
 
 
 class Notes(TrackerBackend):

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_client.histogram import Histogram
-from tracker_client.refusals import Refusals
-from tracker_client.values import UnusableValue, snapshot, snapshot_value
-from tracker_client.wandb_values import TableValue
+from tracker_client.values.histogram import Histogram
+from tracker_client.values.refusals import Refusals
+from tracker_client.values.snapshot import UnusableValue, snapshot, snapshot_value
+from tracker_client.values.wandb_objects import TableValue
 from tracker_protocol import limits
 
 np = pytest.importorskip("numpy")

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tracker_client import watch as watching
-from tracker_client.refusals import Refusals
-from tracker_client.watch import Watches
-from tracker_client.watch_record import WatchRecord
-from tracker_client.watch_statistics import Measured
+from tracker_client.values.refusals import Refusals
+from tracker_client.watch import watching
+from tracker_client.watch.record import WatchRecord
+from tracker_client.watch.statistics import Measured
+from tracker_client.watch.watching import Watches
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

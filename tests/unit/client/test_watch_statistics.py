@@ -2,9 +2,9 @@
 
 import pytest
 
-from tracker_client import watch_statistics
-from tracker_client.watch_record import WatchRecord
-from tracker_client.watch_statistics import BINS, Unmeasurable, measure
+from tracker_client.watch import statistics as watch_statistics
+from tracker_client.watch.record import WatchRecord
+from tracker_client.watch.statistics import BINS, Unmeasurable, measure
 
 np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tracker_client import CSVBackend, Tracker, setup_tracker
-from tracker_client.refusals import Refusals
+from tracker_client.values.refusals import Refusals
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.errors import BackendRefused
 from tracker_daemon.inprocess import outbox

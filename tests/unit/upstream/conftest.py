@@ -15,7 +15,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from tracker_client.endpoint import Endpoint, FixedEndpoint
+from tracker_client.endpoints.endpoint import Endpoint, FixedEndpoint
 from tracker_daemon.backends.forwarding import ForwardState
 from tracker_daemon.contents.store import ContentStore
 from tracker_daemon.ingest.uploads import UploadService

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tracker_client.endpoint import Endpoint, EndpointFile, FixedEndpoint
+from tracker_client.endpoints.endpoint import Endpoint, EndpointFile, FixedEndpoint
 from tracker_daemon.errors import ClientRefused, SettingsError, TrackerDaemonError, UpstreamUnavailable
 from tracker_daemon.settings import Settings
 from tracker_daemon.upstream.root import Root, root_source

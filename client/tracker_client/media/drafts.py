@@ -1,0 +1,189 @@
+"""Tables, images, artifacts and histograms: from what a caller has to items of the stream.
+
+Nothing here waits: what can change is copied, and what takes long (reading files, encoding, uploading) is
+left to the uploads' thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from time import time_ns
+from typing import Any, Protocol, TypeVar
+
+from tracker_client.media.artifacts import Directory, artifact_file, location_of
+from tracker_client.media.images import image_content
+from tracker_client.media.tables import make_table
+from tracker_client.staging.items import ItemDraft
+from tracker_client.staging.sources import Encoded, Source, SourceUnusable
+from tracker_client.transport.uploads import Upload, UploadProgress
+from tracker_client.values.arguments import step_number, valid_text
+from tracker_client.values.refusals import Refusals
+from tracker_client.values.wandb_objects import ImageValue, MediaValue
+from tracker_protocol import limits
+
+T = TypeVar("T")
+_NAMED_MAX = 5
+logger = logging.getLogger("tracker_client")
+
+
+class ItemTaker(Protocol):
+    """Who takes drafts, in the order of the calls."""
+
+    def announce(self, draft: ItemDraft) -> bool:
+        """Take ``draft``; False where there is no room for it."""
+
+
+class UploadTaker(Protocol):
+    """Who takes what drafts consist of."""
+
+    def submit(self, upload: Upload) -> bool:
+        """Take ``upload``; False where there is no room for it."""
+
+    def progress(self) -> UploadProgress:
+        """Where the uploads are now."""
+
+    def stop(self) -> None:
+        """Take nothing more."""
+
+
+class Media:
+    """What one tracker logs beside metrics. Its methods may raise what the caller's own objects raise."""
+
+    def __init__(self, items: ItemTaker, uploads: UploadTaker, refusals: Refusals) -> None:
+        self.uploads = uploads
+        self._items = items
+        self._refusals = refusals
+
+    # ---- what is logged --------------------------------------------------------------------------
+
+    def document(self, kind: str, key: str, document: Mapping[str, Any], step: Any = None) -> None:
+        """Log an item that is all in ``document``, which is made JSON at once."""
+        text = json.dumps(document)
+        if len(text) > limits.ITEM_DOCUMENT_MAX_BYTES:
+            most = limits.ITEM_DOCUMENT_MAX_BYTES
+            self._refusals.refuse(
+                key, f"this {kind} has {len(text)} characters of JSON; {most} may be recorded"
+            )
+            return
+        name = self._checked_key(key)
+        if name is not None:
+            self._announce(ItemDraft(kind, name, _step(step), time_ns(), text))
+
+    def table(self, key: str, columns: Any, data: Any, step: Any = None) -> None:
+        """Log a table of rows, or a frame."""
+        name = self._checked_key(key)
+        if name is None:
+            return
+        table = self._unless_unusable(name, lambda: make_table(columns, data))
+        if table is None:
+            return
+        if table.cut_from:
+            reason = f"a table of {table.cut_from} rows is too long; its first {table.row_count} are recorded"
+            self._refusals.warn_once(name, reason)
+        about = {"columns": len(table.columns), "rows": table.row_count}
+        draft = _draft("table", name, step, about)
+        self._submit(draft, lambda: iter([Encoded("table.json", table.encode)]), table.held_bytes)
+
+    def image(self, key: str, image: Any, caption: Any, step: Any = None) -> None:
+        """Log an image."""
+        name = self._checked_key(key)
+        content = self._unless_unusable(name, lambda: image_content(image)) if name is not None else None
+        if name is None or content is None:
+            return
+        text = None if caption is None else valid_text(str(caption)[: limits.TEXT_VALUE_MAX_CHARACTERS])
+        source = content.source
+        self._submit(
+            _draft("image", name, step, {"caption": text}), lambda: iter([source]), content.held_bytes
+        )
+
+    def value(self, key: str, value: MediaValue, step: int | None) -> None:
+        """Log what was a value of ``log()``; without a step, it has that of the call's row."""
+        if isinstance(value, ImageValue):
+            self.image(key, value.path, value.caption, step)
+        else:
+            self.table(key, value.columns, value.rows, step)
+
+    def artifacts(self, artifacts: Mapping[str, Any], step: Any = None) -> None:
+        """Log files and directories by label."""
+        for label, path in dict(artifacts).items():
+            name = self._checked_key(label)
+            if name is not None:
+                self._unless_unusable(name, partial(self._artifact, name, path, step))
+
+    def _artifact(self, label: str, path: Any, step: Any) -> None:
+        location = location_of(path)
+        if os.path.isdir(location):  # noqa: PTH112 - a text stays one
+            draft = _draft("artifact", label, step, {"directory": True})
+            self._submit(draft, Directory(location, label, self._refusals).sources, 0)
+            return
+        keep_open = self.uploads.progress().waiting < limits.CLIENT_OPEN_FILES_MAX
+        source, held_bytes = artifact_file(location, keep_open=keep_open)
+        draft = _draft("artifact", label, step, {"directory": False})
+        self._submit(draft, lambda: iter([source]), held_bytes)
+
+    # ---- on its way ------------------------------------------------------------------------------
+
+    def _submit(self, draft: ItemDraft, sources: Callable[[], Iterator[Source]], held_bytes: int) -> None:
+        if not self.uploads.submit(Upload(draft, sources, held_bytes)):
+            reason = f"too many or too large contents wait to be uploaded; this {draft.kind} is not recorded"
+            self._refusals.refuse(draft.key, reason)
+            return
+        self._announce(draft)
+
+    def _announce(self, draft: ItemDraft) -> None:
+        if not self._items.announce(draft):
+            reason = f"too much waits to be sent already; this {draft.kind} is not recorded"
+            self._refusals.refuse(draft.key, reason)
+
+    def _unless_unusable(self, key: str, take: Callable[[], T]) -> T | None:
+        """What ``take`` returns; None, with a warning, where it finds nothing that can be recorded."""
+        try:
+            return take()
+        except SourceUnusable as unusable:
+            self._refusals.refuse(key, str(unusable))
+            return None
+
+    def _checked_key(self, key: Any) -> str | None:
+        if not isinstance(key, str):
+            self._refusals.refuse(key, f"a name is a text, not a {type(key).__name__}; it is not recorded")
+            return None
+        name = valid_text(key)
+        size = len(name.encode())
+        if not 1 <= size <= limits.METRIC_NAME_MAX_BYTES:
+            self._refusals.refuse(key, f"a name has 1 to {limits.METRIC_NAME_MAX_BYTES} bytes, not {size}")
+            return None
+        return name
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def end(self, unrecorded: Sequence[ItemDraft]) -> None:
+        """Stop uploading, and name what did not make it."""
+        progress = self.uploads.progress()
+        self.uploads.stop()
+        if not unrecorded:
+            return
+        named = ", ".join(f"{draft.kind} {draft.key!r}" for draft in unrecorded[:_NAMED_MAX])
+        more = f" and {len(unrecorded) - _NAMED_MAX} more" if len(unrecorded) > _NAMED_MAX else ""
+        under_way = f"; of {progress.key!r} {progress.percent} % was uploaded" if progress.key else ""
+        logger.warning(
+            "finish() had no more time: %d items are not recorded: %s%s%s",
+            len(unrecorded), named, more, under_way,
+        )  # fmt: skip
+
+
+def _draft(kind: str, key: str, step: Any, document: Mapping[str, Any]) -> ItemDraft:
+    """A draft whose contents are still to come."""
+    return ItemDraft(kind, key, _step(step), time_ns(), json.dumps(document), None)
+
+
+def _step(step: Any) -> int | None:
+    if step is None:
+        return None
+    number = step_number(step)
+    if abs(number) > limits.STEP_MAX:
+        raise ValueError(f"a step lies beyond ±{limits.STEP_MAX}")
+    return number

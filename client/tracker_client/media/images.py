@@ -1,0 +1,218 @@
+"""Images: from a path, bytes, a picture of a library, a figure or an array to the bytes of an image file.
+
+An array is height × width, or with 1, 3 or 4 channels behind (HWC) or before them (CHW); of uint8, or of
+floats in [0, 1]. It is copied at the call and encoded on the uploading thread; a tensor on a device is
+copied behind the work that produces it, as a value of ``log()`` is, and only that thread waits for it.
+No array or image library is imported: an object can only be an array if the script has imported its own.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tracker_client.media.png import SIGNATURE, encode_png
+from tracker_client.staging.sources import Encoded, FileSource, HeldBytes, Source, SourceUnusable
+from tracker_protocol import limits
+
+_FORMATS = (
+    (SIGNATURE, "png"),
+    (b"\xff\xd8\xff", "jpg"),
+    (b"GIF8", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+)
+_SUFFIXES = frozenset(("png", "jpg", "jpeg", "gif", "bmp", "tif", "tiff", "webp", "svg"))
+_CHANNELS = frozenset((1, 3, 4))
+_ARRAY_ADVICE = "give it height × width, or with 1, 3 or 4 channels behind or before them"
+_VALUES_ADVICE = "give it uint8, or floats in [0, 1]"
+_SLACK = 1e-4
+"""How far beyond [0, 1] a float may lie: what an interpolation or a half-precision number leaves."""
+
+
+@dataclass(frozen=True)
+class ImageContent:
+    """What was found: its source, and the bytes of memory that it holds until it is uploaded."""
+
+    source: Source
+    held_bytes: int
+
+
+def image_content(image: Any) -> ImageContent:
+    """Take ``image`` as it is now.
+
+    Raises:
+        SourceUnusable: it is no image, or none that can be recorded; for an array's values this comes
+            only when its source is opened.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return _from_path(image)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        data = bytes(image)
+        return ImageContent(HeldBytes(f"image.{_format_of(data)}", data), len(data))
+    if callable(getattr(image, "savefig", None)):
+        return _from_figure(image)
+    if type(image).__module__.partition(".")[0] == "PIL":
+        picture = image.copy()
+        size = picture.size[0] * picture.size[1] * 4
+        return ImageContent(Encoded("image.png", lambda: _saved(picture)), size)
+    return _from_array(image)
+
+
+def _from_path(path: str | os.PathLike[str]) -> ImageContent:
+    location = os.fspath(path)
+    suffix = Path(location).suffix[1:].lower()
+    source = FileSource("", location, keep_open=True)
+    head = next(source.chunks(0), b"")
+    source.path = f"image.{suffix if suffix in _SUFFIXES else _format_of(head)}"
+    if source.size_bytes > limits.FILE_SNAPSHOT_BYTES:
+        return ImageContent(source, 0)
+    try:
+        data = source.read()
+    finally:
+        source.close()
+    return ImageContent(HeldBytes(source.path, data), len(data))
+
+
+def _format_of(data: bytes) -> str:
+    for signature, suffix in _FORMATS:
+        if data.startswith(signature):
+            return suffix
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if b"<svg" in data[:1024]:
+        return "svg"
+    raise SourceUnusable("its bytes are no PNG, JPEG, GIF, BMP, TIFF, WebP or SVG; it is not recorded")
+
+
+def _from_figure(figure: Any) -> ImageContent:
+    # Now, and here: the script may draw on or close it next, and no drawing library is safe to share.
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    data = buffer.getvalue()
+    return ImageContent(HeldBytes("image.png", data), len(data))
+
+
+def _saved(picture: Any) -> bytes:
+    buffer = io.BytesIO()
+    if picture.mode not in {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"}:
+        picture = picture.convert("RGB")
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+# ---- arrays --------------------------------------------------------------------------------------
+
+
+def _from_array(array: Any) -> ImageContent:
+    if _is_a(array, "torch", "Tensor"):
+        shape = _checked_shape(tuple(array.shape))
+        ready = _copied_tensor(array, sys.modules["torch"])
+        encode = _encoder(lambda: _numpy_of(ready()), shape, prefers_channels_first=True)
+    elif _is_a(array, "numpy", "ndarray"):
+        shape = _checked_shape(array.shape)
+        copy = array.copy()
+        encode = _encoder(lambda: copy, shape, prefers_channels_first=False)
+    elif _is_a(array, "jax", "Array"):
+        shape = _checked_shape(tuple(array.shape))  # immutable: no copy is needed
+        encode = _encoder(lambda: _numpy_of(array), shape, prefers_channels_first=False)
+    else:
+        kind = type(array)
+        raise SourceUnusable(
+            f"a {kind.__module__}.{kind.__name__} is no image; log a path, bytes, a PIL image, a figure or "
+            "an array"
+        )
+    return ImageContent(Encoded("image.png", encode), int(getattr(array, "nbytes", 0)))
+
+
+def _is_a(array: Any, module: str, name: str) -> bool:
+    """Whether ``array`` is of a class that the script must have imported, if it is."""
+    return isinstance(array, getattr(sys.modules.get(module), name, ()))
+
+
+def _copied_tensor(tensor: Any, torch: Any) -> Callable[[], Any]:
+    """A copy that the script's next write does not reach; called, it waits for it."""
+    tensor = tensor.detach()
+    if tensor.device.type == "cpu":
+        copy = tensor.clone()
+        return lambda: copy
+    device = getattr(torch, tensor.device.type, None)
+    if device is None or not hasattr(device, "current_stream"):
+        return tensor.clone().cpu  # type: ignore[no-any-return]
+    # Into pinned memory, on the stream that the script is using: behind what computes the values.
+    copy = tensor.to("cpu", non_blocking=True)
+    event = device.current_stream(tensor.device).record_event()
+
+    def wait() -> Any:
+        event.synchronize()
+        return copy
+
+    return wait
+
+
+def _numpy_of(array: Any) -> Any:
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        raise SourceUnusable("an image of this array needs numpy; import it, or log a path or bytes")
+    if str(getattr(array, "dtype", "")) == "torch.bfloat16":
+        array = array.float()  # numpy has no such type
+    return numpy.asarray(array)
+
+
+def _checked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) not in {2, 3} or 0 in shape:
+        raise SourceUnusable(f"an array of shape {shape} is no image; {_ARRAY_ADVICE}")
+    if len(shape) == 3 and _CHANNELS.isdisjoint((shape[0], shape[2])):
+        raise SourceUnusable(f"an array of shape {shape} has no channels that an image has; {_ARRAY_ADVICE}")
+    pixels = shape[0] * shape[1] * (shape[2] if len(shape) == 3 else 1)
+    if pixels > limits.IMAGE_PIXELS_MAX * 4:
+        raise SourceUnusable(f"an image of shape {shape} has more than {limits.IMAGE_PIXELS_MAX} pixels")
+    return shape
+
+
+def _encoder(
+    array: Callable[[], Any], shape: tuple[int, ...], *, prefers_channels_first: bool
+) -> Callable[[], bytes]:
+    def encode() -> bytes:
+        return _encoded(array(), _is_channels_first(shape, prefers=prefers_channels_first))
+
+    return encode
+
+
+def _is_channels_first(shape: tuple[int, ...], *, prefers: bool) -> bool:
+    """Whether the channels come before height and width; ``prefers`` decides where both are possible."""
+    if len(shape) == 2 or shape[0] not in _CHANNELS:
+        return False
+    return prefers or shape[2] not in _CHANNELS
+
+
+def _encoded(array: Any, channels_first: bool) -> bytes:  # noqa: FBT001 - private, and named where it is made
+    pixels = _as_bytes(array)
+    if channels_first:
+        pixels = pixels.transpose(1, 2, 0)
+    height, width = pixels.shape[:2]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    return encode_png(width, height, channels, pixels.tobytes())
+
+
+def _as_bytes(array: Any) -> Any:
+    """The array as uint8, each value of [0, 1] as the nearest of 0 to 255."""
+    kind = array.dtype.kind
+    if array.dtype == "uint8":
+        return array
+    if kind == "b":
+        return array.astype("uint8") * 255
+    if kind != "f":
+        raise SourceUnusable(f"an image of {array.dtype} could mean anything; {_VALUES_ADVICE}")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= -_SLACK and high <= 1 + _SLACK):  # also where there is a NaN
+        raise SourceUnusable(
+            f"an image of floats from {low:g} to {high:g} is not in [0, 1]; {_VALUES_ADVICE}"
+        )
+    return (array.astype("float32").clip(0, 1) * 255 + 0.5).astype("uint8")

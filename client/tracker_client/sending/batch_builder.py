@@ -1,0 +1,214 @@
+"""From the staging buffer to numbered batches: take, resolve, assemble, encode, keep.
+
+The sender calls :meth:`Intake.drain` at each flush; it works in slices and lets go of the
+interpreter between them, so that a training thread never waits for more than one. It also divides
+the client's memory: what is encoded (compact) may take up to HELD_SHARE of the budget, and what is
+staged takes whatever that leaves.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tracker_client.sending.unacknowledged import Unacknowledged
+from tracker_client.staging.attachment import AttachedRow, Attachment
+from tracker_client.staging.buffer import NO_SHIFT, Entry, HeavyRow, StagingBuffer, points_of
+from tracker_client.staging.items import ItemDraft, ItemQueue, PlacedItem
+from tracker_client.staging.row_items import items_of
+from tracker_client.staging.rows import LoggedRow, RowAssembler
+from tracker_client.transport.encoder import Body, Encoder
+from tracker_client.values.refusals import Refusals
+from tracker_client.values.snapshot import Row, Value
+
+SLICE_ROWS = 128
+SLICES_PER_DRAIN_MAX = 128
+"""After so many the sender looks at its inbox before it goes on."""
+HELD_SHARE = 0.75
+GIVE_UP_AT_ONCE_SHARE = 16
+
+
+class Intake:
+    """Owned by the sender's thread. ``begin`` comes first: steps are unknown until the daemon answers."""
+
+    def __init__(self, staging: StagingBuffer, refusals: Refusals, buffer_bytes: int) -> None:
+        self.held = Unacknowledged()
+        self.items = ItemQueue()
+        self.encoder = Encoder(refusals, lambda: staging.dropped_points)
+        self._staging = staging
+        self._refusals = refusals
+        self._buffer_bytes = buffer_bytes
+        self._held_max_bytes = int(buffer_bytes * HELD_SHARE)
+        self._rows = RowAssembler(0)
+        self._begun = False
+        self._blocked: list[Entry] = []  # taken; the first has a value that is still on its device
+
+    def begin(self, next_step: int, *, records_items: bool) -> None:
+        """The daemon tells where automatic steps go on; only its first answer counts."""
+        self.items.recorded = records_items
+        if not self._begun:
+            self._begun = True
+            self._rows.next_step = next_step
+
+    @property
+    def begun(self) -> bool:
+        """Whether the first Welcome has come."""
+        return self._begun
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the next row waits for a device."""
+        return bool(self._blocked)
+
+    @property
+    def blocked_points(self) -> int:
+        """How many values wait in taken rows."""
+        return sum(map(points_of, self._blocked))
+
+    @property
+    def has_staged_rows(self) -> bool:
+        """Whether rows remain to be taken."""
+        return bool(self._staging.rows)
+
+    def drain(self, between_slices: Callable[[], None]) -> None:
+        """Take rows until none is left, one waits for a device, or it has been long enough."""
+        for _ in range(SLICES_PER_DRAIN_MAX):
+            # Counted before the rows are looked at: those logged before these items are taken then.
+            announced = len(self.items.announced)
+            self._take_slice()
+            if not (self._blocked or self._staging.rows):
+                self._send_items(self.items.place(announced, self._step_reached))
+            self._keep_within_budget()
+            between_slices()
+            if self._blocked or not self._staging.rows:
+                return
+            time.sleep(0)  # lets go of the interpreter
+
+    def close_batch(self) -> bool:
+        """End the batch as it stands; whether there was anything in it.
+
+        It says ``flushed`` if everything that was logged is now in batches.
+        """
+        bodies = self.encoder.close(flushed=self.is_flushed)
+        self._keep(bodies)
+        self._keep_within_budget()
+        return bool(bodies)
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether everything that was logged is encoded."""
+        return not (self._staging.rows or self._blocked or self._rows.has_pending)
+
+    def config(self, document: str) -> None:
+        """Keep a configuration for the daemon."""
+        if not self._make_room(len(document)):
+            self._refusals.refuse("config", "the buffer is full; this configuration is not recorded")
+            return
+        self._keep(self.encoder.config([document]))
+        self._keep_within_budget()
+
+    def complete_item(self, draft: ItemDraft) -> None:
+        """The contents of ``draft`` are durable at the daemon: the item follows them."""
+        placed = self.items.complete(draft)
+        if placed is not None:
+            self._send_items([placed])
+            self._keep_within_budget()
+
+    def _send_items(self, items: list[PlacedItem]) -> None:
+        if not items:
+            return
+        self._keep(self.encoder.close())  # the rows before them
+        for body in self.encoder.items(items):
+            if self._make_room(len(body.data)):
+                self._keep([body])
+            else:
+                self._refusals.refuse("items", "the buffer is full; tables or the like are not recorded")
+
+    def _step_reached(self) -> int:
+        return self._rows.reached
+
+    def _make_room(self, size_bytes: int) -> bool:
+        """Give up rows, if need be, for what may not be dropped."""
+        if self.held.held_bytes + size_bytes > self._held_max_bytes:
+            self.held.shrink(self._held_max_bytes - size_bytes)
+        return self.held.held_bytes + size_bytes <= self._held_max_bytes
+
+    def finish(self, exit_code: int) -> int:
+        """Close the pending row and the stream; the sequence of the last batch."""
+        self._take_rows(self._rows.end())
+        self._keep(self.encoder.close())
+        self._keep([self.encoder.finish(exit_code)])
+        return self.held.next_sequence - 1
+
+    # ---- one slice -------------------------------------------------------------------------------
+
+    def _take_slice(self) -> None:
+        shift, entries = (NO_SHIFT, self._blocked) if self._blocked else self._staging.take(SLICE_ROWS)
+        self._blocked = []
+        if shift != NO_SHIFT:
+            self._take_rows(self._rows.skip(shift))
+        announced = self.items.announced
+        for position, entry in enumerate(entries):
+            if announced and announced[0].time_ns <= entry[1]:
+                self._send_items(self.items.place(len(announced), self._step_reached, entry[1]))
+            resolved = self._resolve(entry)
+            if resolved is None:
+                self._blocked = entries[position:]
+                return
+            self._take_rows(self._rows.add(resolved))
+
+    def _take_rows(self, rows: list[LoggedRow]) -> None:
+        for row in rows:
+            if row.own and not self.items.recorded:
+                continue
+            self._keep(self.encoder.add(row))
+            if row.items and self.items.recorded:
+                self._send_items(items_of(row, self._refusals))
+
+    def _resolve(self, entry: Entry) -> Entry | None:
+        """The entry with its deferred values as numbers; None if one is not there yet."""
+        payload = entry[2]
+        if not isinstance(payload, HeavyRow) or not payload.deferred:
+            return entry
+        if isinstance(payload, Attachment):
+            return self._resolve_attachment(entry, payload)
+        if not all(_is_ready(value) for value in payload.row.values()):
+            return None
+        row: Row = {}
+        for key, value in payload.row.items():
+            try:
+                row[key] = value if isinstance(value, (float, int, str)) else value.value()
+            except Exception as error:  # noqa: BLE001 - the device's library may raise anything
+                self._refusals.refuse(key, f"reading it from its device raised {error!r}")
+        resolved = HeavyRow(row, len(row), deferred=False, items=payload.items) if payload.items else row
+        return entry[0], entry[1], resolved, entry[3]
+
+    def _resolve_attachment(self, entry: Entry, attachment: Attachment) -> Entry | None:
+        if not _is_ready(attachment):
+            return None
+        try:
+            return entry[0], entry[1], attachment.resolve(), entry[3]
+        except Exception as error:  # noqa: BLE001 - the device's library may raise anything
+            reason = f"reading a model's statistics from their device raised {error!r}"
+            self._refusals.refuse("watch()", reason, values=attachment.points)
+            return entry[0], entry[1], AttachedRow({}, {}), entry[3]
+
+    # ---- memory ----------------------------------------------------------------------------------
+
+    def _keep(self, bodies: list[Body]) -> None:
+        for body in bodies:
+            self.held.append(body)
+
+    def _keep_within_budget(self) -> None:
+        if self.held.held_bytes > self._held_max_bytes:
+            self.held.shrink(self._held_max_bytes - self._held_max_bytes // GIVE_UP_AT_ONCE_SHARE)
+        self._staging.set_budget(max(0, self._buffer_bytes - self.held.held_bytes))
+
+
+def _is_ready(value: Value | Attachment) -> bool:
+    if isinstance(value, (float, int, str)):
+        return True
+    try:
+        return value.ready()
+    except Exception:  # noqa: BLE001 - the device's library may raise anything; reading it will tell what
+        return True

@@ -1,0 +1,6 @@
+"""Settings of the client: from the arguments of ``setup_tracker`` and the environment.
+
+* ``reading``: all settings, from both sources.
+* ``selectors``: the values that select a backend's run (project, name, tags …), read on the rank.
+* ``metric_options``: the options that apply by metric, as texts for the daemon.
+"""

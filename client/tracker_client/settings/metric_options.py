@@ -1,0 +1,50 @@
+"""The options of ``setup_tracker`` that go by metric, as texts for the daemon, which reads their rules.
+
+Each is a text such as ``"lr=none,loss=mean+max"`` or a dict from globs to values; of several values a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tracker_client.errors import SettingsError
+from tracker_client.values.arguments import valid_text
+
+METRIC_OPTIONS = ("aggregates", "step_axes", "summaries", "thinning")
+
+
+@dataclass(frozen=True)
+class MetricOptions:
+    """Rules by metric, for this run; they come before the daemon's."""
+
+    aggregates: str = ""
+    step_axes: str = ""
+    summaries: str = ""
+    thinning: str = ""
+
+
+def read_metric_options(options: Mapping[str, Any]) -> MetricOptions:
+    """Those among the keyword arguments of ``setup_tracker``.
+
+    Raises:
+        SettingsError: one of them is neither a text nor a dict.
+    """
+    return MetricOptions(**{name: _text(name, options.get(name)) for name in METRIC_OPTIONS})
+
+
+def _text(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        value = ",".join(f"{glob}={_joined(of)}" for glob, of in value.items())
+    if not isinstance(value, str):
+        raise SettingsError(
+            f"{name} is {value!r}; it must be a dict from globs of metrics, or 'GLOB=VALUE,…'"
+        )
+    return valid_text(value)
+
+
+def _joined(value: object) -> str:
+    return "+".join(map(str, value)) if isinstance(value, (list, tuple, set, frozenset)) else str(value)

@@ -1,0 +1,369 @@
+"""The client's settings: from the arguments of ``setup_tracker``, then from the environment.
+
+This is the only module that reads the environment. An argument wins over its variables, the first
+variable that is set and not empty wins over the rest:
+
+==========================  ========================================================================
+setting                     variables
+==========================  ========================================================================
+endpoint                    TRACKER_ENDPOINT, TRACKER_ENDPOINT_FILE, else a daemon of the launch's own
+                            in ``outdir``, TRACKER_OUTDIR or the working directory
+                            (``tracker_client.endpoints.embedded``)
+token                       TRACKER_TOKEN, TRACKER_TOKEN_FILE, else the endpoint file's
+TLS root certificate        TRACKER_TLS_ROOT (a PEM file), else the endpoint file's
+project                     WB_PROJECT, WANDB_PROJECT, WB_PROJECT_NAME, else the script's name
+name                        TRACKER_RUN_NAME, WANDB_NAME
+run_id                      TRACKER_RUN_ID
+backends                    TRACKER_BACKENDS, EZPZ_TRACKER_BACKENDS, EZPZ_TRACKERS
+rank, world_size,           TRACKER_RANK, TRACKER_WORLD_SIZE, TRACKER_LOCAL_RANK, else the launcher's
+local_rank                  (``tracker_client.identity.rank``)
+launch_id                   TRACKER_LAUNCH_ID, else the launcher's or the scheduler's
+                            (``tracker_client.identity.launch``)
+buffer_bytes                TRACKER_BUFFER_BYTES
+handle_timeout_s            TRACKER_HANDLE_TIMEOUT_S
+exit_timeout_s              TRACKER_EXIT_TIMEOUT_S
+strict                      TRACKER_STRICT
+W&B's selectors             WANDB_ENTITY, WANDB_RUN_GROUP, WANDB_NAME, WANDB_TAGS, WANDB_NOTES,
+                            WANDB_JOB_TYPE, WANDB_RUN_ID, WANDB_RESUME, WANDB_MODE, WANDB_SWEEP_ID;
+                            WANDB_DISABLED wins over arguments too (``tracker_client.settings.selectors``)
+MLflow's selectors          MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_NAME
+user                        LOGNAME, USER, LNAME, USERNAME, else the system's
+cluster                     NERSC_HOST, LMOD_SYSTEM_NAME, SLURM_CLUSTER_NAME
+scheduler                   PBS_JOBID, SLURM_JOB_ID, LSB_JOBID, FLUX_JOB_ID, COBALT_JOBID
+==========================  ========================================================================
+
+Keys, passwords and addresses of backends are never read here: they are the daemon's.
+
+``outdir``, ``primary_rank``, ``record_ranks``, ``item_ranks`` and the rules by metric have no variable
+here: unset, the daemon's decide.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tracker_client.backends.base import registered_backends
+from tracker_client.backends.built_in import RunArguments
+from tracker_client.backends.script_classes import ScriptClasses, script_classes
+from tracker_client.endpoints.embedded import embedded_endpoint
+from tracker_client.endpoints.endpoint import (
+    Endpoint,
+    EndpointFile,
+    EndpointSource,
+    FixedEndpoint,
+    is_address,
+)
+from tracker_client.errors import EndpointError, SettingsError
+from tracker_client.identity.launch import launch_key, restarts
+from tracker_client.identity.rank import RankInfo, RankOverrides, detect_rank
+from tracker_client.identity.script_metadata import Script, describe
+from tracker_client.identity.workers import is_worker, mark_process
+from tracker_client.settings.metric_options import METRIC_OPTIONS, MetricOptions, read_metric_options
+from tracker_client.settings.selectors import ARGUMENTS, read_selectors
+from tracker_protocol import limits
+
+ENDPOINT_VARIABLES = ("TRACKER_ENDPOINT", "TRACKER_ENDPOINT_FILE")
+INPROCESS = "inprocess"
+RUN_ID_BYTES = 4
+PROJECT_VARIABLES = ("WB_PROJECT", "WANDB_PROJECT", "WB_PROJECT_NAME")
+BACKENDS_VARIABLES = ("TRACKER_BACKENDS", "EZPZ_TRACKER_BACKENDS", "EZPZ_TRACKERS")
+HANDLE_TIMEOUT_S = 10.0
+EXIT_TIMEOUT_S = 30.0
+"""How long an exiting interpreter waits for the daemon when the script did not call ``finish``."""
+TIMEOUT_MAX_S = 1e6
+"""Far below what a lock's timeout can take on any platform."""
+BUFFER_BYTES_MIN = 1024 * 1024
+KNOWN_OPTIONS = frozenset(
+    (
+        "name", "primary_rank", "record_ranks", "item_ranks", "world_size", "local_rank", "launch_id",
+        "token", "buffer_bytes", "handle_timeout", "exit_timeout", "strict", *METRIC_OPTIONS,
+    )
+)  # fmt: skip
+
+Backends = str | Sequence[str] | None
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """Everything that one tracker needs to know. Times are in seconds."""
+
+    source: EndpointSource
+    project: str
+    name: str
+    run_id: str
+    run_id_is_shared: bool
+    backends: str | None
+    outdir: str | None
+    primary_rank: int | None
+    record_ranks: str | None
+    rank: RankInfo
+    launch_key: str
+    restarts: int
+    host: str
+    pid: int
+    working_directory: str
+    buffer_bytes: int
+    handle_timeout_s: float
+    exit_timeout_s: float
+    strict: bool
+    backend_options: str | None
+    script_classes: ScriptClasses
+    environment: str
+    warnings: tuple[str, ...] = ()
+    item_ranks: str | None = None
+    metrics: MetricOptions = field(default_factory=MetricOptions)
+
+
+def backends_of(backends: Backends, environ: Mapping[str, str] | None = None) -> str | None:
+    """The backends with commas between; None where nothing names any; "none" where none are wanted."""
+    environ = os.environ if environ is None else environ
+    if backends is None:
+        for variable in BACKENDS_VARIABLES:
+            if variable in environ:
+                backends = environ[variable]
+                break
+        else:
+            return None
+    names = backends.split(",") if isinstance(backends, str) else [str(name) for name in backends]
+    wanted = dict.fromkeys(name.strip().lower() for name in names)
+    return ",".join(name for name in wanted if name and name != "none") or "none"
+
+
+def read_settings(
+    *,
+    project_name: str | None = None,
+    backends: str | None = None,
+    outdir: str | os.PathLike[str] | None = None,
+    rank: int | None = None,
+    run_id: str | None = None,
+    endpoint: str | os.PathLike[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    modules: Mapping[str, Any] | None = None,
+) -> ClientSettings:
+    """Resolve the arguments of ``setup_tracker``; ``options`` are its keyword arguments.
+
+    Raises:
+        SettingsError: a value cannot be used.
+        EndpointError: what is given is no endpoint, or none is and no daemon can be started here.
+        RankUnknown: several processes are evident and the rank is not.
+    """
+    environ = os.environ if environ is None else environ
+    modules = sys.modules if modules is None else modules
+    options = options or {}
+    overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
+    info = detect_rank(environ, modules, overrides)
+    key, key_warning = launch_key(environ, info, options.get("launch_id"))
+    arguments = backends_arguments(options)
+    classes = script_classes(backends, registered_backends(), arguments)
+    others = {name: value for name, value in arguments.items() if name not in classes.by_name}
+    selectors = read_selectors(environ, others, backends)
+    unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.taken - classes.taken)
+    host, directory = socket.gethostname(), str(Path.cwd())
+    outdir = None if outdir is None else str(Path(outdir).absolute())
+    source = _endpoint_source(environ, endpoint, options.get("token"))
+    return ClientSettings(
+        source=embedded_endpoint(environ, outdir, info, key) if source is None else source,
+        project=project_of(project_name, environ),
+        name=_first(environ, ("TRACKER_RUN_NAME", "WANDB_NAME"), options.get("name")) or "",
+        run_id=_first(environ, ("TRACKER_RUN_ID",), run_id) or "",
+        run_id_is_shared=not run_id,
+        backends=backends,
+        outdir=outdir,
+        primary_rank=_optional_rank(options.get("primary_rank")),
+        record_ranks=_rank_set("record_ranks", options.get("record_ranks")),
+        item_ranks=_rank_set("item_ranks", options.get("item_ranks")),
+        metrics=read_metric_options(options),
+        rank=info,
+        launch_key=key,
+        restarts=restarts(environ),
+        host=host,
+        pid=os.getpid(),
+        working_directory=directory,
+        buffer_bytes=_buffer_bytes(environ, options.get("buffer_bytes")),
+        handle_timeout_s=_seconds(
+            environ, "TRACKER_HANDLE_TIMEOUT_S", options.get("handle_timeout"), HANDLE_TIMEOUT_S
+        ),
+        exit_timeout_s=_seconds(
+            environ, "TRACKER_EXIT_TIMEOUT_S", options.get("exit_timeout"), EXIT_TIMEOUT_S
+        ),
+        strict=_flag(environ, "TRACKER_STRICT", options.get("strict")),
+        backend_options=selectors.document,
+        script_classes=classes,
+        environment=describe(Script(environ, modules, sys.argv, info, host, directory)),
+        warnings=tuple(
+            filter(None, (info.warning, key_warning, *selectors.warnings, _unknown_warning(unknown)))
+        ),
+    )
+
+
+def is_worker_of_rank() -> bool:
+    """Whether a process that has a tracker has started this one as its worker."""
+    return is_worker(os.environ, sys.modules)
+
+
+def mark_as_rank() -> None:
+    """This process has a tracker: its workers need to know (TRACKER_SET_UP_BY)."""
+    mark_process(os.environ, os.getpid())
+
+
+def is_inprocess(endpoint: str | os.PathLike[str] | None, environ: Mapping[str, str] | None = None) -> bool:
+    """Whether the endpoint is this process itself."""
+    environ = os.environ if environ is None else environ
+    if endpoint is None:
+        endpoint = _first(environ, ENDPOINT_VARIABLES, None)
+    return endpoint == INPROCESS
+
+
+def read_run_arguments(
+    project_name: str | None,
+    config: Any,
+    outdir: str | os.PathLike[str] | None,
+    rank: int | None,
+    run_id: str | None,
+    options: Mapping[str, Any],
+) -> RunArguments:
+    """What the backends of a run in this process are told; raises as :func:`read_settings` does."""
+    environ = os.environ
+    overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
+    info = detect_rank(environ, sys.modules, overrides)
+    given = _first(environ, ("TRACKER_RUN_ID",), run_id)
+    run_id = given or secrets.token_hex(RUN_ID_BYTES)
+    return RunArguments(
+        project_of(project_name, environ), config, outdir, info.rank, run_id, continues=given is not None
+    )
+
+
+def backends_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments that are not the client's alone; a run's name is the backends' too."""
+    own = KNOWN_OPTIONS - {"name"}
+    return {name: value for name, value in options.items() if name not in own}
+
+
+def project_of(project_name: str | None, environ: Mapping[str, str]) -> str:
+    """The project: the argument, else what the environment says, else the script's name."""
+    return _first(environ, PROJECT_VARIABLES, project_name) or script_name(sys.argv)
+
+
+def script_name(argv: Sequence[str]) -> str:
+    """A project's name from the script's."""
+    path = Path(argv[0] if argv else "")
+    stem = path.parent.name if path.stem == "__main__" else path.stem
+    return stem if stem and stem != "-c" else "tracker"
+
+
+def _endpoint_source(
+    environ: Mapping[str, str], endpoint: str | os.PathLike[str] | None, token: str | None
+) -> EndpointSource | None:
+    """What is configured; None where nothing is, and the launch has a daemon of its own."""
+    if endpoint is None:
+        endpoint = _first(environ, ENDPOINT_VARIABLES, None)
+    if endpoint is None:
+        return None
+    token = token or _token(environ)
+    text = os.fspath(endpoint)
+    addresses = tuple(part.strip() for part in text.split(","))
+    if all(map(is_address, addresses)):
+        return FixedEndpoint(Endpoint(addresses, token, _tls_root(environ)))
+    if "/" in text or text.endswith(".json") or Path(text).exists():
+        return EndpointFile(Path(text).absolute(), token)
+    raise EndpointError(f"endpoint {text!r} is not host:port, unix:/path or the path of an endpoint file")
+
+
+def _token(environ: Mapping[str, str]) -> str | None:
+    if environ.get("TRACKER_TOKEN"):
+        return environ["TRACKER_TOKEN"]
+    path = environ.get("TRACKER_TOKEN_FILE")
+    return _read_file("TRACKER_TOKEN_FILE", path).decode().strip() if path else None
+
+
+def _tls_root(environ: Mapping[str, str]) -> bytes | None:
+    path = environ.get("TRACKER_TLS_ROOT")
+    return _read_file("TRACKER_TLS_ROOT", path) if path else None
+
+
+def _read_file(variable: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SettingsError(f"{variable} names {path}, which cannot be read: {error.strerror}") from None
+
+
+def _first(environ: Mapping[str, str], variables: Sequence[str], argument: str | None) -> str | None:
+    if argument:
+        return str(argument)
+    return next((environ[name] for name in variables if environ.get(name)), None)
+
+
+def _optional_rank(value: object) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or not 0 <= value < limits.WORLD_SIZE_MAX:
+        raise SettingsError(f"primary_rank is {value!r}; it must be a rank, from 0")
+    return int(value)
+
+
+def _rank_set(name: str, value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Sequence):
+        return ",".join(str(rank) for rank in value)
+    raise SettingsError(f"{name} is {value!r}; it must be like '0,8-15', 'all' or a list of ranks")
+
+
+def _buffer_bytes(environ: Mapping[str, str], argument: object) -> int:
+    given = environ.get("TRACKER_BUFFER_BYTES") if argument is None else argument
+    if given is None or given == "":
+        return limits.CLIENT_BUFFER_BYTES
+    try:
+        size = int(str(given))
+    except ValueError:
+        size = 0
+    if size < BUFFER_BYTES_MIN:
+        raise SettingsError(
+            f"buffer_bytes is {given!r}; it must be a number of bytes from {BUFFER_BYTES_MIN}"
+        )
+    return size
+
+
+def _seconds(environ: Mapping[str, str], variable: str, argument: object, default: float) -> float:
+    given = environ.get(variable) if argument is None else argument
+    if given is None or given == "":
+        return default
+    try:
+        seconds = float(str(given))
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < TIMEOUT_MAX_S:
+        raise SettingsError(
+            f"{variable.removeprefix('TRACKER_').lower()} is {given!r}; it must be seconds from 0"
+        )
+    return seconds
+
+
+def _flag(environ: Mapping[str, str], variable: str, argument: object) -> bool:
+    if argument is not None:
+        return bool(argument)
+    text = environ.get(variable, "").strip().lower()
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    if text in ("1", "true", "yes", "on"):
+        return True
+    raise SettingsError(f"{variable} is {text!r}; it must be true or false")
+
+
+def _unknown_warning(unknown: list[str]) -> str | None:
+    if not unknown:
+        return None
+    known = sorted(KNOWN_OPTIONS.union(*ARGUMENTS.values()))
+    return (
+        f"setup_tracker does not know {', '.join(unknown)}; it knows {', '.join(known)}, and for each "
+        "backend that is named a dict of its own options, such as wandb={...}"
+    )

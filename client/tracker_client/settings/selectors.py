@@ -1,0 +1,258 @@
+"""What selects a backend's run: read on the rank, and sent to the daemon.
+
+Three places say it; a later one wins: the rank's environment, bare keyword arguments of
+``setup_tracker`` (which go to each backend whose table has them), and a backend's own dict
+(``wandb={...}``, ``mlflow={...}``, or of that name for any other backend that ``backends`` names).
+Only WANDB_DISABLED wins over all.
+
+Secrets and addresses of services belong to the daemon alone: one that could choose where the daemon's
+key is sent could have it. Their variables are not read here, and arguments with such names are left out
+with a warning. On the wire W&B's ``tags`` are always a list of texts, MLflow's an object of texts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tracker_client.values.arguments import strict_json, valid_text
+
+OPTIONS_MAX_BYTES = 64 * 1024
+WANDB, MLFLOW = "wandb", "mlflow"
+
+WANDB_ARGUMENTS: Mapping[str, str] = {
+    name: name
+    for name in (
+        "entity", "group", "job_type", "tags", "notes", "mode", "id", "resume", "resume_from", "fork_from",
+        "name", "save_code", "sweep_id",
+    )
+}  # fmt: skip
+MLFLOW_ARGUMENTS: Mapping[str, str] = {
+    "name": "run_name",
+    "run_name": "run_name",
+    "experiment_name": "experiment_name",
+    "description": "description",
+    "tags": "tags",
+}
+"""Bare arguments and what the backend calls them; of two with one meaning the later wins."""
+ARGUMENTS: Mapping[str, Mapping[str, str]] = {WANDB: WANDB_ARGUMENTS, MLFLOW: MLFLOW_ARGUMENTS}
+
+WANDB_VARIABLES: Mapping[str, str] = {
+    "WANDB_ENTITY": "entity",
+    "WANDB_RUN_GROUP": "group",
+    "WANDB_NAME": "name",
+    "WANDB_TAGS": "tags",
+    "WANDB_NOTES": "notes",
+    "WANDB_JOB_TYPE": "job_type",
+    "WANDB_RUN_ID": "id",
+    "WANDB_RESUME": "resume",
+    "WANDB_MODE": "mode",
+    "WANDB_SWEEP_ID": "sweep_id",
+}
+MLFLOW_VARIABLES: Mapping[str, str] = {
+    "MLFLOW_EXPERIMENT_NAME": "experiment_name",
+    "MLFLOW_RUN_NAME": "run_name",
+}
+VARIABLES: Mapping[str, Mapping[str, str]] = {WANDB: WANDB_VARIABLES, MLFLOW: MLFLOW_VARIABLES}
+DISABLED_VARIABLE = "WANDB_DISABLED"
+MODES: Mapping[str, str] = {"dryrun": "offline", "run": "online"}
+"""W&B's older names of its modes."""
+
+_DAEMONS_WORDS = frozenset(
+    (
+        "key", "apikey", "token", "password", "passwd", "passphrase", "secret", "credential", "credentials",
+        "auth", "authorization", "bearer", "cookie", "cookies", "header", "headers", "username", "cert",
+        "certificate", "host", "hostname", "url", "uri", "proxy", "endpoint", "server", "address",
+    )
+)  # fmt: skip
+_DAEMONS_NAMES = frozenset(("settings", "artifact_location"))
+_FREE_FORM = frozenset(("tags", "config"))
+"""Whose keys are the user's own words and name no option."""
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+Options = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Selectors:
+    """What the daemon is told.
+
+    Attributes:
+        document: a JSON object, for each backend an object of its options; None where there are none.
+        taken: the keyword arguments that concern backends, those left out with a warning included.
+        warnings: sentences for the user.
+    """
+
+    document: str | None
+    taken: frozenset[str]
+    warnings: tuple[str, ...]
+
+
+def read_selectors(
+    environ: Mapping[str, str], arguments: Mapping[str, Any], backends: str | None = None
+) -> Selectors:
+    """The selectors in ``environ`` and among ``setup_tracker``'s keyword ``arguments``.
+
+    Args:
+        environ: the rank's environment.
+        arguments: keyword arguments, less those that are the client's own options.
+        backends: the names of the run's backends with commas between, where they are known.
+    """
+    owners = {WANDB, MLFLOW, *filter(None, (backends or "").split(","))} & set(arguments)
+    withheld: list[str] = []
+    warnings: list[str] = []
+    bare = {name: value for name, value in arguments.items() if name not in owners}
+    refused = {name for name in bare if is_daemons_own(name)}
+    withheld.extend(sorted(refused))
+    layers = (
+        _from_environment(environ),
+        _from_bare(bare),
+        {name: _own_options(name, arguments[name], withheld, warnings) for name in sorted(owners)},
+    )
+    options = _in_wire_form(_merged(layers))
+    if is_disabled(environ):
+        options.setdefault(WANDB, {})["mode"] = "disabled"
+    if withheld:
+        warnings.append(
+            f"setup_tracker does not send {', '.join(withheld)}: secrets and addresses of services belong to "
+            "the daemon alone; set them in the daemon's environment"
+        )
+    document = _bounded_document(options, warnings)
+    known = {name for table in ARGUMENTS.values() for name in table} & set(bare)
+    return Selectors(document, frozenset(owners | refused | known), tuple(warnings))
+
+
+def is_daemons_own(name: str) -> bool:
+    """Whether an option of this name could hold a secret, or say where one is sent."""
+    words = _WORD.findall(name) + _WORD.findall(name.lower())
+    return name.lower() in _DAEMONS_NAMES or not _DAEMONS_WORDS.isdisjoint(word.lower() for word in words)
+
+
+def is_disabled(environ: Mapping[str, str]) -> bool:
+    """Whether WANDB_DISABLED says so; W&B itself takes even "false" for yes."""
+    return environ.get(DISABLED_VARIABLE, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def _from_environment(environ: Mapping[str, str]) -> Options:
+    return {
+        backend: {
+            name: valid_text(environ[variable]) for variable, name in table.items() if environ.get(variable)
+        }
+        for backend, table in VARIABLES.items()
+    }
+
+
+def _from_bare(arguments: Mapping[str, Any]) -> Options:
+    return {
+        backend: {
+            name: _as_json(arguments[argument])
+            for argument, name in table.items()
+            if arguments.get(argument) is not None
+        }
+        for backend, table in ARGUMENTS.items()
+    }
+
+
+def _own_options(backend: str, given: Any, withheld: list[str], warnings: list[str]) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        warnings.append(
+            f"setup_tracker takes {backend}'s options as a dict; {backend} is of type "
+            f"{type(given).__name__} and left out"
+        )
+        return {}
+    own = {valid_text(str(name)): value for name, value in given.items() if value is not None}
+    for name in filter(is_daemons_own, tuple(own)):
+        # Not even looked at: the conversion of a settings object to text would show what it holds.
+        del own[name]
+        withheld.append(f"{backend}[{name!r}]")
+    converted = {name: _as_json(value) for name, value in own.items()}
+    return _without_secrets(converted, backend, withheld)  # type: ignore[no-any-return]  # a dict stays one
+
+
+def _without_secrets(value: Any, path: str, withheld: list[str]) -> Any:
+    """``value`` less the entries, at any depth, that only the daemon may have; their paths are added."""
+    if isinstance(value, list):
+        return [_without_secrets(item, path, withheld) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {}
+    for name, item in value.items():
+        at = f"{path}[{name!r}]"
+        if is_daemons_own(name):
+            withheld.append(at)
+        else:
+            kept[name] = item if name in _FREE_FORM else _without_secrets(item, at, withheld)
+    return kept
+
+
+def _as_json(value: Any) -> Any:
+    try:
+        return strict_json(value)
+    except Exception:  # noqa: BLE001 - a value's own conversion to text may raise anything
+        return f"<{type(value).__name__}>"
+
+
+def _merged(layers: Iterable[Options]) -> Options:
+    options: Options = {}
+    for layer in layers:
+        for backend, own in layer.items():
+            options.setdefault(backend, {}).update(own)
+    return options
+
+
+def _in_wire_form(options: Options) -> Options:
+    wandb, mlflow = options[WANDB], options[MLFLOW]
+    if "tags" in wandb:
+        wandb["tags"] = _tag_list(wandb["tags"])
+    if "tags" in mlflow:
+        mlflow["tags"] = _tag_object(mlflow["tags"])
+    if isinstance(wandb.get("mode"), str):
+        wandb["mode"] = MODES.get(wandb["mode"], wandb["mode"])
+    return options
+
+
+def _tag_list(tags: Any) -> list[str]:
+    if isinstance(tags, str):
+        return [tag for tag in map(str.strip, tags.split(",")) if tag]
+    if isinstance(tags, dict):
+        return [f"{name}:{value}" for name, value in tags.items()]
+    return [str(tag) for tag in tags] if isinstance(tags, list) else [str(tags)]
+
+
+def _tag_object(tags: Any) -> dict[str, str]:
+    if isinstance(tags, dict):
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in tags.items()}
+    return dict.fromkeys(_tag_list(tags), "true")
+
+
+def _bounded_document(options: Options, warnings: list[str]) -> str | None:
+    """``options`` as JSON, less the largest of them where they are more than the daemon takes."""
+    size = len(_encode(options))
+    if size > OPTIONS_MAX_BYTES:
+        weights = [
+            (len(_encode({name: value})) - 2, backend, name)
+            for backend, own in options.items()
+            for name, value in own.items()
+        ]
+        left_out = []
+        for weight, backend, name in sorted(weights, reverse=True):
+            if size <= OPTIONS_MAX_BYTES:
+                break
+            del options[backend][name]
+            size -= weight
+            left_out.append(f"{backend}[{name[:80]!r}]")
+        warnings.append(
+            f"{', '.join(left_out[:8])}{' and more' if len(left_out) > 8 else ''} of setup_tracker are left "
+            f"out: all backends' options together may have {OPTIONS_MAX_BYTES} bytes of JSON"
+        )
+    filled = {backend: own for backend, own in options.items() if own}
+    return _encode(filled).decode() if filled else None
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode()

@@ -1,0 +1,113 @@
+"""From calls to rows: which step each call means, and which calls make one row.
+
+Pure and single-threaded; the sender feeds it the calls in their order.
+
+* ``step=None`` takes the client's own next step; an explicit step sets that to step + 1.
+* ``commit=False`` merges into the pending row, which a committing call with the same step (or with
+  none) completes; a call with a different step, or the end, closes it as it is.
+* What is *attached* (a model's statistics) has the step of the row that the next committing call makes,
+  whatever step that names, in a row of its own; at the end, the step of the pending row or the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from tracker_client.staging.attachment import AttachedRow
+from tracker_client.staging.buffer import NO_ITEMS, Entry, HeavyRow, StepShift
+from tracker_client.values.histogram import Histogram
+from tracker_client.values.snapshot import Row
+from tracker_protocol import limits
+
+
+class LoggedRow(NamedTuple):
+    """A finished row; ``automatic``: the step was counted by the client.
+
+    ``own``: its values are this rank's alone, and nothing is to be computed of them across ranks.
+    """
+
+    step: int
+    time_ns: int
+    values: Row
+    automatic: bool
+    items: Mapping[str, Histogram] = NO_ITEMS
+    own: bool = False
+
+    def with_earlier(self, earlier: LoggedRow) -> LoggedRow:
+        """This row, and what ``earlier`` has beside it."""
+        values = {**earlier.values, **self.values}
+        items = {**earlier.items, **self.items}
+        return LoggedRow(self.step, self.time_ns, values, earlier.automatic, items, self.own)
+
+
+class RowAssembler:
+    """Keeps the next automatic step and the pending row."""
+
+    def __init__(self, next_step: int) -> None:
+        self.next_step = next_step
+        self._pending: LoggedRow | None = None
+        self._attached: LoggedRow | None = None
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether a row waits for its commit."""
+        return self._pending is not None
+
+    @property
+    def reached(self) -> int:
+        """The step that the rows have reached: the pending row's, else the last one's; 0 before any."""
+        return self._pending.step if self._pending is not None else max(0, self.next_step - 1)
+
+    def add(self, entry: Entry) -> list[LoggedRow]:
+        """Take one call; the rows that it completes, at most three."""
+        step, time_ns, payload, commit = entry
+        values, items = (payload.row, payload.items) if isinstance(payload, HeavyRow) else (payload, NO_ITEMS)
+        if isinstance(payload, AttachedRow):
+            self._attach(LoggedRow(0, time_ns, values, automatic=False, items=items, own=True))
+            return []
+        automatic = step is None
+        at = self.next_step if step is None else step
+        self.next_step = at + 1 if commit else at
+        finished = []
+        pending = self._pending
+        if pending is not None and pending.step != at:
+            finished.append(pending)
+            pending = None
+        row = LoggedRow(at, time_ns, values, automatic, items)
+        if pending is not None:
+            row = row.with_earlier(pending)
+        self._pending = None
+        if commit:
+            finished.append(row)
+            finished += self._take_attached(at)
+        elif len(row.values) > limits.METRICS_PER_ROW_MAX:
+            finished.append(row)
+        else:
+            self._pending = row
+        return finished
+
+    def _attach(self, row: LoggedRow) -> None:
+        self._attached = row if self._attached is None else row.with_earlier(self._attached)
+
+    def _take_attached(self, step: int) -> list[LoggedRow]:
+        attached, self._attached = self._attached, None
+        return [] if attached is None else [attached._replace(step=step)]
+
+    def skip(self, shift: StepShift) -> list[LoggedRow]:
+        """Take the effect of rows that were dropped; the pending row does not outlive them."""
+        if shift.absolute is not None:
+            self.next_step = shift.absolute
+        self.next_step += shift.plus
+        return self.close()
+
+    def close(self) -> list[LoggedRow]:
+        """Close the pending row."""
+        finished = [] if self._pending is None else [self._pending]
+        self._pending = None
+        return finished
+
+    def end(self) -> list[LoggedRow]:
+        """Close the pending row, and what waits for a further call, since none will come."""
+        finished = self.close()
+        return finished + self._take_attached(finished[-1].step if finished else self.next_step)

@@ -1,0 +1,61 @@
+"""How a tracker introduces itself to the daemon: once for each set-up."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+
+from tracker_client.settings.reading import ClientSettings
+from tracker_client.transport.stream import Introduction
+from tracker_client.values.arguments import valid_text
+from tracker_client.version import __version__
+
+_ordinals: dict[tuple[str, ...], int] = {}
+_ordinals_lock = threading.Lock()
+
+
+def introduce(settings: ClientSettings) -> Introduction:
+    """What the Hellos of a new stream say; counts the set-ups of its project and name."""
+    ordinal = _count(settings.project, settings.name)
+    return Introduction(
+        stream_id=secrets.token_bytes(16),
+        launch_key=valid_text(settings.launch_key),
+        project=valid_text(settings.project),
+        name=valid_text(settings.name),
+        ordinal=ordinal,
+        run_id=valid_text(_run_id(settings)),
+        rank=settings.rank.rank,
+        world_size=settings.rank.world_size or 0,
+        local_rank=settings.rank.local_rank,
+        rank_source=settings.rank.source,
+        host=valid_text(settings.host),
+        pid=settings.pid,
+        client_version=__version__,
+        working_directory=valid_text(settings.working_directory),
+        backends=None if settings.backends is None else valid_text(settings.backends),
+        outdir=None if settings.outdir is None else valid_text(settings.outdir),
+        primary_rank=settings.primary_rank,
+        record_ranks=settings.record_ranks,
+        backend_options=settings.backend_options,
+        environment=settings.environment,
+        restarts=settings.restarts,
+        item_ranks=settings.item_ranks,
+        script_backends=tuple(map(valid_text, settings.script_classes.by_name)),
+        metrics=settings.metrics,
+    )
+
+
+def _run_id(settings: ClientSettings) -> str:
+    """The environment is the whole script's: each further tracker that takes its run id has its own run."""
+    if not settings.run_id or not settings.run_id_is_shared:
+        return settings.run_id
+    before = _count(settings.run_id)
+    return f"{settings.run_id}-{before + 1}" if before else settings.run_id
+
+
+def _count(*key: str) -> int:
+    """How many set-ups with this key came before this one, in this process."""
+    with _ordinals_lock:
+        count = _ordinals.get(key, 0)
+        _ordinals[key] = count + 1
+    return count

@@ -1,0 +1,67 @@
+"""The tracker that records nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tracker_client.trackers.status import TrackerStatus
+from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker
+
+
+class NullTracker(Tracker):
+    """Takes every call of a tracker and does nothing: for ``backends="none"``."""
+
+    def __init__(self) -> None:
+        pass
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - as in Tracker
+        """Do nothing."""
+
+    def log_config(self, config: Any) -> None:
+        """Do nothing."""
+
+    def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
+        """Do nothing."""
+
+    def log_image(
+        self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
+    ) -> None:
+        """Do nothing."""
+
+    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
+        """Do nothing."""
+
+    def watch(
+        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
+    ) -> None:
+        """Do nothing."""
+
+    def unwatch(self, model: Any = None) -> None:
+        """Do nothing."""
+
+    def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
+        """Do nothing."""
+
+    def get_backend(self, name: str) -> None:
+        """None: there is no backend."""
+
+    @property
+    def wandb_run(self) -> None:
+        """None."""
+
+    @property
+    def mlflow_run(self) -> None:
+        """None."""
+
+    @property
+    def run_id(self) -> None:
+        """None: there is no run."""
+
+    @property
+    def attempt(self) -> None:
+        """None: there is no run."""
+
+    def status(self) -> TrackerStatus:
+        """The status of a tracker that is disabled."""
+        return TrackerStatus()

@@ -1,0 +1,370 @@
+"""The tracker that streams to a daemon: :class:`RemoteTracker`.
+
+``RemoteTracker.log`` is the hot path. It copies the dict, takes the time and appends to the staging buffer;
+which step is meant, what makes a row and whether a name is valid is decided later, by the sender.
+
+After a fork the tracker is inert in the child: its sender's thread does not exist there and gRPC must
+not be touched, so ``log`` does nothing and neither does the exit of the child.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import time_ns
+from typing import Any
+
+from tracker_client.backends.script_backends import Construct, Passed, ScriptBackends
+from tracker_client.endpoints.embedded import EmbeddedEndpoint
+from tracker_client.errors import DaemonRefused, EndpointError
+from tracker_client.media.drafts import Media
+from tracker_client.sending.events import Finish, LogConfig
+from tracker_client.sending.sender import Sender
+from tracker_client.settings.reading import ClientSettings
+from tracker_client.staging.attachment import Attachment
+from tracker_client.staging.buffer import FAST_ROW_VALUES_MAX, StagingBuffer, weighed
+from tracker_client.trackers.exit_code import exit_code_so_far
+from tracker_client.trackers.introduction import introduce
+from tracker_client.trackers.remote_runs import RemoteBackends
+from tracker_client.trackers.status import TrackerStatus
+from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker
+from tracker_client.values.arguments import bounded_seconds, exit_code_for, step_number
+from tracker_client.values.configuration import read_configuration
+from tracker_client.values.snapshot import PLAIN, snapshot
+from tracker_client.values.wandb_objects import MediaValue
+from tracker_client.watch.watching import Watches
+
+JOIN_GRACE_S = 2.0
+"""How much longer than its own deadline ``finish`` waits for the sender's thread."""
+FIRST_TRY_S = 0.5
+"""CPython 3.12 starts no thread once a script has ended, so the connection of a very short one must
+have its threads before that; how long setting up waits for them there."""
+WAITS = ("recorded", "delivered")
+
+_all_plain = PLAIN.issuperset  # looked up once: log() is measured in nanoseconds
+logger = logging.getLogger("tracker_client")
+_forked_from_tracker = False
+
+
+class RemoteTracker(Tracker):
+    """A rank's connection to its run on a daemon. Make one with :func:`setup_tracker`.
+
+    All methods may be called from any thread, and none raises for bad input.
+    """
+
+    def __init__(self, settings: ClientSettings, config: Any = None) -> None:
+        super().__init__()
+        self._settings = settings
+        self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
+        self._rows = self._staging.rows
+        self._scripts = ScriptBackends(_constructors(settings, config), self._refusals)
+        self._sender = Sender(settings, introduce(settings), self._staging, self._refusals, self._scripts)
+        is_primary = settings.rank.rank == (settings.primary_rank or 0)
+        self._scripts.start(self._sender.inbox.put, at_once=settings.script_classes.sure and is_primary)
+        self._configuration: dict[str, Any] = {}
+        self._remote = RemoteBackends(self, self._sender.handles.read, self._configuration)
+        self._media = Media(self._sender.intake.items, self._sender.uploads(), self._refusals)
+        self._watches = Watches(self._attach, self._wants_items, self._refusals)
+        if isinstance(settings.source, EmbeddedEndpoint):
+            settings.source.prepare()
+        self._sender.start()
+        if sys.version_info[:2] == (3, 12):
+            self._sender.tried.wait(FIRST_TRY_S)
+        if config is not None:
+            self.log_config(config)
+
+    # ---- logging ---------------------------------------------------------------------------------
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature that W&B's and the seed's users know
+        """Record ``metrics`` as they are now.
+
+        Args:
+            metrics: names and values: numbers, texts, and arrays or tensors of one element; a
+                ``wandb.Histogram``, ``Image`` or ``Table``; dicts of these: ``{"a": {"b": 1}}`` is ``a.b``.
+            step: the training step; None counts on from the last one.
+            commit: False keeps the row open for further calls with the same step.
+        """
+        if self._closed:
+            self._count_late_call()
+            return
+        try:
+            if (
+                _all_plain(map(type, metrics.values()))
+                and (step is None or type(step) is int)
+                and commit is True
+            ):
+                rows = self._rows
+                rows.append((step, time_ns(), dict(metrics), True))
+                if len(rows) > self._staging.limit or len(metrics) > FAST_ROW_VALUES_MAX:
+                    self._staging.make_room()
+            else:
+                self._log_checked(metrics, step, commit)
+        except Exception as error:  # noqa: BLE001 - bad input is the user's code, and training must go on
+            self._refusals.refuse("log()", f"a call raised {error!r}; it recorded nothing")
+
+    def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
+        """The general path: snapshot each value, weigh the row exactly."""
+        at = None if step is None else step_number(step)
+        found = snapshot(metrics, self._refusals)
+        media = {key: value for key, value in found.items() if isinstance(value, MediaValue)}
+        self._rows.append((at, time_ns(), weighed(found), bool(commit)))
+        self._staging.make_room()
+        for key, value in media.items():
+            self._media.value(key, value, at)
+
+    def log_config(self, config: Any) -> None:
+        """Merge ``config`` into the run's configuration; see :mod:`tracker_client.values.configuration`."""
+        if self._closed:
+            self._count_late_call()
+            return
+        read = read_configuration(config)
+        if read is None:
+            reason = f"a {type(config).__name__} has no names and values; it is not recorded"
+            self._refusals.refuse("config", reason)
+            return
+        if read.warning:
+            self._refusals.refuse("config", read.warning)
+        if read.values:
+            self._configuration.update(read.values)
+            self._sender.inbox.put(LogConfig(read.document))
+
+    def watch(
+        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
+    ) -> None:
+        """Record how a model's gradients and parameters are distributed; see :meth:`Tracker.watch`."""
+        if self._closed:
+            self._count_late_call()
+            return
+        self._scripts.pass_on(Passed("watch", (model,), {"log": log, "log_freq": log_freq, **kwargs}))
+        try:
+            self._watches.watch(model, log, log_freq, **kwargs)
+        except Exception as error:  # noqa: BLE001 - a model is the user's code, and training must go on
+            self._refusals.refuse("watch()", f"it raised {error!r}; this model may be watched in part only")
+
+    def unwatch(self, model: Any = None) -> None:
+        """Watch this model (or these) no more, by default all of them; ``finish`` does so too."""
+        self._watches.unwatch(model)
+
+    def _attach(self, attachment: Attachment) -> None:
+        self._rows.append((None, time_ns(), attachment, False))
+        self._staging.make_room()
+
+    def _wants_items(self) -> bool:
+        run = self._sender.run
+        return not self._closed and (run is None or run.records_items)
+
+    def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
+        """Record a table as it is now; one that is logged again under ``key`` takes its place.
+
+        Args:
+            key: the table's name.
+            columns: the columns' names; None where ``data`` is a frame that has its own.
+            data: rows, each with a cell for each column, or a pandas, polars or pyarrow frame.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
+        passed = Passed("log_table", (key, columns, data))
+        self._take(key, lambda: self._media.table(key, columns, data, step), passed)
+
+    def log_image(
+        self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
+    ) -> None:
+        """Record an image as it is now.
+
+        Args:
+            key: the image's name.
+            image_path: a path, the bytes of an image file, a PIL image, a figure, or an array or tensor of
+                height × width or with 1, 3 or 4 channels behind or before them, of uint8 or floats in [0, 1].
+            caption: a text that belongs to it.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
+        passed = Passed("log_image", (key, image_path, caption))
+        self._take(key, lambda: self._media.image(key, image_path, caption, step), passed)
+
+    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
+        """Record files and directories, in the background.
+
+        A file that is replaced or deleted afterwards is recorded as it was; one that is written into before
+        it is uploaded is not, with a warning. A directory is read when its turn comes. Paths that are not
+        there are left out with a warning.
+
+        Args:
+            artifacts: a path for each label.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
+        passed = Passed("log_artifacts", (artifacts,))
+        self._take("log_artifacts()", lambda: self._media.artifacts(artifacts, step), passed)
+
+    def _take(self, key: object, record: Callable[[], None], passed: Passed) -> None:
+        if self._closed:
+            self._count_late_call()
+            return
+        self._scripts.pass_on(passed)
+        try:
+            record()
+        except Exception as error:  # noqa: BLE001 - tables, images and arrays are the user's own code
+            self._refusals.refuse(key, f"taking it raised {error!r}; it is not recorded")
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
+        """Send what is left and end this rank's part of the run; the second call does nothing.
+
+        Args:
+            exit_code: 0, or what the run failed with.
+            wait: "recorded" until the daemon has everything durably, "delivered" until its backends
+                have it too.
+            timeout: how many seconds to wait at most; what is unacknowledged then is named in a warning.
+
+        The primary rank's also waits until the classes that ``register_backend`` named have had every record
+        and have finished: with the run's end, where the other ranks end within a few seconds; else with all
+        that is recorded once no value of the primary rank waits for another rank's any more (the daemon's
+        ``partial_after_s`` at the latest). What other ranks log after that is not given to them. When the
+        time is over they finish with what they have.
+        """
+        if not self._close_once():
+            return
+        self._watches.unwatch()
+        if wait not in WAITS:
+            logger.warning("finish(wait=%r): it is one of %s; waiting until recorded", wait, WAITS)
+        timeout = bounded_seconds(timeout, FINISH_TIMEOUT_S)
+        deadline = time.monotonic() + timeout
+        self._sender.inbox.put(Finish(exit_code_for(exit_code), wait == "delivered", deadline))
+        self._sender.ended.wait(timeout + JOIN_GRACE_S)
+        self._media.end(self._sender.unrecorded)
+        if not self._sender.finished:
+            self._warn_unfinished(wait, timeout)
+
+    def _warn_unfinished(self, wait: str, timeout: float) -> None:
+        status = self.status()
+        missing = status.buffered_points + status.unacknowledged_points
+        logger.warning(
+            "finish(wait=%r) ended after %.0f s; %d values are not acknowledged by the daemon%s",
+            wait, timeout, missing, f" ({status.problem})" if status.problem else "",
+        )  # fmt: skip
+
+    def _finish_at_exit(self) -> None:
+        self.finish(exit_code_so_far(), timeout=self._settings.exit_timeout_s)
+
+    # ---- what it knows ---------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id, which the daemon tells; waits up to ``handle_timeout`` for it, then None."""
+        return self._sender.run.run_id if self._wait_for_run() and self._sender.run else None
+
+    @property
+    def attempt(self) -> int | None:
+        """Which incarnation of the run this is, from 1; waits up to ``handle_timeout``, then None."""
+        return self._sender.run.attempt if self._wait_for_run() and self._sender.run else None
+
+    def _wait_for_run(self) -> bool:
+        if self._inert:
+            return self._sender.run is not None
+        if self._sender.welcomed.wait(self._settings.handle_timeout_s):
+            return True
+        seconds = self._settings.handle_timeout_s
+        self._refusals.warn_once("run_id", f"the daemon did not answer within {seconds:.0f} s; it is None")
+        return False
+
+    def get_backend(self, name: str) -> Any:
+        """The backend of that name; None where the run has none, once the daemon has said what it has.
+
+        For a class of the script, in the primary rank's process, the object itself; for what is at the daemon
+        a :class:`~tracker_client.trackers.remote_runs.RemoteBackend`.
+        """
+        name = name.strip().lower()
+        own = self._scripts.get(name, self._settings.handle_timeout_s)
+        if own is not None:
+            return own
+        run = self._sender.run if self._wait_for_run() else None
+        known = (self._settings.backends or "").split(",") if run is None else run.backends
+        at_daemon = name in known and name not in self._settings.script_classes.by_name
+        return self._remote.get(name) if at_daemon else None
+
+    def status(self) -> TrackerStatus:
+        """This process's own state: what is buffered, acknowledged and dropped."""
+        if self._inert:
+            return TrackerStatus()
+        sender, held = self._sender, self._sender.intake.held
+        late = self._count_late_rows()
+        run, uploads = sender.run, self._media.uploads.progress()
+        return TrackerStatus(
+            state=self._state(),
+            run_id=run.run_id if run else None,
+            attempt=run.attempt if run else None,
+            buffered_points=self._staging.count_points() + sender.intake.blocked_points,
+            unacknowledged_points=held.held_points,
+            unacknowledged_batches=held.held_batches,
+            unacknowledged_bytes=held.held_bytes,
+            acknowledged_sequence=held.acknowledged,
+            dropped_points=self._staging.dropped_points + held.lost_points,
+            refused_values=self._refusals.count,
+            calls_after_finish=late,
+            connections=sender.connections,
+            backend_failures=self._scripts.failures,
+            problem=sender.problem,
+            waiting_uploads=uploads.waiting,
+            upload_percent=uploads.percent,
+        )
+
+    def _state(self) -> str:
+        sender = self._sender
+        if sender.ended.is_set():
+            return "finished" if sender.finished else "unfinished"
+        if sender.connected:
+            return "connected"
+        return "disconnected" if sender.connections else "connecting"
+
+    def wait_until_admitted(self) -> None:
+        """Wait for the daemon's first answer.
+
+        Raises:
+            DaemonRefused: it refused this rank.
+            EndpointError: there was no answer within ``handle_timeout``.
+        """
+        self._sender.answered.wait(self._settings.handle_timeout_s)
+        if self._sender.welcomed.is_set():
+            return
+        kind = DaemonRefused if self._sender.answered.is_set() else EndpointError
+        problem = self._sender.problem or f"{self._settings.source}: no answer"
+        self.finish(1, timeout=0)
+        raise kind(problem)
+
+    # ---- after the end, and after a fork ---------------------------------------------------------
+
+    def _count_late_rows(self) -> int:
+        # A call that had begun when finish() was called may have added its row after the last drain.
+        if self._sender.ended.is_set() and self._sender.finished:
+            late = self._staging.drop_rows()
+            with self._lock:
+                self._calls_after_finish += late
+        return self._calls_after_finish
+
+    def _wake_sender(self) -> None:
+        self._sender.wake()
+
+    def _make_inert(self) -> None:
+        global _forked_from_tracker  # noqa: PLW0603 - what a fork changes is the process itself
+        super()._make_inert()
+        _forked_from_tracker = True
+
+
+def _constructors(settings: ClientSettings, config: Any) -> dict[str, Construct]:
+    """How the script's classes are made for this run."""
+    read = read_configuration(config) if config is not None else None
+    described = {
+        "project_name": settings.project,
+        "config": read.values if read is not None else {},
+        "outdir": settings.outdir or settings.working_directory,
+        "rank": settings.rank.rank,
+    }
+    classes = settings.script_classes.by_name
+    return {name: partial(found.construct, **described) for name, found in classes.items()}
+
+
+def is_forked_child() -> bool:
+    """Whether this process was forked from one that had a daemon's tracker."""
+    return _forked_from_tracker

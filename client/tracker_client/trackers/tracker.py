@@ -1,0 +1,257 @@
+"""The object that a training script holds: :class:`Tracker`, over backends in the script's own process.
+
+``setup_tracker`` returns one of three kinds. ``RemoteTracker`` streams to a daemon. ``NullTracker`` records
+nothing. For ``endpoint="inprocess"`` it is this class itself. All of them finish once, at the interpreter's
+exit at the latest, count later calls, and are inert in a forked child.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from tracker_client.backends.base import TrackerBackend
+from tracker_client.trackers.exit_code import exit_code_so_far, watch_exit
+from tracker_client.trackers.status import TrackerStatus
+from tracker_client.values.arguments import exit_code_for, exit_code_of
+from tracker_client.values.configuration import read_configuration
+from tracker_client.values.refusals import Refusals
+
+FINISH_TIMEOUT_S = 60.0
+LOG_FREQ = 100
+"""In how many backward passes a watched model's parameters are measured once."""
+
+logger = logging.getLogger("tracker_client")
+_trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
+
+
+class Tracker:
+    """Records a run through ``backends``, in this process and without a daemon.
+
+    All methods may be called from any thread that the backends allow, and none raises: what a backend raises
+    is counted, warned about once for each of its methods, and reaches no other backend.
+    """
+
+    def __init__(self, backends: Iterable[TrackerBackend] = (), *, run_id: str | None = None) -> None:
+        self._backends = tuple(backends)
+        self._run_id = run_id
+        self._refusals = Refusals()
+        self._closed = False
+        self._inert = False
+        self._calls_after_finish = 0
+        self._backend_failures = 0
+        self._lock = threading.Lock()
+        _trackers.add(self)
+        watch_exit()
+
+    # ---- logging ---------------------------------------------------------------------------------
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature that W&B's and the seed's users know
+        """Record ``metrics`` as they are now.
+
+        Args:
+            metrics: names and values: numbers, texts, and arrays or tensors of one element.
+            step: the training step; None counts on from the last one.
+            commit: False keeps the row open for further calls with the same step.
+        """
+        self._each("log()", lambda backend: backend.log(metrics, step, commit))
+
+    def log_config(self, config: Any) -> None:
+        """Merge ``config`` into the run's configuration: a nested dict, a dataclass or the like."""
+        read = None if isinstance(config, Mapping) else read_configuration(config)
+        values = config if read is None else read.values
+        self._each("log_config()", lambda backend: backend.log_config(values))
+
+    def watch(
+        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
+    ) -> None:
+        """Record how a model's gradients and parameters are distributed, every ``log_freq`` backward passes.
+
+        For each parameter: ``gradients/<parameter>/norm``, ``/mean``, ``/std`` (the population's), ``/min``
+        and ``/max`` over its finite values, ``/nonfinite``, how many the others are, and a histogram of 64
+        bins, ``gradients/<parameter>``; and the same under ``parameters/``. They belong to the step of the
+        next call of ``log()`` that commits, and come from the primary rank (and from those that
+        ``item_ranks`` names, whose rank joins the name); nothing is computed of them across ranks.
+
+        Gradients are those at the end of the backward pass: accumulated over micro-batches so far, reduced
+        over the ranks under DDP (unless in ``no_sync``) and FSDP, as a gradient scaler has scaled them,
+        before clipping. Under FSDP each rank sees its own shards, without communication: the first
+        version's flat parameters, or what they hold of each parameter; the second's local parts. Watch
+        after wrapping. Of a sparse gradient the stored values are taken, those of each look-up apart on an
+        accelerator; of a complex tensor the moduli. Frozen parameters have no gradient, and are measured
+        beside the others.
+
+        Args:
+            model: a ``torch.nn.Module``, or several; names of the second begin with ``model1.``, and so on.
+            log: "gradients", "parameters", "all", or None for nothing.
+            log_freq: in how many backward passes that reach a parameter it is measured once.
+            **kwargs: ``idx``, the number that ``model<idx>.`` is made of; W&B's ``criterion`` and
+                ``log_graph`` have no effect.
+        """
+        self._each("watch()", lambda backend: backend.watch(model, log=log, log_freq=log_freq, **kwargs))
+
+    def unwatch(self, model: Any = None) -> None:
+        """Watch this model (or these) no more, by default all of them; ``finish`` does so too."""
+        self._each("unwatch()", lambda backend: backend.unwatch(model))
+
+    def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
+        """Record a table as it is now; one that is logged again under ``key`` takes its place.
+
+        Args:
+            key: the table's name.
+            columns: the columns' names; None where ``data`` is a frame that has its own.
+            data: rows, each with a cell for each column, or a pandas, polars or pyarrow frame.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
+        at = _given_step(step)
+        self._each("log_table()", lambda backend: backend.log_table(key, columns, data, **at))
+
+    def log_image(
+        self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
+    ) -> None:
+        """Record an image as it is now.
+
+        Args:
+            key: the image's name.
+            image_path: a path, the bytes of an image file, a PIL image, a figure, or an array or tensor.
+            caption: a text that belongs to it.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
+        at = _given_step(step)
+        self._each("log_image()", lambda backend: backend.log_image(key, image_path, caption, **at))
+
+    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
+        """Record files and directories, in the background: a path for each label."""
+        at = _given_step(step)
+        self._each("log_artifacts()", lambda backend: backend.log_artifacts(artifacts, **at))
+
+    def _each(self, method: str, call: Callable[[TrackerBackend], None]) -> None:
+        if self._closed:
+            self._count_late_call()
+            return
+        self._call_each(method, call)
+
+    def _call_each(self, method: str, call: Callable[[TrackerBackend], None]) -> None:
+        for backend in self._backends:
+            try:
+                call(backend)
+            except Exception as error:  # noqa: BLE001 - a backend is anyone's code, and training must go on
+                with self._lock:
+                    self._backend_failures += 1
+                self._refusals.warn_once(
+                    f"{backend.name or type(backend).__name__}.{method}",
+                    f"it raised {error!r}; the run goes on, and later failures of this call are only counted",
+                )
+
+    # ---- the end ---------------------------------------------------------------------------------
+
+    def finish(
+        self,
+        exit_code: int = 0,
+        wait: str = "recorded",  # noqa: ARG002 - there is no daemon here that would have one before the other
+        timeout: float = FINISH_TIMEOUT_S,  # noqa: ARG002 - each backend bounds its own end
+    ) -> None:
+        """End the run in each backend, which has all that was logged then; the second call does nothing.
+
+        Args:
+            exit_code: 0, or what the run failed with.
+            wait: means the same for both of its values where no daemon is.
+            timeout: unused here; each backend bounds its own end.
+        """
+        if self._close_once():
+            code = exit_code_for(exit_code)
+            self._call_each("finish()", lambda backend: backend.finish_with(code))
+
+    def _close_once(self) -> bool:
+        """Take nothing more from now on; False where that was so already."""
+        with self._lock:
+            first, self._closed = not self._closed, True
+            return first
+
+    def _finish_at_exit(self) -> None:
+        self.finish(exit_code_so_far())
+
+    def __enter__(self) -> Tracker:  # noqa: PYI034 - typing.Self is newer than Python 3.10
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.finish(exit_code_of(error))
+
+    # ---- what it knows ---------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str | None:
+        """The run's id; None where the backends were given no common one."""
+        return self._run_id
+
+    @property
+    def attempt(self) -> int | None:
+        """Which incarnation of the run this is, from 1; None where nothing counts them."""
+        return None
+
+    def get_backend(self, name: str) -> Any:
+        """The backend of that name; None where the run has none."""
+        wanted = name.strip().lower()
+        return next((backend for backend in self._backends if backend.name.lower() == wanted), None)
+
+    @property
+    def wandb_run(self) -> Any:
+        """W&B's run: its ``id``, ``name``, ``project``, ``url``, ``config``; None without that backend."""
+        return getattr(self.get_backend("wandb"), "run", None)
+
+    @property
+    def mlflow_run(self) -> Any:
+        """MLflow's run: its ``info.run_id`` and the like; None without that backend."""
+        return getattr(self.get_backend("mlflow"), "run", None)
+
+    def status(self) -> TrackerStatus:
+        """This process's own state: what failed or was called too late."""
+        return TrackerStatus(
+            state="finished" if self._closed else "inprocess",
+            refused_values=self._refusals.count,
+            calls_after_finish=self._calls_after_finish,
+            backend_failures=self._backend_failures,
+        )
+
+    # ---- after the end, and after a fork ---------------------------------------------------------
+
+    def _count_late_call(self) -> None:
+        if self._inert:
+            return
+        with self._lock:
+            self._calls_after_finish += 1
+        self._refusals.warn_once("log()", "called after finish(); it records nothing any more")
+
+    def _make_inert(self) -> None:
+        self._closed = True
+        self._inert = True
+
+
+def _given_step(step: int | None) -> dict[str, Any]:
+    """A step for those backends that know of one; the seed's classes take none."""
+    return {} if step is None else {"step": step}
+
+
+def _finish_all() -> None:
+    for tracker in tuple(_trackers):
+        # A lock that another thread held at the fork stays held in the child.
+        if not tracker._inert:  # noqa: SLF001 - the same module's class
+            tracker._finish_at_exit()  # noqa: SLF001 - the same module's class
+
+
+def _make_all_inert() -> None:
+    for tracker in tuple(_trackers):
+        tracker._make_inert()  # noqa: SLF001 - the same module's class
+
+
+atexit.register(_finish_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_make_all_inert)

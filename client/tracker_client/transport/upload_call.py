@@ -1,0 +1,107 @@
+"""One upload: a call of the Upload method, and what its errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+
+from tracker_client.endpoints.endpoint import Endpoint
+from tracker_client.transport.stream import code_name, open_channel
+from tracker_protocol import TOKEN_METADATA_KEY, UPLOAD_METHOD
+from tracker_protocol.v1 import tracker_pb2 as pb
+
+_REFUSED = frozenset(("FAILED_PRECONDITION", "INVALID_ARGUMENT", "PERMISSION_DENIED", "UNIMPLEMENTED"))
+_FULL = "RESOURCE_EXHAUSTED"
+_MISMATCH = "DATA_LOSS"
+
+
+class UploadRefused(Exception):
+    """The daemon will not take this content; the message is its reason."""
+
+
+class UploadMismatch(Exception):
+    """What arrived was not what was announced."""
+
+
+class UploadBrokenOff(Exception):
+    """It did not come to its end, and may if it is tried again. ``daemon_full``: there is no room now."""
+
+    def __init__(self, text: str, *, daemon_full: bool = False) -> None:
+        super().__init__(text)
+        self.daemon_full = daemon_full
+
+
+class UploadChannel:
+    """A connection for uploads, apart from the stream's. ``close``, on any thread, ends a call."""
+
+    def __init__(self, address: str, endpoint: Endpoint) -> None:
+        self.address = address
+        self._channel = open_channel(address, endpoint.tls_root_pem)
+        self._metadata = ((TOKEN_METADATA_KEY, f"Bearer {endpoint.token}"),) if endpoint.token else None
+
+    def send(self, sha256: bytes, size_bytes: int, chunks: Callable[[int], Iterator[bytes]]) -> None:
+        """Upload a content; returns once it is durable at the daemon.
+
+        ``chunks(offset)`` are its bytes from where an earlier call broke off; what it raises is raised here.
+
+        Raises:
+            UploadRefused, UploadMismatch, UploadBrokenOff: as the daemon or the network has it.
+        """
+        offsets: SimpleQueue[int | None] = SimpleQueue()
+        failures: list[BaseException] = []
+        method: Any = self._channel.stream_stream(
+            UPLOAD_METHOD, pb.UploadRequest.SerializeToString, pb.UploadReply.FromString
+        )
+        requests = _requests(sha256, size_bytes, chunks, offsets, failures)
+        call = None
+        try:
+            call = method(requests, metadata=self._metadata)
+            for reply in call:
+                if reply.complete:
+                    return
+                offsets.put(reply.offset)
+        except grpc.RpcError as error:
+            if not failures:
+                raise _translated(error) from error
+        except ValueError as error:  # what grpc raises on a channel that is closed
+            raise UploadBrokenOff(str(error)) from error
+        finally:
+            offsets.put(None)  # lets gRPC's own thread end
+            if call is not None:
+                call.cancel()
+        raise failures[0] if failures else UploadBrokenOff("the daemon ended the upload")
+
+    def close(self) -> None:
+        """End the connection, and what is on it."""
+        self._channel.close()
+
+
+def _requests(
+    sha256: bytes,
+    size_bytes: int,
+    chunks: Callable[[int], Iterator[bytes]],
+    offsets: SimpleQueue[int | None],
+    failures: list[BaseException],
+) -> Iterator[pb.UploadRequest]:
+    """On gRPC's thread, which would only log what this raises: it is handed over in ``failures``."""
+    yield pb.UploadRequest(beginning=pb.UploadBeginning(sha256=sha256, size_bytes=size_bytes))
+    offset = offsets.get()
+    if offset is None:
+        return
+    try:
+        for chunk in chunks(offset):
+            yield pb.UploadRequest(chunk=chunk)
+    except Exception as error:  # noqa: BLE001 - the thread's outermost frame here; raised again in send()
+        failures.append(error)
+
+
+def _translated(error: grpc.RpcError) -> Exception:
+    code, details = code_name(error), str(getattr(error, "details", lambda: "")() or "")
+    if code in _REFUSED:
+        return UploadRefused(details or code)
+    if code == _MISMATCH:
+        return UploadMismatch(details)
+    return UploadBrokenOff(f"{details} ({code})", daemon_full=code == _FULL)

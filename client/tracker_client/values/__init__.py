@@ -1,0 +1,9 @@
+"""Values: what ``log()`` and ``log_config()`` take, made safe at the call.
+
+* ``snapshot``: numbers, tensors and texts of a call.
+* ``nesting``: nested dicts of metrics.
+* ``histogram``: a histogram as it is sent; ``wandb_objects``: W&B's own objects.
+* ``configuration``: a configuration of any kind as a JSON object.
+* ``arguments``: steps, exit codes, timeouts and texts without secrets.
+* ``refusals``: counts what cannot be recorded, and warns once for each key.
+"""

@@ -1,0 +1,371 @@
+"""A run's configuration, of whatever kind it is, as a JSON object that any reader takes.
+
+Taken by their shape, and nothing is imported for it: mappings, dataclasses, ``argparse.Namespace``,
+OmegaConf's containers (resolved where that is possible, else as written), pydantic's and attrs' models, named
+tuples, enums, paths, dates, sets, bytes, numbers and small arrays of numpy and torch. Of any other object the
+attributes count if it is the whole configuration, or if its class says nothing else about itself; else its
+text does. Numbers that are not finite, or beyond 64 bits, become texts, since JSON has none.
+
+What a secret's name stands before is masked: see :func:`is_secret_name`. So are users in URLs and the like
+in texts. Nothing here raises: what fails to convert is told by its type's name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from enum import Enum
+from itertools import islice
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+from tracker_client.values.arguments import JSON_DEPTH_MAX, MASK, mask_secrets, valid_text
+from tracker_protocol import limits
+
+VALUES_MAX = limits.CONFIG_MAX_BYTES // 2
+"""A value and what parts it from the next have two characters of JSON at least."""
+CYCLE = "<itself>"
+LEFT_OUT = "<left out>"
+_NAMES_SHOWN = 5
+_UNUSABLE = object()
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_SECRET_WORDS = frozenset(
+    (
+        "password", "passwd", "passphrase", "passcode", "pwd", "secret", "secrets", "credential",
+        "credentials", "authorization", "apikey", "bearer",
+    )
+)  # fmt: skip
+_KEYS_OF = frozenset(
+    ("api", "access", "private", "auth", "ssh", "signing", "encryption", "service", "account")
+)
+_TOKENS_OF_TEXT = frozenset(
+    (
+        "pad", "padding", "eos", "bos", "sos", "unk", "sep", "cls", "mask", "image", "audio", "video", "stop",
+        "start", "end", "special", "next", "first", "last", "prompt", "class", "per",
+    )
+)  # fmt: skip
+_ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """``values`` are plain JSON, and so is ``document``, in CONFIG_MAX_BYTES; ``warning`` is for the user."""
+
+    values: dict[str, Any]
+    document: str
+    warning: str = ""
+
+
+def read_configuration(config: Any) -> Configuration | None:
+    """``config`` as a JSON object; None where it is nothing that has names and values.
+
+    What does not fit into CONFIG_MAX_BYTES is left out, the largest values first, and named in a warning.
+    """
+    reader = _Reader()
+    try:
+        plain = reader.whole(config)
+    except Exception:  # noqa: BLE001 - reading a foreign object runs its own code, which may raise anything
+        return None
+    if not isinstance(plain, dict):
+        return None
+    warnings = []
+    if reader.left < 0:
+        warnings.append(f"it has more than {VALUES_MAX} values; the rest are left out")
+    removed = _fit(plain)
+    if removed:
+        named = ", ".join(f"{name} ({size} bytes)" for size, name in removed[:_NAMES_SHOWN])
+        more = f" and {len(removed) - _NAMES_SHOWN} more" if len(removed) > _NAMES_SHOWN else ""
+        warnings.append(
+            f"{limits.CONFIG_MAX_BYTES} bytes of JSON may be recorded; the largest values are left out: "
+            f"{named}{more}"
+        )
+    return Configuration(plain, _encode(plain), "; ".join(warnings))
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a value of this name is a secret.
+
+    It is where one of its words says password, secret, credential or the like, where it ends in ``key`` after
+    ``api``, ``access``, ``private`` and such, and where it is or ends in ``token``, but for the tokens of
+    texts (``pad_token``, ``eos_token``).
+    """
+    words = _words(name)
+    if not words:
+        return False
+    if not _SECRET_WORDS.isdisjoint(words):
+        return True
+    before = words[-2] if len(words) > 1 else ""
+    if words[-1] in {"key", "keys"}:
+        return before in _KEYS_OF
+    return words[-1] == "token" and before not in _TOKENS_OF_TEXT
+
+
+def _is_hidden(name: str, value: Any) -> bool:
+    """A number is a secret only as a password or the like: ``token: 512`` counts tokens."""
+    if not is_secret_name(name) or value is None or isinstance(value, bool):
+        return False
+    return not isinstance(value, (int, float)) or not _SECRET_WORDS.isdisjoint(_words(name))
+
+
+def _name(key: Any) -> str:
+    try:
+        return _text(str(key.value if isinstance(key, Enum) else key))
+    except Exception:  # noqa: BLE001 - as above
+        return f"<{type(key).__name__}>"
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+class _Reader:
+    """One reading: what it may still take, and what it is in the middle of."""
+
+    def __init__(self) -> None:
+        self.left = VALUES_MAX
+        self._open: set[int] = set()
+
+    def whole(self, config: Any) -> Any:
+        """The configuration itself: of a plain object the attributes count, whatever its text says."""
+        items = _items(config)
+        if items is None and not isinstance(config, (type, str, bytes, list, tuple, set, frozenset)):
+            attributes = getattr(config, "__dict__", None)
+            items = _attributes(attributes) if isinstance(attributes, dict) else None
+        return _UNUSABLE if items is None else self._named(config, items, JSON_DEPTH_MAX)
+
+    def value(self, value: Any, depth: int, name: str = "") -> Any:
+        """``value`` as JSON, masked if its ``name`` says so; what cannot be is told by its type."""
+        self.left -= 1
+        if self.left < 0:
+            return LEFT_OUT
+        try:
+            return MASK if _is_hidden(name, value) else self._value(value, depth)
+        except Exception:  # noqa: BLE001 - as above; one value must not cost the others
+            return f"<{type(value).__name__}>"
+
+    def _value(self, value: Any, depth: int) -> Any:
+        plain = _scalar(value)
+        if plain is not _UNUSABLE:
+            return plain
+        items = _items(value)
+        if items is not None:
+            return self._named(value, items, depth)
+        if isinstance(value, (list, tuple)) or _is_omega(value, "ListConfig"):
+            return self._listed(value, value, depth)
+        if isinstance(value, (set, frozenset)):
+            return self._listed(value, sorted(value, key=str), depth)
+        array = _array(value)
+        if array is not _UNUSABLE:
+            return (
+                self.value(array, depth) if not isinstance(array, list) else self._listed(value, array, depth)
+            )
+        attributes = getattr(value, "__dict__", None)
+        if isinstance(attributes, dict) and _says_nothing(type(value)):
+            return self._named(value, _attributes(attributes), depth)
+        return _text(str(value))
+
+    def _named(self, value: Any, items: Iterable[tuple[Any, Any]], depth: int) -> Any:
+        return self._guarded(value, depth, lambda: self._pairs(items, depth))
+
+    def _pairs(self, items: Iterable[tuple[Any, Any]], depth: int) -> dict[str, Any]:
+        plain: dict[str, Any] = {}
+        for key, item in items:
+            if self.left <= 0:
+                self.left = -1
+                break
+            name = _name(key)
+            plain[name] = self.value(item, depth - 1, name)
+        return plain
+
+    def _listed(self, value: Any, items: Any, depth: int) -> Any:
+        count = len(items)
+        if count > self.left:
+            self.left = -1
+            return f"<{type(value).__name__} of {count}>"
+        return self._guarded(value, depth, lambda: [self.value(item, depth - 1) for item in _each(items)])
+
+    def _guarded(self, value: Any, depth: int, read: Callable[[], Any]) -> Any:
+        """Read a container, unless it lies too deep or within itself."""
+        if depth <= 0:
+            return f"<{type(value).__name__}>"
+        if id(value) in self._open:
+            return CYCLE
+        self._open.add(id(value))
+        try:
+            return read()
+        finally:
+            self._open.discard(id(value))
+
+
+# ---- single values -------------------------------------------------------------------------------
+
+
+def _scalar(value: Any) -> Any:
+    """What has no parts, as JSON has it; _UNUSABLE for all else."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        inner = _scalar(value.value)
+        return value.name if inner is _UNUSABLE else inner
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int):
+        return int(value) if -(2**63) <= value < 2**63 else str(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else str(float(value))
+    return _described(value)
+
+
+def _described(value: Any) -> Any:
+    """The text of what is neither a number nor a container, but means something."""
+    if isinstance(value, (datetime, date, time)):
+        return value.isoformat()
+    if isinstance(value, (bytes, bytearray)):
+        return _text(bytes(value[: limits.TEXT_VALUE_MAX_CHARACTERS]).decode("utf-8", "backslashreplace"))
+    if hasattr(type(value), "get_secret_value"):
+        return MASK
+    if isinstance(value, os.PathLike):
+        path = os.fspath(value)
+        return _text(path if isinstance(path, str) else os.fsdecode(path))
+    if isinstance(value, (type, FunctionType, BuiltinFunctionType)):
+        return _text(f"{value.__module__}.{value.__qualname__}")
+    return _UNUSABLE
+
+
+def _text(text: str) -> str:
+    """Masked, as UTF-8 can carry it, and without addresses, which tell nothing and differ by process."""
+    # A longer one would not fit anyway.
+    return _ADDRESS.sub("", mask_secrets(valid_text(str.__str__(text)[: limits.CONFIG_MAX_BYTES + 1])))
+
+
+def _array(value: Any) -> Any:
+    """A number, or the list of a small array's; _UNUSABLE for what is no array."""
+    if not (hasattr(value, "tolist") and hasattr(value, "shape") and hasattr(value, "dtype")):
+        return _UNUSABLE
+    count = math.prod(value.shape)
+    if count > limits.CONFIG_ARRAY_VALUES_MAX:
+        return f"<{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}>"
+    return value.tolist()
+
+
+# ---- what has names ------------------------------------------------------------------------------
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]] | None:
+    """The names and values of what is known to have them."""
+    kind = type(value)
+    if _is_omega(value, "DictConfig"):
+        return _omega_items(value)
+    if isinstance(value, Mapping):
+        return value.items()
+    if isinstance(value, type):
+        return None
+    for names in (_dataclass_names, _pydantic_names, _attrs_names, _namedtuple_names):
+        found = names(kind)
+        if found is not None:
+            extra = getattr(value, "__pydantic_extra__", None) or {}
+            return [*((name, getattr(value, name, LEFT_OUT)) for name in found), *extra.items()]
+    if kind.__name__ in {"Namespace", "SimpleNamespace"}:
+        return _attributes(vars(value))
+    return None
+
+
+def _dataclass_names(kind: type) -> Iterable[str] | None:
+    return [field.name for field in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else None
+
+
+def _pydantic_names(kind: type) -> Iterable[str] | None:
+    """Version 2 has ``model_fields``, version 1 ``__fields__``."""
+    for name in ("model_fields", "__fields__"):
+        fields = getattr(kind, name, None)
+        if isinstance(fields, Mapping):
+            return [*fields]
+    return None
+
+
+def _attrs_names(kind: type) -> Iterable[str] | None:
+    fields = getattr(kind, "__attrs_attrs__", None)
+    return None if fields is None else [field.name for field in fields]
+
+
+def _namedtuple_names(kind: type) -> Iterable[str] | None:
+    names = getattr(kind, "_fields", None)
+    return names if issubclass(kind, tuple) and isinstance(names, tuple) else None
+
+
+def _attributes(attributes: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    return [(name, value) for name, value in attributes.items() if not str(name).startswith("_")]
+
+
+def _says_nothing(kind: type) -> bool:
+    """Whether a class has no text of its own, so that its objects' attributes say more."""
+    return all(getattr(kind, name) is getattr(object, name) for name in ("__str__", "__repr__"))
+
+
+def _is_omega(value: Any, name: str) -> bool:
+    kind: Any = getattr(sys.modules.get("omegaconf"), name, None)
+    return isinstance(kind, type) and isinstance(value, kind)
+
+
+def _omega_items(config: Any) -> list[tuple[Any, Any]]:
+    """Each value resolved by itself; one that is missing, or points nowhere, as it is written."""
+    written = sys.modules["omegaconf"].OmegaConf.to_container(config, resolve=False)
+    return [(key, _resolved(config, key, raw)) for key, raw in (written or {}).items()]
+
+
+def _each(items: Any) -> Iterable[Any]:
+    if not _is_omega(items, "ListConfig"):
+        return list(islice(items, len(items)))
+    written = sys.modules["omegaconf"].OmegaConf.to_container(items, resolve=False)
+    return [_resolved(items, index, raw) for index, raw in enumerate(written or [])]
+
+
+def _resolved(container: Any, key: Any, written: Any) -> Any:
+    try:
+        return container[key]
+    except Exception:  # noqa: BLE001 - a resolver is the user's code, and may raise anything
+        return written
+
+
+# ---- what fits -----------------------------------------------------------------------------------
+
+
+def _fit(plain: dict[str, Any]) -> list[tuple[int, str]]:
+    """Remove the largest values until the rest fits; their sizes in bytes and their names."""
+    excess = _size(plain) - limits.CONFIG_MAX_BYTES
+    if excess <= 0:
+        return []
+    removed = []
+    leaves = sorted(_leaves(plain, ()), key=lambda leaf: leaf[0], reverse=True)
+    for size, holder, key, name in leaves:
+        if excess <= 0:
+            break
+        del holder[key]
+        excess -= size
+        removed.append((size, name[:80]))
+    return removed
+
+
+def _leaves(plain: dict[str, Any], path: tuple[str, ...]) -> Iterable[tuple[int, dict[str, Any], str, str]]:
+    """(bytes with its name, the dict it is in, its key there, its dotted name) of all that is no dict."""
+    for key, value in plain.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*path, key))
+        else:
+            yield _size({key: value}) - 2, plain, key, ".".join((*path, key))
+
+
+def _size(value: Any) -> int:
+    return len(_encode(value).encode())
+
+
+def _encode(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

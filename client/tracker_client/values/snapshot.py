@@ -1,0 +1,199 @@
+"""Taking the value at the call: what ``log()`` was given becomes numbers and texts.
+
+Python's numbers are immutable, so a shallow copy of the dict is their snapshot (the fast path, in
+``tracker``). Everything else comes here. A value on an accelerator, or one still being computed,
+becomes a :class:`Deferred`: its copy is enqueued behind the work that produces it, and only the
+sender, in the background, ever asks for the number. No array library is imported: an object can
+only be a tensor if the script has imported torch already.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Protocol
+
+from tracker_client.values.histogram import Histogram
+from tracker_client.values.nesting import flatten
+from tracker_client.values.refusals import Refusals
+from tracker_client.values.wandb_objects import MediaValue, from_wandb, is_of_wandb
+from tracker_protocol import limits
+
+PLAIN: frozenset[type] = frozenset((float, int, bool))
+"""Types that need no snapshot. ``bool`` is not subclassable and the others are matched exactly."""
+
+
+class UnusableValue(Exception):
+    """A value is neither a number nor a text; the message says what it is."""
+
+
+class Deferred(Protocol):
+    """A number that is on its way from a device."""
+
+    def ready(self) -> bool:
+        """Whether :meth:`value` returns without waiting."""
+
+    def value(self) -> float:
+        """The number; waits for it if need be."""
+
+
+Value = float | str | Deferred
+Row = dict[str, Value]
+
+
+def snapshot(metrics: Mapping[Any, Any], refusals: Refusals) -> dict[Any, Value | Histogram | MediaValue]:
+    """Copy ``metrics``, with each value as it is now; what cannot be used is refused and left out.
+
+    Nested dicts are opened, see :mod:`tracker_client.values.nesting`.
+
+    Raises nothing of its own; iterating over ``metrics`` may raise what that mapping raises.
+    """
+    row: dict[Any, Value | Histogram | MediaValue] = {}
+    for key, value in flatten(metrics, refusals):
+        if type(value) in PLAIN:
+            row[key] = value
+            continue
+        try:
+            row[key] = snapshot_value(value)
+        except UnusableValue as unusable:
+            refusals.refuse(key, str(unusable))
+        except Exception as error:  # noqa: BLE001 - converting runs the value's own code, which may raise anything
+            refusals.refuse(key, f"converting this {_type_name(value)} raised {type(error).__name__}")
+        else:
+            if type(value) is str and len(value) > limits.TEXT_VALUE_MAX_CHARACTERS:
+                most = limits.TEXT_VALUE_MAX_CHARACTERS
+                reason = f"a text is recorded up to {most} characters; the rest was cut"
+                refusals.warn_once(key, reason)
+    return row
+
+
+def snapshot_value(value: Any) -> Value | Histogram | MediaValue:
+    """One value as it is now.
+
+    Raises:
+        UnusableValue: it is not one number and not a text.
+    """
+    torch, numpy, jax = (sys.modules.get(name) for name in ("torch", "numpy", "jax"))
+    if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
+        return _from_tensor(value, torch)
+    if numpy is not None and isinstance(value, _array_types(numpy)):
+        return _from_numpy(value)
+    if jax is not None and isinstance(value, getattr(jax, "Array", ())):
+        return _from_jax(value, jax)
+    if is_of_wandb(value):
+        return _from_wandb(value)
+    return _from_python(value)
+
+
+def _from_wandb(value: Any) -> Histogram | MediaValue:
+    taken = from_wandb(value)
+    if taken is None:
+        raise UnusableValue(f"a {_type_name(value)} is not recorded; log an Image, a Table or a Histogram")
+    return taken
+
+
+def _array_types(numpy: Any) -> tuple[type, ...]:
+    # A module that is only half imported, in another thread, has made no array yet.
+    return getattr(numpy, "generic", type(None)), getattr(numpy, "ndarray", type(None))
+
+
+def _from_numpy(array: Any) -> float | str:
+    return _from_one(array, array.size)
+
+
+def _from_python(value: Any) -> float | str:
+    if isinstance(value, str):
+        return str(value[: limits.TEXT_VALUE_MAX_CHARACTERS])
+    if isinstance(value, (float, int, Decimal)):
+        return _number(value)
+    kind = type(value)
+    if hasattr(kind, "__dlpack__") or hasattr(kind, "__cuda_array_interface__"):
+        # float() of such an array could wait for its device, and this is the training loop.
+        raise UnusableValue(f"arrays of type {_type_name(value)} are not known; log float(value)")
+    if hasattr(kind, "__float__") or hasattr(kind, "__index__"):
+        return _number(value)
+    raise UnusableValue(f"a {_type_name(value)} is neither a number nor a text; it is not recorded")
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise UnusableValue("an integer is too large for a float64; it is not recorded") from None
+
+
+def _from_one(value: Any, size: int) -> float | str:
+    if size != 1:
+        raise UnusableValue(f"a {_type_name(value)} of {size} values is not a scalar; log its mean, say")
+    item = value.item()
+    if isinstance(item, (float, int, str)):
+        return _from_python(item)
+    raise UnusableValue(f"a {_type_name(value)} of {_type_name(item)} is not a number; it is not recorded")
+
+
+def _from_tensor(tensor: Any, torch: Any) -> Value:
+    if type(tensor).__module__.startswith("torch.distributed"):
+        raise UnusableValue(
+            "a distributed tensor takes communication to read; log tensor.full_tensor().item()"
+        )
+    tensor = tensor.detach()
+    if tensor.device.type == "cpu" or tensor.numel() != 1:
+        return _from_one(tensor, tensor.numel())
+    if tensor.dtype.is_complex:
+        raise UnusableValue("a complex tensor is not a number; it is not recorded")
+    device = getattr(torch, tensor.device.type, None)
+    if device is None or not hasattr(device, "current_stream"):
+        return _Computed(tensor.clone())  # the clone is enqueued; only the sender reads it
+    # Into pinned memory, on the stream that the script is using: behind what computes the value,
+    # and before whatever overwrites it.
+    copy = tensor.to("cpu", non_blocking=True)
+    return _Copied(copy, device.current_stream(tensor.device).record_event())
+
+
+def _from_jax(array: Any, jax: Any) -> Deferred:
+    if isinstance(array, jax.core.Tracer):
+        raise UnusableValue("a value inside jit has no number yet; return it and log it outside")
+    if array.size != 1:
+        return _from_one(array, array.size)  # type: ignore[return-value]  # always raises
+    if not (array.is_fully_addressable or array.is_fully_replicated):
+        raise UnusableValue("an array spread over processes takes communication to read; it is not recorded")
+    return _Computed(array)  # immutable: no copy is needed
+
+
+class _Copied:
+    """A tensor's copy in pinned memory, complete once its event has happened."""
+
+    __slots__ = ("_copy", "_event")
+
+    def __init__(self, copy: Any, event: Any) -> None:
+        self._copy = copy
+        self._event = event
+
+    def ready(self) -> bool:
+        return bool(self._event.query())
+
+    def value(self) -> float:
+        self._event.synchronize()
+        return float(self._copy.item())
+
+
+class _Computed:
+    """An array that nothing will change any more; reading it waits until it is computed."""
+
+    __slots__ = ("_array",)
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def ready(self) -> bool:
+        is_ready = getattr(self._array, "is_ready", None)
+        return True if is_ready is None else bool(is_ready())
+
+    def value(self) -> float:
+        return float(self._array.item())
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

@@ -1,0 +1,88 @@
+"""A model's statistics on their way from its devices to the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tracker_client.staging.attachment import AttachedRow, Attachment
+from tracker_client.staging.buffer import VALUE_BYTES
+from tracker_client.values.histogram import Histogram
+from tracker_client.values.snapshot import Row
+from tracker_client.watch.statistics import BINS, Measured
+
+STATISTICS = ("norm", "mean", "std", "min", "max")
+NONFINITE = "nonfinite"
+_NUMBER_BYTES = 8
+_CONSTANT_HALF_WIDTH = 0.5
+"""Half of what the histogram of a constant spans, as numpy has it."""
+
+
+class WatchRecord(Attachment):
+    """The statistics of the tensors called ``names``, as :func:`measure` has enqueued them."""
+
+    __slots__ = ("_copies", "_events", "_names")
+
+    def __init__(self, names: list[str], measured: list[Measured], torch: Any) -> None:
+        tensors = sum(len(group.places) for group in measured)
+        numbers = tensors * (BINS + len(STATISTICS) + 1)
+        super().__init__(tensors * (len(STATISTICS) + 1), numbers * _NUMBER_BYTES // VALUE_BYTES)
+        self._names = names
+        # Into pinned memory, on the stream that the script is using: behind what computes them.
+        self._copies = [(group, [_on_its_way(one, torch) for one in _tensors(group)]) for group in measured]
+        devices = {group.moments.device for group in measured}
+        self._events = [_event(device, torch) for device in devices if _has_streams(device, torch)]
+
+    def ready(self) -> bool:
+        """Whether all of it is here."""
+        return all(event.query() for event in self._events)
+
+    def resolve(self) -> AttachedRow:
+        """Metrics and histograms by their names."""
+        for event in self._events:
+            event.synchronize()
+        row: Row = {}
+        items: dict[str, Histogram] = {}
+        # In the order of the names, which that of the groups is not.
+        found = sorted(one for group, copies in self._copies for one in _rows(group, copies))
+        for place, size, moments, counts, finite in found:
+            name = self._names[place]
+            if finite:
+                row.update(zip((f"{name}/{one}" for one in STATISTICS), _unscaled(*moments), strict=True))
+                items[name] = Histogram(_ends(moments[3], moments[4]), counts)
+            row[f"{name}/{NONFINITE}"] = size - finite
+        return AttachedRow(row, items)
+
+
+def _tensors(group: Measured) -> tuple[Any, Any, Any]:
+    return group.moments, group.counts, group.finite
+
+
+def _has_streams(device: Any, torch: Any) -> bool:
+    return device.type != "cpu" and hasattr(getattr(torch, device.type, None), "current_stream")
+
+
+def _on_its_way(tensor: Any, torch: Any) -> Any:
+    # Where there are no streams to wait for, the sender's own reading waits instead.
+    return tensor.to("cpu", non_blocking=True) if _has_streams(tensor.device, torch) else tensor
+
+
+def _event(device: Any, torch: Any) -> Any:
+    return getattr(torch, device.type).current_stream(device).record_event()
+
+
+def _rows(group: Measured, copies: list[Any]) -> Iterator[tuple[int, int, list[float], list[int], int]]:
+    moments, counts, finite = copies
+    return zip(group.places, group.sizes, moments.t().tolist(), counts.tolist(), finite.tolist(), strict=True)
+
+
+def _unscaled(norm: float, mean: float, std: float, low: float, high: float) -> tuple[float, ...]:
+    scale = max(high, -low) or 1.0
+    return norm * scale, mean, std * scale, low, high
+
+
+def _ends(low: float, high: float) -> tuple[float, float]:
+    if low < high:
+        return low, high
+    half = max(_CONSTANT_HALF_WIDTH, abs(low) * 2.0**-20)  # what a float64 can be told apart from
+    return low - half, high + half
