@@ -118,8 +118,8 @@ class Daemon:
 
     def status(self) -> dict[str, object]:
         # Here, since this file also serves the client's tests where the daemon's packages are not installed.
-        from tracker_daemon.control import DaemonClient
-        from tracker_daemon.endpoint import EndpointInfo
+        from tracker_daemon.endpoints.control import DaemonClient
+        from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 
         return json.loads(DaemonClient(EndpointInfo.read(self.endpoint_file)).status())
 

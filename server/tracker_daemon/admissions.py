@@ -29,7 +29,7 @@ from tracker_daemon.primary_notices import pass_on
 from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.run_endings import RunEndings
 from tracker_daemon.script_side import ScriptSide, warn_of_unknown
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.version import VERSION
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb

@@ -11,7 +11,7 @@ from tracker_daemon.contents.store import ContentStore, StoreTotals
 from tracker_daemon.ingest.recorder import Submission
 from tracker_daemon.ingest.uploads import UploadService
 from tracker_daemon.journal.store import Journal
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.status_document import ContentsStatus
 from tracker_protocol import limits
 

@@ -21,7 +21,6 @@ import msgspec
 import structlog
 
 from tracker_daemon.admissions import Admissions
-from tracker_daemon.announcement import Announcement
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.forwarding import ForwardLane
 from tracker_daemon.backends.registry import known as known_backends
@@ -30,12 +29,13 @@ from tracker_daemon.content_care import ContentCare
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.pump import OnLocated
 from tracker_daemon.drain import deliver_rest
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.announcement import Announcement
+from tracker_daemon.endpoints.binding import Bound, bind_all
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
 from tracker_daemon.front import Front
 from tracker_daemon.goodbyes import Goodbyes
 from tracker_daemon.idle import IdleWatch
-from tracker_daemon.ingest.binding import Bound, bind_all
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.recorder import Recorder, Submission
 from tracker_daemon.ingest.registry import Registry
@@ -51,7 +51,7 @@ from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.run_endings import RunEndings
 from tracker_daemon.script_side import ScriptSide
 from tracker_daemon.service_manager import ServiceManager
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.status_document import DaemonStatus, StatusDocument, write_last
 from tracker_daemon.status_report import read_facts, standing, status_document
 from tracker_daemon.version import VERSION

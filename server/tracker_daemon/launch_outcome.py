@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from tracker_daemon.backends.atomic_file import replace_file
+from tracker_daemon.files.atomic_file import replace_file
 
 FILE_NAME = "launch-outcome.json"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.ingest.recorder import RecorderSettings
 from tracker_daemon.ingest.run_options import RunOptions
-from tracker_daemon.metric_rules import MetricSettings
-from tracker_daemon.selection import RankSet, ReporterRules
-from tracker_daemon.settings import Settings
+from tracker_daemon.rules.metric_rules import MetricSettings
+from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
+from tracker_daemon.settings.definitions import Settings
 from tracker_protocol import limits
 
 _NS = 1_000_000_000

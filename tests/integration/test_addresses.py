@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tracker_daemon.addresses import advertised_hosts
-from tracker_daemon.certificate import certificate_for
-from tracker_daemon.settings import Settings
+from tracker_daemon.endpoints.certificate import certificate_for
+from tracker_daemon.endpoints.host_addresses import advertised_hosts
+from tracker_daemon.settings.definitions import Settings
 
 SCRIPT = """
 import os

@@ -17,8 +17,8 @@ from mlflow.tracking import MlflowClient
 from wandb.proto.wandb_internal_pb2 import Record
 
 from tracker_daemon.backends.wandb_log import WandbLog
-from tracker_daemon.control import DaemonClient
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.control import DaemonClient
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 
 ENDPOINT = "out/.tracker/endpoint.json"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

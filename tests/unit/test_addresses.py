@@ -6,8 +6,13 @@ import ipaddress
 
 import pytest
 
-from tracker_daemon import addresses
-from tracker_daemon.addresses import InterfaceAddress, advertised_hosts, in_order, interface_addresses
+from tracker_daemon.endpoints import host_addresses as addresses
+from tracker_daemon.endpoints.host_addresses import (
+    InterfaceAddress,
+    advertised_hosts,
+    in_order,
+    interface_addresses,
+)
 from tracker_daemon.errors import SettingsError
 
 HOST = [

@@ -11,10 +11,10 @@ pytest.importorskip("cryptography")
 
 from cryptography import x509
 
-from tracker_daemon import certificate
-from tracker_daemon.certificate import CERTIFICATE_FILE_NAME, KEY_FILE_NAME, certificate_for
+from tracker_daemon.endpoints import certificate
+from tracker_daemon.endpoints.certificate import CERTIFICATE_FILE_NAME, KEY_FILE_NAME, certificate_for
 from tracker_daemon.errors import SettingsError
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
 
 TLS = Settings(tls=True)
 

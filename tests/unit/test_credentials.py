@@ -6,14 +6,14 @@ import pytest
 
 pytest.importorskip("dotenv")
 
-from tracker_daemon.credentials import (
+from tracker_daemon.errors import BackendRefused
+from tracker_daemon.settings.credentials import (
     child_environment,
     circumstances,
     masked,
     secrets_of,
     without_user_information,
 )
-from tracker_daemon.errors import BackendRefused
 
 BOTH = {
     "PATH": "/bin", "HOME": "/home/ada", "AWS_ACCESS_KEY_ID": "aws",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tracker_daemon.errors import SettingsError
-from tracker_daemon.metric_rules import (
+from tracker_daemon.part_settings import metric_settings
+from tracker_daemon.rules.metric_rules import (
     MetricSettings,
     Summary,
     Thinning,
@@ -14,9 +15,8 @@ from tracker_daemon.metric_rules import (
     read_summaries,
     read_thinning,
 )
-from tracker_daemon.part_settings import metric_settings
-from tracker_daemon.settings_loading import load
-from tracker_daemon.settings_view import describe
+from tracker_daemon.settings.loading import load
+from tracker_daemon.settings.view import describe
 
 
 def test_the_first_rule_that_fits_decides_for_a_metric_and_its_columns() -> None:

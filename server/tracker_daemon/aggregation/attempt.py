@@ -17,10 +17,10 @@ from tracker_daemon.aggregation.batch import Rows
 from tracker_daemon.aggregation.books import Books
 from tracker_daemon.aggregation.marks import ClosedMarks, Key
 from tracker_daemon.aggregation.membership import Membership
-from tracker_daemon.aggregation.naming import SUFFIXES, aggregate_base, rank_base, rank_column
 from tracker_daemon.aggregation.panel import NEVER, NO_OWNER, OPEN, UNLEARNED, Index, Panel
 from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.selection import Reporters
+from tracker_daemon.rules.metric_names import SUFFIXES, aggregate_base, rank_base, rank_column
+from tracker_daemon.rules.rank_selection import Reporters
 from tracker_protocol import limits
 
 

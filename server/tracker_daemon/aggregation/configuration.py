@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.selection import RankSet
+from tracker_daemon.rules.rank_selection import RankSet
 from tracker_protocol import limits
 
 _VALUE_SHOWN_CHARACTERS = 80

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tracker_daemon.aggregation.accumulator import reduce_with
 from tracker_daemon.aggregation.attempt import Attempt, Extras
 from tracker_daemon.aggregation.marks import Key
-from tracker_daemon.aggregation.naming import STATISTICS, column_names, rank_column
 from tracker_daemon.aggregation.panel import CLOSED, EMITTED, NO_OWNER, Index, Panel
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
 from tracker_daemon.aggregation.summary import Summary
+from tracker_daemon.rules.metric_names import STATISTICS, column_names, rank_column
 
 _BLOCK_CELLS_MAX = 1 << 17
 """Values in one block, so that an entry of the outbox stays about a mebibyte."""

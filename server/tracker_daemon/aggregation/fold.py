@@ -25,10 +25,10 @@ from tracker_daemon.aggregation.emission import Emitter
 from tracker_daemon.aggregation.folding import Activity, FoldSummary, Settled
 from tracker_daemon.aggregation.item import Item
 from tracker_daemon.aggregation.marks import Key
-from tracker_daemon.aggregation.naming import DROPPED_POINTS, rank_column
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.aggregation.rules import Rules
 from tracker_daemon.aggregation.stream import NODE, StreamFold
+from tracker_daemon.rules.metric_names import DROPPED_POINTS, rank_column
 
 _OLDER_ATTEMPTS_REMEMBERED = 4
 

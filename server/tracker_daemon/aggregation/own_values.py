@@ -11,8 +11,8 @@ from typing import Any
 from tracker_daemon.aggregation.attempt import Attempt
 from tracker_daemon.aggregation.batch import Rows, TextRows
 from tracker_daemon.aggregation.marks import Key
-from tracker_daemon.aggregation.naming import rank_column
 from tracker_daemon.aggregation.stream import StreamFold
+from tracker_daemon.rules.metric_names import rank_column
 from tracker_protocol import limits
 
 

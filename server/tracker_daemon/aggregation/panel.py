@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.accumulator import Accumulators, with_room
 from tracker_daemon.aggregation.marks import ClosedMarks, Key
-from tracker_daemon.aggregation.naming import SUFFIXES, aggregate_base
 from tracker_daemon.aggregation.occurrence import OccurrenceCounter
 from tracker_daemon.aggregation.summary import Summary
+from tracker_daemon.rules.metric_names import SUFFIXES, aggregate_base
 
 NONE, OPEN, CLOSED, EMITTED = 0, 1, 2, 3
 NEVER = np.iinfo(np.int64).max

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tracker_daemon.aggregation.naming import SUFFIXES
-from tracker_daemon.metric_rules import MetricRules
-from tracker_daemon.selection import RankSet, ReporterRules, Reporters
+from tracker_daemon.rules.metric_names import SUFFIXES
+from tracker_daemon.rules.metric_rules import MetricRules
+from tracker_daemon.rules.rank_selection import RankSet, ReporterRules, Reporters
 from tracker_protocol import limits
 
 _NS = 1_000_000_000

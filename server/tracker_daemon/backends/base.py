@@ -16,7 +16,7 @@ from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tracker_daemon.metric_rules import MetricSettings
+from tracker_daemon.rules.metric_rules import MetricSettings
 
 Commit = Callable[[bytes], None]
 """Durably records a backend's new state at the position reached so far; returns once committed."""

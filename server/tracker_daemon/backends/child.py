@@ -40,8 +40,8 @@ from tracker_daemon.backends.child_pipe import (
     Request,
 )
 from tracker_daemon.backends.child_pipe import Commit as CommitAsked
-from tracker_daemon.credentials import child_environment, circumstances
 from tracker_daemon.errors import BackendUnavailable
+from tracker_daemon.settings.credentials import child_environment, circumstances
 from tracker_protocol import limits
 
 

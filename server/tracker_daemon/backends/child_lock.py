@@ -18,8 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tracker_daemon.backends.run_directory import directory_name
 from tracker_daemon.errors import BackendUnavailable
+from tracker_daemon.files.run_directory import directory_name
 
 _POLL_S = 0.05
 _HELD = (errno.EWOULDBLOCK, errno.EACCES)

@@ -40,8 +40,8 @@ from tracker_daemon.backends.child_pipe import (
     PipeClosed,
     Request,
 )
-from tracker_daemon.credentials import masked
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable
+from tracker_daemon.settings.credentials import masked
 from tracker_protocol import limits
 
 _PR_SET_PDEATHSIG = 1

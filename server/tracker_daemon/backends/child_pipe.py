@@ -19,7 +19,7 @@ import msgspec
 
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription, SetAside
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
-from tracker_daemon.metric_rules import MetricSettings
+from tracker_daemon.rules.metric_rules import MetricSettings
 from tracker_protocol import limits
 
 _LENGTH = struct.Struct("!I")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tracker_daemon.backends.atomic_file import replace_file
+from tracker_daemon.files.atomic_file import replace_file
 
 
 def append_history(path: Path, changes: Iterable[Mapping[str, Any]]) -> None:

@@ -23,9 +23,9 @@ from tracker_daemon.backends.csv_format import block_columns, format_block
 from tracker_daemon.backends.csv_items import CsvItemsBackend
 from tracker_daemon.backends.csv_metrics import MetricsCsv, Position
 from tracker_daemon.backends.decoding import read_block, read_state
-from tracker_daemon.backends.file_errors import translated
-from tracker_daemon.backends.run_directory import claim_directory
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
+from tracker_daemon.files.file_errors import translated
+from tracker_daemon.files.run_directory import claim_directory
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "config_history.jsonl"

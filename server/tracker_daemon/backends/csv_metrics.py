@@ -29,9 +29,9 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from tracker_daemon.backends.atomic_file import sync_directory, write_all
 from tracker_daemon.backends.csv_format import Header, widened
-from tracker_daemon.backends.run_directory import METRICS_FILE
+from tracker_daemon.files.atomic_file import sync_directory, write_all
+from tracker_daemon.files.run_directory import METRICS_FILE
 
 _GENERATION_PREFIX = f".{METRICS_FILE}.generation-"
 _COPY_CHUNK_BYTES = 1024 * 1024

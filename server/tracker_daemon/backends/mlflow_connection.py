@@ -25,8 +25,8 @@ from tracker_daemon.backends.mlflow_authentication import (
     sent_with,
     tls_refusal,
 )
-from tracker_daemon.credentials import without_user_information
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.settings.credentials import without_user_information
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

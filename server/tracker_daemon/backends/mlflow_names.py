@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tracker_daemon.aggregation.naming import STATISTICS, aggregate_base
+from tracker_daemon.rules.metric_names import STATISTICS, aggregate_base
 from tracker_protocol import limits
 
 _REFUSED = re.compile(r"[^/\w.\- :]")

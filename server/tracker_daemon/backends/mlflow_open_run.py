@@ -24,8 +24,8 @@ from tracker_daemon.backends.mlflow_requests import (
     whole_value_tags,
 )
 from tracker_daemon.backends.mlflow_summaries import SoFar
-from tracker_daemon.credentials import without_user_information
 from tracker_daemon.errors import BackendRefused, PoisonEntry
+from tracker_daemon.settings.credentials import without_user_information
 
 if TYPE_CHECKING:
     from mlflow.entities import Param, Run, RunInfo, RunTag

@@ -30,7 +30,7 @@ from tracker_daemon.backends.mlflow_open_run import MlflowState, OpenRun
 from tracker_daemon.backends.mlflow_requests import metrics_of, summary_metrics
 from tracker_daemon.backends.mlflow_summaries import MetricDisplay
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
-from tracker_daemon.metric_rules import MetricSettings
+from tracker_daemon.rules.metric_rules import MetricSettings
 from tracker_protocol import limits
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from tracker_daemon.aggregation.record import RecordBlock
-from tracker_daemon.metric_rules import STEP, MetricSettings, Summary, read_step_axes, read_summaries
+from tracker_daemon.rules.metric_rules import STEP, MetricSettings, Summary, read_step_axes, read_summaries
 from tracker_protocol import limits
 
 _SUMMARISED = frozenset({Summary.MIN, Summary.MAX, Summary.MEAN})

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracker_daemon.backends.atomic_file import replace_file, sync_directory
 from tracker_daemon.errors import BackendUnavailable
+from tracker_daemon.files.atomic_file import replace_file, sync_directory
 from tracker_protocol import limits
 
 MARKER = ".tracker-run"

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tracker_daemon.settings_loading import load
-from tracker_daemon.settings_view import SettingRow, describe
+from tracker_daemon.settings.loading import load
+from tracker_daemon.settings.view import SettingRow, describe
 
 
 def register(app: typer.Typer) -> None:

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.text import Text
 
 from tracker_daemon.cli.options import with_settings
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
+from tracker_daemon.endpoints.locate import EndpointChoice, locate
 from tracker_daemon.errors import EndpointError
-from tracker_daemon.locate import EndpointChoice, locate
-from tracker_daemon.settings import Settings
-from tracker_daemon.settings_loading import load
+from tracker_daemon.settings.definitions import Settings
+from tracker_daemon.settings.loading import load
 
 EXAMPLES = """Examples:
 

@@ -1,7 +1,7 @@
 """Every setting as an option: the commands' signatures, made from the settings' own class.
 
 A new setting is an option of ``serve`` and ``run`` without a word here. Values stay text until
-:func:`tracker_daemon.settings_loading.load` reads them, so that a flag, a variable and a key of the file
+:func:`tracker_daemon.settings.loading.load` reads them, so that a flag, a variable and a key of the file
 that say the same wrong thing get the same message.
 """
 
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
-from tracker_daemon.settings import Settings, flag_of
+from tracker_daemon.settings.definitions import Settings, flag_of
 
 PANEL = "Settings (also TRACKER_<NAME> in the environment, <name> in the file)"
 REPEATABLE = frozenset({"listen", "interface"})

@@ -13,7 +13,8 @@ import typer
 from tracker_daemon import logs
 from tracker_daemon.cli.options import as_arguments, with_settings
 from tracker_daemon.cli.ourselves import ourselves
-from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
+from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
+from tracker_daemon.endpoints.locate import RUN_STATE_DIR_NAME, EndpointChoice
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.launch.attended_daemon import DaemonPlace
 from tracker_daemon.launch.daemon_process import LAUNCH_KEY_OPTION, UNTIL_STDIN_CLOSES, end_when_stdin_closes
@@ -26,10 +27,9 @@ from tracker_daemon.launch.environment import (
 from tracker_daemon.launch.joining import Joining
 from tracker_daemon.launch.launcher import Launch, Launcher
 from tracker_daemon.launch.node_rank import further_node
-from tracker_daemon.locate import RUN_STATE_DIR_NAME, EndpointChoice
 from tracker_daemon.recorded import TELL_OPTION, log_recorded, tell_recorded
-from tracker_daemon.settings import Settings, variable_of
-from tracker_daemon.settings_loading import load
+from tracker_daemon.settings.definitions import Settings, variable_of
+from tracker_daemon.settings.loading import load
 
 LOG_FILE_NAME = "daemon.log"
 SERVE_EXAMPLES = """Examples:

@@ -21,9 +21,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracker_daemon.backends.atomic_file import sync_directory, write_all
-from tracker_daemon.backends.content_files import content_path
 from tracker_daemon.errors import ContentMismatch, ContentRefused, ContentStoreFull
+from tracker_daemon.files.atomic_file import sync_directory, write_all
+from tracker_daemon.files.content_files import content_path
 from tracker_protocol import limits
 
 PARTIAL = "partial"

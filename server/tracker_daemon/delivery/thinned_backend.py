@@ -13,7 +13,7 @@ from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescri
 from tracker_daemon.backends.script_class import SCRIPT_STATE
 from tracker_daemon.delivery.thinning import Thinned, Thinner, ThinningRules
 from tracker_daemon.errors import BackendRefused
-from tracker_daemon.metric_rules import read_step_axes, read_thinning
+from tracker_daemon.rules.metric_rules import read_step_axes, read_thinning
 
 _MARK = b"\0thinned1"
 

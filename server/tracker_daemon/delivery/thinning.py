@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import EntryKind, OutboxEntry
-from tracker_daemon.metric_rules import MetricRules, Thinning
+from tracker_daemon.rules.metric_rules import MetricRules, Thinning
 from tracker_protocol.limits import THINNING_GROUP_BYTES_MAX
 
 Mask = NDArray[np.bool_]

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from tracker_daemon.credentials import masked
 from tracker_daemon.errors import BackendError
+from tracker_daemon.settings.credentials import masked
 
 
 def probe_mlflow(outdir: Path) -> str:

@@ -11,9 +11,9 @@ from tracker_client.backends.built_in import RunArguments
 from tracker_daemon.backends.mlflow_description import OPTIONS
 from tracker_daemon.backends.mlflow_items import MlflowItemsBackend
 from tracker_daemon.backends.mlflow_run import MlflowBackend
-from tracker_daemon.credentials import BACKENDS, with_files
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
 from tracker_daemon.inprocess.description import describe_run, mlflow_options
+from tracker_daemon.settings.credentials import BACKENDS, with_files
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

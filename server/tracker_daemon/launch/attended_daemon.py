@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracker_daemon import status_document, status_view
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import DaemonStartError
 from tracker_daemon.launch.daemon_process import DaemonProcess
 from tracker_daemon.launch.signals import ENDING, SignalInbox

@@ -24,12 +24,12 @@ import msgspec
 import structlog
 
 from tracker_daemon import daemon
-from tracker_daemon.control import DaemonClient
-from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
+from tracker_daemon.endpoints.control import DaemonClient
+from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
 from tracker_daemon.errors import EndpointError, StateDirectoryHeld
 from tracker_daemon.journal.lock import foreign_holder
-from tracker_daemon.listening import is_loopback
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
+from tracker_daemon.settings.listen_address import is_loopback
 from tracker_protocol import limits
 
 JOIN_PATIENCE_S = 10.0

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from tracker_daemon import status_document
-from tracker_daemon.control import DaemonClient
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.control import DaemonClient
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import DaemonNotRunning, EndpointError
 from tracker_daemon.launch.signals import ENDING, SignalInbox
 from tracker_daemon.status_document import StatusDocument

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
+from tracker_daemon.endpoints.locate import EndpointChoice, locate
 from tracker_daemon.launch.command_group import CommandGroup, find_program
 from tracker_daemon.launch.environment import (
     ENDPOINT_FILE_VARIABLE,
@@ -19,7 +20,6 @@ from tracker_daemon.launch.environment import (
 )
 from tracker_daemon.launch.finding import await_daemon
 from tracker_daemon.launch.signals import PASSED_ON, SignalInbox
-from tracker_daemon.locate import EndpointChoice, locate
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from tracker_daemon import status_document, status_view
-from tracker_daemon.control import DaemonClient
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.control import DaemonClient
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import CommandError, DaemonStartError, EndpointError
 from tracker_daemon.grace import ranks_share_s
 from tracker_daemon.launch.attended_daemon import LEAVE_GRACE_S, AttendedDaemon, DaemonPlace, Interrupted, say

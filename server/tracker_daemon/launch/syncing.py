@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import msgspec
 
 from tracker_daemon import status_document, status_view
-from tracker_daemon.control import DaemonClient
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.control import DaemonClient
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import DaemonStartError, EndpointError
 from tracker_daemon.launch.attended_daemon import (
     LEAVE_GRACE_S,

@@ -38,7 +38,7 @@ from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.run_delivery import RunDelivery
 from tracker_daemon.run_endings import KILLED
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.upstream.forwarded_runs import EVERYTHING, FILES, ForwardedRuns
 from tracker_daemon.upstream.forwarded_session import ForwardedSession
 from tracker_daemon.upstream.link import PumpLane, ThisNode

@@ -23,10 +23,10 @@ from tracker_client.endpoints.endpoint import (
 )
 from tracker_client.errors import EndpointError as ClientEndpointError
 from tracker_client.transport.stream import CHANNEL_OPTIONS
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import ClientRefused, SettingsError, TrackerDaemonError, UpstreamUnavailable
-from tracker_daemon.setting_types import absolute
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
+from tracker_daemon.settings.value_types import absolute
 from tracker_protocol import ADMIT_METHOD, PROTOCOL_VERSION, STREAM_METHOD, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -26,8 +26,8 @@ from tracker_daemon.aggregation.folding import Settled
 from tracker_daemon.aggregation.item import Item
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.metric_rules import read_aggregates
-from tracker_daemon.selection import RankSet, ReporterRules
+from tracker_daemon.rules.metric_rules import read_aggregates
+from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 SECOND = 1_000_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scenario import Scenario
 
-from tracker_daemon.aggregation.naming import aggregate_base, rank_base
+from tracker_daemon.rules.metric_names import aggregate_base, rank_base
 
 STATISTICS = {"mean", "min", "max", "std"}
 

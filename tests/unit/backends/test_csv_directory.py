@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from tracker_daemon.backends.base import EntryKind, OutboxEntry
-from tracker_daemon.backends.run_directory import directory_name
 from tracker_daemon.errors import BackendRefused, PoisonEntry
+from tracker_daemon.files.run_directory import directory_name
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from concurrent import futures
 import grpc
 import pytest
 
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_protocol import SERVICE, TOKEN_METADATA_KEY
 from tracker_protocol.v1 import tracker_pb2 as pb
 

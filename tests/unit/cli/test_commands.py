@@ -19,10 +19,10 @@ import pytest
 
 from tracker_daemon.cli import main
 from tracker_daemon.cli.process_watch import ProcessWatch
-from tracker_daemon.endpoint import ENDPOINT_FILE_NAME
+from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME
 from tracker_daemon.launch.launcher import Launch, Launcher
-from tracker_daemon.settings import Settings, flag_of, variable_of
-from tracker_daemon.settings_loading import load
+from tracker_daemon.settings.definitions import Settings, flag_of, variable_of
+from tracker_daemon.settings.loading import load
 
 OTHER_VALUES = {
     "tls": "true",

@@ -10,10 +10,10 @@ import grpc
 import msgspec
 import pytest
 
-from tracker_daemon.control import DaemonClient
-from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
+from tracker_daemon.endpoints.control import DaemonClient
+from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
+from tracker_daemon.endpoints.locate import EndpointChoice, locate
 from tracker_daemon.errors import DaemonNotRunning, EndpointError
-from tracker_daemon.locate import EndpointChoice, locate
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 

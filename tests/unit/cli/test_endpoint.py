@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import DaemonNotRunning, EndpointError
 
 INFO = EndpointInfo(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tracker_daemon.listening import SOCKET_PATH_MAX_BYTES, normalised, unix_path
+from tracker_daemon.settings.listen_address import SOCKET_PATH_MAX_BYTES, normalised, unix_path
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tracker_daemon.cli import main
+from tracker_daemon.endpoints.locate import EndpointChoice
 from tracker_daemon.launch.joining import Joining
 from tracker_daemon.launch.node_rank import VARIABLES, further_node
-from tracker_daemon.locate import EndpointChoice
 
 
 @pytest.fixture(autouse=True)

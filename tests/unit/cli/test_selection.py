@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.selection import RankSet, ReporterRules, Reporters
+from tracker_daemon.rules.rank_selection import RankSet, ReporterRules, Reporters
 from tracker_protocol.limits import WORLD_SIZE_MAX
 
 ranks = st.integers(0, 300)

@@ -10,9 +10,9 @@ import pytest
 from pydantic import SecretStr
 
 from tracker_daemon.errors import SettingsError
-from tracker_daemon.settings import Settings, flag_of, variable_of
-from tracker_daemon.settings_loading import load
-from tracker_daemon.settings_view import describe, shown
+from tracker_daemon.settings.definitions import Settings, flag_of, variable_of
+from tracker_daemon.settings.loading import load
+from tracker_daemon.settings.view import describe, shown
 
 # For each setting: what a flag, a variable and the file say in a test, as text; all differ.
 FORMS: dict[str, tuple[str, str, str]] = {

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from tracker_daemon.backends.content_files import place_copy
 from tracker_daemon.contents.store import ContentStore, StoreTotals
 from tracker_daemon.errors import ContentMismatch, ContentRefused, ContentStoreFull
+from tracker_daemon.files.content_files import place_copy
 from tracker_protocol import limits
 
 DATA = b"the content" * 1_000
@@ -172,7 +172,7 @@ def test_little_of_a_content_is_ever_unsynced_for_the_journal_to_wait_for(store,
     assert synced == list(range(2_000, len(DATA), 2_000))
     reception.complete()
     synced.clear()
-    monkeypatch.setattr("tracker_daemon.backends.content_files._COPY_BYTES", 1_000)
+    monkeypatch.setattr("tracker_daemon.files.content_files._COPY_BYTES", 1_000)
     place_copy(store.path(DIGEST), tmp_path / "copy")
     assert synced[:-2] == list(range(2_000, len(DATA), 2_000))
     assert (tmp_path / "copy").read_bytes() == DATA

@@ -18,7 +18,7 @@ from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.delivery.thinned_backend import ThinnedBackend, thinned, thinned_so_far
 from tracker_daemon.delivery.thinning import Thinned, Thinner, ThinningRules
-from tracker_daemon.metric_rules import MetricSettings, read_thinning
+from tracker_daemon.rules.metric_rules import MetricSettings, read_thinning
 
 SECOND = 1_000_000_000
 END = b'{"status": "FINISHED"}'

@@ -30,7 +30,7 @@ from tracker_daemon.ingest.session import Serving
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
-from tracker_daemon.selection import RankSet, ReporterRules
+from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 PATIENCE_S = 20.0

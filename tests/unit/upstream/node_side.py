@@ -24,7 +24,7 @@ from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.part_settings import default_options, recorder_settings, rules
 from tracker_daemon.run_delivery import RunDelivery
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.upstream.forwarding import Forwarding
 from tracker_protocol.v1 import tracker_pb2 as pb
 

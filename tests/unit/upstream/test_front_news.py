@@ -8,7 +8,7 @@ import time
 import pytest
 from node_side import Node, batch, configs, present, said, stream_id
 
-from tracker_daemon.backends.content_files import content_path
+from tracker_daemon.files.content_files import content_path
 from tracker_daemon.journal.event import EventKind
 from tracker_protocol.v1 import tracker_pb2 as pb
 

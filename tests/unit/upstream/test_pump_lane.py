@@ -9,9 +9,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tracker_daemon.backends.content_files import content_path
 from tracker_daemon.backends.forwarding import ForwardState
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
+from tracker_daemon.files.content_files import content_path
 from tracker_daemon.upstream.link import PumpLane
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb

@@ -11,7 +11,7 @@ import pytest
 
 from tracker_client.endpoints.endpoint import Endpoint, EndpointFile, FixedEndpoint
 from tracker_daemon.errors import ClientRefused, SettingsError, TrackerDaemonError, UpstreamUnavailable
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.upstream.root import Root, root_source
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -272,7 +272,7 @@ def test_a_root_at_a_unix_socket_is_called_without_tls(play, tmp_path: Path) -> 
 
 def test_with_a_certificate_only_the_root_that_has_it_is_called(play, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
-    from tracker_daemon.certificate import certificate_for
+    from tracker_daemon.endpoints.certificate import certificate_for
 
     (tmp_path / "other").mkdir()
     made = certificate_for(Settings(tls=True), tmp_path, [])

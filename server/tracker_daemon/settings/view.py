@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
 
 URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 

@@ -9,9 +9,9 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
-from tracker_daemon.listening import normalised
-from tracker_daemon.metric_settings import comma_separated, without_blanks
-from tracker_daemon.selection import RankSet, ReporterRules
+from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
+from tracker_daemon.settings.listen_address import normalised
+from tracker_daemon.settings.metric_settings import comma_separated, without_blanks
 from tracker_protocol import limits
 
 

@@ -2,7 +2,7 @@
 
 Every setting has one name in three forms: the flag ``--learn-wait-s``, the variable
 ``TRACKER_LEARN_WAIT_S`` and the key ``learn_wait_s`` of the TOML file that ``--config`` or
-``TRACKER_CONFIG`` names. :mod:`tracker_daemon.settings_loading` puts these on one another;
+``TRACKER_CONFIG`` names. :mod:`tracker_daemon.settings.loading` puts these on one another;
 constructing :class:`Settings` itself reads neither environment nor file.
 """
 
@@ -26,14 +26,14 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from tracker_daemon.metric_settings import (
+from tracker_daemon.settings.metric_settings import (
     CONFIG_MAY_DIFFER,
     Aggregates,
     StepAxes,
     Summaries,
     ThinningRules,
 )
-from tracker_daemon.setting_types import (
+from tracker_daemon.settings.value_types import (
     AbsolutePath,
     Addresses,
     ByteCount,

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from tracker_daemon.backends.atomic_file import sync_directory
+from tracker_daemon.files.atomic_file import sync_directory
 from tracker_protocol import limits
 
 _COPY_BYTES = 1024 * 1024

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from tracker_daemon.metric_rules import (
+from tracker_daemon.rules.metric_rules import (
     canonical,
     read_aggregates,
     read_step_axes,

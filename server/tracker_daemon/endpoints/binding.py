@@ -9,11 +9,11 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from tracker_daemon.addresses import advertised_hosts
-from tracker_daemon.certificate import Certificate, certificate_for
+from tracker_daemon.endpoints.certificate import Certificate, certificate_for
+from tracker_daemon.endpoints.host_addresses import advertised_hosts
 from tracker_daemon.errors import SettingsError
-from tracker_daemon.listening import unix_path
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
+from tracker_daemon.settings.listen_address import unix_path
 
 
 @dataclass(frozen=True, slots=True)

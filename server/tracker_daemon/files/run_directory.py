@@ -16,8 +16,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tracker_daemon.backends.atomic_file import create_exclusively, sync_directory
 from tracker_daemon.errors import BackendRefused
+from tracker_daemon.files.atomic_file import create_exclusively, sync_directory
 
 MARKER = ".tracker-run"
 METRICS_FILE = "metrics.csv"

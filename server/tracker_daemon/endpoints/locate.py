@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
+from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
 from tracker_daemon.errors import DaemonNotRunning, EndpointError
-from tracker_daemon.listening import normalised
-from tracker_daemon.settings import default_state_directory
+from tracker_daemon.settings.definitions import default_state_directory
+from tracker_daemon.settings.listen_address import normalised
 from tracker_protocol import PROTOCOL_VERSION
 
 RUN_STATE_DIR_NAME = ".tracker"

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from tracker_daemon.endpoint import EndpointInfo
+from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import DaemonNotRunning, EndpointError
 from tracker_protocol import STATUS_METHOD, STOP_METHOD, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb

@@ -30,7 +30,7 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec.structs import astuple
 
-from tracker_daemon.aggregation.naming import SUFFIXES, aggregate_base, rank_base
+from tracker_daemon.rules.metric_names import SUFFIXES, aggregate_base, rank_base
 from tracker_protocol import limits
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker_daemon.errors import SettingsError
-from tracker_daemon.settings import Settings
+from tracker_daemon.settings.definitions import Settings
 from tracker_protocol import limits
 
 if TYPE_CHECKING:

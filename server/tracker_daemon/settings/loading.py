@@ -17,9 +17,15 @@ from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource
 
 from tracker_daemon.errors import SettingsError
-from tracker_daemon.setting_types import absolute
-from tracker_daemon.settings import DEFAULT_ORIGIN, ENVIRONMENT_PREFIX, Settings, flag_of, variable_of
-from tracker_daemon.settings_view import shown
+from tracker_daemon.settings.definitions import (
+    DEFAULT_ORIGIN,
+    ENVIRONMENT_PREFIX,
+    Settings,
+    flag_of,
+    variable_of,
+)
+from tracker_daemon.settings.value_types import absolute
+from tracker_daemon.settings.view import shown
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -6,9 +6,9 @@ import os
 import socket
 from pathlib import Path
 
-from tracker_daemon.endpoint import ENDPOINT_FILE_NAME, EndpointInfo
+from tracker_daemon.endpoints.binding import Bound
+from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
 from tracker_daemon.errors import EndpointError
-from tracker_daemon.ingest.binding import Bound
 from tracker_protocol import PROTOCOL_VERSION
 
 

@@ -1,0 +1,7 @@
+"""Settings: what the daemon is told, by flag, environment or file.
+
+* ``definitions``: every setting, with its default and its meaning.
+* ``loading``: reads flags, environment and file, in this order of precedence; ``view`` prints the result.
+* ``value_types``: how a setting's text is parsed; ``metric_settings`` and ``listen_address`` parse two kinds.
+* ``credentials``: the environment of each backend's process, and which of it is secret.
+"""
