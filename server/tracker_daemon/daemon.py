@@ -22,9 +22,9 @@ import structlog
 
 from tracker_daemon.admissions import Admissions
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.forwarding import ForwardLane
 from tracker_daemon.backends.registry import known as known_backends
-from tracker_daemon.backends.script_class import ScriptLinks
+from tracker_daemon.backends.third_party.script_class import ScriptLinks
+from tracker_daemon.backends.upstream import ForwardLane
 from tracker_daemon.content_care import ContentCare
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.pump import OnLocated

@@ -20,7 +20,7 @@ from functools import partial
 import structlog
 
 from tracker_daemon.backends.base import OutboxEntry, lane_of
-from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptLinks, SendEntry, Taken
+from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptLinks, SendEntry, Taken
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.thinned_backend import is_script
 from tracker_daemon.ingest.registry import Registry

@@ -11,7 +11,7 @@ import structlog
 
 from tracker_daemon.aggregation.folding import FoldSummary
 from tracker_daemon.backends.base import lane_of
-from tracker_daemon.backends.forwarding import UPSTREAM
+from tracker_daemon.backends.upstream import UPSTREAM
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.thinned_backend import thinned_so_far

@@ -10,7 +10,7 @@ import numpy as np
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.csv_file import CsvBackend
+from tracker_daemon.backends.csv.backend import CsvBackend
 
 ROWS, COLUMNS, ROWS_PER_DELIVERY = 200_000, 11, 500
 

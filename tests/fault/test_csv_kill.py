@@ -22,7 +22,7 @@ import pytest
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.csv_file import CsvBackend
+from tracker_daemon.backends.csv.backend import CsvBackend
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.pump import Pump

@@ -60,7 +60,7 @@ def environment_of(pid: str) -> dict[str, str]:
 def backend_process() -> str | None:
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if b"tracker_daemon.backends.child_main" in (process / "cmdline").read_bytes():
+            if b"tracker_daemon.backends.child.main" in (process / "cmdline").read_bytes():
                 return process.name
         except (FileNotFoundError, ProcessLookupError):
             continue

@@ -9,7 +9,7 @@ import sys
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
 
 RESTARTED = """
 import os, signal, sys, time

@@ -16,7 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from wandb.proto.wandb_internal_pb2 import Record
 
-from tracker_daemon.backends.wandb_log import WandbLog
+from tracker_daemon.backends.wandb.log_file import WandbLog
 from tracker_daemon.endpoints.control import DaemonClient
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 

@@ -17,7 +17,7 @@ pytest.importorskip("wandb")
 from mlflow import MlflowClient
 from wandb_stub import WandbStub
 
-from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.log_file import LoggedConfig, LoggedRow, WandbLog
 
 # What such a script does; what it imports from is all that differs from the seed's.
 SCRIPT = """

@@ -133,7 +133,7 @@ def assert_mlflow(outdir):
 
 
 def assert_wandb(outdir):
-    from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
+    from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
 
     (log,) = outdir.glob("wandb/offline-run-*/run-*.wandb")
     rows = [row for row in WandbLog(log).read() if isinstance(row, LoggedRow)]
@@ -154,7 +154,7 @@ def artifacts_in(log):
     """The names of the artifacts of a run's log, without the hash that tells unsafe names apart."""
     from wandb.proto import wandb_internal_pb2 as wandb_pb
 
-    from tracker_daemon.backends.wandb_log import WandbLog
+    from tracker_daemon.backends.wandb.log_file import WandbLog
 
     records = map(wandb_pb.Record.FromString, WandbLog(log)._payloads())
     artifacts = [record.artifact for record in records if record.WhichOneof("record_type") == "artifact"]

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("wandb")
 from wandb.proto import wandb_internal_pb2 as wandb_pb
 
-from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
 
 pytestmark = pytest.mark.long
 

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from wandb.proto import wandb_internal_pb2
 
-from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
 
 RANK = """
 import os

@@ -25,7 +25,7 @@ from mlflow_server import Gateway
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.mlflow_child import MlflowChildBackend
+from tracker_daemon.backends.mlflow.child import MlflowChildBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendRefused, BackendUnavailable
 
@@ -272,7 +272,7 @@ SEES_ITS_HEADERS = """
 import os
 from pathlib import Path
 from mlflow import MlflowClient
-from tracker_daemon.backends.mlflow_connection import MlflowConnection, StoreAddress
+from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress
 os.environ["MLFLOW_TRACKING_URI"] = "{ours}"
 ours = MlflowConnection(StoreAddress.of(os.environ, Path("/nowhere")), os.environ)
 MlflowClient(tracking_uri="{other}").search_experiments()

@@ -25,8 +25,8 @@ from mlflow_server import Gateway
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.mlflow_child import MlflowChildBackend
-from tracker_daemon.backends.mlflow_run import MlflowBackend
+from tracker_daemon.backends.mlflow.backend import MlflowBackend
+from tracker_daemon.backends.mlflow.child import MlflowChildBackend
 from tracker_daemon.errors import BackendRefused
 
 SECRET = "a-secret-of-the-daemon-0123456789"
@@ -269,7 +269,7 @@ MOVES_ARTIFACTS = """
 import os
 from pathlib import Path
 from mlflow import MlflowClient
-from tracker_daemon.backends.mlflow_connection import MlflowConnection, StoreAddress
+from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress
 connection = MlflowConnection(StoreAddress.of(os.environ, Path("/nowhere")), os.environ)
 file = Path("note.txt")
 file.write_text("hello")

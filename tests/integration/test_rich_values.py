@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
 
 pytest.importorskip("wandb")
 pytest.importorskip("PIL")

@@ -20,10 +20,10 @@ import wandb
 from tracker_daemon.aggregation.histograms import HistogramRow
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.wandb_child import WandbChildBackend
-from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
-from tracker_daemon.backends.wandb_run import WandbBackend
-from tracker_daemon.backends.wandb_segment import MARKER, Beginning
+from tracker_daemon.backends.wandb.backend import WandbBackend
+from tracker_daemon.backends.wandb.child import WandbChildBackend
+from tracker_daemon.backends.wandb.log_file import LoggedConfig, LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.segment import MARKER, Beginning
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_protocol import limits
 

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("wandb")
 
-from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.log_file import LoggedConfig, LoggedRow, WandbLog
 
 spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
 wandb_stub = importlib.util.module_from_spec(spec)

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
 
 pytest.importorskip("torch")
 mlflow = pytest.importorskip("mlflow")

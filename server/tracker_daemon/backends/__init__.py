@@ -1,1 +1,12 @@
-"""Destinations of a run's records: the narrow interface, its registry and the built-in ones."""
+"""Backends: the destinations of a run's records.
+
+* ``base``: the interface that delivery uses.
+* ``registry``: backends by name, built in or installed.
+* ``decoding``: an outbox entry and a backend's own state, decoded.
+* ``item_files``, ``item_names``: tables, images and artifacts as files.
+* ``memory``: keeps records in the process, for tests.
+* ``upstream``: a root as a backend of a node's daemon.
+
+A package for each kind: ``csv``, ``mlflow``, ``wandb``; ``child`` runs one in a process of its own;
+``third_party`` feeds classes of other packages and of training scripts.
+"""

@@ -18,10 +18,10 @@ from tracker_daemon.errors import SettingsError
 ENTRY_POINT_GROUP = "tracker_daemon.backends"
 
 _BUILT_IN = {
-    "csv": "tracker_daemon.backends.csv_file:CsvBackend",
+    "csv": "tracker_daemon.backends.csv.backend:CsvBackend",
     "memory": "tracker_daemon.backends.memory:MemoryBackend",
-    "mlflow": "tracker_daemon.backends.mlflow_child:MlflowChildBackend",
-    "wandb": "tracker_daemon.backends.wandb_child:WandbChildBackend",
+    "mlflow": "tracker_daemon.backends.mlflow.child:MlflowChildBackend",
+    "wandb": "tracker_daemon.backends.wandb.child:WandbChildBackend",
 }
 _PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
 """What a built-in backend's own process imports; each is an extra of that name."""
@@ -87,7 +87,7 @@ def _instance(name: str, found: object) -> Backend:
         return found()
     # A daemon needs the client's package for these alone, and it is a tenth of what its start imports.
     from tracker_client.backends.base import TrackerBackend  # noqa: PLC0415
-    from tracker_daemon.backends.public_class import PublicClassBackend  # noqa: PLC0415
+    from tracker_daemon.backends.third_party.public_class import PublicClassBackend  # noqa: PLC0415
 
     if isinstance(found, type) and issubclass(found, TrackerBackend):
         return PublicClassBackend(name, found)

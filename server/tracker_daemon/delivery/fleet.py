@@ -11,8 +11,8 @@ import structlog
 
 from tracker_daemon.backends import registry
 from tracker_daemon.backends.base import Backend, OutboxEntry, RunDescription, lane_of
-from tracker_daemon.backends.forwarding import UPSTREAM, ForwardingBackend, OpenLane
-from tracker_daemon.backends.script_class import ScriptBackend, ScriptLinks
+from tracker_daemon.backends.third_party.script_class import ScriptBackend, ScriptLinks
+from tracker_daemon.backends.upstream import UPSTREAM, ForwardingBackend, OpenLane
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump import OnLocated, Pump

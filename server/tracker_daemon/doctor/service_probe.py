@@ -19,7 +19,7 @@ from tracker_daemon.settings.credentials import masked
 
 def probe_mlflow(outdir: Path) -> str:
     """Ask the tracking server for its experiments; a local store needs no asking."""
-    from tracker_daemon.backends.mlflow_connection import MlflowConnection, StoreAddress  # noqa: PLC0415
+    from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress  # noqa: PLC0415
 
     address = StoreAddress.of(os.environ, outdir)
     if address.file is not None:
@@ -30,7 +30,7 @@ def probe_mlflow(outdir: Path) -> str:
 
 def probe_wandb(outdir: Path) -> str:  # noqa: ARG001  # as the others
     """Ask the W&B server who the key's owner is; a run's mode is the script's to choose."""
-    from tracker_daemon.backends.wandb_session import load_sdk, log_in  # noqa: PLC0415
+    from tracker_daemon.backends.wandb.session import load_sdk, log_in  # noqa: PLC0415
 
     wandb = load_sdk()
     log_in(wandb)

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from tracker_daemon.backends import registry
-from tracker_daemon.backends.child import ChildBackend
+from tracker_daemon.backends.child.process import ChildBackend
 from tracker_daemon.doctor.finding import Finding, good, problem
 from tracker_daemon.errors import BackendRefused, SettingsError
 from tracker_daemon.settings.credentials import masked

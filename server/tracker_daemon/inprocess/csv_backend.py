@@ -9,10 +9,10 @@ from typing import Any
 
 from tracker_client.backends.built_in import RunArguments
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.child_lock import ChildLock
-from tracker_daemon.backends.csv_file import CsvBackend
-from tracker_daemon.backends.csv_format import STEP_COLUMN
-from tracker_daemon.backends.csv_items import CsvItemsBackend
+from tracker_daemon.backends.child.lock import ChildLock
+from tracker_daemon.backends.csv.backend import CsvBackend
+from tracker_daemon.backends.csv.format import STEP_COLUMN
+from tracker_daemon.backends.csv.items import CsvItemsBackend
 from tracker_daemon.errors import BackendError, BackendUnavailable
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
 from tracker_protocol import limits

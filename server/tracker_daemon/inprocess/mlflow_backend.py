@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tracker_client.backends.built_in import RunArguments
-from tracker_daemon.backends.mlflow_description import OPTIONS
-from tracker_daemon.backends.mlflow_items import MlflowItemsBackend
-from tracker_daemon.backends.mlflow_run import MlflowBackend
+from tracker_daemon.backends.mlflow.backend import MlflowBackend
+from tracker_daemon.backends.mlflow.description import OPTIONS
+from tracker_daemon.backends.mlflow.items import MlflowItemsBackend
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
 from tracker_daemon.inprocess.description import describe_run, mlflow_options
 from tracker_daemon.settings.credentials import BACKENDS, with_files

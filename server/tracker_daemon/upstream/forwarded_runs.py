@@ -17,7 +17,7 @@ import structlog
 
 from tracker_daemon.aggregation.node_fold import NodeFold
 from tracker_daemon.backends.base import FILES_LANE, RunDescription, lane_of
-from tracker_daemon.backends.forwarding import UPSTREAM, ForwardState, read_state
+from tracker_daemon.backends.upstream import UPSTREAM, ForwardState, read_state
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.live_run import LiveRun

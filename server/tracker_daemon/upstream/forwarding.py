@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.forwarding import UPSTREAM
+from tracker_daemon.backends.upstream import UPSTREAM
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.errors import JournalError, ProtocolError, SettingsError, UpstreamUnavailable
 from tracker_daemon.front import flush_interval_ms

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tracker_client.transport.upload_call import UploadBrokenOff, UploadChannel, UploadMismatch, UploadRefused
-from tracker_daemon.backends.forwarding import ForwardState
+from tracker_daemon.backends.upstream import ForwardState
 from tracker_daemon.errors import PoisonEntry, UpstreamUnavailable
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.upstream.lane import Lane, Mark

@@ -9,7 +9,7 @@ import pytest
 
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.csv_file import CsvBackend
+from tracker_daemon.backends.csv.backend import CsvBackend
 
 
 def block_of(columns, rows, *, first_step=0, texts=()):

@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.child import ChildBackend
+from tracker_daemon.backends.child.process import ChildBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 
@@ -326,7 +326,7 @@ def test_only_its_own_credentials_are_in_the_environment_of_a_child(run, environ
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tracker_daemon.backends.child_lock import ChildLock
+from tracker_daemon.backends.child.lock import ChildLock
 lock = ChildLock(Path(sys.argv[1]), "scripted", "run-a", 5.0)
 print("locked", flush=True)
 sys.stdin.readline()
@@ -361,7 +361,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.child import ChildBackend
+from tracker_daemon.backends.child.process import ChildBackend
 class Scripted(ChildBackend):
     name, target = "scripted", "scripted_backend:Scripted"
 import os, json

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.csv_file import CsvBackend
+from tracker_daemon.backends.csv.backend import CsvBackend
 
 
 def change(number, **fields):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind
-from tracker_daemon.backends.csv_format import block_columns, column_name
+from tracker_daemon.backends.csv.format import block_columns, column_name
 from tracker_daemon.errors import BackendUnavailable
 
 NAMES = ["loss", "lr", "a,b", 'q"uoted', "two\nlines", "step", "größe", "x/mean", " padded "]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.backends.csv_format import Header, block_columns, format_block, text_field, widened
+from tracker_daemon.backends.csv.format import Header, block_columns, format_block, text_field, widened
 
 
 def written(block, header=None):

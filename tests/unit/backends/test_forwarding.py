@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.forwarding import ForwardingBackend, ForwardState, read_state
+from tracker_daemon.backends.upstream import ForwardingBackend, ForwardState, read_state
 from tracker_daemon.delivery.cursor import Cursor, records_in
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import PoisonEntry, UpstreamUnavailable

@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.mlflow_description import system_params
+from tracker_daemon.backends.mlflow.description import system_params
 
 SEEDS = {
     "version", "hostname", "machine", "scheduler", "device", "backend", "world_size", "rank", "local_rank",

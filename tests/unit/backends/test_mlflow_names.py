@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
 from tracker_daemon.aggregation.record import RecordBlock
-from tracker_daemon.backends.mlflow_names import (
+from tracker_daemon.backends.mlflow.names import (
     MetricKeys,
     experiment_name,
     flatten,
     mlflow_key,
     text_key,
 )
-from tracker_daemon.backends.mlflow_requests import (
+from tracker_daemon.backends.mlflow.requests import (
     metrics_of,
     pairs,
     param_value,

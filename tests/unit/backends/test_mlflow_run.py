@@ -22,8 +22,8 @@ from mlflow.entities import ViewType
 
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.mlflow_child import MlflowChildBackend
-from tracker_daemon.backends.mlflow_run import MlflowBackend
+from tracker_daemon.backends.mlflow.backend import MlflowBackend
+from tracker_daemon.backends.mlflow.child import MlflowChildBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_daemon.version import VERSION
@@ -476,7 +476,8 @@ def test_a_process_that_is_killed_as_it_makes_the_database_leaves_none(outdir, o
     (outdir / "mlflow.db").unlink()
     draft = outdir / ".mlflow.db.new"
     script = (
-        "import sys; from pathlib import Path; from tracker_daemon.backends.mlflow_run import MlflowBackend; "
+        "import sys; from pathlib import Path; "
+        "from tracker_daemon.backends.mlflow.backend import MlflowBackend; "
         "from tracker_daemon.backends.base import RunDescription; outdir = Path(sys.argv[1]); "
         "MlflowBackend(environ={}).open(RunDescription('r', 'p', 'n', outdir), None)"
     )

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tracker_daemon.backends.mlflow_authentication import TokenSource
+from tracker_daemon.backends.mlflow.authentication import TokenSource
 from tracker_daemon.errors import BackendRefused
 from tracker_protocol import limits
 

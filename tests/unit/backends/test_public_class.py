@@ -12,7 +12,7 @@ import pytest
 from tracker_client import TrackerBackend
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.public_class import PublicClassBackend
+from tracker_daemon.backends.third_party.public_class import PublicClassBackend
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_protocol import limits
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tracker_daemon.aggregation.record import RecordBlock
-from tracker_daemon.backends import script_class
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptBackend, ScriptLink, Taken
+from tracker_daemon.backends.third_party import script_class
+from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptBackend, ScriptLink, Taken
 from tracker_daemon.errors import BackendUnavailable
 
 RUN = RunDescription("r", "p", "n", Path("/out"), epoch=3)

@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from tracker_daemon.backends import wandb_artifacts
-from tracker_daemon.backends.wandb_artifacts import ArtifactQueue
-from tracker_daemon.backends.wandb_items import UnusableItem
+from tracker_daemon.backends.wandb import artifacts as wandb_artifacts
+from tracker_daemon.backends.wandb.artifacts import ArtifactQueue
+from tracker_daemon.backends.wandb.items import UnusableItem
 
 
 @pytest.fixture

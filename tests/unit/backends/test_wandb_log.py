@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 
-from tracker_daemon.backends.wandb_log import BLOCK_BYTES, LoggedConfig, LoggedRow, WandbLog  # noqa: E402
+from tracker_daemon.backends.wandb.log_file import BLOCK_BYTES, LoggedConfig, LoggedRow, WandbLog  # noqa: E402
 from tracker_daemon.errors import BackendRefused  # noqa: E402
 
 HEADER = b":W&B\xe1\xbe\x00"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tracker_daemon.aggregation.histograms import HistogramRow
 from tracker_daemon.aggregation.record import RecordBlock, TextCell
-from tracker_daemon.backends.wandb_rows import NO_STEP, histogram_row, wandb_name, wandb_rows
+from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row, wandb_name, wandb_rows
 
 STEPS = st.lists(st.integers(-5, 30), max_size=30)
 

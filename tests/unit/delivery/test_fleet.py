@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.script_class import SCRIPT_STATE, ScriptLinks, Taken
+from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptLinks, Taken
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.journal.rows import CursorRow
 

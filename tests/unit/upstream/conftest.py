@@ -16,7 +16,7 @@ import grpc.aio
 import pytest
 
 from tracker_client.endpoints.endpoint import Endpoint, FixedEndpoint
-from tracker_daemon.backends.forwarding import ForwardState
+from tracker_daemon.backends.upstream import ForwardState
 from tracker_daemon.contents.store import ContentStore
 from tracker_daemon.ingest.uploads import UploadService
 from tracker_daemon.upstream.lane import Mark

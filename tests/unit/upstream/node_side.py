@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tracker_daemon.backends.script_class import ScriptLinks
+from tracker_daemon.backends.third_party.script_class import ScriptLinks
 from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.ingest.recorder import Recorder
 from tracker_daemon.ingest.registry import Registry

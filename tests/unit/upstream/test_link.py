@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from tracker_daemon.backends.forwarding import ForwardState
+from tracker_daemon.backends.upstream import ForwardState
 from tracker_daemon.upstream.lane import Mark
 from tracker_daemon.upstream.link import Link, ThisNode
 from tracker_protocol.v1 import tracker_pb2 as pb

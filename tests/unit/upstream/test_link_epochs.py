@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tracker_daemon.backends.forwarding import ForwardState
+from tracker_daemon.backends.upstream import ForwardState
 from tracker_daemon.errors import UpstreamUnavailable
 from tracker_daemon.upstream import link as link_module
 from tracker_daemon.upstream.lane import Mark

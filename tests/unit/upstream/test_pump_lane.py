@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tracker_daemon.backends.forwarding import ForwardState
+from tracker_daemon.backends.upstream import ForwardState
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.upstream.link import PumpLane

@@ -49,21 +49,21 @@ from tracker_daemon.backends.base import (
     RunStatus,
     SetAside,
 )
+from tracker_daemon.backends.child.signs_of_life import signs_of_life
 from tracker_daemon.backends.decoding import read_state
-from tracker_daemon.backends.signs_of_life import signs_of_life
-from tracker_daemon.backends.wandb_artifacts import ArtifactQueue
-from tracker_daemon.backends.wandb_items import (
+from tracker_daemon.backends.wandb.artifacts import ArtifactQueue
+from tracker_daemon.backends.wandb.items import (
     ArtifactShelf,
     NumberedItem,
     UnusableItem,
     revived,
     sdk_value,
 )
-from tracker_daemon.backends.wandb_log import LoggedConfig, LoggedRow, WandbLog
-from tracker_daemon.backends.wandb_rows import NO_STEP, histogram_row, wandb_rows
-from tracker_daemon.backends.wandb_segment import Beginning, Segment, segments
-from tracker_daemon.backends.wandb_session import WandbSession
-from tracker_daemon.backends.wandb_settings import Mode, mode_of, wandb_id
+from tracker_daemon.backends.wandb.log_file import LoggedConfig, LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row, wandb_rows
+from tracker_daemon.backends.wandb.segment import Beginning, Segment, segments
+from tracker_daemon.backends.wandb.session import WandbSession
+from tracker_daemon.backends.wandb.settings import Mode, mode_of, wandb_id
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_protocol import limits
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from tracker_daemon.backends.wandb_items import UnusableItem, sdk_artifact
+from tracker_daemon.backends.wandb.items import UnusableItem, sdk_artifact
 
 _WAIT_S = 1.0
 

@@ -17,11 +17,11 @@ import msgspec
 
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
-from tracker_daemon.backends.config_history import append_history
-from tracker_daemon.backends.config_json import merge_config
-from tracker_daemon.backends.csv_format import block_columns, format_block
-from tracker_daemon.backends.csv_items import CsvItemsBackend
-from tracker_daemon.backends.csv_metrics import MetricsCsv, Position
+from tracker_daemon.backends.csv.config_history import append_history
+from tracker_daemon.backends.csv.config_json import merge_config
+from tracker_daemon.backends.csv.format import block_columns, format_block
+from tracker_daemon.backends.csv.items import CsvItemsBackend
+from tracker_daemon.backends.csv.metrics_file import MetricsCsv, Position
 from tracker_daemon.backends.decoding import read_block, read_state
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
 from tracker_daemon.files.file_errors import translated

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescription, SetAside
-from tracker_daemon.backends.child_pipe import (
+from tracker_daemon.backends.child.pipe import (
     Answer,
     Close,
     Committed,
@@ -39,7 +39,7 @@ from tracker_daemon.backends.child_pipe import (
     PipeTimeout,
     Request,
 )
-from tracker_daemon.backends.child_pipe import Commit as CommitAsked
+from tracker_daemon.backends.child.pipe import Commit as CommitAsked
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.settings.credentials import child_environment, circumstances
 from tracker_protocol import limits
@@ -181,7 +181,7 @@ class _Child:
 
     def __init__(self, target: str, environment: Mapping[str, str]) -> None:
         ours, its = socket.socketpair()
-        command = [sys.executable, "-m", "tracker_daemon.backends.child_main", target, str(os.getpid())]
+        command = [sys.executable, "-m", "tracker_daemon.backends.child.main", target, str(os.getpid())]
         with its:
             try:
                 # In a session of its own it does not get the terminal's signals, and what its SDK

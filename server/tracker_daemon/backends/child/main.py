@@ -1,4 +1,4 @@
-"""The child process of a backend: ``python -m tracker_daemon.backends.child_main module:Class PARENT``.
+"""The child process of a backend: ``python -m tracker_daemon.backends.child.main module:Class PARENT``.
 
 Its standard input is the pipe to the daemon; whatever the SDK prints goes to the daemon's log. It ends
 when the pipe closes, when it is told to close, when the daemon dies, and after anything that a
@@ -22,8 +22,8 @@ from dataclasses import replace
 from importlib import import_module
 
 from tracker_daemon.backends.base import Backend, SetAside
-from tracker_daemon.backends.child_lock import ChildLock
-from tracker_daemon.backends.child_pipe import (
+from tracker_daemon.backends.child.lock import ChildLock
+from tracker_daemon.backends.child.pipe import (
     Answer,
     Close,
     Closed,

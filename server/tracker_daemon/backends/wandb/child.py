@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from tracker_daemon.backends.child import ChildBackend
+from tracker_daemon.backends.child.process import ChildBackend
 
 
 class WandbChildBackend(ChildBackend):
-    """Runs :class:`~tracker_daemon.backends.wandb_run.WandbBackend` in a child process."""
+    """Runs :class:`~tracker_daemon.backends.wandb.backend.WandbBackend` in a child process."""
 
     name: ClassVar[str] = "wandb"
-    target: ClassVar[str] = "tracker_daemon.backends.wandb_run:WandbBackend"
+    target: ClassVar[str] = "tracker_daemon.backends.wandb.backend:WandbBackend"
     settings: ClassVar[Mapping[str, str]] = {"WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from tracker_daemon.backends.mlflow_authentication import (
+from tracker_daemon.backends.mlflow.authentication import (
     TokenSource,
     api_key,
     prepare_tls,

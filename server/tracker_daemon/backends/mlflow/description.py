@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.mlflow_requests import tag_value
+from tracker_daemon.backends.mlflow.requests import tag_value
 from tracker_daemon.version import VERSION
 
 RUN_UID_TAG = "tracker.run_uid"

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tracker_daemon.aggregation.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, SetAside
 from tracker_daemon.backends.decoding import read_block, read_state
-from tracker_daemon.backends.mlflow_connection import MlflowConnection, StoreAddress
-from tracker_daemon.backends.mlflow_description import system_params
-from tracker_daemon.backends.mlflow_find import begun_run, resumed_run
-from tracker_daemon.backends.mlflow_names import flatten, mlflow_key, text_key
-from tracker_daemon.backends.mlflow_open_run import MlflowState, OpenRun
-from tracker_daemon.backends.mlflow_requests import metrics_of, summary_metrics
-from tracker_daemon.backends.mlflow_summaries import MetricDisplay
+from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress
+from tracker_daemon.backends.mlflow.description import system_params
+from tracker_daemon.backends.mlflow.find import begun_run, resumed_run
+from tracker_daemon.backends.mlflow.names import flatten, mlflow_key, text_key
+from tracker_daemon.backends.mlflow.open_run import MlflowState, OpenRun
+from tracker_daemon.backends.mlflow.requests import metrics_of, summary_metrics
+from tracker_daemon.backends.mlflow.summaries import MetricDisplay
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_daemon.rules.metric_rules import MetricSettings
 from tracker_protocol import limits

@@ -29,7 +29,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from tracker_daemon.backends.csv_format import Header, widened
+from tracker_daemon.backends.csv.format import Header, widened
 from tracker_daemon.files.atomic_file import sync_directory, write_all
 from tracker_daemon.files.run_directory import METRICS_FILE
 

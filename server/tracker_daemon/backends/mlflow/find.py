@@ -8,9 +8,9 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.mlflow_connection import MlflowConnection
-from tracker_daemon.backends.mlflow_description import RUN_UID_TAG, opening_tags, run_name
-from tracker_daemon.backends.mlflow_names import experiment_name
+from tracker_daemon.backends.mlflow.connection import MlflowConnection
+from tracker_daemon.backends.mlflow.description import RUN_UID_TAG, opening_tags, run_name
+from tracker_daemon.backends.mlflow.names import experiment_name
 from tracker_daemon.errors import BackendRefused
 
 if TYPE_CHECKING:

@@ -19,12 +19,12 @@ from typing import Any
 import structlog
 
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.wandb_items import UnusableItem
-from tracker_daemon.backends.wandb_log import LoggedRow, WandbLog
-from tracker_daemon.backends.wandb_metrics import MetricDefinitions
-from tracker_daemon.backends.wandb_rows import NO_STEP, STEP_COLUMN
-from tracker_daemon.backends.wandb_segment import Beginning, Segment, UploadWatch, make_durable, segments
-from tracker_daemon.backends.wandb_settings import Mode, init_arguments, settings_arguments, wandb_id
+from tracker_daemon.backends.wandb.items import UnusableItem
+from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.metrics import MetricDefinitions
+from tracker_daemon.backends.wandb.rows import NO_STEP, STEP_COLUMN
+from tracker_daemon.backends.wandb.segment import Beginning, Segment, UploadWatch, make_durable, segments
+from tracker_daemon.backends.wandb.settings import Mode, init_arguments, settings_arguments, wandb_id
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable
 from tracker_protocol import limits
 

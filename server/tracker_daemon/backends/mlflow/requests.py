@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from tracker_daemon.aggregation.record import RecordBlock
-from tracker_daemon.backends.mlflow_names import mlflow_key
-from tracker_daemon.backends.mlflow_summaries import SoFar
+from tracker_daemon.backends.mlflow.names import mlflow_key
+from tracker_daemon.backends.mlflow.summaries import SoFar
 from tracker_protocol import limits
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from tracker_daemon.backends.wandb_rows import STEP_COLUMN, wandb_name
+from tracker_daemon.backends.wandb.rows import STEP_COLUMN, wandb_name
 from tracker_daemon.rules.metric_rules import STEP, MetricSettings, Summary, read_step_axes, read_summaries
 
 

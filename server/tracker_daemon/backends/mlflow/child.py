@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from tracker_daemon.backends.child import ChildBackend
+from tracker_daemon.backends.child.process import ChildBackend
 from tracker_protocol import limits
 
 SETTINGS: Mapping[str, str] = {
@@ -20,19 +20,19 @@ SETTINGS: Mapping[str, str] = {
 
 
 class MlflowItemsChildBackend(ChildBackend):
-    """Runs :class:`~tracker_daemon.backends.mlflow_items.MlflowItemsBackend` in another."""
+    """Runs :class:`~tracker_daemon.backends.mlflow.items.MlflowItemsBackend` in another."""
 
     name: ClassVar[str] = "mlflow"
-    target: ClassVar[str] = "tracker_daemon.backends.mlflow_items:MlflowItemsBackend"
+    target: ClassVar[str] = "tracker_daemon.backends.mlflow.items:MlflowItemsBackend"
     separate_files: ClassVar[bool] = True
     settings: ClassVar[Mapping[str, str]] = SETTINGS
 
 
 class MlflowChildBackend(ChildBackend):
-    """Runs :class:`~tracker_daemon.backends.mlflow_run.MlflowBackend` in a child process."""
+    """Runs :class:`~tracker_daemon.backends.mlflow.backend.MlflowBackend` in a child process."""
 
     name: ClassVar[str] = "mlflow"
-    target: ClassVar[str] = "tracker_daemon.backends.mlflow_run:MlflowBackend"
+    target: ClassVar[str] = "tracker_daemon.backends.mlflow.backend:MlflowBackend"
     separate_files: ClassVar[bool] = True
     settings: ClassVar[Mapping[str, str]] = SETTINGS
 

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tracker_daemon.backends.base import SetAside
-from tracker_daemon.backends.mlflow_connection import MlflowConnection
-from tracker_daemon.backends.mlflow_description import RUN_UID_TAG
-from tracker_daemon.backends.mlflow_find import check_active
-from tracker_daemon.backends.mlflow_names import MetricKeys, mlflow_key
-from tracker_daemon.backends.mlflow_narrowing import RefusedItem, store_narrowed
-from tracker_daemon.backends.mlflow_requests import (
+from tracker_daemon.backends.mlflow.connection import MlflowConnection
+from tracker_daemon.backends.mlflow.description import RUN_UID_TAG
+from tracker_daemon.backends.mlflow.find import check_active
+from tracker_daemon.backends.mlflow.names import MetricKeys, mlflow_key
+from tracker_daemon.backends.mlflow.narrowing import RefusedItem, store_narrowed
+from tracker_daemon.backends.mlflow.requests import (
     pairs,
     param_value,
     tag_key,
     tag_value,
     whole_value_tags,
 )
-from tracker_daemon.backends.mlflow_summaries import SoFar
+from tracker_daemon.backends.mlflow.summaries import SoFar
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 from tracker_daemon.settings.credentials import without_user_information
 
