@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.ingest.recorder import RecorderSettings
 from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.rules.metric_rules import MetricSettings

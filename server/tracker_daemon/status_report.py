@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 
 import structlog
 
-from tracker_daemon.aggregation.folding import FoldSummary
+from tracker_daemon.aggregation.shared.fold import FoldSummary
 from tracker_daemon.backends.base import lane_of
 from tracker_daemon.backends.upstream import UPSTREAM
 from tracker_daemon.delivery.fleet import Fleet

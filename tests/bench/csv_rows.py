@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.csv.backend import CsvBackend
 

@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tracker_daemon.aggregation.batch import decode_batch
-from tracker_daemon.aggregation.fold import RunFold
-from tracker_daemon.aggregation.node_fold import NodeFold
-from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.node.fold import NodeFold
+from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.shared.batch import decode_batch
+from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 METRICS, STEPS, RANKS_PER_NODE = 20, 10, 16

@@ -23,7 +23,7 @@ from mlflow.entities import ViewType
 sys.path.insert(0, str(Path(__file__).parent))
 from mlflow_server import Gateway
 
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.mlflow.child import MlflowChildBackend
 from tracker_daemon.delivery.pump import Pump

@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 sys.path.insert(0, str(Path(__file__).parent))
 from mlflow_server import Gateway
 
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.mlflow.backend import MlflowBackend
 from tracker_daemon.backends.mlflow.child import MlflowChildBackend

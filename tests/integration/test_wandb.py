@@ -17,8 +17,8 @@ import pytest
 pytest.importorskip("wandb")
 import wandb
 
-from tracker_daemon.aggregation.histograms import HistogramRow
-from tracker_daemon.aggregation.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.shared.histograms import HistogramRow
+from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.wandb.backend import WandbBackend
 from tracker_daemon.backends.wandb.child import WandbChildBackend

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import OutboxEntry
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 

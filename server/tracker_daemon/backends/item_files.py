@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tracker_daemon.aggregation.item import Content, Item
+from tracker_daemon.aggregation.shared.item import Content, Item
 from tracker_daemon.backends.base import EntryKind, OutboxEntry
 from tracker_daemon.backends.item_names import safe_name
 from tracker_daemon.errors import PoisonEntry

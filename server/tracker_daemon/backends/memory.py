@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from tracker_daemon.aggregation.histograms import HistogramRow
-from tracker_daemon.aggregation.item import Item
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.histograms import HistogramRow
+from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind, OutboxEntry
 
 

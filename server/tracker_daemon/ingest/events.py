@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from tracker_daemon.aggregation.batch import DecodedBatch, decode_batch
-from tracker_daemon.aggregation.folding import Fold
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, decode_batch
+from tracker_daemon.aggregation.shared.fold import Fold
 from tracker_daemon.journal.event import EventKind, Gap
 from tracker_protocol import limits
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracker_daemon.aggregation.batch import check_names
+from tracker_daemon.aggregation.shared.batch import check_names
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.journal.event import SEQUENCE_MAX
 from tracker_protocol import limits

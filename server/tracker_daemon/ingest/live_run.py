@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from tracker_daemon.aggregation.folding import Fold, FoldSummary
-from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.shared.fold import Fold, FoldSummary
+from tracker_daemon.aggregation.shared.rules import Rules
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tracker_daemon.aggregation.batch import DecodedBatch
+from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest.runs import Admission, Run, Stream
 from tracker_daemon.ingest.session import Serving, Session

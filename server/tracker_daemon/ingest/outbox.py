@@ -6,8 +6,8 @@ from itertools import filterfalse
 
 import msgspec
 
-from tracker_daemon.aggregation.folding import Settled
-from tracker_daemon.aggregation.histograms import histogram_rows, is_histogram
+from tracker_daemon.aggregation.shared.fold import Settled
+from tracker_daemon.aggregation.shared.histograms import histogram_rows, is_histogram
 from tracker_daemon.backends.base import EntryKind
 from tracker_daemon.journal.store import Journal
 

@@ -21,8 +21,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from tracker_daemon.aggregation.batch import DecodedBatch
-from tracker_daemon.aggregation.folding import Fold, FoldSummary
+from tracker_daemon.aggregation.shared.batch import DecodedBatch
+from tracker_daemon.aggregation.shared.fold import Fold, FoldSummary
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import JournalError
 from tracker_daemon.ingest import events, replay, run_end

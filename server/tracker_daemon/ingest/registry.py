@@ -17,8 +17,8 @@ from dataclasses import replace
 
 import msgspec
 
-from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.aggregation.stream import NODE
+from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.ingest.hello_check import check_hello
 from tracker_daemon.ingest.live_run import LiveRun

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import msgspec
 
-from tracker_daemon.aggregation import node_snapshot, snapshot
-from tracker_daemon.aggregation.fold import RunFold
-from tracker_daemon.aggregation.folding import Fold, Settled
-from tracker_daemon.aggregation.node_fold import NodeFold
+from tracker_daemon.aggregation.node import snapshot as node_snapshot
+from tracker_daemon.aggregation.node.fold import NodeFold
+from tracker_daemon.aggregation.root import snapshot
+from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.shared.fold import Fold, Settled
 from tracker_daemon.ingest import events
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.journal.store import Journal

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tracker_daemon.aggregation.folding import Fold, FoldSummary
+from tracker_daemon.aggregation.shared.fold import Fold, FoldSummary
 from tracker_daemon.backends.base import EntryKind, RunStatus
 from tracker_daemon.journal.store import Journal
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.errors import ProtocolError, SettingsError
 from tracker_daemon.ingest.client_options import BackendOptions, read_backend_options, read_environment
 from tracker_daemon.rules.metric_rules import MetricSettings, read_aggregates

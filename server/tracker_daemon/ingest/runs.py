@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tracker_daemon.aggregation.stream import NODE
+from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.journal.rows import RUNNING, RunRow

@@ -10,7 +10,7 @@ from functools import partial
 
 import msgspec
 
-from tracker_daemon.aggregation.batch import DecodedBatch, decode_batch
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, decode_batch
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import MalformedBatch, ProtocolError
 from tracker_daemon.ingest import events

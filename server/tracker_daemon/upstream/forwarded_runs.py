@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from tracker_daemon.aggregation.node_fold import NodeFold
+from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.backends.base import FILES_LANE, RunDescription, lane_of
 from tracker_daemon.backends.upstream import UPSTREAM, ForwardState, read_state
 from tracker_daemon.delivery.fleet import Fleet

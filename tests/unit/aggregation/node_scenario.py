@@ -19,10 +19,10 @@ import numpy as np
 from scenario import Event, Scenario
 from scenario import apply as apply_any
 
-from tracker_daemon.aggregation.batch import DecodedBatch, ForwardedNews, decode_batch
-from tracker_daemon.aggregation.contribution import Contribution
-from tracker_daemon.aggregation.folding import Forwarded
-from tracker_daemon.aggregation.node_fold import NodeFold
+from tracker_daemon.aggregation.node.fold import NodeFold
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, ForwardedNews, decode_batch
+from tracker_daemon.aggregation.shared.contribution import Contribution
+from tracker_daemon.aggregation.shared.fold import Forwarded
 from tracker_protocol import limits
 
 Value = tuple[int, int, str, int, int]

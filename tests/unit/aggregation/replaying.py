@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from scenario import Scenario, Tick, apply, assert_identical
 
-from tracker_daemon.aggregation import snapshot
-from tracker_daemon.aggregation.fold import RunFold
-from tracker_daemon.aggregation.folding import Settled
+from tracker_daemon.aggregation.root import snapshot
+from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.shared.fold import Settled
 
 
 def replay(fold: RunFold, ticks: Sequence[Tick]) -> list[Settled]:

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from tracker_daemon.aggregation.batch import decode_batch
-from tracker_daemon.aggregation.fold import RunFold
-from tracker_daemon.aggregation.folding import Settled
-from tracker_daemon.aggregation.item import Item
-from tracker_daemon.aggregation.record import RecordBlock
-from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.shared.batch import decode_batch
+from tracker_daemon.aggregation.shared.fold import Settled
+from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.rules.metric_rules import read_aggregates
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_protocol.v1 import tracker_pb2 as pb

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.aggregation.batch import DecodedBatch, decode_batch
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, decode_batch
 from tracker_daemon.errors import MalformedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scenario import Scenario
 
-from tracker_daemon.aggregation import snapshot
+from tracker_daemon.aggregation.root import snapshot
 
 
 def test_a_rule_chooses_the_aggregates_of_the_metrics_that_it_fits() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenario import SECOND, Scenario
 
-from tracker_daemon.aggregation import snapshot
+from tracker_daemon.aggregation.root import snapshot
 from tracker_protocol import limits
 
 

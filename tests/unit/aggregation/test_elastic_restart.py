@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tracker_daemon.aggregation.fold import RunFold
-from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.shared.rules import Rules
 
 
 def stream(rank: int, attempt: int) -> bytes:

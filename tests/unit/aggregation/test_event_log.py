@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from replaying import assert_replays
 from scenario import Scenario
 
-from tracker_daemon.aggregation import marks, snapshot
-from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.aggregation.root import snapshot
+from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.shared import marks
 from tracker_daemon.errors import JournalError
 
 RANKS = 3

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenario import Scenario
 
-from tracker_daemon.aggregation.marks import ClosedMarks
+from tracker_daemon.aggregation.shared.marks import ClosedMarks
 from tracker_protocol import limits
 
 

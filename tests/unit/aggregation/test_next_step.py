@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracker_daemon.aggregation.batch import DecodedBatch, ForwardedNews, Rows
-from tracker_daemon.aggregation.contribution import NO_STEP, Progress
-from tracker_daemon.aggregation.fold import RunFold
-from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, ForwardedNews, Rows
+from tracker_daemon.aggregation.shared.contribution import NO_STEP, Progress
+from tracker_daemon.aggregation.shared.rules import Rules
 
 
 def rows(key: int, steps: list[int], times_ns: list[int]) -> Rows:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_scenario import Expected, NodeScenario, contributions_of
 
-from tracker_daemon.aggregation.folding import Fold
-from tracker_daemon.aggregation.node_fold import NodeFold
-from tracker_daemon.aggregation.summary import statistics
+from tracker_daemon.aggregation.node.fold import NodeFold
+from tracker_daemon.aggregation.numbers.summary import statistics
+from tracker_daemon.aggregation.shared.fold import Fold
 from tracker_protocol import limits
 
 

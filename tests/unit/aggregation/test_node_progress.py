@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_scenario import NodeScenario, contributions_of, finished_in, flushed_in, values_in
 
-from tracker_daemon.aggregation.batch import DecodedBatch
-from tracker_daemon.aggregation.contribution import NO_STEP
+from tracker_daemon.aggregation.shared.batch import DecodedBatch
+from tracker_daemon.aggregation.shared.contribution import NO_STEP
 
 RANKS = (1, 4, 5)
 

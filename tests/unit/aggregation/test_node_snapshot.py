@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from node_scenario import NodeScenario, apply, contributions_of
 from scenario import Scenario, Tick
 
-from tracker_daemon.aggregation import node_snapshot, snapshot
-from tracker_daemon.aggregation.folding import Settled
-from tracker_daemon.aggregation.node_fold import NodeFold
+from tracker_daemon.aggregation.node import snapshot as node_snapshot
+from tracker_daemon.aggregation.node.fold import NodeFold
+from tracker_daemon.aggregation.root import snapshot
+from tracker_daemon.aggregation.shared.fold import Settled
 from tracker_daemon.errors import JournalError
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenario import Scenario
 
-from tracker_daemon.aggregation.reduction import reduce_ranks
+from tracker_daemon.aggregation.numbers.reduction import reduce_ranks
 
 EPS = np.finfo(np.float64).eps
 finite = st.floats(allow_nan=False, allow_infinity=False, width=64)

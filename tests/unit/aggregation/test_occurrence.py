@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenario import Scenario
 
-from tracker_daemon.aggregation.occurrence import OccurrenceCounter
+from tracker_daemon.aggregation.shared.occurrence import OccurrenceCounter
 from tracker_protocol import limits
 
 COLUMN = np.array([0])

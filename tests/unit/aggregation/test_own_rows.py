@@ -2,8 +2,8 @@
 
 from scenario import Scenario
 
-from tracker_daemon.aggregation import snapshot
-from tracker_daemon.aggregation.batch import decode_batch
+from tracker_daemon.aggregation.root import snapshot
+from tracker_daemon.aggregation.shared.batch import decode_batch
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 NORM = "gradients/fc.weight/norm"

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tracker_daemon.aggregation.reduction import Reduced, reduce_ranks
-from tracker_daemon.aggregation.summary import Summary, merge, statistics, summarize
+from tracker_daemon.aggregation.numbers.reduction import Reduced, reduce_ranks
+from tracker_daemon.aggregation.numbers.summary import Summary, merge, statistics, summarize
 
 EPS = np.finfo(np.float64).eps
 

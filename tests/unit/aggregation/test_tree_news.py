@@ -12,9 +12,9 @@ from replaying import assert_replays
 from scenario import SECOND, Scenario
 from tree import Tree
 
-from tracker_daemon.aggregation import snapshot
-from tracker_daemon.aggregation.contribution import Contribution, encode_contribution
-from tracker_daemon.aggregation.summary import summarize
+from tracker_daemon.aggregation.numbers.summary import summarize
+from tracker_daemon.aggregation.root import snapshot
+from tracker_daemon.aggregation.shared.contribution import Contribution, encode_contribution
 from tracker_daemon.errors import MalformedBatch
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -12,9 +12,9 @@ from replaying import assert_replays
 from scenario import Client, Scenario
 from tree import assert_alike
 
-from tracker_daemon.aggregation.batch import decode_batch
-from tracker_daemon.aggregation.node_fold import NodeFold
-from tracker_daemon.aggregation.stream import NODE
+from tracker_daemon.aggregation.node.fold import NodeFold
+from tracker_daemon.aggregation.shared.batch import decode_batch
+from tracker_daemon.aggregation.shared.stream import NODE
 
 RANKS = 6
 

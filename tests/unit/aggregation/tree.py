@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from scenario import Record, Scenario
 
-from tracker_daemon.aggregation.contribution import (
+from tracker_daemon.aggregation.numbers.summary import summarize
+from tracker_daemon.aggregation.shared.contribution import (
     NO_STEP,
     Contribution,
     Progress,
@@ -23,9 +24,8 @@ from tracker_daemon.aggregation.contribution import (
     encode_progress,
     encode_step_keys,
 )
-from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.aggregation.stream import NODE
-from tracker_daemon.aggregation.summary import summarize
+from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracker_daemon.aggregation.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.csv.backend import CsvBackend
 

@@ -3,7 +3,7 @@
 import uuid
 from pathlib import Path
 
-from tracker_daemon.aggregation.item import Item
+from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.memory import MemoryBackend
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.mlflow.names import (
     MetricKeys,
     experiment_name,

@@ -20,7 +20,7 @@ pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from tracker_daemon.aggregation.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.mlflow.backend import MlflowBackend
 from tracker_daemon.backends.mlflow.child import MlflowChildBackend

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription, SetAside
 from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.delivery.cursor import Cursor

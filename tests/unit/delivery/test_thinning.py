@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker_daemon.aggregation.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.delivery.pump import Pump

@@ -16,9 +16,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tracker_daemon.aggregation.batch import decode_batch
-from tracker_daemon.aggregation.fold import RunFold
-from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.shared.batch import decode_batch
+from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.ingest import events, replay
 from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.nodes import Nodes, NodeSession, RelayedSession

@@ -1,8 +1,8 @@
 """What a tick brings forth becomes entries: what was logged at once is one of them."""
 
-from tracker_daemon.aggregation.folding import Settled
-from tracker_daemon.aggregation.histograms import HistogramRow, histogram_rows
-from tracker_daemon.aggregation.item import Content, Item
+from tracker_daemon.aggregation.shared.fold import Settled
+from tracker_daemon.aggregation.shared.histograms import HistogramRow, histogram_rows
+from tracker_daemon.aggregation.shared.item import Content, Item
 from tracker_daemon.backends.base import EntryKind
 from tracker_daemon.ingest.outbox import write_outbox
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from tracker_daemon.aggregation import snapshot
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.root import snapshot
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import EntryKind
 from tracker_daemon.errors import JournalError
 from tracker_daemon.ingest import events, recorder
@@ -306,7 +306,7 @@ def test_a_deadline_that_changes_nothing_does_not_keep_the_disk_busy(rig, monkey
     run = rig.run()
     two_ranks(rig, run)
     overdue = lambda *_: 1  # noqa: E731
-    monkeypatch.setattr("tracker_daemon.aggregation.attempt.Attempt.next_deadline_ns", overdue)
+    monkeypatch.setattr("tracker_daemon.aggregation.root.attempt.Attempt.next_deadline_ns", overdue)
     monkeypatch.setattr(recorder, "_DEADLINE_AGAIN_NS", 3600 * 10**9)
     rig.batch(run, 0, 2, body({9: 1.0}))
     rig.flush()

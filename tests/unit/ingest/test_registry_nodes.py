@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from tracker_daemon.aggregation.stream import NODE as NODE_RANK
+from tracker_daemon.aggregation.shared.stream import NODE as NODE_RANK
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.run_options import Forwarding, RunOptions

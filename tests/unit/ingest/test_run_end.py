@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tracker_daemon.aggregation.fold import RunFold
+from tracker_daemon.aggregation.root.fold import RunFold
 from tracker_daemon.ingest.run_end import due_ns, verdict
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from tracker_client import CSVBackend, Tracker, setup_tracker
 from tracker_client.values.refusals import Refusals
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.errors import BackendRefused
 from tracker_daemon.inprocess import outbox
 from tracker_protocol import limits

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, SetAside
 from tracker_daemon.backends.decoding import read_block, read_state
 from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress

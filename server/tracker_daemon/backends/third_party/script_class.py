@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, SetAside
 from tracker_daemon.errors import BackendUnavailable
 from tracker_protocol import limits

@@ -38,8 +38,8 @@ from typing import Any
 import msgspec
 import structlog
 
-from tracker_daemon.aggregation.histograms import HistogramRow
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.histograms import HistogramRow
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import (
     Backend,
     Commit,

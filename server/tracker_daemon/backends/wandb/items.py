@@ -22,7 +22,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tracker_daemon.aggregation.item import Item
+from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.backends.base import OutboxEntry
 from tracker_daemon.backends.item_files import document_of, missing_content, read_item, read_table
 from tracker_daemon.backends.item_names import safe_name

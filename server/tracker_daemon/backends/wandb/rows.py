@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from tracker_daemon.aggregation.histograms import HistogramRow
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.histograms import HistogramRow
+from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.wandb.log_file import LoggedRow
 
 STEP_COLUMN = "step"

@@ -19,10 +19,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.accumulator import Accumulators, with_room
-from tracker_daemon.aggregation.marks import ClosedMarks, Key
-from tracker_daemon.aggregation.occurrence import OccurrenceCounter
-from tracker_daemon.aggregation.summary import Summary
+from tracker_daemon.aggregation.numbers.accumulator import Accumulators, with_room
+from tracker_daemon.aggregation.numbers.summary import Summary
+from tracker_daemon.aggregation.shared.marks import ClosedMarks, Key
+from tracker_daemon.aggregation.shared.occurrence import OccurrenceCounter
 from tracker_daemon.rules.metric_names import SUFFIXES, aggregate_base
 
 NONE, OPEN, CLOSED, EMITTED = 0, 1, 2, 3

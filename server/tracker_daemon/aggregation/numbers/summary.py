@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.reduction import Reduced, make_canonical, sum_in_rank_order
+from tracker_daemon.aggregation.numbers.reduction import Reduced, make_canonical, sum_in_rank_order
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.attempt import Attempt
-from tracker_daemon.aggregation.marks import Key
-from tracker_daemon.aggregation.panel import CLOSED, OPEN, UNLEARNED, Index, Panel
+from tracker_daemon.aggregation.root.attempt import Attempt
+from tracker_daemon.aggregation.root.panel import CLOSED, OPEN, UNLEARNED, Index, Panel
+from tracker_daemon.aggregation.shared.marks import Key
 
 
 def settle(attempt: Attempt, now_ns: int) -> list[Key]:

@@ -15,19 +15,21 @@ from typing import Any
 
 import msgspec
 
-from tracker_daemon.aggregation import automatic_steps, closing, merging, own_values
-from tracker_daemon.aggregation.attempt import Attempt, PlanPart
-from tracker_daemon.aggregation.batch import DecodedBatch, Rows, TextRows
-from tracker_daemon.aggregation.books import Books
-from tracker_daemon.aggregation.configuration import ConfigLedger
-from tracker_daemon.aggregation.contribution import NO_STEP, Contribution, Progress
-from tracker_daemon.aggregation.emission import Emitter
-from tracker_daemon.aggregation.folding import Activity, FoldSummary, Settled
-from tracker_daemon.aggregation.item import Item
-from tracker_daemon.aggregation.marks import Key
-from tracker_daemon.aggregation.record import RecordBlock
-from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.aggregation.stream import NODE, StreamFold
+from tracker_daemon.aggregation.root import closing, merging, own_values
+from tracker_daemon.aggregation.root.attempt import Attempt
+from tracker_daemon.aggregation.root.configuration import ConfigLedger
+from tracker_daemon.aggregation.root.emission import Emitter
+from tracker_daemon.aggregation.shared import automatic_steps
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, Rows, TextRows
+from tracker_daemon.aggregation.shared.books import Books
+from tracker_daemon.aggregation.shared.contribution import NO_STEP, Contribution, Progress
+from tracker_daemon.aggregation.shared.fold import Activity, FoldSummary, Settled
+from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.shared.marks import Key
+from tracker_daemon.aggregation.shared.placement import PlanPart
+from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.shared.stream import NODE, StreamFold
 from tracker_daemon.rules.metric_names import DROPPED_POINTS, rank_column
 
 _OLDER_ATTEMPTS_REMEMBERED = 4

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.books import Books
+from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.errors import JournalError
 
 Plain = dict[str, Any]

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import Any
 
-from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.rules.rank_selection import RankSet
 from tracker_protocol import limits
 

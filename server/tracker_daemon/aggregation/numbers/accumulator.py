@@ -12,8 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.reduction import Reduced, reduce_ranks
-from tracker_daemon.aggregation.summary import FIELDS, Floats, Integers, Summary, merge, statistics, summarize
+from tracker_daemon.aggregation.numbers.reduction import Reduced, reduce_ranks
+from tracker_daemon.aggregation.numbers.summary import (
+    FIELDS,
+    Floats,
+    Integers,
+    Summary,
+    merge,
+    statistics,
+    summarize,
+)
 
 _FLOATS = ("mean", "std", "minimum", "maximum")
 _INTEGERS = tuple(name for name in FIELDS if name not in _FLOATS)

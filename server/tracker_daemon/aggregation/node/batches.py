@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tracker_daemon.aggregation.cells import Cells
-from tracker_daemon.aggregation.contribution import (
+from tracker_daemon.aggregation.node.cells import Cells
+from tracker_daemon.aggregation.numbers.summary import Integers
+from tracker_daemon.aggregation.shared.contribution import (
     Contribution,
     Progress,
     StepKeys,
@@ -17,8 +18,7 @@ from tracker_daemon.aggregation.contribution import (
     encode_progress,
     encode_step_keys,
 )
-from tracker_daemon.aggregation.folding import Forwarded
-from tracker_daemon.aggregation.summary import Integers
+from tracker_daemon.aggregation.shared.fold import Forwarded
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracker_daemon.aggregation import automatic_steps
-from tracker_daemon.aggregation.books import Books
-from tracker_daemon.aggregation.node_batches import BatchWriter
+from tracker_daemon.aggregation.node.batches import BatchWriter
+from tracker_daemon.aggregation.shared import automatic_steps
+from tracker_daemon.aggregation.shared.books import Books
 
 
 @dataclass(slots=True, eq=False)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.attempt import Attempt, Piece, PlanPart
-from tracker_daemon.aggregation.contribution import Contribution
-from tracker_daemon.aggregation.marks import Key
-from tracker_daemon.aggregation.panel import Index, Panel
-from tracker_daemon.aggregation.summary import Summary
+from tracker_daemon.aggregation.numbers.summary import Summary
+from tracker_daemon.aggregation.root.attempt import Attempt, Piece
+from tracker_daemon.aggregation.root.panel import Index, Panel
+from tracker_daemon.aggregation.shared.contribution import Contribution
+from tracker_daemon.aggregation.shared.marks import Key
+from tracker_daemon.aggregation.shared.placement import PlanPart
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.contribution import (
+from tracker_daemon.aggregation.shared.contribution import (
     Contribution,
     Progress,
     StepKeys,
@@ -23,7 +23,7 @@ from tracker_daemon.aggregation.contribution import (
     decode_progress,
     decode_step_keys,
 )
-from tracker_daemon.aggregation.item import Item, decode_items
+from tracker_daemon.aggregation.shared.item import Item, decode_items
 from tracker_daemon.errors import MalformedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb

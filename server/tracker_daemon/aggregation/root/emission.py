@@ -9,12 +9,12 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.accumulator import reduce_with
-from tracker_daemon.aggregation.attempt import Attempt, Extras
-from tracker_daemon.aggregation.marks import Key
-from tracker_daemon.aggregation.panel import CLOSED, EMITTED, NO_OWNER, Index, Panel
-from tracker_daemon.aggregation.record import RecordBlock, TextCell
-from tracker_daemon.aggregation.summary import Summary
+from tracker_daemon.aggregation.numbers.accumulator import reduce_with
+from tracker_daemon.aggregation.numbers.summary import Summary
+from tracker_daemon.aggregation.root.attempt import Attempt, Extras
+from tracker_daemon.aggregation.root.panel import CLOSED, EMITTED, NO_OWNER, Index, Panel
+from tracker_daemon.aggregation.shared.marks import Key
+from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.rules.metric_names import STATISTICS, column_names, rank_column
 
 _BLOCK_CELLS_MAX = 1 << 17

@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.attempt import Attempt, Extras
-from tracker_daemon.aggregation.fold import RunFold
-from tracker_daemon.aggregation.panel import Panel
-from tracker_daemon.aggregation.plain_state import (
+from tracker_daemon.aggregation.root.attempt import Attempt, Extras
+from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.root.panel import Panel
+from tracker_daemon.aggregation.shared.plain_state import (
     RECORDING,
     Plain,
     by_rank,
@@ -27,8 +27,8 @@ from tracker_daemon.aggregation.plain_state import (
     load_array,
     load_books,
 )
-from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.aggregation.stream import StreamFold
+from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.shared.stream import StreamFold
 
 FORMAT = 1
 _PER_SLOT = ("member_from", "ever_member")

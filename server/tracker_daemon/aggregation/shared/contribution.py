@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.summary import Floats, Integers, Summary
+from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary
 from tracker_daemon.errors import MalformedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tracker_daemon.aggregation.attempt import PlanPart
+from tracker_daemon.aggregation.shared.placement import PlanPart
 
 NODE = -1
 """In place of a rank: the stream is that of a node's daemon, which forwards what its ranks log."""

@@ -13,24 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.batch import Rows
-from tracker_daemon.aggregation.books import Books
-from tracker_daemon.aggregation.marks import ClosedMarks, Key
-from tracker_daemon.aggregation.membership import Membership
-from tracker_daemon.aggregation.panel import NEVER, NO_OWNER, OPEN, UNLEARNED, Index, Panel
-from tracker_daemon.aggregation.rules import Rules
+from tracker_daemon.aggregation.root.membership import Membership
+from tracker_daemon.aggregation.root.panel import NEVER, NO_OWNER, OPEN, UNLEARNED, Index, Panel
+from tracker_daemon.aggregation.shared.batch import Rows
+from tracker_daemon.aggregation.shared.books import Books
+from tracker_daemon.aggregation.shared.marks import ClosedMarks, Key
+from tracker_daemon.aggregation.shared.placement import PlanPart, plan_parts
+from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.rules.metric_names import SUFFIXES, aggregate_base, rank_base, rank_column
 from tracker_daemon.rules.rank_selection import Reporters
 from tracker_protocol import limits
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlanPart:
-    """Which columns of a block go to which columns of a panel; ``block_columns`` None: all of them."""
-
-    panel: int
-    columns: Index
-    block_columns: Index | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,14 +79,7 @@ class Attempt:
         fresh = tuple(name for name in names if name not in self.place_of)
         if fresh:
             self._add_panel(fresh)
-        places = [self.place_of[name] for name in names]
-        parts = []
-        for panel in dict.fromkeys(panel for panel, _ in places):
-            block = [i for i, place in enumerate(places) if place[0] == panel]
-            columns = np.array([places[i][1] for i in block], np.int64)
-            whole = len(block) == len(names)
-            parts.append(PlanPart(panel, columns, None if whole else np.array(block, np.int64)))
-        return tuple(parts)
+        return plan_parts([self.place_of[name] for name in names])
 
     def _add_panel(self, names: tuple[str, ...]) -> None:
         panel = Panel(names)
@@ -175,7 +160,7 @@ class Attempt:
         for part in plan:
             panel = self.panels[part.panel]
             slot = panel.slot(rank)
-            values = block.values if part.block_columns is None else block.values[:, part.block_columns]
+            values = part.of_block(block.values)
             if panel.occurrences.advance(slot, part.columns, steps):
                 self.put(part.panel, Piece(rank, keys, part.columns, times_ns, values), now_ns)
                 continue

@@ -11,11 +11,13 @@ from collections import OrderedDict
 import msgspec
 import numpy as np
 
-from tracker_daemon.aggregation.gathering import Gathering, GatheringPanel
-from tracker_daemon.aggregation.node_batches import NodeDictionary
-from tracker_daemon.aggregation.node_fold import NodeFold
-from tracker_daemon.aggregation.node_steps import NodeSteps, UntoldSteps
-from tracker_daemon.aggregation.plain_state import (
+from tracker_daemon.aggregation.node.batches import NodeDictionary
+from tracker_daemon.aggregation.node.fold import NodeFold
+from tracker_daemon.aggregation.node.gathering import Gathering, GatheringPanel
+from tracker_daemon.aggregation.node.progress import RankProgress
+from tracker_daemon.aggregation.node.rank_parts import Fragment, RankParts
+from tracker_daemon.aggregation.node.steps import NodeSteps, UntoldSteps
+from tracker_daemon.aggregation.shared.plain_state import (
     FORWARDING,
     Plain,
     by_rank,
@@ -25,10 +27,8 @@ from tracker_daemon.aggregation.plain_state import (
     load_array,
     load_books,
 )
-from tracker_daemon.aggregation.progress import RankProgress
-from tracker_daemon.aggregation.rank_parts import Fragment, RankParts
-from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.aggregation.stream import StreamFold
+from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.shared.stream import StreamFold
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 FORMAT = 1

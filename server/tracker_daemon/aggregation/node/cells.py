@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.gathering import Bits, Gathered
-from tracker_daemon.aggregation.summary import Floats, Integers, Summary, summarize
+from tracker_daemon.aggregation.node.gathering import Bits, Gathered
+from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary, summarize
 
 _VALUES_REDUCED_AT_ONCE = 2**21
 """Bounds the memory of a reduction; so many make more than one batch in any case."""

@@ -1,8 +1,8 @@
-"""What every fold of a run has in common, whatever it makes of the events.
+"""The interface of a fold, and the results of a tick.
 
-A daemon that records aggregates them (:mod:`tracker_daemon.aggregation.fold`); one that forwards to another
-gathers them (:mod:`tracker_daemon.aggregation.node_fold`). Both are states that only events change, so that
-a replay of the same events in the same ticks gives the same state, and both can be saved as bytes.
+There are two kinds. ``root.fold`` aggregates events to records; ``node.fold`` gathers them for a root. Both are
+states that only events change: a replay of the same events in the same ticks gives the same state. Both can
+be saved as bytes.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tracker_daemon.aggregation.batch import DecodedBatch
-from tracker_daemon.aggregation.item import Item
-from tracker_daemon.aggregation.record import RecordBlock
+from tracker_daemon.aggregation.shared.batch import DecodedBatch
+from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.shared.record import RecordBlock
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tracker_daemon.aggregation.batch import Rows, TextRows
-from tracker_daemon.aggregation.item import Item
-from tracker_daemon.aggregation.node_batches import BatchWriter
-from tracker_daemon.aggregation.stream import StreamFold
+from tracker_daemon.aggregation.node.batches import BatchWriter
+from tracker_daemon.aggregation.shared.batch import Rows, TextRows
+from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.shared.stream import StreamFold
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 

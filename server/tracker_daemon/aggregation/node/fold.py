@@ -16,16 +16,16 @@ from dataclasses import asdict
 from enum import IntEnum
 from typing import Any
 
-from tracker_daemon.aggregation.batch import DecodedBatch, Rows, TextRows
-from tracker_daemon.aggregation.books import Books
-from tracker_daemon.aggregation.cells import divide
-from tracker_daemon.aggregation.folding import Activity, FoldSummary, Forwarded, Settled
-from tracker_daemon.aggregation.gathering import Gathering, Plan
-from tracker_daemon.aggregation.node_batches import BatchWriter, NodeDictionary
-from tracker_daemon.aggregation.node_steps import NodeSteps
-from tracker_daemon.aggregation.rank_parts import RankParts
-from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.aggregation.stream import StreamFold
+from tracker_daemon.aggregation.node.batches import BatchWriter, NodeDictionary
+from tracker_daemon.aggregation.node.cells import divide
+from tracker_daemon.aggregation.node.gathering import Gathering, Plan
+from tracker_daemon.aggregation.node.rank_parts import RankParts
+from tracker_daemon.aggregation.node.steps import NodeSteps
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, Rows, TextRows
+from tracker_daemon.aggregation.shared.books import Books
+from tracker_daemon.aggregation.shared.fold import Activity, FoldSummary, Forwarded, Settled
+from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.shared.stream import StreamFold
 from tracker_protocol import limits
 
 _OLDER_ATTEMPTS_REMEMBERED = 4

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.batch import Rows
-from tracker_daemon.aggregation.books import Books
-from tracker_daemon.aggregation.marks import Key
-from tracker_daemon.aggregation.occurrence import OccurrenceCounter
-from tracker_daemon.aggregation.progress import RankProgress
-from tracker_daemon.aggregation.rules import Rules
-from tracker_daemon.aggregation.summary import Floats, Integers
+from tracker_daemon.aggregation.node.progress import RankProgress
+from tracker_daemon.aggregation.numbers.summary import Floats, Integers
+from tracker_daemon.aggregation.shared.batch import Rows
+from tracker_daemon.aggregation.shared.books import Books
+from tracker_daemon.aggregation.shared.marks import Key
+from tracker_daemon.aggregation.shared.occurrence import OccurrenceCounter
+from tracker_daemon.aggregation.shared.placement import PlanPart, plan_parts
+from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_protocol import limits
 
 UNDECIDED, NOBODY = -2, -1
@@ -30,15 +31,6 @@ Bits = NDArray[np.bool_]
 _ROWS_AT_FIRST = 8
 _IDLE_BYTES_MAX = 32 * 1024 * 1024
 """Room that an empty panel keeps, so that steady bursts do not allocate it each time."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlanPart:
-    """Which columns of a block go to which columns of a panel; ``block_columns`` None: all of them."""
-
-    panel: int
-    columns: Integers
-    block_columns: Integers | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -268,15 +260,9 @@ class Gathering:
         fresh = tuple(name for name in names if name not in self.place_of and self._admit(name))
         if fresh:
             self.add_panel(GatheringPanel(fresh))
-        places = [(i, *self.place_of[name]) for i, name in enumerate(names) if name in self.place_of]
-        parts = []
-        for panel in dict.fromkeys(panel for _, panel, _ in places):
-            block = [i for i, index, _ in places if index == panel]
-            columns = np.array([column for _, index, column in places if index == panel], np.int64)
-            whole = len(block) == len(names)
-            parts.append(PlanPart(panel, columns, None if whole else np.array(block, np.int64)))
-        taken = tuple(names[i] for i, _, _ in places)
-        return Plan(taken, tuple(parts), len(names) - len(places))
+        taken = tuple(name for name in names if name in self.place_of)
+        parts = plan_parts([self.place_of.get(name) for name in names])
+        return Plan(taken, parts, len(names) - len(taken))
 
     def add_panel(self, panel: GatheringPanel) -> None:
         """Have a further panel, whose metrics are in no other."""
@@ -293,7 +279,7 @@ class Gathering:
         for part in plan.parts:
             panel = self.panels[part.panel]
             slot = panel.slot(rank)
-            values = block.values if part.block_columns is None else block.values[:, part.block_columns]
+            values = part.of_block(block.values)
             if panel.occurrences.advance(slot, part.columns, steps):
                 rows = self._rows(panel, rank, steps, 0, times_ns, window)
                 panel.write(slot, rows, part.columns, values)

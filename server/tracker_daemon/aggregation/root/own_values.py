@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tracker_daemon.aggregation.attempt import Attempt
-from tracker_daemon.aggregation.batch import Rows, TextRows
-from tracker_daemon.aggregation.marks import Key
-from tracker_daemon.aggregation.stream import StreamFold
+from tracker_daemon.aggregation.root.attempt import Attempt
+from tracker_daemon.aggregation.shared.batch import Rows, TextRows
+from tracker_daemon.aggregation.shared.marks import Key
+from tracker_daemon.aggregation.shared.stream import StreamFold
 from tracker_daemon.rules.metric_names import rank_column
 from tracker_protocol import limits
 
@@ -52,7 +52,7 @@ def _cells(
 
 
 def _occurrence(highs: list[int], step: int) -> int:
-    """The rule of :mod:`tracker_daemon.aggregation.occurrence`, for one metric's own values."""
+    """The rule of :mod:`tracker_daemon.aggregation.shared.occurrence`, for one metric's own values."""
     occurrence = sum(high >= step for high in highs)
     if occurrence < len(highs):
         highs[occurrence] = step

@@ -1,0 +1,39 @@
+"""Placement: the panel, and its columns, that each column of a block goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracker_daemon.aggregation.numbers.summary import Integers
+
+Place = tuple[int, int]
+"""The index of a panel, and of one of its columns."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlanPart:
+    """The columns of a block that go to one panel; ``block_columns`` None: all of them."""
+
+    panel: int
+    columns: Integers
+    block_columns: Integers | None
+
+    def of_block(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return these columns of a block's ``values``, which are (rows, columns of the block)."""
+        return values if self.block_columns is None else values[:, self.block_columns]
+
+
+def plan_parts(places: Sequence[Place | None]) -> tuple[PlanPart, ...]:
+    """Group a block's columns by panel, in order; ``places`` has None for a column that goes nowhere."""
+    placed = [(i, *place) for i, place in enumerate(places) if place is not None]
+    parts = []
+    for panel in dict.fromkeys(panel for _, panel, _ in placed):
+        block = [i for i, index, _ in placed if index == panel]
+        columns = np.array([column for _, index, column in placed if index == panel], np.int64)
+        whole = len(block) == len(places)
+        parts.append(PlanPart(panel, columns, None if whole else np.array(block, np.int64)))
+    return tuple(parts)
