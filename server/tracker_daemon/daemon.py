@@ -20,40 +20,40 @@ import grpc.aio
 import msgspec
 import structlog
 
-from tracker_daemon.admissions import Admissions
+from tracker_daemon.admission.rank_admission import Front
+from tracker_daemon.admission.root_admission import Admissions
+from tracker_daemon.admission.script_backends import ScriptSide
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.backends.third_party.script_class import ScriptLinks
 from tracker_daemon.backends.upstream import ForwardLane
-from tracker_daemon.content_care import ContentCare
-from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.delivery.locations import log_recorded
 from tracker_daemon.delivery.pump import OnLocated
-from tracker_daemon.drain import deliver_rest
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.endpoints.announcement import Announcement
 from tracker_daemon.endpoints.binding import Bound, bind_all
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
-from tracker_daemon.front import Front
-from tracker_daemon.goodbyes import Goodbyes
-from tracker_daemon.idle import IdleWatch
-from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.recorder import Recorder, Submission
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import Run
 from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import Backlog, RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
-from tracker_daemon.launch_outcome import LaunchOutcome
-from tracker_daemon.part_settings import default_options, recorder_settings, rules
-from tracker_daemon.recorded import log_recorded
-from tracker_daemon.run_delivery import RunDelivery
-from tracker_daemon.run_endings import RunEndings
-from tracker_daemon.script_side import ScriptSide
-from tracker_daemon.service_manager import ServiceManager
+from tracker_daemon.lifecycle.content_care import ContentCare
+from tracker_daemon.lifecycle.drain import deliver_rest
+from tracker_daemon.lifecycle.idle import IdleWatch
+from tracker_daemon.lifecycle.launch_outcome import LaunchOutcome
+from tracker_daemon.lifecycle.run_delivery import RunDelivery
+from tracker_daemon.lifecycle.run_endings import RunEndings
+from tracker_daemon.lifecycle.service_manager import ServiceManager
+from tracker_daemon.lifecycle.shutdown_grace import Goodbyes
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.recording.recorder import Recorder, Submission
+from tracker_daemon.runs.part_settings import default_options, recorder_settings, rules
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Run
 from tracker_daemon.settings.definitions import Settings
-from tracker_daemon.status_document import DaemonStatus, StatusDocument, write_last
-from tracker_daemon.status_report import read_facts, standing, status_document
+from tracker_daemon.status.document import DaemonStatus, StatusDocument, write_last
+from tracker_daemon.status.report import read_facts, standing, status_document
 from tracker_daemon.version import VERSION
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -127,7 +127,7 @@ class Daemon:
         settings, registry = self._settings, self._registry
         if settings.upstream is not None:
             # With it comes the client's package, which is a tenth of what a daemon's start imports.
-            from tracker_daemon.upstream.forwarding import Forwarding  # noqa: PLC0415
+            from tracker_daemon.upstream.node_admission import Forwarding  # noqa: PLC0415
 
             self._forwarding = Forwarding(
                 settings, self._journal, registry, self._recorder, self._fleet, self._delivery,

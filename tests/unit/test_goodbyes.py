@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tracker_daemon import goodbyes
-from tracker_daemon.goodbyes import Goodbyes
+from tracker_daemon.lifecycle import shutdown_grace as goodbyes
+from tracker_daemon.lifecycle.shutdown_grace import Goodbyes
 
 
 @dataclass

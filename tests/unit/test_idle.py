@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracker_daemon.idle import IdleWatch
+from tracker_daemon.lifecycle.idle import IdleWatch
 
 
 def reason(watch: IdleWatch, now_s: float, *, connected=False, busy=False, progress=0) -> str | None:

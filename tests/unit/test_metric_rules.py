@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from tracker_daemon.errors import SettingsError
-from tracker_daemon.part_settings import metric_settings
 from tracker_daemon.rules.metric_rules import (
     MetricSettings,
     Summary,
@@ -15,6 +14,7 @@ from tracker_daemon.rules.metric_rules import (
     read_summaries,
     read_thinning,
 )
+from tracker_daemon.runs.part_settings import metric_settings
 from tracker_daemon.settings.loading import load
 from tracker_daemon.settings.view import describe
 

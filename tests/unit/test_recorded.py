@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.recorded import log_recorded, tell_recorded
+from tracker_daemon.delivery.locations import log_recorded, tell_recorded
 
 RUN = RunDescription("run-a", "the-project", "the-name", Path("/out"))
 MLFLOW = {

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from tracker_daemon.errors import JournalError
-from tracker_daemon.service_manager import ServiceManager
+from tracker_daemon.lifecycle.service_manager import ServiceManager
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
-"""The command ``tracker-daemon``.
+"""The command ``tracker-daemon``: options, output and exit status of its commands.
 
-Each module holds commands of one kind: ``daemon`` (serve, run), ``control_commands`` (status, wait,
-stop) and ``configuration`` (check-config). What they do is done elsewhere; here are their options,
-their output and their exit status.
+* ``application``: all commands, and where errors become one line and an exit status.
+* ``serving``: serve, run. ``starting``: start. ``syncing``: sync. ``observing``: status, wait, stop.
+* ``configuration``: check-config. ``doctoring``: doctor.
+* ``options``: every setting as an option. ``ourselves``: our own command line.
+* ``process_watch``: waits for the end of a process that is not our child.
 """
 
 from __future__ import annotations

@@ -13,12 +13,13 @@ import typer
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from tracker_daemon import status_document, status_view
 from tracker_daemon.cli.process_watch import ProcessWatch
 from tracker_daemon.endpoints.control import DaemonClient
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.endpoints.locate import EndpointChoice, locate
 from tracker_daemon.errors import DaemonNotRunning, EndpointError
+from tracker_daemon.status import document as status_document
+from tracker_daemon.status import view as status_view
 
 WATCH_INTERVAL_S = 1.0
 RETRY_S = 0.1

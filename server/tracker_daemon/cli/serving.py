@@ -13,6 +13,7 @@ import typer
 from tracker_daemon import logs
 from tracker_daemon.cli.options import as_arguments, with_settings
 from tracker_daemon.cli.ourselves import ourselves
+from tracker_daemon.delivery.locations import TELL_OPTION, log_recorded, tell_recorded
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
 from tracker_daemon.endpoints.locate import RUN_STATE_DIR_NAME, EndpointChoice
 from tracker_daemon.errors import SettingsError
@@ -27,7 +28,6 @@ from tracker_daemon.launch.environment import (
 from tracker_daemon.launch.joining import Joining
 from tracker_daemon.launch.launcher import Launch, Launcher
 from tracker_daemon.launch.node_rank import further_node
-from tracker_daemon.recorded import TELL_OPTION, log_recorded, tell_recorded
 from tracker_daemon.settings.definitions import Settings, variable_of
 from tracker_daemon.settings.loading import load
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import grpc.aio
 
-from tracker_daemon import status_document
 from tracker_daemon.doctor.finding import Finding, good, note, problem
 from tracker_daemon.endpoints.binding import bind
 from tracker_daemon.endpoints.control import DaemonClient
@@ -18,6 +17,7 @@ from tracker_daemon.errors import EndpointError, SettingsError
 from tracker_daemon.ingest.server import SERVER_OPTIONS
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.settings.listen_address import is_loopback, unix_path
+from tracker_daemon.status import document as status_document
 from tracker_daemon.upstream.root import root_info
 
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")

@@ -1,1 +1,7 @@
-"""Ingest: takes the ranks' streams, and has them journalled and folded before it acknowledges."""
+"""Ingest: the connections of ranks and nodes.
+
+* ``server``: the gRPC server: token, streams, uploads and calls of the command line.
+* ``session``: one connection of one stream, from Hello to the last acknowledgement.
+* ``nodes``: connections of nodes' daemons at the root, and the ranks behind them.
+* ``uploads``: contents on their way from a client into the store.
+"""

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 
 from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.errors import ProtocolError
-from tracker_daemon.ingest.runs import Admission, Run, Stream
 from tracker_daemon.ingest.session import Serving, Session
+from tracker_daemon.runs.run import Admission, Run, Stream
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 _KEPT_MESSAGES_MAX = 1_000

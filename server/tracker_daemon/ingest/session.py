@@ -13,12 +13,12 @@ import msgspec
 from tracker_daemon.aggregation.shared.batch import DecodedBatch, decode_batch
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import MalformedBatch, ProtocolError
-from tracker_daemon.ingest import events
-from tracker_daemon.ingest.recorder import Recorder, Submission
-from tracker_daemon.ingest.runs import Admission
 from tracker_daemon.journal.event import SEQUENCE_MAX, EventKind, Gap
 from tracker_daemon.journal.rows import StreamRow
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.recording import events
+from tracker_daemon.recording.recorder import Recorder, Submission
+from tracker_daemon.runs.run import Admission
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

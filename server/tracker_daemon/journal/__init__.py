@@ -34,9 +34,14 @@ queries over indexes; a rollback loads it again in the same way. The fold's own 
 
 Which file does what
 --------------------
-``store`` the Journal, its only public class · ``database`` the connection and the one place where SQLite's
-errors are translated · ``registry`` runs and streams · ``eventlog`` events and snapshots · ``outbox``
-entries and cursors · ``retention`` what may go, and in which order · ``lock`` who owns the directory.
+* ``store``: the Journal, its only public class.
+* ``database``: the connection, and the one place where SQLite's errors are translated.
+* ``schema``: the tables.
+* ``rows``, ``event``: rows of the tables as value objects.
+* ``registry``: runs and streams. ``eventlog``: events and snapshots. ``outbox``: entries and cursors.
+* ``contents``: the contents that entries need.
+* ``retention``: which rows may go, in which order. ``reclaim``: deletes them.
+* ``lock``: the owner of the directory.
 """
 
 from tracker_daemon.journal.event import Event, EventKind, Gap, StoredEvent

@@ -1,1 +1,10 @@
-"""``run``: a daemon for one command, as two child processes and what happens to them."""
+"""Launch: starts and attends daemons and commands.
+
+* ``launcher``: ``run``: a daemon for one command; ``joining``: ``run --join`` on a further node.
+* ``command_group``: the user's command; ``daemon_process``, ``attended_daemon``: the daemon beside it.
+* ``embedded``: the daemon that rank 0 starts; ``detached``: one in the background.
+* ``syncing``: ``sync``: delivers what an ended daemon could not.
+* ``finding``: waits for another node's daemon; ``node_rank``: which node this is.
+* ``environment``: the variables for a command's ranks; ``signals``: signals as values.
+* ``log_tail``: the end of a daemon's log.
+"""

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracker_daemon import status_document, status_view
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import DaemonStartError
 from tracker_daemon.launch.daemon_process import DaemonProcess
 from tracker_daemon.launch.signals import ENDING, SignalInbox
+from tracker_daemon.status import document as status_document
+from tracker_daemon.status import view as status_view
 
 READY_TIMEOUT_S = 120.0
 """A lock left by another host is taken over after 60 s; a large journal replays in some seconds."""

@@ -7,12 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 
-from tracker_daemon import status_document
 from tracker_daemon.endpoints.control import DaemonClient
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import DaemonNotRunning, EndpointError
 from tracker_daemon.launch.signals import ENDING, SignalInbox
-from tracker_daemon.status_document import StatusDocument
+from tracker_daemon.status import document as status_document
+from tracker_daemon.status.document import StatusDocument
 
 FIND_TIMEOUT_S = 300.0
 """The nodes of a job start their commands within minutes of one another."""

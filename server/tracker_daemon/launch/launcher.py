@@ -17,11 +17,9 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from tracker_daemon import status_document, status_view
 from tracker_daemon.endpoints.control import DaemonClient
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import CommandError, DaemonStartError, EndpointError
-from tracker_daemon.grace import ranks_share_s
 from tracker_daemon.launch.attended_daemon import LEAVE_GRACE_S, AttendedDaemon, DaemonPlace, Interrupted, say
 from tracker_daemon.launch.command_group import CommandGroup, find_program
 from tracker_daemon.launch.daemon_process import LAUNCH_KEY_OPTION, describe_exit
@@ -32,8 +30,11 @@ from tracker_daemon.launch.environment import (
 )
 from tracker_daemon.launch.finding import await_daemon
 from tracker_daemon.launch.signals import PASSED_ON, SignalInbox
-from tracker_daemon.launch_outcome import LaunchOutcome
-from tracker_daemon.status_document import StatusDocument
+from tracker_daemon.lifecycle.grace import ranks_share_s
+from tracker_daemon.lifecycle.launch_outcome import LaunchOutcome
+from tracker_daemon.status import document as status_document
+from tracker_daemon.status import view as status_view
+from tracker_daemon.status.document import StatusDocument
 
 STATUS_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 10.0

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from tracker_daemon import status_document, status_view
 from tracker_daemon.endpoints.control import DaemonClient
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import DaemonStartError, EndpointError
@@ -30,7 +29,9 @@ from tracker_daemon.launch.attended_daemon import (
 )
 from tracker_daemon.launch.daemon_process import describe_exit
 from tracker_daemon.launch.signals import ENDING, SignalInbox
-from tracker_daemon.status_document import BackendStatus, RunStatusEntry, StatusDocument
+from tracker_daemon.status import document as status_document
+from tracker_daemon.status import view as status_view
+from tracker_daemon.status.document import BackendStatus, RunStatusEntry, StatusDocument
 from tracker_protocol import limits
 
 POLL_S = 0.5

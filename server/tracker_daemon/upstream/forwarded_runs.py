@@ -18,16 +18,16 @@ import structlog
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.backends.base import FILES_LANE, RunDescription, lane_of
 from tracker_daemon.backends.upstream import UPSTREAM, ForwardState, read_state
-from tracker_daemon.delivery.fleet import Fleet
-from tracker_daemon.ingest import events
-from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.recorder import Recorder, Submission
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import Run
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import Backlog, CursorRow
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.recording import events
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.recording.recorder import Recorder, Submission
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Run
 from tracker_daemon.upstream.lane import Mark
 from tracker_daemon.upstream.link import Link, PumpLane, ThisNode
 from tracker_daemon.upstream.root import Root

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tracker_daemon.ingest.runs import Admission
 from tracker_daemon.ingest.session import Serving, Session
+from tracker_daemon.runs.run import Admission
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 _RELAYED = frozenset({"backend_taken", "handles_request", "challenge_answer"})

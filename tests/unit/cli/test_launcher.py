@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from tracker_daemon.errors import CommandNotExecutable, CommandNotFound, DaemonStartError
-from tracker_daemon.grace import ranks_share_s
 from tracker_daemon.launch.attended_daemon import DaemonPlace
 from tracker_daemon.launch.launcher import Launch, Launcher
-from tracker_daemon.launch_outcome import LaunchOutcome
+from tracker_daemon.lifecycle.grace import ranks_share_s
+from tracker_daemon.lifecycle.launch_outcome import LaunchOutcome
 
 FAKE_DAEMON = Path(__file__).with_name("fake_daemon.py")
 DEADLINE_S = 20.0

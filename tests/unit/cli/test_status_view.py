@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from tracker_daemon import status_document, status_view
 from tracker_daemon.errors import EndpointError
+from tracker_daemon.status import document as status_document
+from tracker_daemon.status import view as status_view
 
 RANK = {
     "rank": 0,

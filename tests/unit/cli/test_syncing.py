@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tracker_daemon.launch.syncing import can_go_on, is_unfinished, outlook
-from tracker_daemon.status_document import BackendStatus, DaemonStatus, RunStatusEntry, StatusDocument
+from tracker_daemon.status.document import BackendStatus, DaemonStatus, RunStatusEntry, StatusDocument
 
 
 def run(*backends: BackendStatus, ended: str | None = "2026-01-01T00:00:00Z") -> RunStatusEntry:

@@ -163,7 +163,7 @@ def test_however_a_name_is_written_the_daemon_need_not_refuse_it(data):
 
 
 def test_the_daemon_takes_what_is_sent():
-    client_options = pytest.importorskip("tracker_daemon.ingest.client_options")
+    client_options = pytest.importorskip("tracker_daemon.runs.client_options")
     own = dict.fromkeys(client_options._DAEMONS_OWN, "hunter2")
     sent = read(**own, wandb={**own, "tags": ["\ud800"], "lr": float("nan"), "big": 2**80}).document
     assert client_options.read_backend_options(sent) == {

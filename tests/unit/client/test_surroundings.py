@@ -297,5 +297,5 @@ def test_the_hello_describes_the_script_without_its_secrets(daemon, monkeypatch)
     assert sent["command"] == "train.py --api-key '****' '--db=sql://****@h/x'"
     assert sent["host"] == hello.process.host
     assert SECRET.encode() not in hello.SerializeToString()
-    client_options = pytest.importorskip("tracker_daemon.ingest.client_options")
+    client_options = pytest.importorskip("tracker_daemon.runs.client_options")
     assert client_options.read_environment(hello.process.environment) == sent

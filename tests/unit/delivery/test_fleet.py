@@ -8,7 +8,7 @@ import pytest
 
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptLinks, Taken
-from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.journal.rows import CursorRow
 
 RUN = RunDescription("r", "p", "n", Path("/out"))

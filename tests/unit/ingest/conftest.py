@@ -19,18 +19,18 @@ import pytest
 from tracker_daemon.aggregation.root.fold import RunFold
 from tracker_daemon.aggregation.shared.batch import decode_batch
 from tracker_daemon.aggregation.shared.rules import Rules
-from tracker_daemon.ingest import events, replay
-from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.nodes import Nodes, NodeSession, RelayedSession
-from tracker_daemon.ingest.recorder import Recorder, RecorderSettings, Submission
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.run_options import RunOptions
-from tracker_daemon.ingest.runs import Admission
 from tracker_daemon.ingest.session import Serving
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.recording import events, replay
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.recording.recorder import Recorder, RecorderSettings, Submission
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Admission
+from tracker_daemon.runs.run_options import RunOptions
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 PATIENCE_S = 20.0

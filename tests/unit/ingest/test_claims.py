@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tracker_daemon.errors import ClientRefused
-from tracker_daemon.ingest.claims import Claims
+from tracker_daemon.runs.claims import Claims
 
 LONG_S = 60.0
 SHORT_S = 0.05

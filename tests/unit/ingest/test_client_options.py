@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tracker_daemon.errors import ProtocolError, SettingsError
-from tracker_daemon.ingest.client_options import OPTIONS_MAX_BYTES, read_backend_options, read_environment
+from tracker_daemon.runs.client_options import OPTIONS_MAX_BYTES, read_backend_options, read_environment
 
 
 def test_selectors_pass():

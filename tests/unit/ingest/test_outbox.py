@@ -4,7 +4,7 @@ from tracker_daemon.aggregation.shared.fold import Settled
 from tracker_daemon.aggregation.shared.histograms import HistogramRow, histogram_rows
 from tracker_daemon.aggregation.shared.item import Content, Item
 from tracker_daemon.backends.base import EntryKind
-from tracker_daemon.ingest.outbox import write_outbox
+from tracker_daemon.recording.outbox_entries import write_outbox
 
 
 class Outbox:

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError
-from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.journal.rows import StreamRow
+from tracker_daemon.runs.registry import Registry
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -9,9 +9,9 @@ import pytest
 
 from tracker_daemon.aggregation.shared.stream import NODE as NODE_RANK
 from tracker_daemon.errors import ClientRefused, ProtocolError
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.run_options import Forwarding, RunOptions
 from tracker_daemon.journal.rows import StreamRow
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run_options import Forwarding, RunOptions
 from tracker_protocol import limits
 
 hello, node_hello = pytest.ingest_hello, pytest.ingest_node_hello

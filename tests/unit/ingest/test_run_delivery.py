@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from tracker_daemon import run_delivery
 from tracker_daemon.delivery.health import BackendHealth, DeliveryState
-from tracker_daemon.ingest.live_run import RunView
 from tracker_daemon.journal.rows import Backlog, CursorRow
-from tracker_daemon.run_delivery import RunDelivery
+from tracker_daemon.lifecycle import run_delivery
+from tracker_daemon.lifecycle.run_delivery import RunDelivery
+from tracker_daemon.recording.live_run import RunView
 from tracker_protocol import limits
 
 

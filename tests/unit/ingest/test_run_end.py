@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tracker_daemon.aggregation.root.fold import RunFold
-from tracker_daemon.ingest.run_end import due_ns, verdict
+from tracker_daemon.recording.run_end import due_ns, verdict
 
 
 @pytest.fixture

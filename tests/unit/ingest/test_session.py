@@ -8,10 +8,10 @@ import zlib
 import pytest
 
 from tracker_daemon.errors import ProtocolError
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.ingest.session import BrokenStream, Serving, Session
 from tracker_daemon.journal.event import SEQUENCE_MAX
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run_options import RunOptions
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

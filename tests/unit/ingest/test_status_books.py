@@ -6,13 +6,13 @@ import random
 
 import pytest
 
-from tracker_daemon.delivery.fleet import Fleet
-from tracker_daemon.ingest.recorder import Submission
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.run_options import RunOptions
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.journal.event import EventKind, Gap
-from tracker_daemon.status_document import DaemonStatus
-from tracker_daemon.status_report import read_facts, status_document
+from tracker_daemon.recording.recorder import Submission
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run_options import RunOptions
+from tracker_daemon.status.document import DaemonStatus
+from tracker_daemon.status.report import read_facts, status_document
 
 hello, body = pytest.ingest_hello, pytest.ingest_body
 

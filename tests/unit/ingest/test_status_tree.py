@@ -7,15 +7,15 @@ import asyncio
 import msgspec
 import pytest
 
-from tracker_daemon.delivery.fleet import Fleet
-from tracker_daemon.ingest import events
-from tracker_daemon.ingest.recorder import Submission
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.run_options import Forwarding, RunOptions
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import StreamRow
-from tracker_daemon.status_document import DaemonStatus
-from tracker_daemon.status_report import read_facts, standing, status_document
+from tracker_daemon.recording import events
+from tracker_daemon.recording.recorder import Submission
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run_options import Forwarding, RunOptions
+from tracker_daemon.status.document import DaemonStatus
+from tracker_daemon.status.report import read_facts, standing, status_document
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 hello, body, stream_id = pytest.ingest_hello, pytest.ingest_body, pytest.ingest_stream_id
@@ -180,7 +180,7 @@ def test_the_root_shows_who_forwards_apart_from_the_ranks(play_nodes):
 
 
 def test_the_document_of_a_tree_is_read_back_as_it_was_written(play_nodes):
-    from tracker_daemon.status_document import StatusDocument, decode
+    from tracker_daemon.status.document import StatusDocument, decode
 
     async def scenario(desk):
         await desk.node()

@@ -17,15 +17,15 @@ import msgspec
 import pytest
 
 from tracker_daemon.backends.third_party.script_class import ScriptLinks
-from tracker_daemon.delivery.fleet import Fleet
-from tracker_daemon.ingest.recorder import Recorder
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.run_options import RunOptions
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.journal.store import Journal
-from tracker_daemon.part_settings import default_options, recorder_settings, rules
-from tracker_daemon.run_delivery import RunDelivery
+from tracker_daemon.lifecycle.run_delivery import RunDelivery
+from tracker_daemon.recording.recorder import Recorder
+from tracker_daemon.runs.part_settings import default_options, recorder_settings, rules
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run_options import RunOptions
 from tracker_daemon.settings.definitions import Settings
-from tracker_daemon.upstream.forwarding import Forwarding
+from tracker_daemon.upstream.node_admission import Forwarding
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 until = pytest.upstream_until

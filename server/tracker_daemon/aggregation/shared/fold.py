@@ -1,8 +1,8 @@
 """The interface of a fold, and the results of a tick.
 
-There are two kinds. ``root.fold`` aggregates events to records; ``node.fold`` gathers them for a root. Both are
-states that only events change: a replay of the same events in the same ticks gives the same state. Both can
-be saved as bytes.
+There are two kinds. ``root.fold`` aggregates events to records; ``node.fold`` gathers them for a root. Only
+events change their state: a replay of the same events in the same ticks gives the same state. Both can be
+saved as bytes.
 """
 
 from __future__ import annotations

@@ -9,26 +9,26 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 import structlog
 
-from tracker_daemon.backend_news import tell_of_backends
+from tracker_daemon.admission.backend_news import tell_of_backends
+from tracker_daemon.admission.primary_notices import pass_on
+from tracker_daemon.admission.rank_admission import flush_interval_ms
+from tracker_daemon.admission.script_backends import ScriptSide, warn_of_unknown
 from tracker_daemon.backends.registry import files_lanes
-from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.errors import ProtocolError
-from tracker_daemon.front import flush_interval_ms
-from tracker_daemon.ingest import events
-from tracker_daemon.ingest.claims import Claims
-from tracker_daemon.ingest.hello_check import check_node_id
-from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.nodes import NodeLink, Nodes, NodeSession, RelayedSession
-from tracker_daemon.ingest.recorder import Recorder, Submission
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import Admission, Run, Stream
 from tracker_daemon.ingest.session import Serving, Session
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import Backlog
-from tracker_daemon.primary_notices import pass_on
-from tracker_daemon.run_delivery import RunDelivery
-from tracker_daemon.run_endings import RunEndings
-from tracker_daemon.script_side import ScriptSide, warn_of_unknown
+from tracker_daemon.lifecycle.run_delivery import RunDelivery
+from tracker_daemon.lifecycle.run_endings import RunEndings
+from tracker_daemon.recording import events
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.recording.recorder import Recorder, Submission
+from tracker_daemon.runs.claims import Claims
+from tracker_daemon.runs.hello_check import check_node_id
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Admission, Run, Stream
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.version import VERSION
 from tracker_protocol import limits
@@ -39,7 +39,7 @@ _HEAR_S = 0.05
 
 
 class Admissions:
-    """The :class:`tracker_daemon.front.Front` of a daemon that decides by itself.
+    """The :class:`tracker_daemon.admission.rank_admission.Front` of a daemon that decides by itself.
 
     ``recall`` takes up again a run that ended long ago, when a Hello means it.
     """

@@ -12,17 +12,17 @@ import structlog
 from tracker_daemon.aggregation.shared.fold import FoldSummary
 from tracker_daemon.backends.base import lane_of
 from tracker_daemon.backends.upstream import UPSTREAM
-from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.health import DeliveryState
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.delivery.thinned_backend import thinned_so_far
 from tracker_daemon.errors import JournalError
-from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.ingest.nodes import RelayedSession
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import Run, Stream
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal
-from tracker_daemon.status_document import (
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Run, Stream
+from tracker_daemon.status.document import (
     BackendStatus,
     Books,
     DaemonStatus,

@@ -22,8 +22,8 @@ import time
 from collections.abc import Callable, Iterable
 
 from tracker_daemon.errors import ClientRefused
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import Admission, Claim, Run, Stream
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Admission, Claim, Run, Stream
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 _NONCE_BYTES = 16

@@ -19,25 +19,25 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from tracker_daemon.admission.rank_admission import flush_interval_ms
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.upstream import UPSTREAM
-from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.errors import JournalError, ProtocolError, SettingsError, UpstreamUnavailable
-from tracker_daemon.front import flush_interval_ms
-from tracker_daemon.ingest import events
-from tracker_daemon.ingest.hello_check import check_hello
-from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.recorder import Recorder
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.run_options import Forwarding as RunForwarding
-from tracker_daemon.ingest.run_options import RunOptions
-from tracker_daemon.ingest.runs import Admission, Run, Stream
 from tracker_daemon.ingest.session import Serving, Session
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal
-from tracker_daemon.run_delivery import RunDelivery
-from tracker_daemon.run_endings import KILLED
+from tracker_daemon.lifecycle.run_delivery import RunDelivery
+from tracker_daemon.lifecycle.run_endings import KILLED
+from tracker_daemon.recording import events
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.recording.recorder import Recorder
+from tracker_daemon.runs.hello_check import check_hello
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Admission, Run, Stream
+from tracker_daemon.runs.run_options import Forwarding as RunForwarding
+from tracker_daemon.runs.run_options import RunOptions
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.upstream.forwarded_runs import EVERYTHING, FILES, ForwardedRuns
 from tracker_daemon.upstream.forwarded_session import ForwardedSession
@@ -51,7 +51,7 @@ log = structlog.get_logger(__name__)
 
 
 class Forwarding:
-    """The :class:`tracker_daemon.front.Front` of a daemon that forwards. On the event loop.
+    """The ``Front`` of a daemon that forwards. On the event loop.
 
     ``recall`` takes up again a run that ended long ago; ``contents`` is where the contents of items are.
     """

@@ -20,11 +20,11 @@ import msgspec
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.errors import ClientRefused, ProtocolError
-from tracker_daemon.ingest.hello_check import check_hello
-from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.run_options import RunOptions, complete_options
-from tracker_daemon.ingest.runs import Admission, LiveStream, Run, Stream
 from tracker_daemon.journal.rows import RUNNING, RunRow, StreamRow
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.runs.hello_check import check_hello
+from tracker_daemon.runs.run import Admission, LiveStream, Run, Stream
+from tracker_daemon.runs.run_options import RunOptions, complete_options
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

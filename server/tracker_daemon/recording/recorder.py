@@ -25,11 +25,11 @@ from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.aggregation.shared.fold import Fold, FoldSummary
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import JournalError
-from tracker_daemon.ingest import events, replay, run_end
-from tracker_daemon.ingest.live_run import LiveRun, RunView
-from tracker_daemon.ingest.outbox import write_outbox
 from tracker_daemon.journal.event import Event, EventKind
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.recording import events, replay, run_end
+from tracker_daemon.recording.live_run import LiveRun, RunView
+from tracker_daemon.recording.outbox_entries import write_outbox
 from tracker_protocol import limits
 
 T = TypeVar("T")

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol, TypeVar
 
 from tracker_daemon.contents.store import ContentStore, StoreTotals
-from tracker_daemon.ingest.recorder import Submission
 from tracker_daemon.ingest.uploads import UploadService
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.recording.recorder import Submission
 from tracker_daemon.settings.definitions import Settings
-from tracker_daemon.status_document import ContentsStatus
+from tracker_daemon.status.document import ContentsStatus
 from tracker_protocol import limits
 
 T = TypeVar("T")

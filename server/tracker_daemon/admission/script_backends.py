@@ -19,16 +19,16 @@ from functools import partial
 
 import structlog
 
+from tracker_daemon.admission.script_messages import farewell, script_parts
 from tracker_daemon.backends.base import OutboxEntry, lane_of
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptLinks, SendEntry, Taken
-from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.delivery.thinned_backend import is_script
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import Admission, Run, Stream
-from tracker_daemon.ingest.script_parts import farewell, script_parts
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import CursorRow
-from tracker_daemon.part_settings import backend_names
+from tracker_daemon.runs.part_settings import backend_names
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Admission, Run, Stream
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

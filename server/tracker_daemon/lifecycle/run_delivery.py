@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tracker_daemon.backends.base import RunDescription, lane_of
-from tracker_daemon.delivery.fleet import Fleet
-from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import Run
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Run
 from tracker_protocol import limits
 
 T = TypeVar("T")

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import structlog
 
-from tracker_daemon.ingest import events
-from tracker_daemon.ingest.recorder import Recorder, Submission
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import Run
 from tracker_daemon.journal.event import EventKind
-from tracker_daemon.launch_outcome import LaunchOutcome
+from tracker_daemon.lifecycle.launch_outcome import LaunchOutcome
+from tracker_daemon.recording import events
+from tracker_daemon.recording.recorder import Recorder, Submission
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Run
 
 log = structlog.get_logger(__name__)
 KILLED = 128 + signal.SIGKILL

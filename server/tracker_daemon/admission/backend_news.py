@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tracker_daemon.delivery.fleet import Fleet
 from tracker_daemon.delivery.health import BackendHealth, DeliveryState
+from tracker_daemon.delivery.pump_set import Fleet
 from tracker_daemon.ingest.session import Session
 from tracker_protocol.v1 import tracker_pb2 as pb
 

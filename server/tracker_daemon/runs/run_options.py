@@ -9,9 +9,9 @@ import msgspec
 
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.errors import ProtocolError, SettingsError
-from tracker_daemon.ingest.client_options import BackendOptions, read_backend_options, read_environment
 from tracker_daemon.rules.metric_rules import MetricSettings, read_aggregates
 from tracker_daemon.rules.rank_selection import RankSet
+from tracker_daemon.runs.client_options import BackendOptions, read_backend_options, read_environment
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import structlog
 
-from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.registry import Registry
 from tracker_daemon.ingest.session import Session
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.runs.registry import Registry
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)

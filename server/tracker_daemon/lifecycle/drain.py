@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from tracker_daemon.delivery.fleet import Fleet
+from tracker_daemon.delivery.pump_set import Fleet
 
 SLICE_S = 0.5
 TELL_EVERY_S = 1.0

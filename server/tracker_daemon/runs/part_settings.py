@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tracker_daemon.aggregation.shared.rules import Rules
-from tracker_daemon.ingest.recorder import RecorderSettings
-from tracker_daemon.ingest.run_options import RunOptions
+from tracker_daemon.recording.recorder import RecorderSettings
 from tracker_daemon.rules.metric_rules import MetricSettings
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
+from tracker_daemon.runs.run_options import RunOptions
 from tracker_daemon.settings.definitions import Settings
 from tracker_protocol import limits
 

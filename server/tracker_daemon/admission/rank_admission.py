@@ -1,7 +1,6 @@
-"""The side of the daemon that clients come to: who is let in, and what the connected are told.
+"""The interface by which the daemon admits ranks and informs connected ones.
 
-A daemon that records decides about them itself (:mod:`tracker_daemon.admissions`); one that forwards asks
-the daemon above (:mod:`tracker_daemon.upstream.forwarding`).
+A root decides by itself (``root_admission``); a node's daemon asks its root (``upstream.node_admission``).
 """
 
 from __future__ import annotations
@@ -9,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.runs import Run
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import Backlog
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.runs.run import Run
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

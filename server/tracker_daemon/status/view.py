@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tracker_daemon.status_document import (
+from tracker_daemon.status.document import (
     BackendStatus,
     Books,
     DaemonStatus,

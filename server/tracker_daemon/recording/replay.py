@@ -13,9 +13,9 @@ from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.aggregation.root.fold import RunFold
 from tracker_daemon.aggregation.shared.fold import Fold, Settled
-from tracker_daemon.ingest import events
-from tracker_daemon.ingest.live_run import LiveRun
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.recording import events
+from tracker_daemon.recording.live_run import LiveRun
 
 _NOTICES_KEPT = 200
 _SLICE_BYTES = 16 * 1024 * 1024

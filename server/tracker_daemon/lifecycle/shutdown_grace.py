@@ -15,9 +15,9 @@ import signal
 import time
 from contextlib import suppress
 
-from tracker_daemon.grace import ranks_share_s
-from tracker_daemon.ingest.registry import Registry
-from tracker_daemon.ingest.runs import Run
+from tracker_daemon.lifecycle.grace import ranks_share_s
+from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run import Run
 from tracker_protocol import limits
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tracker_daemon.aggregation.shared.stream import NODE
-from tracker_daemon.ingest.live_run import LiveRun
-from tracker_daemon.ingest.run_options import RunOptions
 from tracker_daemon.journal.rows import RUNNING, RunRow
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.runs.run_options import RunOptions
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 

@@ -1,0 +1,9 @@
+"""Recording: one thread applies events to folds and commits them with their records.
+
+* ``recorder``: that thread.
+* ``events``: the payload of each event, and its effect on a fold.
+* ``live_run``: a run in memory, with its fold.
+* ``outbox_entries``: the records of a tick as entries of the outbox.
+* ``replay``: snapshots of a fold, and its state after a restart.
+* ``run_end``: when a run has ended, and with which state.
+"""
