@@ -20,18 +20,18 @@ import grpc.aio
 import msgspec
 import structlog
 
-from tracker_daemon.admission.rank_admission import Front
-from tracker_daemon.admission.root_admission import Admissions
-from tracker_daemon.admission.script_backends import ScriptSide
+from tracker_daemon.admission.rank_admission import RankAdmission
+from tracker_daemon.admission.root_admission import RootAdmission
+from tracker_daemon.admission.script_backends import ScriptBackends
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.backends.third_party.script_class import ScriptLinks
 from tracker_daemon.backends.upstream import ForwardLane
-from tracker_daemon.delivery.locations import log_recorded
+from tracker_daemon.delivery.locations import log_location
 from tracker_daemon.delivery.pump import OnLocated
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.endpoints.announcement import Announcement
-from tracker_daemon.endpoints.binding import Bound, bind_all
+from tracker_daemon.endpoints.binding import BoundAddresses, bind_all
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import JournalError, StateDirectoryError
 from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService
@@ -45,7 +45,7 @@ from tracker_daemon.lifecycle.launch_outcome import LaunchOutcome
 from tracker_daemon.lifecycle.run_delivery import RunDelivery
 from tracker_daemon.lifecycle.run_endings import RunEndings
 from tracker_daemon.lifecycle.service_manager import ServiceManager
-from tracker_daemon.lifecycle.shutdown_grace import Goodbyes
+from tracker_daemon.lifecycle.shutdown_grace import ShutdownGrace
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Recorder, Submission
 from tracker_daemon.runs.part_settings import default_options, recorder_settings, rules
@@ -70,7 +70,7 @@ def serve(
     *,
     on_ready: Callable[[EndpointInfo], None] | None = None,
     launch_id: str = "",
-    on_located: OnLocated = log_recorded,
+    on_located: OnLocated = log_location,
 ) -> int:
     """Run a daemon until SIGTERM or SIGINT, or a Stop call; return its exit status.
 
@@ -101,7 +101,7 @@ class Daemon:
         self._started_s = time.monotonic()
         self._service_manager = ServiceManager.of(os.environ)
         self._token = settings.token.get_secret_value() if settings.token else journal.token
-        self._bound = Bound((), None)
+        self._bound = BoundAddresses((), None)
         self._announcement = Announcement(journal.directory, settings.endpoint_file)
         self._draining = False
         self._drain_timeout_s = settings.drain_timeout_s
@@ -112,31 +112,33 @@ class Daemon:
         self._idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, self._started_s)
         self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
         self._endings = RunEndings(self._registry, self._recorder)
-        self._goodbyes = Goodbyes(self._registry, settings.grace_s, forwards=settings.upstream is not None)
+        self._shutdown_grace = ShutdownGrace(
+            self._registry, settings.grace_s, forwards=settings.upstream is not None
+        )
         links = ScriptLinks()
         open_lane = None if settings.upstream is None else self._open_lane
-        self._fleet = Fleet(self._on_journal, links, on_located, open_lane)
+        self._pumps = PumpSet(self._on_journal, links, on_located, open_lane)
         self._contents = ContentCare(settings, journal, self._on_journal_async)
         self._delivery = RunDelivery(
-            self._fleet, self._registry, self._on_journal_async, lambda: journal.epoch,
+            self._pumps, self._registry, self._on_journal_async, lambda: journal.epoch,
             self._contents.store.directory,
         )  # fmt: skip
-        self._front = self._make_front(links)
+        self._admission = self._make_admission(links)
 
-    def _make_front(self, links: ScriptLinks) -> Front:
+    def _make_admission(self, links: ScriptLinks) -> RankAdmission:
         settings, registry = self._settings, self._registry
         if settings.upstream is not None:
             # With it comes the client's package, which is a tenth of what a daemon's start imports.
-            from tracker_daemon.upstream.node_admission import Forwarding  # noqa: PLC0415
+            from tracker_daemon.upstream.node_admission import NodeAdmission  # noqa: PLC0415
 
-            self._forwarding = Forwarding(
-                settings, self._journal, registry, self._recorder, self._fleet, self._delivery,
+            self._forwarding = NodeAdmission(
+                settings, self._journal, registry, self._recorder, self._pumps, self._delivery,
                 self._contents.store.directory, self._recall,
             )  # fmt: skip
             return self._forwarding
-        script_side = ScriptSide(links, self._fleet, registry, settings.partial_after_s)
-        return Admissions(
-            settings, registry, self._recorder, self._fleet, self._delivery, script_side,
+        script_backends = ScriptBackends(links, self._pumps, registry, settings.partial_after_s)
+        return RootAdmission(
+            settings, registry, self._recorder, self._pumps, self._delivery, script_backends,
             frozenset(known_backends()), self._recall,
         )  # fmt: skip
 
@@ -158,7 +160,7 @@ class Daemon:
         care.add_done_callback(self._care_ended)
         informing = asyncio.create_task(
             self._service_manager.keep_informed(
-                self._commit_nothing, lambda: standing(self._registry, self._fleet)
+                self._commit_nothing, lambda: standing(self._registry, self._pumps)
             )
         )
         try:
@@ -184,11 +186,11 @@ class Daemon:
         A further SIGTERM says nothing new: batch systems send it to all processes, wrappers to their own.
         """
         if not self._stop_asked.is_set():
-            self._goodbyes.signalled(number)
-            self._fleet.watch_closely()
+            self._shutdown_grace.signalled(number)
+            self._pumps.watch_closely()
         elif number == signal.SIGINT:
             self._drain_timeout_s = 0.0
-            self._goodbyes.cut_short()
+            self._shutdown_grace.cut_short()
         self._stop_asked.set()
 
     def _restore(self) -> None:
@@ -204,7 +206,7 @@ class Daemon:
         run = self._registry.restore(row, streams)
         view = run.live.view
         run.live.view = replace(view, last_entry=backlog.entries, last_files=backlog.last_files)
-        self._front.restored(run, backlog)
+        self._admission.restored(run, backlog)
         return run
 
     def _server(self) -> grpc.aio.Server:
@@ -224,16 +226,16 @@ class Daemon:
         try:
             command_over = LaunchOutcome.is_left(self._journal.directory, self._launch_id)
             # Who is served still is told of its delivery, and what it says goes on to the daemon above.
-            await self._goodbyes.wait(command_over=command_over)
+            await self._shutdown_grace.wait(command_over=command_over)
             care.cancel()
             abandoned = self._registry.abandoned()
             if self._failure is None:
-                self._front.end_outstayed(self._goodbyes.outstayed())
+                self._admission.end_outstayed(self._shutdown_grace.outstayed())
             await server.stop(_SERVER_GRACE_S if self._failure is None else 0)
             if self._failure is None:
                 self._endings.end_launched(self._journal.directory, self._job_status, self._launch_id)
                 await self._commit_nothing()
-                self._front.end_deserted(abandoned)
+                self._admission.end_deserted(abandoned)
                 await self._commit_nothing()
                 await self._deliver_and_leave()
         except JournalError as error:
@@ -242,31 +244,31 @@ class Daemon:
             log.warning("the last status could not be written", reason=str(error))
         finally:
             care.cancel()
-            await self._front.close()
-            await asyncio.to_thread(self._fleet.stop, _PUMPS_STOP_S)
+            await self._admission.close()
+            await asyncio.to_thread(self._pumps.stop, _PUMPS_STOP_S)
             await asyncio.to_thread(self._recorder.stop)
             self._announcement.withdraw()
             log.info("stopped")
 
     async def _deliver_and_leave(self) -> None:
         await self._delivery.open_all()
-        left_s = self._goodbyes.left_s()
-        if not await deliver_rest(self._fleet, lambda: min(self._drain_timeout_s, left_s), self._leave):
+        left_s = self._shutdown_grace.left_s()
+        if not await deliver_rest(self._pumps, lambda: min(self._drain_timeout_s, left_s), self._leave):
             log.warning("not everything is delivered; the journal keeps the rest for the next start")
         await self._leave()
 
     async def _leave(self) -> None:
         write_last(self._journal.directory, await self._document())
 
-    # ---- what the server asks (Calls) ------------------------------------------------------------
+    # ---- what the server asks (DaemonCalls) ------------------------------------------------------------
 
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
         """Let a client in, or raise what the server answers instead."""
-        return await self._front.admit(hello)
+        return await self._admission.admit(hello)
 
     async def admit_rank(self, request: pb.AdmitRequest) -> pb.AdmitReply:
         """Decide about a rank that has come to a node's daemon, or raise what the server answers instead."""
-        return await self._front.admit_rank(request)
+        return await self._admission.admit_rank(request)
 
     async def _recall(self, hello: pb.Hello) -> None:
         """Take up again a run that ended long ago, when a Hello means it."""
@@ -290,8 +292,8 @@ class Daemon:
 
     def left(self, session: Session) -> None:
         """A connection has ended; the rank may come back."""
-        self._front.left(session)
-        self._goodbyes.someone_left()
+        self._admission.left(session)
+        self._shutdown_grace.someone_left()
 
     async def status(self) -> str:
         """The status document, as JSON."""
@@ -321,7 +323,7 @@ class Daemon:
             launch_id=self._launch_id,
             contents=self._contents.status(),
         )
-        return status_document(daemon, facts, self._registry, self._fleet)
+        return status_document(daemon, facts, self._registry, self._pumps)
 
     # ---- the journal's thread and this one -------------------------------------------------------
 
@@ -349,7 +351,7 @@ class Daemon:
             if stream is not None and isinstance(stream.connection, Session):
                 stream.connection.wake()
         for run in runs:
-            self._front.ticked(run)
+            self._admission.ticked(run)
         self._room.set()
 
     def _on_failure(self, error: BaseException) -> None:
@@ -368,10 +370,10 @@ class Daemon:
         """Look after what time alone changes."""
         while True:
             await asyncio.sleep(_CARE_INTERVAL_S)
-            self._front.look_after()
-            self._delivery.look_after()
+            self._admission.poll()
+            self._delivery.poll()
             self._end_if_idle()
-            self._contents.look_after()
+            self._contents.poll()
             self._delivery.forget_ended(limits.RUNS_ENDED_MAX)
 
     def _end_if_idle(self) -> None:
@@ -380,7 +382,7 @@ class Daemon:
         reason = self._idle.reason(time.monotonic(), connected=connected, busy=busy, progress=progress)
         if reason is not None and not self._stop_asked.is_set():
             log.info("ending by itself", reason=reason)
-            self._front.end_idle()
+            self._admission.end_idle()
             self._stop_asked.set()
 
     def _care_ended(self, care: asyncio.Task[None]) -> None:

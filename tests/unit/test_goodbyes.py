@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from tracker_daemon.lifecycle import shutdown_grace as goodbyes
-from tracker_daemon.lifecycle.shutdown_grace import Goodbyes
+from tracker_daemon.lifecycle.shutdown_grace import ShutdownGrace
 
 
 @dataclass
@@ -44,9 +44,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return waited
 
 
-def told(number: signal.Signals, grace_s: float | None, *, command_over: bool = False) -> Goodbyes:
+def told(number: signal.Signals, grace_s: float | None, *, command_over: bool = False) -> ShutdownGrace:
     """After the wait of a daemon with one connected rank that got this signal."""
-    found = Goodbyes(Registry(), grace_s)
+    found = ShutdownGrace(Registry(), grace_s)
     found.signalled(number)
     asyncio.run(found.wait(command_over=command_over))
     return found
@@ -54,7 +54,7 @@ def told(number: signal.Signals, grace_s: float | None, *, command_over: bool = 
 
 @pytest.mark.parametrize(("grace_s", "wait_s"), [(30, 18.5), (10, 4.5), (4, 1.0)])
 def test_a_daemon_that_forwards_ends_sooner_than_the_one_above(waits, grace_s, wait_s) -> None:
-    found = Goodbyes(Registry(), grace_s, forwards=True)
+    found = ShutdownGrace(Registry(), grace_s, forwards=True)
     found.signalled(signal.SIGTERM)
     asyncio.run(found.wait(command_over=False))
     assert waits == [wait_s]
@@ -82,15 +82,15 @@ def test_else_ranks_are_served_a_little_longer_and_their_runs_go_on(
 
 
 def test_nobody_is_waited_for_where_nobody_is_connected_or_no_signal_came(waits) -> None:
-    alone = Goodbyes(Registry(connections=0), 30)
+    alone = ShutdownGrace(Registry(connections=0), 30)
     alone.signalled(signal.SIGTERM)
-    for found in (alone, Goodbyes(Registry(), 30)):
+    for found in (alone, ShutdownGrace(Registry(), 30)):
         asyncio.run(found.wait(command_over=False))
     assert waits == []
 
 
 @pytest.mark.parametrize("run", [Run(deserted=True), Run(running=False), Run(visited=False)])
 def test_runs_that_have_ended_or_that_nobody_is_connected_to_are_not_ended_again(waits, run: Run) -> None:
-    found = Goodbyes(Registry(runs={1: run}), 30)
+    found = ShutdownGrace(Registry(runs={1: run}), 30)
     found.signalled(signal.SIGTERM)
     assert found.outstayed() == []

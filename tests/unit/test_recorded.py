@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.delivery.locations import log_recorded, tell_recorded
+from tracker_daemon.delivery.locations import log_location, print_location
 
 RUN = RunDescription("run-a", "the-project", "the-name", Path("/out"))
 MLFLOW = {
@@ -30,10 +30,10 @@ MLFLOW = {
     ],
 )  # fmt: skip
 def test_a_person_is_told_names_and_address_on_one_line(capfd, backend, location, handles, told):
-    tell_recorded(RUN, backend, location, handles)
+    print_location(RUN, backend, location, handles)
     assert f"tracker-daemon: run the-project/the-name: {told}\n" in capfd.readouterr().out
 
 
 def test_a_daemon_that_nobody_started_for_a_command_only_logs_it(capfd):
-    log_recorded(RUN, "csv", "/out/metrics.csv", {})
+    log_location(RUN, "csv", "/out/metrics.csv", {})
     assert not capfd.readouterr().out.startswith("tracker-daemon: run")

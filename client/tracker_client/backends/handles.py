@@ -11,14 +11,14 @@ from tracker_client.values.refusals import Refusals
 
 
 @dataclass(frozen=True)
-class AskHandles:
+class HandlesRequest:
     """Ask the daemon for a backend's handles."""
 
     backend: str
 
 
 @dataclass(frozen=True)
-class HandlesTold:
+class HandlesAnswer:
     """What the daemon says of a backend; ``problem``: why there is nothing to say for a while."""
 
     backend: str
@@ -33,12 +33,12 @@ class Handles:
     handles waits for the answer, ``timeout_s`` at most; later ones wait only for what is left of that.
     """
 
-    def __init__(self, ask: Callable[[AskHandles], None], timeout_s: float, refusals: Refusals) -> None:
+    def __init__(self, ask: Callable[[HandlesRequest], None], timeout_s: float, refusals: Refusals) -> None:
         self._ask = ask
         self._timeout_s = timeout_s
         self._refusals = refusals
         self._changed = threading.Condition()
-        self._told: dict[str, HandlesTold] = {}
+        self._told: dict[str, HandlesAnswer] = {}
         self._asked: list[str] = []
         self._deadlines: dict[str, float] = {}
 
@@ -63,11 +63,11 @@ class Handles:
             if new:
                 self._asked.append(backend)
         if new:
-            self._ask(AskHandles(backend))
+            self._ask(HandlesRequest(backend))
 
     # ---- the sender's thread ---------------------------------------------------------------------
 
-    def tell(self, told: HandlesTold) -> None:
+    def tell(self, told: HandlesAnswer) -> None:
         """The daemon has answered."""
         with self._changed:
             self._told[told.backend] = told

@@ -25,7 +25,7 @@ Construct = Callable[[], TrackerBackend]
 
 
 @dataclass(frozen=True)
-class FedRows:
+class DeliveredRows:
     """n records with the same c columns, from the entry's row ``first_row`` on, as the protocol has them."""
 
     first_row: int
@@ -55,34 +55,34 @@ class FedRows:
 
 
 @dataclass(frozen=True)
-class FedConfig:
+class DeliveredConfig:
     """A JSON object to merge into the run's configuration."""
 
     document: str
 
 
 @dataclass(frozen=True)
-class FedEnd:
+class DeliveredEnd:
     """The class gets nothing more; ``exit_code`` is 0 unless the run has failed."""
 
     exit_code: int = 0
 
 
 @dataclass(frozen=True)
-class Fed:
+class DeliveredEntry:
     """A part of an outbox entry for one class; ``more`` parts of it follow."""
 
     backend: str
     epoch: int
     entry: int
     more: bool
-    content: FedRows | FedConfig | FedEnd | None
+    content: DeliveredRows | DeliveredConfig | DeliveredEnd | None
 
     @property
     def through_row(self) -> int:
         """How many rows of the entry are there with this part; other contents count as one."""
         content = self.content
-        return content.first_row + len(content) if isinstance(content, FedRows) else 1
+        return content.first_row + len(content) if isinstance(content, DeliveredRows) else 1
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class TakenEntry:
 
 
 @dataclass(frozen=True)
-class Passed:
+class DirectCall:
     """A call of the tracker that goes straight to the class: what it is given is no metric."""
 
     method: str
@@ -109,7 +109,7 @@ class Passed:
 Post = Callable[[TakenEntry], None]
 
 
-class Feed:
+class BackendWorker:
     """One class and its thread. All but the thread itself is called on the sender's."""
 
     def __init__(self, name: str, construct: Construct, post: Post, refusals: Refusals) -> None:
@@ -121,7 +121,7 @@ class Feed:
         self._construct = construct
         self._post = post
         self._refusals = refusals
-        self._parts: SimpleQueue[tuple[Fed, int] | Passed | None] = SimpleQueue()
+        self._parts: SimpleQueue[tuple[DeliveredEntry, int] | DirectCall | None] = SimpleQueue()
         self._passed = threading.Semaphore(limits.SCRIPT_CALLS_WAITING_MAX)
         self._offered = (0, 0, 0)
         self._taken = (0, 0)
@@ -135,7 +135,7 @@ class Feed:
 
     # ---- the sender's thread ---------------------------------------------------------------------
 
-    def offer(self, part: Fed) -> None:
+    def offer(self, part: DeliveredEntry) -> None:
         """Take a part that is new; acknowledge again what the class has already."""
         at = (part.epoch, part.entry)
         if self.closed.is_set():
@@ -146,7 +146,7 @@ class Feed:
             if not part.more:
                 self._post(TakenEntry(self.name, part.epoch, part.entry))
         elif (*at, part.through_row) > self._offered:
-            first = part.content.first_row if isinstance(part.content, FedRows) else 0
+            first = part.content.first_row if isinstance(part.content, DeliveredRows) else 0
             skip = max(0, self._offered[2] - first) if self._offered[:2] == at else 0
             self._offered = (*at, part.through_row)
             self._parts.put((part, skip))
@@ -163,7 +163,7 @@ class Feed:
 
     # ---- any thread ------------------------------------------------------------------------------
 
-    def pass_on(self, call: Passed) -> None:
+    def pass_on(self, call: DirectCall) -> None:
         """Have the class called as the tracker was, unless too many calls wait for it already."""
         if self.closed.is_set():
             return
@@ -179,7 +179,7 @@ class Feed:
     # ---- the class's thread ----------------------------------------------------------------------
 
     def _main(self) -> None:
-        last: Fed | None = None
+        last: DeliveredEntry | None = None
         try:
             try:
                 self.backend = self._construct()
@@ -187,7 +187,7 @@ class Feed:
                 self.built.set()
             last = self._take_parts()
             end = last.content if last is not None else None
-            code = end.exit_code if isinstance(end, FedEnd) else self._exit_code
+            code = end.exit_code if isinstance(end, DeliveredEnd) else self._exit_code
             self._call("finish", self.backend.finish_with, code)
         # The thread's outermost frame: whatever the class's constructor or its methods do (SystemExit, too)
         # must end this class alone.
@@ -202,27 +202,27 @@ class Feed:
                 self._acknowledge(last)
             self.say_closed()
 
-    def _take_parts(self) -> Fed | None:
+    def _take_parts(self) -> DeliveredEntry | None:
         """Give the class what comes, until its end; the end."""
         while (item := self._parts.get()) is not None and not self._leaving:
-            if isinstance(item, Passed):
+            if isinstance(item, DirectCall):
                 self._passed.release()
                 self._call(item.method, getattr(self.backend, item.method), *item.arguments, **item.named)
                 continue
             part, skip = item
-            if isinstance(part.content, FedEnd):
+            if isinstance(part.content, DeliveredEnd):
                 return part
             self._give(part, skip)
             if not part.more:
                 self._acknowledge(part)
         return None
 
-    def _give(self, part: Fed, skip: int) -> None:
+    def _give(self, part: DeliveredEntry, skip: int) -> None:
         backend, content = self.backend, part.content
         assert backend is not None
-        if isinstance(content, FedConfig):
+        if isinstance(content, DeliveredConfig):
             self._call("log_config", backend.log_config, json.loads(content.document))
-        elif isinstance(content, FedRows):
+        elif isinstance(content, DeliveredRows):
             for step, metrics in content.rows(skip):
                 if self._leaving:
                     return
@@ -242,8 +242,8 @@ class Feed:
             return False
         return True
 
-    def _acknowledge(self, part: Fed) -> None:
-        if self._leaving and isinstance(part.content, FedRows):
+    def _acknowledge(self, part: DeliveredEntry) -> None:
+        if self._leaving and isinstance(part.content, DeliveredRows):
             return  # it may not have had all of it
         refused, self._refused = self._refused, 0
         self._taken = (part.epoch, part.entry)
@@ -251,12 +251,12 @@ class Feed:
 
 
 class ScriptBackends:
-    """The feeds of one run in this process. ``constructors`` are those of the classes that it may have."""
+    """The workers of one run in this process. ``constructors`` are those of the classes that it may have."""
 
     def __init__(self, constructors: Mapping[str, Construct], refusals: Refusals) -> None:
         self._constructors = constructors
         self._refusals = refusals
-        self._feeds: dict[str, Feed] = {}
+        self._workers: dict[str, BackendWorker] = {}
         self._post: Post = _ignore
 
     @property
@@ -269,63 +269,65 @@ class ScriptBackends:
         self._post = post
         if at_once:
             for name in self._constructors:
-                self._feed(name)
+                self._worker(name)
 
     def get(self, name: str, timeout_s: float) -> TrackerBackend | None:
         """The instance that this process has under that name, waiting for its construction."""
-        feed = self._feeds.get(name)
-        if feed is None or not feed.built.wait(timeout_s):
+        worker = self._workers.get(name)
+        if worker is None or not worker.built.wait(timeout_s):
             return None
-        return feed.backend
+        return worker.backend
 
-    def pass_on(self, call: Passed) -> None:
+    def pass_on(self, call: DirectCall) -> None:
         """Make the call to each class that is in this process, on its own thread."""
-        for feed in tuple(self._feeds.values()):
-            feed.pass_on(call)
+        for worker in tuple(self._workers.values()):
+            worker.pass_on(call)
 
     # ---- the sender's thread ---------------------------------------------------------------------
 
     def welcomed(self, names: tuple[str, ...]) -> None:
         """The daemon feeds these; what else was constructed here gets nothing."""
         for name in names:
-            feed = self._feed(name)
-            if feed is not None and feed.closed.is_set():
-                feed.say_closed()
-        for name, feed in self._feeds.items():
-            if name not in names and not feed.closed.is_set():
+            worker = self._worker(name)
+            if worker is not None and worker.closed.is_set():
+                worker.say_closed()
+        for name, worker in self._workers.items():
+            if name not in names and not worker.closed.is_set():
                 self._refusals.warn_once(
                     f"backend {name}",
                     "the daemon does not feed it in this process; it feeds the classes of the primary rank, "
                     "where register_backend named them before setup_tracker on every rank",
                 )
-                feed.leave()
+                worker.leave()
 
-    def offer(self, part: Fed) -> None:
+    def offer(self, part: DeliveredEntry) -> None:
         """Something came for one of the classes."""
-        feed = self._feed(part.backend)
-        if feed is not None:
-            feed.offer(part)
+        worker = self._worker(part.backend)
+        if worker is not None:
+            worker.offer(part)
 
     def leave(self, exit_code: int = 0) -> None:
         """Have all classes finish with what they have."""
-        for feed in self._feeds.values():
-            feed.leave(exit_code)
+        for worker in self._workers.values():
+            worker.leave(exit_code)
 
     @property
     def failures(self) -> int:
         """Calls of the classes that raised."""
-        return sum(feed.failures for feed in tuple(self._feeds.values()))
+        return sum(worker.failures for worker in tuple(self._workers.values()))
 
     @property
     def open_names(self) -> list[str]:
         """Those that have not finished yet."""
-        return [name for name, feed in self._feeds.items() if not feed.closed.is_set()]
+        return [name for name, worker in self._workers.items() if not worker.closed.is_set()]
 
-    def _feed(self, name: str) -> Feed | None:
-        feed = self._feeds.get(name)
-        if feed is None and name in self._constructors:
-            feed = self._feeds[name] = Feed(name, self._constructors[name], self._post, self._refusals)
-        return feed
+    def _worker(self, name: str) -> BackendWorker | None:
+        worker = self._workers.get(name)
+        if worker is None and name in self._constructors:
+            worker = self._workers[name] = BackendWorker(
+                name, self._constructors[name], self._post, self._refusals
+            )
+        return worker
 
 
 def _ignore(_: TakenEntry) -> None:

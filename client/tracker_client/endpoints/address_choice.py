@@ -18,7 +18,7 @@ from tracker_client.errors import EndpointError
 from tracker_protocol import limits
 
 
-class Reach:
+class AddressHistory:
     """Remembers how the addresses fared. For one thread."""
 
     def __init__(self) -> None:

@@ -30,14 +30,14 @@ _NAMED_MAX = 5
 logger = logging.getLogger("tracker_client")
 
 
-class ItemTaker(Protocol):
+class ItemSink(Protocol):
     """Who takes drafts, in the order of the calls."""
 
     def announce(self, draft: ItemDraft) -> bool:
         """Take ``draft``; False where there is no room for it."""
 
 
-class UploadTaker(Protocol):
+class UploadSink(Protocol):
     """Who takes what drafts consist of."""
 
     def submit(self, upload: Upload) -> bool:
@@ -53,7 +53,7 @@ class UploadTaker(Protocol):
 class Media:
     """What one tracker logs beside metrics. Its methods may raise what the caller's own objects raise."""
 
-    def __init__(self, items: ItemTaker, uploads: UploadTaker, refusals: Refusals) -> None:
+    def __init__(self, items: ItemSink, uploads: UploadSink, refusals: Refusals) -> None:
         self.uploads = uploads
         self._items = items
         self._refusals = refusals

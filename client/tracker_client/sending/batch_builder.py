@@ -1,6 +1,6 @@
 """From the staging buffer to numbered batches: take, resolve, assemble, encode, keep.
 
-The sender calls :meth:`Intake.drain` at each flush; it works in slices and lets go of the
+The sender calls :meth:`BatchBuilder.drain` at each flush; it works in slices and lets go of the
 interpreter between them, so that a training thread never waits for more than one. It also divides
 the client's memory: what is encoded (compact) may take up to HELD_SHARE of the budget, and what is
 staged takes whatever that leaves.
@@ -28,7 +28,7 @@ HELD_SHARE = 0.75
 GIVE_UP_AT_ONCE_SHARE = 16
 
 
-class Intake:
+class BatchBuilder:
     """Owned by the sender's thread. ``begin`` comes first: steps are unknown until the daemon answers."""
 
     def __init__(self, staging: StagingBuffer, refusals: Refusals, buffer_bytes: int) -> None:

@@ -16,11 +16,11 @@ import threading
 import time
 from queue import Empty, SimpleQueue
 
-from tracker_client.backends.handles import AskHandles, Handles, HandlesTold
-from tracker_client.backends.script_backends import Fed, ScriptBackends, TakenEntry
-from tracker_client.endpoints.address_choice import Reach
+from tracker_client.backends.handles import Handles, HandlesAnswer, HandlesRequest
+from tracker_client.backends.script_backends import DeliveredEntry, ScriptBackends, TakenEntry
+from tracker_client.endpoints.address_choice import AddressHistory
 from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
-from tracker_client.sending.batch_builder import Intake
+from tracker_client.sending.batch_builder import BatchBuilder
 from tracker_client.sending.events import ContentsSettled, Finish, LogConfig, Wake
 from tracker_client.sending.reconnecting import Reconnecting
 from tracker_client.sending.unacknowledged import HeldBatch
@@ -52,7 +52,7 @@ GOODBYE_TIMEOUT_S = 1.0
 logger = logging.getLogger("tracker_client")
 
 
-Event = Wake | LogConfig | ContentsSettled | Finish | TakenEntry | AskHandles | tuple[Connection, Reply]
+Event = Wake | LogConfig | ContentsSettled | Finish | TakenEntry | HandlesRequest | tuple[Connection, Reply]
 
 
 class Sender:
@@ -67,7 +67,7 @@ class Sender:
         scripts: ScriptBackends,
     ) -> None:
         self.inbox: SimpleQueue[Event] = SimpleQueue()
-        self.intake = Intake(staging, refusals, settings.buffer_bytes)
+        self.intake = BatchBuilder(staging, refusals, settings.buffer_bytes)
         self.run: Welcomed | None = None
         self.welcomed = threading.Event()
         self.answered = threading.Event()  # welcomed or refused
@@ -86,7 +86,7 @@ class Sender:
         self._window_bytes = min(WINDOW_BYTES_MAX, settings.buffer_bytes // 4)
         self._flush_interval_s = limits.FLUSH_INTERVAL_MIN_S
         self._connection: Connection | None = None
-        self._reach = Reach()
+        self._reach = AddressHistory()
         self._reconnecting = Reconnecting((settings.rank.world_size or 1) * limits.CONNECT_JITTER_PER_RANK_S)
         self._names_known = 0
         self._welcome_by = 0.0
@@ -159,7 +159,7 @@ class Sender:
         elif isinstance(event, TakenEntry):
             if self._connection is not None and self.connected:  # else it is asked for again
                 self._connection.taken(event)
-        elif isinstance(event, AskHandles):
+        elif isinstance(event, HandlesRequest):
             if self._connection is not None and self.connected:  # else each new connection asks
                 self._connection.ask_handles(event.backend)
         elif isinstance(event, ContentsSettled):
@@ -254,9 +254,9 @@ class Sender:
             self._take_welcome(reply)
         elif isinstance(reply, Noticed):
             logger.warning("%s", reply.text)
-        elif isinstance(reply, Fed):
+        elif isinstance(reply, DeliveredEntry):
             self._scripts.offer(reply)
-        elif isinstance(reply, HandlesTold):
+        elif isinstance(reply, HandlesAnswer):
             self.handles.tell(reply)
         elif isinstance(reply, Challenged):
             self._answer(reply)
@@ -280,7 +280,7 @@ class Sender:
         self._set_interval(welcome.flush_interval_s)
         self._scripts.welcomed(welcome.script_backends)
         for backend in self.handles.asked:
-            self.inbox.put(AskHandles(backend))
+            self.inbox.put(HandlesRequest(backend))
         if self._introduction.rank == (self._introduction.primary_rank or 0):
             for backend in welcome.backends:
                 self.handles.ask_for(backend)

@@ -17,7 +17,7 @@ from functools import partial
 from time import time_ns
 from typing import Any
 
-from tracker_client.backends.script_backends import Construct, Passed, ScriptBackends
+from tracker_client.backends.script_backends import Construct, DirectCall, ScriptBackends
 from tracker_client.endpoints.embedded import EmbeddedEndpoint
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.media.drafts import Media
@@ -138,7 +138,7 @@ class RemoteTracker(Tracker):
         if self._closed:
             self._count_late_call()
             return
-        self._scripts.pass_on(Passed("watch", (model,), {"log": log, "log_freq": log_freq, **kwargs}))
+        self._scripts.pass_on(DirectCall("watch", (model,), {"log": log, "log_freq": log_freq, **kwargs}))
         try:
             self._watches.watch(model, log, log_freq, **kwargs)
         except Exception as error:  # noqa: BLE001 - a model is the user's code, and training must go on
@@ -165,7 +165,7 @@ class RemoteTracker(Tracker):
             data: rows, each with a cell for each column, or a pandas, polars or pyarrow frame.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        passed = Passed("log_table", (key, columns, data))
+        passed = DirectCall("log_table", (key, columns, data))
         self._take(key, lambda: self._media.table(key, columns, data, step), passed)
 
     def log_image(
@@ -180,7 +180,7 @@ class RemoteTracker(Tracker):
             caption: a text that belongs to it.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        passed = Passed("log_image", (key, image_path, caption))
+        passed = DirectCall("log_image", (key, image_path, caption))
         self._take(key, lambda: self._media.image(key, image_path, caption, step), passed)
 
     def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
@@ -194,10 +194,10 @@ class RemoteTracker(Tracker):
             artifacts: a path for each label.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        passed = Passed("log_artifacts", (artifacts,))
+        passed = DirectCall("log_artifacts", (artifacts,))
         self._take("log_artifacts()", lambda: self._media.artifacts(artifacts, step), passed)
 
-    def _take(self, key: object, record: Callable[[], None], passed: Passed) -> None:
+    def _take(self, key: object, record: Callable[[], None], passed: DirectCall) -> None:
         if self._closed:
             self._count_late_call()
             return

@@ -17,8 +17,14 @@ from typing import Any
 
 import grpc
 
-from tracker_client.backends.handles import HandlesTold
-from tracker_client.backends.script_backends import Fed, FedConfig, FedEnd, FedRows, TakenEntry
+from tracker_client.backends.handles import HandlesAnswer
+from tracker_client.backends.script_backends import (
+    DeliveredConfig,
+    DeliveredEnd,
+    DeliveredEntry,
+    DeliveredRows,
+    TakenEntry,
+)
 from tracker_client.endpoints.endpoint import Endpoint
 from tracker_client.settings.metric_options import MetricOptions
 from tracker_protocol import PROTOCOL_VERSION, STREAM_METHOD, TOKEN_METADATA_KEY, limits
@@ -129,7 +135,7 @@ class Closed:
         return self.code in REFUSALS
 
 
-Reply = Welcomed | Acknowledged | Delivered | Noticed | Fed | HandlesTold | Challenged | Closed
+Reply = Welcomed | Acknowledged | Delivered | Noticed | DeliveredEntry | HandlesAnswer | Challenged | Closed
 
 
 class Connection:
@@ -198,7 +204,7 @@ class Connection:
         )  # fmt: skip
 
     def ask_handles(self, backend: str) -> None:
-        """Ask for a HandlesTold."""
+        """Ask for a backend's handles."""
         self._put(pb.ClientMessage(handles_request=pb.HandlesRequest(backend=backend)))
 
     def answer(self, challenged: Challenged) -> None:
@@ -296,23 +302,23 @@ def _reply(message: pb.DaemonMessage) -> Reply | None:
         return _fed(message.backend_entry)
     if kind == "backend_handles":
         told = message.backend_handles
-        return HandlesTold(told.backend, dict(told.handles), told.problem)
+        return HandlesAnswer(told.backend, dict(told.handles), told.problem)
     if kind == "challenge":
         return Challenged(message.challenge.nonce)
     return Noticed(message.notice.text) if kind == "notice" else None
 
 
-def _fed(entry: pb.BackendEntry) -> Fed:
+def _fed(entry: pb.BackendEntry) -> DeliveredEntry:
     kind = entry.WhichOneof("content")
-    content: FedRows | FedConfig | FedEnd | None = None
+    content: DeliveredRows | DeliveredConfig | DeliveredEnd | None = None
     if kind == "records":
         records = entry.records
         texts = tuple((text.row, text.column, text.value) for text in records.texts)
-        content = FedRows(
+        content = DeliveredRows(
             records.first_row, tuple(records.columns), records.steps, records.values, records.valid, texts
         )
     elif kind == "config":
-        content = FedConfig(entry.config)
+        content = DeliveredConfig(entry.config)
     elif kind == "end":
-        content = FedEnd(1 if entry.end.status == "FAILED" else 0)
-    return Fed(entry.backend, entry.epoch, entry.entry, entry.more, content)
+        content = DeliveredEnd(1 if entry.end.status == "FAILED" else 0)
+    return DeliveredEntry(entry.backend, entry.epoch, entry.entry, entry.more, content)

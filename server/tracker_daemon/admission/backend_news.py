@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tracker_daemon.delivery.health import BackendHealth, DeliveryState
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.ingest.session import Session
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
-def tell_of_backends(session: Session, fleet: Fleet) -> None:
+def send_backend_news(session: Session, pumps: PumpSet) -> None:
     """Tell ``session`` what is new to it."""
     stream, row_id = session.stream, session.stream.run.live.row_id
     if session.asked_handles:
-        _tell_handles(session, row_id, fleet)
+        _tell_handles(session, row_id, pumps)
     if stream.rank == stream.run.options.primary_rank:
-        _tell_unusable(session, fleet.unusable(row_id))
-        _tell_paused(session, fleet.health(row_id))
+        _tell_unusable(session, pumps.unusable(row_id))
+        _tell_paused(session, pumps.health(row_id))
 
 
 def _tell_unusable(session: Session, unusable: Mapping[str, str]) -> None:
@@ -37,20 +37,20 @@ def _tell_once(session: Session, news: str) -> None:
         session.tell(news)
 
 
-def _tell_handles(session: Session, row_id: int, fleet: Fleet) -> None:
+def _tell_handles(session: Session, row_id: int, pumps: PumpSet) -> None:
     for backend, told in session.asked_handles.items():
-        known = _known(backend, row_id, fleet)
+        known = _known(backend, row_id, pumps)
         if known.backend and known != told:
             session.asked_handles[backend] = known
             session.send(pb.DaemonMessage(backend_handles=known))
 
 
-def _known(backend: str, row_id: int, fleet: Fleet) -> pb.BackendHandles:
+def _known(backend: str, row_id: int, pumps: PumpSet) -> pb.BackendHandles:
     """The answer; the empty message, which is never sent, while it may still come."""
-    unusable = fleet.unusable(row_id).get(backend)
+    unusable = pumps.unusable(row_id).get(backend)
     if unusable:
         return pb.BackendHandles(backend=backend, problem=unusable)
-    health = fleet.health(row_id).get(backend)
+    health = pumps.health(row_id).get(backend)
     if health is not None and health.handles:
         return pb.BackendHandles(backend=backend, handles=health.handles)
     if health is not None and health.state is DeliveryState.PAUSED:

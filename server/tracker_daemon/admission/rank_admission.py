@@ -18,7 +18,7 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 _RANKS_PER_FLUSH_SECOND = 1_000
 
 
-class Front(Protocol):
+class RankAdmission(Protocol):
     """On the event loop."""
 
     def restored(self, run: Run, backlog: Backlog) -> None:
@@ -36,7 +36,7 @@ class Front(Protocol):
     def ticked(self, live: LiveRun) -> None:
         """Something of a run was committed."""
 
-    def look_after(self) -> None:
+    def poll(self) -> None:
         """Do what is due; called several times a second."""
 
     def end_outstayed(self, runs: list[Run]) -> None:

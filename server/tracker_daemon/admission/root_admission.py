@@ -1,4 +1,4 @@
-"""Admissions: the front of a daemon that records, to which ranks come and nodes' daemons that forward."""
+"""RootAdmission: the front of a daemon that records, to which ranks come and nodes' daemons that forward."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 import structlog
 
-from tracker_daemon.admission.backend_news import tell_of_backends
+from tracker_daemon.admission.backend_news import send_backend_news
 from tracker_daemon.admission.primary_notices import pass_on
 from tracker_daemon.admission.rank_admission import flush_interval_ms
-from tracker_daemon.admission.script_backends import ScriptSide, warn_of_unknown
+from tracker_daemon.admission.script_backends import ScriptBackends, warn_of_unknown
 from tracker_daemon.backends.registry import files_lanes
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest.nodes import NodeLink, Nodes, NodeSession, RelayedSession
-from tracker_daemon.ingest.session import Serving, Session
+from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.lifecycle.run_delivery import RunDelivery
@@ -38,8 +38,8 @@ log = structlog.get_logger(__name__)
 _HEAR_S = 0.05
 
 
-class Admissions:
-    """The :class:`tracker_daemon.admission.rank_admission.Front` of a daemon that decides by itself.
+class RootAdmission:
+    """The :class:`tracker_daemon.admission.rank_admission.RankAdmission` of a daemon that decides by itself.
 
     ``recall`` takes up again a run that ended long ago, when a Hello means it.
     """
@@ -49,18 +49,18 @@ class Admissions:
         settings: Settings,
         registry: Registry,
         recorder: Recorder,
-        fleet: Fleet,
+        pumps: PumpSet,
         delivery: RunDelivery,
-        script_side: ScriptSide,
+        script_backends: ScriptBackends,
         known_backends: frozenset[str],
         recall: Callable[[pb.Hello], Awaitable[None]],
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._recorder = recorder
-        self._fleet = fleet
+        self._pumps = pumps
         self._delivery = delivery
-        self._script_side = script_side
+        self._script_backends = script_backends
         self._known_backends = known_backends
         self._recall = recall
         self._claims = Claims(registry, settings.challenge_timeout_s)
@@ -91,8 +91,8 @@ class Admissions:
         self, session: Session, admission: Admission, hello: pb.Hello
     ) -> tuple[pb.DaemonMessage, list[str]]:
         """The Welcome, once the admission is journalled, and the script's classes that the session feeds."""
-        new = self._script_side.new_backends(admission, hello.script_backends, self._known_backends)
-        fed = self._script_side.fed_by(admission.stream, hello.script_backends)
+        new = self._script_backends.new_backends(admission, hello.script_backends, self._known_backends)
+        fed = self._script_backends.fed_by(admission.stream, hello.script_backends)
         cursors: Mapping[str, bytes] = {**new, **files_lanes(new)}
         welcome = await session.welcome(hello, new_backends=cursors, script_backends=fed, version=VERSION)
         if new or admission.describes:
@@ -101,26 +101,26 @@ class Admissions:
 
     def _enter(self, session: Session, fed: list[str]) -> None:
         self._sessions.add(session)
-        self._script_side.attach(session, fed)
+        self._script_backends.attach(session, fed)
 
     def _greet(self, session: Session, admission: Admission) -> None:
         stream, run = admission.stream, admission.stream.run
         if admission.new_stream and stream.rank == run.options.primary_rank:
             warn_of_unknown(session, self._known_backends)
-            tell_of_backends(session, self._fleet)
+            send_backend_news(session, self._pumps)
         if admission.new_stream:
             log.info("a rank joined", run_id=run.run_id, rank=stream.rank, host=stream.host, pid=stream.pid)
 
     def left(self, session: Session) -> None:
         """A connection has ended; the rank may come back."""
         self._sessions.discard(session)
-        self._script_side.detach(session)
+        self._script_backends.detach(session)
         self._registry.disconnect(session.stream, session)
         if isinstance(session, NodeSession):
             session.link.detach(session)
 
-    def _serving(self) -> Serving:
-        return Serving(self._recorder, asyncio.get_running_loop(), self._flush_interval_ms)
+    def _serving(self) -> SessionContext:
+        return SessionContext(self._recorder, asyncio.get_running_loop(), self._flush_interval_ms)
 
     def _flush_interval_ms(self) -> int:
         return flush_interval_ms(self._settings.flush_interval_s, self._connections)
@@ -192,26 +192,26 @@ class Admissions:
         stream.returned(answers_challenges=present.answers_challenges)
         stream.heard()
         self._registry.connect(stream, session, relayed=True)
-        self._enter(session, self._script_side.fed_by(stream, present.script_backends))
+        self._enter(session, self._script_backends.fed_by(stream, present.script_backends))
 
     # ---- from time to time -----------------------------------------------------------------------
 
     def restored(self, run: Run, backlog: Backlog) -> None:
         """A run was taken up from the journal."""
-        self._script_side.restored(run, backlog.cursors)
+        self._script_backends.restored(run, backlog.cursors)
 
     def ticked(self, live: LiveRun) -> None:
         """Something of a run was committed."""
         pass_on(self._registry, live)
         self._delivery.ticked(live)
 
-    def look_after(self) -> None:
+    def poll(self) -> None:
         """Do what is due; called several times a second."""
         self.report_gone()
-        self._script_side.look_after()
-        self._nodes.look_after()
+        self._script_backends.poll()
+        self._nodes.poll()
         for session in self._sessions:
-            tell_of_backends(session, self._fleet)
+            send_backend_news(session, self._pumps)
             if session.wants_delivery and self._delivery.is_delivered(session):
                 session.wants_delivery = False
                 session.send(pb.DaemonMessage(delivered=pb.Delivered()))

@@ -22,7 +22,7 @@ import structlog
 from tracker_daemon.admission.script_messages import farewell, script_parts
 from tracker_daemon.backends.base import OutboxEntry, lane_of
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptLinks, SendEntry, Taken
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.thinned_backend import is_script
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import CursorRow
@@ -38,7 +38,7 @@ _PARTIAL_GRACE_S = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class _Fed:
+class _ServedSession:
     """A session whose classes are fed."""
 
     session: Session
@@ -49,15 +49,17 @@ class _Fed:
     said_farewell: bool = False
 
 
-class ScriptSide:
+class ScriptBackends:
     """On the event loop; ``partial_after_s`` is when any cell has closed at the latest."""
 
-    def __init__(self, links: ScriptLinks, fleet: Fleet, registry: Registry, partial_after_s: float) -> None:
+    def __init__(
+        self, links: ScriptLinks, pumps: PumpSet, registry: Registry, partial_after_s: float
+    ) -> None:
         self._links = links
-        self._fleet = fleet
+        self._pumps = pumps
         self._registry = registry
         self._partial_after_s = partial_after_s
-        self._fed: dict[bytes, _Fed] = {}
+        self._fed: dict[bytes, _ServedSession] = {}
         self._unattended_since_s: dict[str, float] = {}
 
     # ---- who is fed ------------------------------------------------------------------------------
@@ -99,13 +101,13 @@ class ScriptSide:
         if not backends:
             return
         stream, run = session.stream, session.stream.run
-        fed = self._fed[stream.stream_id] = _Fed(session, {})
+        fed = self._fed[stream.stream_id] = _ServedSession(session, {})
         session.on_taken = partial(self.taken, session)
         where = f"rank {stream.rank}, {stream.described()}"
         for backend in backends:
             fed.sends[backend] = _sender(session, backend)
             self._links.of(run.run_id, backend).attach(where, fed.sends[backend])
-            self._fleet.resume(run.live.row_id, backend)
+            self._pumps.resume(run.live.row_id, backend)
         self._unattended_since_s.pop(run.run_id, None)
 
     def detach(self, session: Session) -> None:
@@ -131,7 +133,7 @@ class ScriptSide:
 
     # ---- from time to time -----------------------------------------------------------------------
 
-    def look_after(self) -> None:
+    def poll(self) -> None:
         """End what has come to its end."""
         now = time.monotonic()
         for fed in self._fed.values():
@@ -146,7 +148,7 @@ class ScriptSide:
                 del self._unattended_since_s[run_id]
                 self._give_up(run)
 
-    def _end(self, fed: _Fed, now: float) -> None:
+    def _end(self, fed: _ServedSession, now: float) -> None:
         run = fed.session.stream.run
         if fed.finished_s is None:
             fed.finished_s = now
@@ -155,7 +157,7 @@ class ScriptSide:
         closed_by = fed.finished_s + self._partial_after_s + _PARTIAL_GRACE_S
         if fed.last_entry is None and (run.live.view.open_rows == 0 or now >= closed_by):
             fed.last_entry = run.live.view.last_entry
-        healths = self._fleet.health(run.live.row_id)
+        healths = self._pumps.health(run.live.row_id)
         if fed.last_entry is not None and all(
             healths[backend].delivered_entry >= fed.last_entry for backend in fed.sends if backend in healths
         ):
@@ -168,7 +170,7 @@ class ScriptSide:
             link = self._links.of(run.run_id, backend)
             if not link.is_closed:
                 link.close("its process has not come back, and the run is over")
-                self._fleet.resume(run.live.row_id, backend)
+                self._pumps.resume(run.live.row_id, backend)
 
 
 def warn_of_unknown(session: Session, known: Iterable[str]) -> None:

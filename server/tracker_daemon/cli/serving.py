@@ -13,7 +13,7 @@ import typer
 from tracker_daemon import logs
 from tracker_daemon.cli.options import as_arguments, with_settings
 from tracker_daemon.cli.ourselves import ourselves
-from tracker_daemon.delivery.locations import TELL_OPTION, log_recorded, tell_recorded
+from tracker_daemon.delivery.locations import TELL_OPTION, log_location, print_location
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
 from tracker_daemon.endpoints.locate import RUN_STATE_DIR_NAME, EndpointChoice
 from tracker_daemon.errors import SettingsError
@@ -93,7 +93,7 @@ def serve(
     from tracker_daemon import daemon  # noqa: PLC0415  numpy and grpc, which the other commands spare
 
     on_ready = None if ready_fd is None else readiness_reporter(ready_fd)
-    on_located = tell_recorded if tell else log_recorded
+    on_located = print_location if tell else log_location
     raise typer.Exit(daemon.serve(settings, on_ready=on_ready, launch_id=launch_key, on_located=on_located))
 
 

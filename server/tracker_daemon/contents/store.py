@@ -103,7 +103,7 @@ class ContentStore:
         until_s = self._clock() + self._unused_s
         self._expected[digest] = _Expectation(before.count + 1 if before else 1, until_s)
 
-    def receive(self, digest: str, size_bytes: int) -> Reception:
+    def receive(self, digest: str, size_bytes: int) -> IncomingContent:
         """Begin to receive a content, or go on with it. One at a time for each digest.
 
         Raises:
@@ -126,17 +126,17 @@ class ContentStore:
                     "or raise its setting contents_max_bytes"
                 )
             self._arriving[digest] = size_bytes
-        return Reception(self, digest, size_bytes)
+        return IncomingContent(self, digest, size_bytes)
 
     def received(self, digest: str, size_bytes: int) -> None:
-        """A reception has completed its content; for :class:`Reception`."""
+        """A reception has completed its content; for :class:`IncomingContent`."""
         with self._lock:
             self._arriving.pop(digest, None)
             self._complete[digest] = size_bytes
             self._expect(digest)
 
     def interrupted(self, digest: str, size_bytes: int) -> None:
-        """A reception has ended with ``size_bytes`` in its partial file; for :class:`Reception`."""
+        """A reception has ended with ``size_bytes`` in its partial file; for :class:`IncomingContent`."""
         with self._lock:
             if size_bytes:
                 self._arriving[digest] = size_bytes
@@ -184,7 +184,7 @@ class ContentStore:
                     self.interrupted(path.name, 0)
 
 
-class Reception:
+class IncomingContent:
     """One content as it arrives. After an error, or when the client has gone, ``stop`` keeps what is there.
 
     ``stop`` may come while another thread still writes: it waits for that.

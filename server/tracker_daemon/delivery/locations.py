@@ -19,14 +19,14 @@ _STANDARD_OUTPUT = 1
 log = structlog.get_logger(__name__)
 
 
-def log_recorded(run: RunDescription, backend: str, location: str, handles: Mapping[str, str]) -> None:
+def log_location(run: RunDescription, backend: str, location: str, handles: Mapping[str, str]) -> None:
     """Log where ``backend`` records ``run``."""
     log.info("a run is recorded", run_id=run.run_id, backend=backend, where=_where(location, handles))
 
 
-def tell_recorded(run: RunDescription, backend: str, location: str, handles: Mapping[str, str]) -> None:
+def print_location(run: RunDescription, backend: str, location: str, handles: Mapping[str, str]) -> None:
     """Log it, and print it for the one who started the daemon."""
-    log_recorded(run, backend, location, handles)
+    log_location(run, backend, location, handles)
     line = f"tracker-daemon: run {_name(run)}: {backend} → {_where(location, handles)}\n"
     try:
         os.write(_STANDARD_OUTPUT, line.encode(errors="backslashreplace"))

@@ -1,4 +1,4 @@
-"""The fleet: all pumps of a daemon, one per run and backend."""
+"""All pumps of a daemon, one per run and backend."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class JournalAccess(Protocol):
         """Run ``work``."""
 
 
-class Fleet:
+class PumpSet:
     """Starts, wakes and stops pumps. ``journal`` is called on the pumps' threads.
 
     ``links`` lead to the backends that are classes of scripts, ``open_lane`` to the daemon above, if there is

@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from tracker_daemon.endpoints.binding import Bound
+from tracker_daemon.endpoints.binding import BoundAddresses
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
 from tracker_daemon.errors import EndpointError
 from tracker_protocol import PROTOCOL_VERSION
@@ -19,7 +19,7 @@ class Announcement:
         own = state_dir / ENDPOINT_FILE_NAME
         self._paths = [own] if given is None or given == own else [own, given]
 
-    def publish(self, bound: Bound, token: str) -> EndpointInfo:
+    def publish(self, bound: BoundAddresses, token: str) -> EndpointInfo:
         """Write the files, and return what they say.
 
         Raises:

@@ -17,14 +17,14 @@ from tracker_daemon.settings.listen_address import unix_path
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class BoundAddresses:
     """All addresses to try, in order; and what to verify them with, where they are encrypted."""
 
     endpoints: tuple[str, ...]
     tls_root_pem: str | None
 
 
-def bind_all(server: grpc.aio.Server, settings: Settings, state_dir: Path) -> Bound:
+def bind_all(server: grpc.aio.Server, settings: Settings, state_dir: Path) -> BoundAddresses:
     """Listen at all addresses of the settings.
 
     Unix sockets are never encrypted: what they carry does not leave the kernel.
@@ -38,7 +38,7 @@ def bind_all(server: grpc.aio.Server, settings: Settings, state_dir: Path) -> Bo
     certificate = certificate_for(settings, state_dir, hosts)
     endpoints = [e for address in addresses for e in bind(server, address, interfaces, certificate)]
     root = certificate.chain.decode("ascii", "replace") if certificate is not None else None
-    return Bound(tuple(endpoints), root)
+    return BoundAddresses(tuple(endpoints), root)
 
 
 def _host(address: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.errors import ProtocolError
-from tracker_daemon.ingest.session import Serving, Session
+from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.runs.run import Admission, Run, Stream
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -30,7 +30,7 @@ class RelayedSession(Session):
     def __init__(
         self,
         admission: Admission,
-        serving: Serving,
+        serving: SessionContext,
         link: NodeLink,
     ) -> None:
         super().__init__(admission, serving)
@@ -63,7 +63,7 @@ class NodeSession(Session):
     def __init__(
         self,
         admission: Admission,
-        serving: Serving,
+        serving: SessionContext,
         link: NodeLink,
         *,
         files_lane: bool,
@@ -96,7 +96,7 @@ class NodeSession(Session):
         if not self.files_lane:
             self.link.apply(self.committed)
 
-    def look_after(self) -> None:
+    def poll(self) -> None:
         """Tell the node when it begins, or ceases, to matter what idle ranks say."""
         if not self.files_lane and self.stream.run.live.view.learning != self._told_learning:
             self.wake()
@@ -129,7 +129,7 @@ class NodeLink:
     session: NodeSession | None = None
     relayed: dict[bytes, RelayedSession] = field(default_factory=dict)
     """By stream: the ranks that are connected, as far as is known here."""
-    told_over: bool = False
+    ended_by_root: bool = False
     _announced: pb.Presence | None = None
     _kept: list[pb.ToRank] = field(default_factory=list)
 
@@ -139,7 +139,7 @@ class NodeLink:
         """The node is connected."""
         self.session = session
         self._announced = None
-        self.told_over = False
+        self.ended_by_root = False
         kept, self._kept = self._kept, []
         for message in kept:
             self.send(message)
@@ -165,15 +165,15 @@ class NodeLink:
             self._kept.append(message)
             del self._kept[:-_KEPT_MESSAGES_MAX]
 
-    def tell_over(self) -> None:
+    def send_run_ended(self) -> None:
         """Tell the node, once, that the run has ended."""
-        if self.session is not None and not self.run.running and not self.told_over:
-            self.told_over = True
+        if self.session is not None and not self.run.running and not self.ended_by_root:
+            self.ended_by_root = True
             view = self.run.live.view
             over = pb.RunOver(status=view.status, reason=view.reason)
             self.session.send(pb.DaemonMessage(run_over=over))
         elif self.run.running:
-            self.told_over = False
+            self.ended_by_root = False
 
     # ---- its ranks ----
 
@@ -223,12 +223,12 @@ class Nodes:
             self._links[key] = NodeLink(run, self._came, self._left)
         return self._links[key]
 
-    def look_after(self) -> None:
+    def poll(self) -> None:
         """Tell nodes what they are to know of their runs, and forget those that nobody forwards any more."""
         for key, link in list(self._links.items()):
-            link.tell_over()
+            link.send_run_ended()
             if link.session is not None:
-                link.session.look_after()
+                link.session.poll()
             if link.session is None and not link.run.running:
                 del self._links[key]
 

@@ -52,7 +52,7 @@ _STATUS_OF = (
 )
 
 
-class Calls(Protocol):
+class DaemonCalls(Protocol):
     """What the server asks of the daemon."""
 
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
@@ -110,7 +110,7 @@ def _refusal(*, streaming: bool) -> Handler:
 class TrackerService:
     """The methods of the protocol, over ``calls`` and ``uploads``."""
 
-    def __init__(self, calls: Calls, uploads: UploadService) -> None:
+    def __init__(self, calls: DaemonCalls, uploads: UploadService) -> None:
         self._calls = calls
         self._uploads = uploads
 

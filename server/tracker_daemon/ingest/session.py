@@ -28,7 +28,7 @@ class BrokenStream(ProtocolError):
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class SessionContext:
     """What all connections are served with; ``flush_interval_ms`` tells how often clients should send."""
 
     recorder: Recorder
@@ -42,7 +42,7 @@ class Session:
     def __init__(
         self,
         admission: Admission,
-        serving: Serving,
+        serving: SessionContext,
     ) -> None:
         self.stream = admission.stream
         self._admission = admission

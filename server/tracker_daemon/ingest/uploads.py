@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from tracker_daemon.contents.store import ContentStore, Reception
+from tracker_daemon.contents.store import ContentStore, IncomingContent
 from tracker_daemon.errors import ContentMismatch, ContentRefused, ContentStoreFull, ProtocolError
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -98,7 +98,7 @@ class UploadService:
 
     async def _take_chunks(
         self,
-        reception: Reception,
+        reception: IncomingContent,
         size_bytes: int,
         requests: AsyncIterator[pb.UploadRequest],
         context: Context,

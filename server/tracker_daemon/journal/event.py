@@ -29,10 +29,10 @@ class EventKind(IntEnum):
     REJECTED = 8
     STARTED = 9
     OVERFLOW = 10
-    ENDED = 11
+    LAUNCH_ENDED = 11
     NOTICE = 12
-    CUT = 13
-    OVER = 14
+    FORWARD = 13
+    ENDED_BY_ROOT = 14
     FLUSHES_WANTED = 15
 
 

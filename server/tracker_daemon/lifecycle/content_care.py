@@ -51,7 +51,7 @@ class ContentCare:
         totals = self.store.totals()
         return ContentsStatus(count=totals.contents, bytes=totals.bytes, arriving_bytes=totals.arriving_bytes)
 
-    def look_after(self) -> None:
+    def poll(self) -> None:
         """Every now and then, remove what is not needed any more; beside the event loop."""
         idle = self._looking is None or self._looking.done()
         if idle and time.monotonic() >= self._next_s and self.store.totals() != StoreTotals():

@@ -6,14 +6,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 
 SLICE_S = 0.5
 TELL_EVERY_S = 1.0
 
 
 async def deliver_rest(
-    fleet: Fleet, timeout_s: Callable[[], float], tell: Callable[[], Awaitable[None]]
+    pumps: PumpSet, timeout_s: Callable[[], float], tell: Callable[[], Awaitable[None]]
 ) -> bool:
     """Wait until everything is delivered; whether it was within ``timeout_s()``, which may shrink meanwhile.
 
@@ -21,10 +21,10 @@ async def deliver_rest(
     ``tell`` is awaited from time to time.
     """
     begun = told = time.monotonic()
-    before = fleet.refusals()
-    while not await asyncio.to_thread(fleet.drain, SLICE_S):
+    before = pumps.refusals()
+    while not await asyncio.to_thread(pumps.drain, SLICE_S):
         now = time.monotonic()
-        if now - begun >= timeout_s() or fleet.is_refused(before):
+        if now - begun >= timeout_s() or pumps.is_refused(before):
             return False
         if now - told >= TELL_EVERY_S:
             told = now

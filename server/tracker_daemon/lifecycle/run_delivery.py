@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from tracker_daemon.backends.base import RunDescription, lane_of
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal
@@ -36,17 +36,17 @@ class JournalAccess(Protocol):
 
 
 class RunDelivery:
-    """Opens and wakes the pumps of ``fleet``. On the event loop."""
+    """Opens and wakes ``pumps``. On the event loop."""
 
     def __init__(
         self,
-        fleet: Fleet,
+        pumps: PumpSet,
         registry: Registry,
         on_journal: JournalAccess,
         epoch: Callable[[], int],
         contents: Path = Path(),
     ) -> None:
-        self._fleet = fleet
+        self._pumps = pumps
         self._registry = registry
         self._on_journal = on_journal
         self._epoch = epoch
@@ -83,14 +83,14 @@ class RunDelivery:
         backlog = await self._on_journal(lambda journal: journal.backlog(row_id))
         for cursor in backlog.cursors:
             if not lane_of(cursor.backend)[1]:
-                self._fleet.open(row_id, self._describe(run, cursor.backend), cursor)
+                self._pumps.open(row_id, self._describe(run, cursor.backend), cursor)
 
     def ticked(self, live: LiveRun) -> None:
         """A run may have something new to deliver."""
         if self._is_held(live) or not live.view.last_entry:
             return
         has_new_files = live.view.last_files > self._files_seen.get(live.row_id, 0)
-        notified = self._fleet.notify(live.row_id)
+        notified = self._pumps.notify(live.row_id)
         if (has_new_files or not notified) and live.row_id not in self._opening:
             self._opening[live.row_id] = asyncio.create_task(self._open(live))
 
@@ -118,7 +118,7 @@ class RunDelivery:
         self._files_seen[run.live.row_id] = backlog.last_files
         for cursor in backlog.cursors:
             if cursor.position < backlog.end_of(cursor):
-                self._fleet.open(run.live.row_id, self._describe(run, cursor.backend), cursor)
+                self._pumps.open(run.live.row_id, self._describe(run, cursor.backend), cursor)
 
     def _describe(self, run: Run, backend: str) -> RunDescription:
         row, options = run.row, run.options
@@ -139,7 +139,7 @@ class RunDelivery:
 
     # ---- from time to time -----------------------------------------------------------------------
 
-    def look_after(self) -> None:
+    def poll(self) -> None:
         """Begin to deliver the runs whose ranks are back, or have been waited for long enough."""
         now = time.monotonic()
         for run_id, until in list(self._undescribed.items()):
@@ -179,7 +179,7 @@ class RunDelivery:
         settled = view.open_rows == 0 or not run.running
         return settled and all(
             health.delivered_entry >= (view.last_files if lane_of(cursor)[1] else view.last_entry)
-            for cursor, health in self._fleet.health(live.row_id).items()
+            for cursor, health in self._pumps.health(live.row_id).items()
         )
 
     def is_settled(self) -> bool:
@@ -187,17 +187,17 @@ class RunDelivery:
         return not self._opening and all(self._is_over(run) for run in self._registry.runs.values())
 
     def _is_over(self, run: Run) -> bool:
-        healths = self._fleet.health(run.live.row_id).values()
+        healths = self._pumps.health(run.live.row_id).values()
         delivered = all(health.delivered_entry >= run.live.view.last_entry for health in healths)
         return not run.running and delivered and not self._is_held(run.live)
 
     def progress(self) -> int:
         """A number that grows with every delivery."""
         runs = self._registry.runs.values()
-        return sum(h.delivered_entry for run in runs for h in self._fleet.health(run.live.row_id).values())
+        return sum(h.delivered_entry for run in runs for h in self._pumps.health(run.live.row_id).values())
 
     def forget_ended(self, keep: int) -> None:
         """Let go of the oldest ended runs beyond ``keep`` that are delivered."""
-        for run in self._registry.forget_ended(keep, lambda run: self._fleet.is_finished(run.live.row_id)):
-            self._fleet.forget(run.live.row_id)
+        for run in self._registry.forget_ended(keep, lambda run: self._pumps.is_finished(run.live.row_id)):
+            self._pumps.forget(run.live.row_id)
             self._files_seen.pop(run.live.row_id, None)

@@ -49,14 +49,14 @@ class RunEndings:
                     status = outcome.exit_status
             if status is not None:
                 payload = events.encode(status)
-                self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=payload))
+                self._recorder.submit(Submission(run.live, EventKind.LAUNCH_ENDED, payload=payload))
 
     def end_outstayed(self, runs: list[Run]) -> None:
         """The job is about to be killed, with the ranks of ``runs`` that are still connected."""
         self.report_gone(0.0, 0.0, runs)
         for run in runs:
             log.warning("ranks outstay the job's grace", run_id=run.run_id)
-            self._recorder.submit(Submission(run.live, EventKind.ENDED, payload=events.encode(KILLED)))
+            self._recorder.submit(Submission(run.live, EventKind.LAUNCH_ENDED, payload=events.encode(KILLED)))
 
     def end_abandoned(self, runs: list[Run]) -> None:
         """The daemon ends, and nobody is left in ``runs``: they must not stay RUNNING for ever.

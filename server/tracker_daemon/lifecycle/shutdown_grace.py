@@ -21,7 +21,7 @@ from tracker_daemon.runs.run import Run
 from tracker_protocol import limits
 
 
-class Goodbyes:
+class ShutdownGrace:
     """Waits for them; on the event loop. ``forwards``: there is a daemon above that has to hear them too."""
 
     def __init__(self, registry: Registry, grace_s: float | None, *, forwards: bool = False) -> None:

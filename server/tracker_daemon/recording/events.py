@@ -6,6 +6,7 @@ Live ingestion and replay both go through :func:`apply`, so that a restart folds
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import IntEnum
 
 import msgspec
 
@@ -18,6 +19,14 @@ _ORDINAL_JUMP = 1 << 32
 """Between journal epochs: far beyond what any backend can have received in the lost part."""
 
 
+class ForwardExtent(IntEnum):
+    """The part of the gathered values that a FORWARD event sends to the root."""
+
+    WHOLE_ROWS = 0
+    """Rows that no rank of the node can still add to."""
+    EVERYTHING = 1
+
+
 class HelloEvent(msgspec.Struct, frozen=True, array_like=True):
     """A stream joined its run, or came back."""
 
@@ -27,7 +36,7 @@ class HelloEvent(msgspec.Struct, frozen=True, array_like=True):
     names: tuple[str, ...]
 
 
-class OverEvent(msgspec.Struct, frozen=True, array_like=True):
+class RunEndedEvent(msgspec.Struct, frozen=True, array_like=True):
     """The daemon above has said that the run has ended."""
 
     status: str
@@ -48,7 +57,7 @@ def encode(payload: msgspec.Struct | list[int] | int) -> bytes:
 
 _hello = msgspec.msgpack.Decoder(HelloEvent).decode
 _notice = msgspec.msgpack.Decoder(NoticeEvent).decode
-_over = msgspec.msgpack.Decoder(OverEvent).decode
+_over = msgspec.msgpack.Decoder(RunEndedEvent).decode
 _ranks = msgspec.msgpack.Decoder(list[int]).decode
 _count = msgspec.msgpack.Decoder(int).decode
 
@@ -80,8 +89,8 @@ def _depart(fold: Fold, payload: bytes, how: str, now_ns: int) -> None:
         fold.depart(rank, how, now_ns)
 
 
-def _be_told(fold: Fold, over: OverEvent) -> None:
-    fold.told_over(over.status, over.reason)
+def _be_told(fold: Fold, over: RunEndedEvent) -> None:
+    fold.ended_by_root(over.status, over.reason)
 
 
 def _give_notice(fold: Fold, notice: NoticeEvent) -> None:
@@ -101,9 +110,11 @@ _EFFECTS: dict[EventKind, Callable[[Fold, bytes, bytes, int], None]] = {
     EventKind.REJECTED: lambda fold, *_: fold.rejected(),
     EventKind.STARTED: lambda fold, _, __, now_ns: fold.restart_timers(now_ns),
     EventKind.OVERFLOW: lambda fold, _, payload, __: fold.close_oldest(_count(payload)),
-    EventKind.ENDED: lambda fold, _, payload, __: fold.end(_count(payload)),
-    EventKind.CUT: lambda fold, _, payload, __: fold.cut(everything=bool(_count(payload))),
-    EventKind.OVER: lambda fold, _, payload, __: _be_told(fold, _over(payload)),
+    EventKind.LAUNCH_ENDED: lambda fold, _, payload, __: fold.end(_count(payload)),
+    EventKind.FORWARD: lambda fold, _, payload, __: fold.cut(
+        everything=_count(payload) == ForwardExtent.EVERYTHING
+    ),
+    EventKind.ENDED_BY_ROOT: lambda fold, _, payload, __: _be_told(fold, _over(payload)),
     EventKind.FLUSHES_WANTED: lambda fold, _, payload, __: fold.want_flushes(wanted=bool(_count(payload))),
     EventKind.NOTICE: lambda fold, _, payload, __: _give_notice(fold, _notice(payload)),
 }

@@ -6,13 +6,13 @@ from itertools import filterfalse
 
 import msgspec
 
-from tracker_daemon.aggregation.shared.fold import Settled
+from tracker_daemon.aggregation.shared.fold import TickOutput
 from tracker_daemon.aggregation.shared.histograms import histogram_rows, is_histogram
 from tracker_daemon.backends.base import EntryKind
 from tracker_daemon.journal.store import Journal
 
 
-def write_outbox(journal: Journal, run: int, settled: Settled) -> tuple[int, int]:
+def write_outbox(journal: Journal, run: int, settled: TickOutput) -> tuple[int, int]:
     """Append the entries in order of emission.
 
     Returns the numbers of the last one and of the last that has contents; 0 where there was none.

@@ -12,7 +12,7 @@ from tracker_daemon.aggregation.node import snapshot as node_snapshot
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.aggregation.root.fold import RunFold
-from tracker_daemon.aggregation.shared.fold import Fold, Settled
+from tracker_daemon.aggregation.shared.fold import Fold, TickOutput
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.recording import events
 from tracker_daemon.recording.live_run import LiveRun
@@ -62,7 +62,7 @@ def _dump(fold: Fold) -> bytes:
     return snapshot.dump(fold)
 
 
-def note(run: LiveRun, settled: Settled, time_ns: int) -> None:
+def note(run: LiveRun, settled: TickOutput, time_ns: int) -> None:
     """Keep what a tick has to tell people."""
     run.events.extend((time_ns, text) for text in settled.notices)
     del run.events[:-_NOTICES_KEPT]

@@ -15,7 +15,7 @@ from tracker_daemon.runs.client_options import BackendOptions, read_backend_opti
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
-class Forwarding(msgspec.Struct, frozen=True):
+class RootBackends(msgspec.Struct, frozen=True):
     """Of a run that goes to the daemon above: the backends that it has there."""
 
     backends: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     described_by: int = -1
     """The rank whose ``environment`` it is."""
     system_prefix: str = "tracker"
-    forwarding: Forwarding | None = None
+    forwarding: RootBackends | None = None
     """Set where this daemon only forwards the run."""
 
     def rules(self, daemons: Rules) -> Rules:

@@ -13,7 +13,7 @@ from tracker_daemon.aggregation.shared.fold import FoldSummary
 from tracker_daemon.backends.base import lane_of
 from tracker_daemon.backends.upstream import UPSTREAM
 from tracker_daemon.delivery.health import DeliveryState
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.thinned_backend import thinned_so_far
 from tracker_daemon.errors import JournalError
 from tracker_daemon.ingest.nodes import RelayedSession
@@ -72,16 +72,16 @@ def read_facts(
 
 
 def status_document(
-    daemon: DaemonStatus, facts: JournalFacts, registry: Registry, fleet: Fleet
+    daemon: DaemonStatus, facts: JournalFacts, registry: Registry, pumps: PumpSet
 ) -> StatusDocument:
     """The whole document; on the event loop."""
     runs = tuple(
-        _run_status(run, facts, fleet) for run in registry.runs.values() if run.run_id in facts.backlogs
+        _run_status(run, facts, pumps) for run in registry.runs.values() if run.run_id in facts.backlogs
     )
     return StatusDocument(daemon=daemon, runs=runs)
 
 
-def standing(registry: Registry, fleet: Fleet) -> str:
+def standing(registry: Registry, pumps: PumpSet) -> str:
     """The whole in one line: how much goes on, and which backends do not."""
     running = [run for run in registry.runs.values() if run.running]
     connected = sum(s.connection is not None for run in running for s in run.current())
@@ -89,14 +89,14 @@ def standing(registry: Registry, fleet: Fleet) -> str:
     waiting = sorted(
         f"{name} of {run.run_id} {health.state.value}"
         for run in registry.runs.values()
-        for name, health in fleet.health(run.live.row_id).items()
+        for name, health in pumps.health(run.live.row_id).items()
         if health.state is not DeliveryState.HEALTHY
     )
     more = [f"{len(waiting) - _WAITING_NAMED} more"] if len(waiting) > _WAITING_NAMED else []
     return "; ".join([line, *waiting[:_WAITING_NAMED], *more])
 
 
-def _run_status(run: Run, facts: JournalFacts, fleet: Fleet) -> RunStatusEntry:
+def _run_status(run: Run, facts: JournalFacts, pumps: PumpSet) -> RunStatusEntry:
     summary = facts.folds.get(run.run_id)
     view = run.live.view
     books = {name: count for name, count in summary.books.items() if name in _BOOKS} if summary else {}
@@ -122,7 +122,7 @@ def _run_status(run: Run, facts: JournalFacts, fleet: Fleet) -> RunStatusEntry:
             evicted_rows=facts.evicted_rows.get(run.run_id, 0),
         ),
         records=RecordsStatus(emitted=facts.backlogs[run.run_id].records + _gathered(run, facts)),
-        backends=tuple(_backend_statuses(run, facts, fleet)),
+        backends=tuple(_backend_statuses(run, facts, pumps)),
         events=tuple(
             EventStatus(time=_time(time_ns), text=text)
             for time_ns, text in run.live.events[-limits.EVENTS_SHOWN_MAX :]
@@ -145,10 +145,10 @@ _BOOKS = frozenset(
 )
 
 
-def _backend_statuses(run: Run, facts: JournalFacts, fleet: Fleet) -> list[BackendStatus]:
+def _backend_statuses(run: Run, facts: JournalFacts, pumps: PumpSet) -> list[BackendStatus]:
     """From the committed cursors, so that emitted = delivered + pending + set aside always holds."""
-    healths = fleet.health(run.live.row_id)
-    unusable = fleet.unusable(run.live.row_id)
+    healths = pumps.health(run.live.row_id)
+    unusable = pumps.unusable(run.live.row_id)
     backlog = facts.backlogs[run.run_id]
     statuses = []
     for cursor in backlog.cursors:

@@ -18,7 +18,7 @@ import structlog
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.backends.base import FILES_LANE, RunDescription, lane_of
 from tracker_daemon.backends.upstream import UPSTREAM, ForwardState, read_state
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import Backlog, CursorRow
@@ -35,8 +35,6 @@ from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)
-EVERYTHING, WHAT_IS_WHOLE = 1, 0
-"""How much a cut forwards."""
 FILES = UPSTREAM + FILES_LANE
 
 
@@ -75,7 +73,7 @@ class ForwardedRuns:
         journal: Journal,
         registry: Registry,
         recorder: Recorder,
-        fleet: Fleet,
+        pumps: PumpSet,
         contents: Path,
         root: Root,
         node: ThisNode,
@@ -83,7 +81,7 @@ class ForwardedRuns:
         self._journal = journal
         self._registry = registry
         self._recorder = recorder
-        self._fleet = fleet
+        self._pumps = pumps
         self._contents = contents
         self._root = root
         self._node = node
@@ -172,7 +170,7 @@ class ForwardedRuns:
 
     def _connected(self, live: LiveRun, files: bool) -> None:  # noqa: FBT001 - as the link calls it
         """Deliver at once: after a long outage the pump would try again up to a minute later than others'."""
-        self._fleet.resume(live.row_id, FILES if files else UPSTREAM)
+        self._pumps.resume(live.row_id, FILES if files else UPSTREAM)
 
     def _take(self, run: Run, message: pb.DaemonMessage) -> None:
         kind = message.WhichOneof("message")
@@ -184,15 +182,15 @@ class ForwardedRuns:
             if stream is not None and isinstance(stream.connection, Session):
                 stream.connection.send(told.message)
         elif kind == "run_over" and run.running:
-            over = events.OverEvent(message.run_over.status, message.run_over.reason)
-            self.submit(run, EventKind.OVER, events.encode(over))
+            over = events.RunEndedEvent(message.run_over.status, message.run_over.reason)
+            self.submit(run, EventKind.ENDED_BY_ROOT, events.encode(over))
 
     # ---- cuts ------------------------------------------------------------------------------------
 
-    def cut(self, run: Run, extent: int, then: Callable[[], None] | None = None) -> None:
+    def cut(self, run: Run, extent: events.ForwardExtent, then: Callable[[], None] | None = None) -> None:
         """Have what is gathered made into batches; ``then`` is called once they are in the journal."""
         self.find(run).cut_s = time.monotonic()
-        self.submit(run, EventKind.CUT, events.encode(extent), then)
+        self.submit(run, EventKind.FORWARD, events.encode(int(extent)), then)
 
     def submit(
         self,
@@ -221,11 +219,11 @@ class ForwardedRuns:
             awaiting = _Awaiting(view.last_entry, view.last_files if with_files else 0, then)
             self.find(run).awaiting.append(awaiting)
 
-        self.cut(run, EVERYTHING, journalled)
+        self.cut(run, events.ForwardExtent.EVERYTHING, journalled)
 
     # ---- from time to time -----------------------------------------------------------------------
 
-    def look_after(self) -> None:
+    def poll(self) -> None:
         """Do what is due; called several times a second."""
         now = time.monotonic()
         for forwarded in list(self._forwarded.values()):
@@ -241,7 +239,7 @@ class ForwardedRuns:
             link.heartbeat()
         interval_s = link.flush_interval_s()
         if run.live.view.to_forward and now - forwarded.cut_s >= (interval_s or 0.0):
-            self.cut(run, WHAT_IS_WHOLE)
+            self.cut(run, events.ForwardExtent.WHOLE_ROWS)
         if forwarded.awaiting:
             self._do_what_is_due(forwarded)
         if not (run.running or forwarded.awaiting or run.live.view.to_forward) and self._is_done(run):
@@ -258,12 +256,12 @@ class ForwardedRuns:
             awaiting.then()
 
     def _reached_by(self, run: Run) -> Mapping[str, int]:
-        healths = self._fleet.health(run.live.row_id)
+        healths = self._pumps.health(run.live.row_id)
         opened = {cursor: health.delivered_entry for cursor, health in healths.items()}
         return {**self._reached.get(run.run_id, {}), **opened}
 
     def _is_done(self, run: Run) -> bool:
-        return run.is_deserted() and self._fleet.is_finished(run.live.row_id)
+        return run.is_deserted() and self._pumps.is_finished(run.live.row_id)
 
     async def close(self) -> None:
         """End the connections to the root."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from tracker_daemon.ingest.session import Serving, Session
+from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.runs.run import Admission
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -17,7 +17,7 @@ class ForwardedSession(Session):
     def __init__(
         self,
         admission: Admission,
-        serving: Serving,
+        serving: SessionContext,
         relay: Callable[[bytes, pb.ClientMessage], None],
         decided: pb.Welcome | None,
     ) -> None:

@@ -22,9 +22,9 @@ import structlog
 from tracker_daemon.admission.rank_admission import flush_interval_ms
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.upstream import UPSTREAM
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.errors import JournalError, ProtocolError, SettingsError, UpstreamUnavailable
-from tracker_daemon.ingest.session import Serving, Session
+from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal
@@ -36,10 +36,9 @@ from tracker_daemon.recording.recorder import Recorder
 from tracker_daemon.runs.hello_check import check_hello
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Run, Stream
-from tracker_daemon.runs.run_options import Forwarding as RunForwarding
-from tracker_daemon.runs.run_options import RunOptions
+from tracker_daemon.runs.run_options import RootBackends, RunOptions
 from tracker_daemon.settings.definitions import Settings
-from tracker_daemon.upstream.forwarded_runs import EVERYTHING, FILES, ForwardedRuns
+from tracker_daemon.upstream.forwarded_runs import FILES, ForwardedRuns
 from tracker_daemon.upstream.forwarded_session import ForwardedSession
 from tracker_daemon.upstream.link import PumpLane, ThisNode
 from tracker_daemon.upstream.root import Root, root_source
@@ -50,8 +49,8 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 log = structlog.get_logger(__name__)
 
 
-class Forwarding:
-    """The ``Front`` of a daemon that forwards. On the event loop.
+class NodeAdmission:
+    """The ``RankAdmission`` of a daemon that forwards. On the event loop.
 
     ``recall`` takes up again a run that ended long ago; ``contents`` is where the contents of items are.
     """
@@ -62,7 +61,7 @@ class Forwarding:
         journal: Journal,
         registry: Registry,
         recorder: Recorder,
-        fleet: Fleet,
+        pumps: PumpSet,
         delivery: RunDelivery,
         contents: Path,
         recall: Callable[[pb.Hello], Awaitable[None]],
@@ -75,7 +74,7 @@ class Forwarding:
         self._root = Root(root_source(settings))
         self._node = ThisNode(_node_id(journal.token), socket.gethostname(), os.getpid())
         self._sessions: set[Session] = set()
-        self._runs = ForwardedRuns(journal, registry, recorder, fleet, contents, self._root, self._node)
+        self._runs = ForwardedRuns(journal, registry, recorder, pumps, contents, self._root, self._node)
 
     # ---- runs ------------------------------------------------------------------------------------
 
@@ -136,7 +135,7 @@ class Forwarding:
             options = msgspec.json.decode(reply.options, type=RunOptions)
         except msgspec.DecodeError as error:
             raise ProtocolError(f"the daemon to forward to answers in an unknown way: {error}") from error
-        forwarding = RunForwarding(tuple(welcome.backends), tuple(welcome.script_backends))
+        forwarding = RootBackends(tuple(welcome.backends), tuple(welcome.script_backends))
         # What script it is, is told to the root.
         return welcome, msgspec.structs.replace(
             options, forwarding=forwarding, described_by=options.primary_rank, outdir=welcome.outdir
@@ -202,8 +201,8 @@ class Forwarding:
             with suppress(JournalError):  # it is closed: nobody can be told any more
                 self._runs.once_acknowledged(stream.run, tell)
 
-    def _serving(self) -> Serving:
-        return Serving(self._recorder, asyncio.get_running_loop(), self._flush_interval_ms)
+    def _serving(self) -> SessionContext:
+        return SessionContext(self._recorder, asyncio.get_running_loop(), self._flush_interval_ms)
 
     def _flush_interval_ms(self) -> int:
         return flush_interval_ms(self._settings.flush_interval_s, lambda: len(self._sessions))
@@ -214,7 +213,7 @@ class Forwarding:
         """Something of a run was committed."""
         self._delivery.ticked(live)
 
-    def look_after(self) -> None:
+    def poll(self) -> None:
         """Do what is due; called several times a second."""
         for session in self._sessions:
             if session.wants_delivery:
@@ -223,19 +222,19 @@ class Forwarding:
                 relay = self._runs.find(session.stream.run).link.relay
                 ask = partial(relay, session.stream.stream_id, asking)
                 self._runs.once_acknowledged(session.stream.run, ask, with_files=True)
-        self._runs.look_after()
+        self._runs.poll()
 
     def end_outstayed(self, runs: list[Run]) -> None:
         """The job is about to be killed, and this node's ranks with it."""
         for run in runs:
             log.warning("ranks outstay the job's grace", run_id=run.run_id)
-            self._runs.submit(run, EventKind.ENDED, events.encode(KILLED))
+            self._runs.submit(run, EventKind.LAUNCH_ENDED, events.encode(KILLED))
 
     def end_deserted(self, runs: list[Run]) -> None:  # noqa: ARG002 - whether it is deserted, the root decides
         """The daemon ends: whatever is gathered goes to the root now."""
         for run in self._registry.runs.values():
             if run.live.view.to_forward:
-                self._runs.cut(run, EVERYTHING)
+                self._runs.cut(run, events.ForwardExtent.EVERYTHING)
 
     def end_idle(self) -> None:
         """Nothing: the root has ended all runs."""

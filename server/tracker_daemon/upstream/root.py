@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import msgspec
 
-from tracker_client.endpoints.address_choice import Reach
+from tracker_client.endpoints.address_choice import AddressHistory
 from tracker_client.endpoints.endpoint import (
     Endpoint,
     EndpointFile,
@@ -69,7 +69,7 @@ class Root:
 
     def __init__(self, source: EndpointSource) -> None:
         self._source = source
-        self._reach = Reach()
+        self._reach = AddressHistory()
         self._choosing = asyncio.Lock()
 
     def __str__(self) -> str:

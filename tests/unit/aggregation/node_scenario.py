@@ -20,9 +20,9 @@ from scenario import Event, Scenario
 from scenario import apply as apply_any
 
 from tracker_daemon.aggregation.node.fold import NodeFold
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, ForwardedNews, decode_batch
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, NodeReport, decode_batch
 from tracker_daemon.aggregation.shared.contribution import Contribution
-from tracker_daemon.aggregation.shared.fold import Forwarded
+from tracker_daemon.aggregation.shared.fold import ForwardedBatch
 from tracker_protocol import limits
 
 Value = tuple[int, int, str, int, int]
@@ -44,7 +44,7 @@ class NodeScenario(Scenario):
         super().__init__(world_size, [], **settings)
         self.fold: NodeFold = NodeFold(self.rules)  # type: ignore[assignment]
         self.names: list[str] = []
-        self.forwarded: list[Forwarded] = []
+        self.forwarded: list[ForwardedBatch] = []
         self.told: list[DecodedBatch] = []
         self.told_values: set[Value] = set()
         for rank in range(world_size) if connected is None else connected:
@@ -60,7 +60,7 @@ class NodeScenario(Scenario):
 
     def say_over(self, status: str = "FINISHED", reason: str = "") -> None:
         """The root says that the run has ended."""
-        self._happen("told_over", status, reason)
+        self._happen("ended_by_root", status, reason)
 
     # ---- time ------------------------------------------------------------------------------------
 
@@ -81,7 +81,7 @@ class NodeScenario(Scenario):
         self.cut(everything=everything)
         return self.tick()
 
-    def _decode(self, forwarded: Forwarded) -> DecodedBatch:
+    def _decode(self, forwarded: ForwardedBatch) -> DecodedBatch:
         decoded = decode_batch(forwarded.body, len(self.names))
         assert not set(decoded.names) & set(self.names)
         self.names += decoded.names
@@ -122,7 +122,7 @@ class NodeScenario(Scenario):
 # ---- what batches say ----------------------------------------------------------------------------
 
 
-def news_of(told: Sequence[DecodedBatch]) -> Iterator[ForwardedNews]:
+def news_of(told: Sequence[DecodedBatch]) -> Iterator[NodeReport]:
     return (batch.forwarded for batch in told if batch.forwarded is not None)
 
 

@@ -8,10 +8,10 @@ from scenario import Scenario, Tick, apply, assert_identical
 
 from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.aggregation.root.fold import RunFold
-from tracker_daemon.aggregation.shared.fold import Settled
+from tracker_daemon.aggregation.shared.fold import TickOutput
 
 
-def replay(fold: RunFold, ticks: Sequence[Tick]) -> list[Settled]:
+def replay(fold: RunFold, ticks: Sequence[Tick]) -> list[TickOutput]:
     settled = []
     for now_ns, events in ticks:
         for event in events:
@@ -20,7 +20,7 @@ def replay(fold: RunFold, ticks: Sequence[Tick]) -> list[Settled]:
     return settled
 
 
-def assert_same(a: Settled, b: Settled) -> None:
+def assert_same(a: TickOutput, b: TickOutput) -> None:
     assert a.configs == b.configs
     assert a.notices == b.notices
     assert len(a.blocks) == len(b.blocks)
@@ -46,7 +46,7 @@ def assert_replays(run: Scenario) -> None:
         assert fold.emitter.next_ordinal == whole.emitter.next_ordinal
 
 
-def assert_blocks(run: Scenario, settled: Sequence[Settled]) -> None:
+def assert_blocks(run: Scenario, settled: Sequence[TickOutput]) -> None:
     again = [block for tick in settled for block in tick.blocks]
     for one, other in zip(run.blocks, again, strict=True):
         assert_identical(one, other)

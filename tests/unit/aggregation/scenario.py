@@ -22,7 +22,7 @@ import numpy as np
 
 from tracker_daemon.aggregation.root.fold import RunFold
 from tracker_daemon.aggregation.shared.batch import decode_batch
-from tracker_daemon.aggregation.shared.fold import Settled
+from tracker_daemon.aggregation.shared.fold import TickOutput
 from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.aggregation.shared.rules import Rules
@@ -293,7 +293,7 @@ class Scenario:
         self.now_ns += int(seconds * SECOND)
         return before + self.tick()
 
-    def _check(self, settled: Settled, new: list[Record]) -> None:
+    def _check(self, settled: TickOutput, new: list[Record]) -> None:
         books = self.fold.books
         open_points = self.fold.attempt.open_points()
         assert books.received == books.folded + open_points + books.late + books.rejected

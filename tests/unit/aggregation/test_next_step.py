@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tracker_daemon.aggregation.root.fold import RunFold
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, ForwardedNews, Rows
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, NodeReport, Rows
 from tracker_daemon.aggregation.shared.contribution import NO_STEP, Progress
 from tracker_daemon.aggregation.shared.rules import Rules
 
@@ -28,7 +28,7 @@ def progress_of(last_steps: dict[int, int]) -> DecodedBatch:
     """What a node's daemon says of its ranks, all of which have flushed."""
     ranks, steps = np.array(list(last_steps)), np.array(list(last_steps.values()))
     progress = Progress(1, ranks, steps, np.ones(len(ranks), np.bool_))
-    return DecodedBatch((), (), (), (), 0, False, None, 0, (), ForwardedNews((), (), (progress,), (), ()))
+    return DecodedBatch((), (), (), (), 0, False, None, 0, (), NodeReport((), (), (progress,), (), ()))
 
 
 def test_a_rank_of_a_node_that_has_flushed_and_logged_nothing_has_no_step():

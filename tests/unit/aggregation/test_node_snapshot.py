@@ -15,14 +15,14 @@ from scenario import Scenario, Tick
 from tracker_daemon.aggregation.node import snapshot as node_snapshot
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.root import snapshot
-from tracker_daemon.aggregation.shared.fold import Settled
+from tracker_daemon.aggregation.shared.fold import TickOutput
 from tracker_daemon.errors import JournalError
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 RANKS = (1, 4, 5)
 
 
-def replay(fold: NodeFold, ticks: Sequence[Tick]) -> list[Settled]:
+def replay(fold: NodeFold, ticks: Sequence[Tick]) -> list[TickOutput]:
     settled = []
     for now_ns, events in ticks:
         for event in events:
@@ -31,7 +31,7 @@ def replay(fold: NodeFold, ticks: Sequence[Tick]) -> list[Settled]:
     return settled
 
 
-def said(settled: Sequence[Settled]) -> list[tuple[Any, ...]]:
+def said(settled: Sequence[TickOutput]) -> list[tuple[Any, ...]]:
     return [(tick.notices, tick.forwarded) for tick in settled]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tracker_client.endpoints import address_choice as reach
-from tracker_client.endpoints.address_choice import Reach, first_reachable
+from tracker_client.endpoints.address_choice import AddressHistory, first_reachable
 from tracker_client.errors import EndpointError
 
 
@@ -65,7 +65,7 @@ def test_where_none_answers_the_wait_is_bounded(refusing: str, silent: str, monk
     monkeypatch.setattr(reach.limits, "CONNECT_RACE_S", 0.1)
     assert first_reachable([silent, refusing]) is None
     with pytest.raises(EndpointError, match=silent):
-        Reach().choose([silent, refusing])
+        AddressHistory().choose([silent, refusing])
 
 
 def test_a_socket_of_this_host_is_an_address(tmp_path: Path) -> None:
@@ -76,13 +76,13 @@ def test_a_socket_of_this_host_is_an_address(tmp_path: Path) -> None:
 
 
 def test_a_single_address_is_left_to_grpc() -> None:
-    assert Reach().choose(["nobody.invalid:1"]) == "nobody.invalid:1"
+    assert AddressHistory().choose(["nobody.invalid:1"]) == "nobody.invalid:1"
 
 
 def test_the_address_that_was_good_comes_first_and_those_that_failed_last(good: str) -> None:
     with listening() as second, listening() as third:
         addresses = [good, address(second), address(third)]
-        chosen = Reach()
+        chosen = AddressHistory()
         assert chosen.choose(addresses) == good
         chosen.failed(good)  # something listens there, and it is no daemon
         assert chosen.choose(addresses) == addresses[1]

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from tracker_client import NullTracker, Tracker, TrackerBackend
-from tracker_client.backends.handles import AskHandles, Handles, HandlesTold
+from tracker_client.backends.handles import Handles, HandlesAnswer, HandlesRequest
 from tracker_client.errors import NotRemote
 from tracker_client.trackers.remote_runs import RemoteBackends
 from tracker_client.values.refusals import Refusals
@@ -237,11 +237,11 @@ def test_reading_asks_once_and_waits_for_the_answer():
     reader = threading.Thread(target=lambda: read.append(handles.read("wandb")))
     reader.start()
     pytest.wait_until(lambda: asked, "the daemon to be asked")
-    handles.tell(HandlesTold("wandb", WANDB))
+    handles.tell(HandlesAnswer("wandb", WANDB))
     reader.join(PATIENCE_S)
     assert read == [WANDB]
     assert handles.read("wandb") == WANDB
-    assert asked == [AskHandles("wandb")]
+    assert asked == [HandlesRequest("wandb")]
     assert handles.asked == ["wandb"]
 
 
@@ -250,12 +250,12 @@ def test_without_an_answer_reading_gives_nothing_after_its_time_and_waits_no_mor
     assert handles.read("wandb") == {}
     assert handles.read("wandb") == {}
     assert caplog.text.count("did not tell within 0.05 s") == 1
-    handles.tell(HandlesTold("wandb", WANDB))
+    handles.tell(HandlesAnswer("wandb", WANDB))
     assert handles.read("wandb") == WANDB
 
 
 def test_a_reason_why_there_is_nothing_is_told_at_once(caplog):
     handles = Handles(lambda _: None, PATIENCE_S, Refusals())
-    handles.tell(HandlesTold("wandb", {}, "wandb is paused: no key"))
+    handles.tell(HandlesAnswer("wandb", {}, "wandb is paused: no key"))
     assert handles.read("wandb") == {}
     assert "paused: no key" in caplog.text

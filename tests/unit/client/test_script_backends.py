@@ -9,11 +9,11 @@ import pytest
 
 from tracker_client import TrackerBackend
 from tracker_client.backends.script_backends import (
-    Fed,
-    FedConfig,
-    FedEnd,
-    FedRows,
-    Passed,
+    DeliveredConfig,
+    DeliveredEnd,
+    DeliveredEntry,
+    DeliveredRows,
+    DirectCall,
     ScriptBackends,
     TakenEntry,
 )
@@ -83,7 +83,7 @@ def scripts(kept, answers):
 
 def rows(entry, values, *, first=0, more=False, epoch=1, columns=("loss",), valid=b"", texts=()):
     count = len(values) // len(columns)
-    content = FedRows(
+    content = DeliveredRows(
         first,
         columns,
         struct.pack(f"<{count}q", *range(first, first + count)),
@@ -91,7 +91,7 @@ def rows(entry, values, *, first=0, more=False, epoch=1, columns=("loss",), vali
         valid,
         texts,
     )
-    return Fed("kept", epoch, entry, more, content)
+    return DeliveredEntry("kept", epoch, entry, more, content)
 
 
 def taken(entry, *, epoch=1, **more):
@@ -109,7 +109,7 @@ def test_records_come_as_steps_and_dicts_of_what_each_one_has(scripts, kept, ans
 def test_an_entry_in_parts_is_acknowledged_once_after_its_last_part(scripts, kept, answers):
     scripts.offer(rows(1, [0.0, 1.0], more=True))
     scripts.offer(rows(1, [2.0], first=2))
-    scripts.offer(Fed("kept", 1, 2, False, FedConfig('{"lr": 0.1}')))
+    scripts.offer(DeliveredEntry("kept", 1, 2, False, DeliveredConfig('{"lr": 0.1}')))
     answers.wait(taken(1), taken(2))
     assert kept.calls == [(0, {"loss": 0.0}), (1, {"loss": 1.0}), (2, {"loss": 2.0}), {"lr": 0.1}]
 
@@ -147,7 +147,7 @@ def test_records_that_the_class_raises_for_are_counted_and_the_rest_goes_on(scri
 
 @pytest.mark.parametrize(("status", "said"), [(0, "finished with 0"), (1, "finished with 1")])
 def test_the_end_finishes_the_class_and_closes_it(scripts, kept, answers, status, said):
-    scripts.offer(Fed("kept", 1, 3, False, FedEnd(status)))
+    scripts.offer(DeliveredEntry("kept", 1, 3, False, DeliveredEnd(status)))
     closed = TakenEntry("kept", closed=True)
     answers.wait(taken(3), closed)
     assert kept.calls == [said]
@@ -199,9 +199,9 @@ def test_what_is_no_metric_goes_straight_to_the_class_on_its_own_thread(scripts,
     threads = []
     kept.log_table = lambda *arguments: threads.append((threading.get_ident(), arguments))
     kept.log_image = lambda *arguments: 1 / 0
-    scripts.pass_on(Passed("log_table", ("t", ["a"], [[1]])))
-    scripts.pass_on(Passed("log_image", ("i", "image.png", None)))
-    scripts.offer(Fed("kept", 1, 1, False, FedEnd()))
+    scripts.pass_on(DirectCall("log_table", ("t", ["a"], [[1]])))
+    scripts.pass_on(DirectCall("log_image", ("i", "image.png", None)))
+    scripts.offer(DeliveredEntry("kept", 1, 1, False, DeliveredEnd()))
     answers.wait(
         taken(1),
         TakenEntry("kept", problem="log_image() raised ZeroDivisionError('division by zero')", closed=True),
@@ -215,9 +215,9 @@ def test_what_is_no_metric_goes_straight_to_the_class_on_its_own_thread(scripts,
 def test_calls_that_wait_for_a_class_are_bounded(scripts, kept, answers, caplog):
     kept.gate.clear()
     scripts.offer(rows(1, [1.0]))
-    pytest.wait_until(scripts._feeds["kept"]._parts.empty, "the class to be in a call")
+    pytest.wait_until(scripts._workers["kept"]._parts.empty, "the class to be in a call")
     for _ in range(limits.SCRIPT_CALLS_WAITING_MAX + 2):
-        scripts.pass_on(Passed("log_table", ("t", ["a"], [[1]])))
+        scripts.pass_on(DirectCall("log_table", ("t", ["a"], [[1]])))
     assert scripts.failures == 2
     assert caplog.text.count("calls wait for it") == 1
 

@@ -8,7 +8,7 @@ import pytest
 
 from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptLinks, Taken
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.rows import CursorRow
 
 RUN = RunDescription("r", "p", "n", Path("/out"))
@@ -37,21 +37,21 @@ def links():
 
 
 @pytest.fixture
-def fleet(links):
-    fleet = Fleet(Journal(), links)
-    fleet.open(1, RUN, CursorRow(1, "mine", 0, SCRIPT_STATE, 0, 0))
-    yield fleet
-    fleet.stop(PATIENCE_S)
+def pumps(links):
+    pumps = PumpSet(Journal(), links)
+    pumps.open(1, RUN, CursorRow(1, "mine", 0, SCRIPT_STATE, 0, 0))
+    yield pumps
+    pumps.stop(PATIENCE_S)
 
 
-def test_a_daemon_that_ends_does_not_wait_for_a_class_whose_process_is_gone(fleet):
-    assert fleet.drain(0.0)
-    assert not fleet.is_finished(1)
+def test_a_daemon_that_ends_does_not_wait_for_a_class_whose_process_is_gone(pumps):
+    assert pumps.drain(0.0)
+    assert not pumps.is_finished(1)
 
 
-def test_it_waits_for_a_class_whose_process_is_there(fleet, links):
+def test_it_waits_for_a_class_whose_process_is_there(pumps, links):
     link = links.of("r", "mine")
     link.attach("rank 0", lambda epoch, entry: link.answer(Taken(epoch, entry.number)))
-    fleet.resume(1, "mine")
-    assert fleet.drain(PATIENCE_S)
-    pytest.wait_until(lambda: fleet.is_finished(1), "the pump to end")
+    pumps.resume(1, "mine")
+    assert pumps.drain(PATIENCE_S)
+    pytest.wait_until(lambda: pumps.is_finished(1), "the pump to end")

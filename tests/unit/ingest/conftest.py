@@ -20,7 +20,7 @@ from tracker_daemon.aggregation.root.fold import RunFold
 from tracker_daemon.aggregation.shared.batch import decode_batch
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.ingest.nodes import Nodes, NodeSession, RelayedSession
-from tracker_daemon.ingest.session import Serving
+from tracker_daemon.ingest.session import SessionContext
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.journal.store import Journal
@@ -268,7 +268,7 @@ class NodesDesk:
         return admission.stream
 
     def serving(self):
-        return Serving(self.recorder, asyncio.get_running_loop(), lambda: 200)
+        return SessionContext(self.recorder, asyncio.get_running_loop(), lambda: 200)
 
     async def node(self, **keywords):
         """The node's daemon connects."""

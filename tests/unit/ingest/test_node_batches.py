@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from tracker_daemon.ingest.session import BrokenStream, Serving, Session
+from tracker_daemon.ingest.session import BrokenStream, Session, SessionContext
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 hello, body = pytest.ingest_hello, pytest.ingest_body
@@ -73,7 +73,7 @@ def test_a_rank_forwards_nothing(play_nodes, kind):
     async def scenario(desk):
         message = hello(9, 1, key="another launch", names=["loss"])
         admission = desk.registry.admit(message)
-        session = Session(admission, Serving(desk.recorder, asyncio.get_running_loop(), lambda: 200))
+        session = Session(admission, SessionContext(desk.recorder, asyncio.get_running_loop(), lambda: 200))
         await session.welcome(message, new_backends={}, script_backends=[], version="1")
         desk.run = admission.stream.run
         assert await rejected(desk, session, FORWARDED[kind])

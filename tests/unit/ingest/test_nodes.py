@@ -278,11 +278,11 @@ def test_what_cannot_be_sent_yet_is_kept_in_order_within_bounds_and_sent_on_atta
 def test_a_node_is_told_once_that_its_run_is_over_and_how(play_nodes):
     async def scenario(desk):
         session = await desk.node()
-        desk.nodes.look_after()
+        desk.nodes.poll()
         assert sent(session) == []
         desk.end("FAILED", "rank 1 was lost")
         for _ in range(3):
-            desk.nodes.look_after()
+            desk.nodes.poll()
         (message,) = session._outgoing
         assert message.run_over == pb.RunOver(status="FAILED", reason="rank 1 was lost")
 
@@ -293,16 +293,16 @@ def test_a_node_is_told_again_after_a_reopening_and_on_another_connection(play_n
     async def scenario(desk):
         session = await desk.node()
         desk.end()
-        desk.nodes.look_after()
+        desk.nodes.poll()
         desk.end("RUNNING", "")
-        desk.nodes.look_after()
+        desk.nodes.poll()
         desk.end("FAILED", "once more")
-        desk.nodes.look_after()
+        desk.nodes.poll()
         reasons = [message.run_over.reason for message in session._outgoing]
         assert reasons == ["as it should", "once more"]
         again = await desk.node()
-        desk.nodes.look_after()
-        desk.nodes.look_after()
+        desk.nodes.poll()
+        desk.nodes.poll()
         assert sent(again) == ["run_over"]
 
     play_nodes(scenario)
@@ -312,13 +312,13 @@ def test_links_that_nobody_needs_any_more_are_forgotten(play_nodes):
     async def scenario(desk):
         session = await desk.node()
         link = session.link
-        desk.nodes.look_after()
+        desk.nodes.poll()
         assert desk.nodes.link(NODE, desk.run) is link
         desk.end()
-        desk.nodes.look_after()
+        desk.nodes.poll()
         assert desk.nodes.link(NODE, desk.run) is link, "its node is connected still"
         link.detach(session)
-        desk.nodes.look_after()
+        desk.nodes.poll()
         assert desk.nodes.link(NODE, desk.run) is not link
 
     play_nodes(scenario)
@@ -341,7 +341,7 @@ def test_a_node_is_told_when_its_ranks_flushes_begin_and_cease_to_matter(play_no
         replies = session.replies()
 
         async def learning():
-            desk.nodes.look_after()
+            desk.nodes.poll()
             reply = await asyncio.wait_for(anext(replies), 20)
             return reply.acknowledgement.learning
 
@@ -349,7 +349,7 @@ def test_a_node_is_told_when_its_ranks_flushes_begin_and_cease_to_matter(play_no
         assert await learning() is False
         desk.run.live.view = replace(desk.run.live.view, learning=True)
         assert await learning() is True
-        desk.nodes.look_after()
+        desk.nodes.poll()
         assert not session._changed.is_set(), "nothing new is to be told"
         desk.run.live.view = replace(desk.run.live.view, learning=False)
         assert await learning() is False

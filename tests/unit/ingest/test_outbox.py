@@ -1,6 +1,6 @@
 """What a tick brings forth becomes entries: what was logged at once is one of them."""
 
-from tracker_daemon.aggregation.shared.fold import Settled
+from tracker_daemon.aggregation.shared.fold import TickOutput
 from tracker_daemon.aggregation.shared.histograms import HistogramRow, histogram_rows
 from tracker_daemon.aggregation.shared.item import Content, Item
 from tracker_daemon.backends.base import EntryKind
@@ -29,7 +29,7 @@ def test_histograms_of_one_call_share_an_entry_and_other_items_do_not():
         histogram("a", 1),
     )
     outbox = Outbox()
-    write_outbox(outbox, 1, Settled((), (), (), items))
+    write_outbox(outbox, 1, TickOutput((), (), (), items))
     kinds = [kind for kind, _ in outbox.entries]
     assert kinds == [EntryKind.HISTOGRAMS, EntryKind.HISTOGRAMS, EntryKind.ITEM]
     rows = [HistogramRow.from_bytes(payload) for kind, payload in outbox.entries[:2]]

@@ -11,7 +11,7 @@ from tracker_daemon.aggregation.shared.stream import NODE as NODE_RANK
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.journal.rows import StreamRow
 from tracker_daemon.runs.registry import Registry
-from tracker_daemon.runs.run_options import Forwarding, RunOptions
+from tracker_daemon.runs.run_options import RootBackends, RunOptions
 from tracker_protocol import limits
 
 hello, node_hello = pytest.ingest_hello, pytest.ingest_node_hello
@@ -199,7 +199,7 @@ def test_a_forgotten_run_is_recalled_for_a_node_that_forwards_it(door, forwarded
 
 # ---- ranks that the daemon above admits ----------------------------------------------------------
 
-OPTIONS = RunOptions("csv", "/out", 0, "", forwarding=Forwarding(("csv", "mine"), ()), described_by=0)
+OPTIONS = RunOptions("csv", "/out", 0, "", forwarding=RootBackends(("csv", "mine"), ()), described_by=0)
 
 
 def decided(registry, message, run_id="r-1", attempt=1, options=OPTIONS):
@@ -262,7 +262,7 @@ def test_a_run_that_has_ended_is_reopened_by_a_rank_that_the_root_admits(door, r
 
 
 def test_the_classes_that_the_primary_rank_s_script_has_are_kept_when_it_comes(registry):
-    fed = msgspec.structs.replace(OPTIONS, forwarding=Forwarding(("csv", "mine"), ("mine",)))
+    fed = msgspec.structs.replace(OPTIONS, forwarding=RootBackends(("csv", "mine"), ("mine",)))
     run = decided(registry, hello(2, 1)).stream.run
     assert run.options.forwarding.script_backends == ()
     admission = decided(registry, hello(1, 0), options=fed)
@@ -292,7 +292,7 @@ def test_a_rank_that_was_admitted_while_the_root_was_asked_again_is_the_one_that
 
 
 def test_after_a_restart_a_forwarded_run_is_one_and_a_known_rank_needs_no_root(registry):
-    fed = msgspec.structs.replace(OPTIONS, forwarding=Forwarding(("csv", "mine"), ("mine",)))
+    fed = msgspec.structs.replace(OPTIONS, forwarding=RootBackends(("csv", "mine"), ("mine",)))
     run = decided(registry, hello(1, 0), options=fed).stream.run
     later, again = restored(run, registry)
     assert again.live.forwards

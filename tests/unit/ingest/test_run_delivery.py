@@ -15,7 +15,7 @@ from tracker_protocol import limits
 
 
 class Pumps:
-    """Plays the fleet: notes which backends were opened, and for which epoch."""
+    """Plays the pumps: notes which backends were opened, and for which epoch."""
 
     def __init__(self):
         self.opened = []
@@ -93,12 +93,12 @@ def test_after_a_restart_delivery_waits_until_the_ranks_have_told_of_a_loss(play
         scene.delivery.restored(run)
         scene.emit(run)
         door.come(1, 0)
-        scene.delivery.look_after()
+        scene.delivery.poll()
         await scene.settled()
         assert scene.pumps.opened == []
         door.come(2, 1)
         scene.journal.epoch = 2
-        scene.delivery.look_after()
+        scene.delivery.poll()
         await scene.settled()
         assert scene.pumps.opened == [(1, "csv", 2)]
 
@@ -113,7 +113,7 @@ def test_ranks_that_will_not_come_back_are_not_waited_for(play, gone):
         setattr(second.stream, gone, True)
         scene.delivery.restored(first.stream.run)
         scene.emit(first.stream.run)
-        scene.delivery.look_after()
+        scene.delivery.poll()
         await scene.settled()
         assert scene.pumps.opened
 
@@ -136,7 +136,7 @@ def test_the_wait_for_the_ranks_ends(play, why, monkeypatch):
         else:
             if why == "the end of the run":
                 door.end(run)
-            scene.delivery.look_after()
+            scene.delivery.poll()
             await scene.settled()
         assert scene.pumps.opened
 
@@ -179,7 +179,7 @@ def test_a_run_that_another_rank_opened_waits_for_its_primary_rank_to_describe_i
         run = other.stream.run
         await scene.delivery.begin(run)
         scene.emit(run)
-        scene.delivery.look_after()
+        scene.delivery.poll()
         await scene.settled()
         assert scene.pumps.opened == []
         assert door.come(2, 0, environment='{"rank": "0"}').describes
@@ -202,7 +202,7 @@ def test_the_wait_for_the_primary_rank_ends(play, why, monkeypatch):
         if why == "the end of the run":
             run.live.view = RunView(last_entry=1, status="FINISHED")
         await (scene.delivery.open_all() if why == "the end of the daemon" else scene.settled())
-        scene.delivery.look_after()
+        scene.delivery.poll()
         await scene.settled()
         assert scene.pumps.opened == [(1, "csv", 1)]
 

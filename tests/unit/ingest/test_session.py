@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from tracker_daemon.errors import ProtocolError
-from tracker_daemon.ingest.session import BrokenStream, Serving, Session
+from tracker_daemon.ingest.session import BrokenStream, Session, SessionContext
 from tracker_daemon.journal.event import SEQUENCE_MAX
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run_options import RunOptions
@@ -38,7 +38,9 @@ class Desk:
 
     def session(self, message):
         admission = self.registry.admit(message)
-        session = Session(admission, Serving(self.rig.recorder, asyncio.get_running_loop(), lambda: 200))
+        session = Session(
+            admission, SessionContext(self.rig.recorder, asyncio.get_running_loop(), lambda: 200)
+        )
         self.registry.connect(admission.stream, session)
         return session
 

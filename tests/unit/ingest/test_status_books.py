@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.event import EventKind, Gap
 from tracker_daemon.recording.recorder import Submission
 from tracker_daemon.runs.registry import Registry
@@ -19,7 +19,7 @@ hello, body = pytest.ingest_hello, pytest.ingest_body
 
 def document(rig, registry):
     facts = rig.result(rig.recorder.call(lambda j: read_facts(j, registry, rig.recorder.summary_of)))
-    return status_document(DaemonStatus(), facts, registry, Fleet(lambda work: work))
+    return status_document(DaemonStatus(), facts, registry, PumpSet(lambda work: work))
 
 
 def check(run):

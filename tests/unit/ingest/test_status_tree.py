@@ -7,19 +7,19 @@ import asyncio
 import msgspec
 import pytest
 
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import StreamRow
 from tracker_daemon.recording import events
 from tracker_daemon.recording.recorder import Submission
 from tracker_daemon.runs.registry import Registry
-from tracker_daemon.runs.run_options import Forwarding, RunOptions
+from tracker_daemon.runs.run_options import RootBackends, RunOptions
 from tracker_daemon.status.document import DaemonStatus
 from tracker_daemon.status.report import read_facts, standing, status_document
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 hello, body, stream_id = pytest.ingest_hello, pytest.ingest_body, pytest.ingest_stream_id
-OPTIONS = RunOptions("csv", "/out", 0, "", forwarding=Forwarding(("csv",), ()), described_by=0)
+OPTIONS = RunOptions("csv", "/out", 0, "", forwarding=RootBackends(("csv",), ()), described_by=0)
 DIGEST = b"d" * 32
 
 
@@ -30,7 +30,7 @@ class NodeSide:
         self.rig = rig
         rig.open().start([])
         self.registry = Registry(RunOptions("memory", "/out", 0, ""), rig.run().rules)
-        self.fleet = Fleet(lambda work: work)
+        self.pumps = PumpSet(lambda work: work)
         for rank in (0, 1):
             self.come(rank)
 
@@ -56,7 +56,7 @@ class NodeSide:
         self.rig.batch(self.run.live, rank + 1, sequence, body(rows, **fields))
 
     def cut(self):
-        self.rig.recorder.submit(Submission(self.run.live, EventKind.CUT, payload=events.encode(1)))
+        self.rig.recorder.submit(Submission(self.run.live, EventKind.FORWARD, payload=events.encode(1)))
 
     def deliver(self, entry, batches, cursor="upstream"):
         """The pump has got so far."""
@@ -68,7 +68,7 @@ class NodeSide:
         return rig.result(rig.recorder.call(lambda j: read_facts(j, self.registry, rig.recorder.summary_of)))
 
     def shown(self, facts=None):
-        (run,) = status_document(DaemonStatus(), facts or self.facts(), self.registry, self.fleet).runs
+        (run,) = status_document(DaemonStatus(), facts or self.facts(), self.registry, self.pumps).runs
         return run
 
 
@@ -139,8 +139,8 @@ def test_the_lane_for_files_is_shown_once_there_are_files_and_counts_items(node)
 
 
 def test_a_run_that_the_root_has_ended_shows_its_end_here(node):
-    over = events.encode(events.OverEvent("FAILED", "rank 3 on node3 lost contact"))
-    node.rig.recorder.submit(Submission(node.run.live, EventKind.OVER, payload=over))
+    over = events.encode(events.RunEndedEvent("FAILED", "rank 3 on node3 lost contact"))
+    node.rig.recorder.submit(Submission(node.run.live, EventKind.ENDED_BY_ROOT, payload=over))
     run = node.shown()
     assert (run.status, run.reason) == ("FAILED", "rank 3 on node3 lost contact")
     assert run.ended is not None
@@ -152,9 +152,9 @@ def test_a_run_that_the_root_has_ended_shows_its_end_here(node):
 async def seen(desk):
     """The run, and the whole in a line."""
     read = desk.recorder.call(lambda j: read_facts(j, desk.registry, desk.recorder.summary_of))
-    facts, fleet = await asyncio.wrap_future(read), Fleet(lambda work: work)
-    (run,) = status_document(DaemonStatus(), facts, desk.registry, fleet).runs
-    return run, standing(desk.registry, fleet)
+    facts, pumps = await asyncio.wrap_future(read), PumpSet(lambda work: work)
+    (run,) = status_document(DaemonStatus(), facts, desk.registry, pumps).runs
+    return run, standing(desk.registry, pumps)
 
 
 def test_the_root_shows_who_forwards_apart_from_the_ranks(play_nodes):

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from tracker_daemon.backends.third_party.script_class import ScriptLinks
-from tracker_daemon.delivery.pump_set import Fleet
+from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.lifecycle.run_delivery import RunDelivery
 from tracker_daemon.recording.recorder import Recorder
@@ -25,7 +25,7 @@ from tracker_daemon.runs.part_settings import default_options, recorder_settings
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run_options import RunOptions
 from tracker_daemon.settings.definitions import Settings
-from tracker_daemon.upstream.node_admission import Forwarding
+from tracker_daemon.upstream.node_admission import NodeAdmission
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 until = pytest.upstream_until
@@ -91,16 +91,16 @@ class Node:
         self.recorder = Recorder(
             self.journal, recorder_settings(self.settings), self._on_tick, self.failures.append
         )
-        self.fleet = Fleet(
+        self.pumps = PumpSet(
             lambda work: self.recorder.call(work).result(),
             ScriptLinks(),
             open_lane=self._open_lane,
         )
         self.delivery = RunDelivery(
-            self.fleet, self.registry, self.on_journal, lambda: self.journal.epoch, directory / "contents"
+            self.pumps, self.registry, self.on_journal, lambda: self.journal.epoch, directory / "contents"
         )
-        self.front = Forwarding(
-            self.settings, self.journal, self.registry, self.recorder, self.fleet, self.delivery,
+        self.admission = NodeAdmission(
+            self.settings, self.journal, self.registry, self.recorder, self.pumps, self.delivery,
             directory / "contents", self._recall,
         )  # fmt: skip
         self._restore()
@@ -108,11 +108,11 @@ class Node:
 
     def trouble(self, cursor):
         """What a pump says is wrong; "" for nothing, or where there is no pump."""
-        health = self.fleet.health(self.run.live.row_id).get(cursor)
+        health = self.pumps.health(self.run.live.row_id).get(cursor)
         return health.reason if health else ""
 
     def _open_lane(self, run):
-        return self.front.open_lane(run)
+        return self.admission.open_lane(run)
 
     def _restore(self):
         """Take up what the journal holds, as a daemon does."""
@@ -120,7 +120,7 @@ class Node:
             run = self.registry.restore(row, self.journal.streams(row.id))
             backlog = self.journal.backlog(row.id)
             run.live.view = replace(run.live.view, last_entry=backlog.entries, last_files=backlog.last_files)
-            self.front.restored(run, backlog)
+            self.admission.restored(run, backlog)
         runs = list(self.registry.runs.values())
         self.recorder.start(run.live for run in runs if run.running)
         for run in runs:
@@ -142,13 +142,13 @@ class Node:
             if stream.connection is not None:
                 stream.connection.wake()
         for run in runs:
-            self.front.ticked(run)
+            self.admission.ticked(run)
 
     async def _care(self):
         """As the daemon does, but more often."""
         while True:
-            self.front.look_after()
-            self.delivery.look_after()
+            self.admission.poll()
+            self.delivery.poll()
             await asyncio.sleep(0.002)
 
     async def __aenter__(self):
@@ -156,8 +156,8 @@ class Node:
 
     async def __aexit__(self, *_):
         self.care.cancel()
-        await self.front.close()
-        await asyncio.to_thread(self.fleet.stop, 20.0)
+        await self.admission.close()
+        await asyncio.to_thread(self.pumps.stop, 20.0)
         await asyncio.to_thread(self.recorder.stop)
         self.journal.close()
         assert self.failures == []
@@ -167,7 +167,7 @@ class Node:
         return self.registry.runs["r-1"]
 
     async def come(self, number, rank, **more):
-        session, welcome = await self.front.admit(hello(number, rank, **more))
+        session, welcome = await self.admission.admit(hello(number, rank, **more))
         return session, welcome.welcome
 
     async def committed(self):
@@ -179,7 +179,7 @@ class Node:
 
     def delivered(self):
         """How many batches the pump has counted as delivered."""
-        health = self.fleet.health(self.run.live.row_id).get("upstream")
+        health = self.pumps.health(self.run.live.row_id).get("upstream")
         return health.delivered_records if health else 0
 
 

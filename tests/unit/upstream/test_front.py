@@ -49,7 +49,7 @@ def test_only_the_primary_rank_s_process_is_fed(play_node):
 def test_a_rank_that_is_known_comes_back_without_the_root(play_node):
     async def scenario(node):
         session, _ = await node.come(1, 0, names=["loss"])
-        node.front.left(session)
+        node.admission.left(session)
         await node.server.stop()
         again, welcome = await node.come(1, 0, names=["loss"])
         assert again.stream is session.stream
@@ -133,8 +133,8 @@ def test_a_daemon_that_forwards_decides_about_nobody_and_takes_no_node(play_node
     async def scenario(node):
         told = pb.Node(node_id=b"m" * 16, run_id="r-1", host="node9")
         asks = [
-            node.front.admit(pb.Hello(protocol_version=1, stream_id=stream_id(9), node=told)),
-            node.front.admit_rank(pb.AdmitRequest(node_id=b"m" * 16, hello=hello(1, 0))),
+            node.admission.admit(pb.Hello(protocol_version=1, stream_id=stream_id(9), node=told)),
+            node.admission.admit_rank(pb.AdmitRequest(node_id=b"m" * 16, hello=hello(1, 0))),
         ]
         for ask in asks:
             with pytest.raises(SettingsError, match=r"only forwards, to 127\.0\.0\.1:\d+; name that one"):
@@ -148,7 +148,7 @@ def test_the_root_has_what_a_rank_s_earlier_process_said_before_it_is_asked_abou
         first, _ = await node.come(1, 0)
         first.take(batch(1, config=['{"lr": 1}']))
         await node.committed()
-        node.front.left(first)
+        node.admission.left(first)
         node.decisions.attempt = 2
         asked = len(node.decisions.asked)
         has = []

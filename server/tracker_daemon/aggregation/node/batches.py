@@ -18,7 +18,7 @@ from tracker_daemon.aggregation.shared.contribution import (
     encode_progress,
     encode_step_keys,
 )
-from tracker_daemon.aggregation.shared.fold import Forwarded
+from tracker_daemon.aggregation.shared.fold import ForwardedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -75,7 +75,7 @@ class BatchWriter:
 
     def __init__(self, dictionary: NodeDictionary) -> None:
         self._dictionary = dictionary
-        self._done: list[Forwarded] = []
+        self._done: list[ForwardedBatch] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -86,10 +86,10 @@ class BatchWriter:
     def close(self) -> None:
         """Let what follows be in another body."""
         if self._size:
-            self._done.append(Forwarded(self._body.SerializeToString()))
+            self._done.append(ForwardedBatch(self._body.SerializeToString()))
             self._begin()
 
-    def finish(self) -> tuple[Forwarded, ...]:
+    def finish(self) -> tuple[ForwardedBatch, ...]:
         """All that was written."""
         self.close()
         return tuple(self._done)
@@ -128,7 +128,7 @@ class BatchWriter:
         """Tell of an item with contents, in a batch of its own: it travels apart, once they have."""
         part = pb.RankPart(stream_id=stream, body=pb.BatchBody(items=[item]))
         contents = frozenset(content.sha256.hex() for content in item.contents)
-        self._done.append(Forwarded(pb.BatchBody(parts=[part]).SerializeToString(), contents))
+        self._done.append(ForwardedBatch(pb.BatchBody(parts=[part]).SerializeToString(), contents))
 
     # ---- what was gathered -----------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from tracker_daemon.aggregation.node.rank_parts import RankParts
 from tracker_daemon.aggregation.node.steps import NodeSteps
 from tracker_daemon.aggregation.shared.batch import DecodedBatch, Rows, TextRows
 from tracker_daemon.aggregation.shared.books import Books
-from tracker_daemon.aggregation.shared.fold import Activity, FoldSummary, Forwarded, Settled
+from tracker_daemon.aggregation.shared.fold import Activity, FoldSummary, ForwardedBatch, TickOutput
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import StreamFold
 from tracker_protocol import limits
@@ -250,7 +250,7 @@ class NodeFold:
         """What has been gathered is to be forwarded, or ``everything``, ranks that lag behind or not."""
         self._due = max(self._due, _Due.EVERYTHING if everything else _Due.RIPE)
 
-    def told_over(self, status: str, reason: str) -> None:
+    def ended_by_root(self, status: str, reason: str) -> None:
         """The root says that the run has ended; what still comes of it is forwarded at once."""
         self.ended = status, reason
 
@@ -263,7 +263,7 @@ class NodeFold:
 
     # ---- the tick --------------------------------------------------------------------------------
 
-    def settle(self, now_ns: int) -> Settled:  # noqa: ARG002 - no clock
+    def settle(self, now_ns: int) -> TickOutput:  # noqa: ARG002 - no clock
         """Hand over what the tick brought forth, and forward what is due."""
         notices = tuple(self.notices)
         self.untold.extend(notices)
@@ -273,9 +273,9 @@ class NodeFold:
             due = _Due.EVERYTHING
         self._due = _Due.NOTHING
         forwarded = () if due is _Due.NOTHING else self._forward(everything=due is _Due.EVERYTHING)
-        return Settled(notices=notices, forwarded=forwarded)
+        return TickOutput(notices=notices, forwarded=forwarded)
 
-    def _forward(self, *, everything: bool) -> tuple[Forwarded, ...]:
+    def _forward(self, *, everything: bool) -> tuple[ForwardedBatch, ...]:
         writer = BatchWriter(self.names)
         self.books.folded += self.parts.points
         self.parts.write(writer, self.streams)

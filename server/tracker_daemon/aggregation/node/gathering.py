@@ -59,7 +59,7 @@ class Gathered:
     seen: Bits
 
 
-class GatheringPanel:
+class NodePanel:
     """The rows of ``names``, for one attempt."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -240,7 +240,7 @@ class Gathering:
         self.live: set[int] = set()
         self.exit_codes: dict[int, int] = {}
         self.progress = RankProgress()
-        self.panels: list[GatheringPanel] = []
+        self.panels: list[NodePanel] = []
         self.place_of: dict[str, tuple[int, int]] = {}
         self._rules = rules
         self._books = books
@@ -259,12 +259,12 @@ class Gathering:
         """Where a block with these metrics goes; those not seen before form a new panel."""
         fresh = tuple(name for name in names if name not in self.place_of and self._admit(name))
         if fresh:
-            self.add_panel(GatheringPanel(fresh))
+            self.add_panel(NodePanel(fresh))
         taken = tuple(name for name in names if name in self.place_of)
         parts = plan_parts([self.place_of.get(name) for name in names])
         return Plan(taken, parts, len(names) - len(taken))
 
-    def add_panel(self, panel: GatheringPanel) -> None:
+    def add_panel(self, panel: NodePanel) -> None:
         """Have a further panel, whose metrics are in no other."""
         index = len(self.panels)
         self.panels.append(panel)
@@ -295,7 +295,7 @@ class Gathering:
 
     def _rows(
         self,
-        panel: GatheringPanel,
+        panel: NodePanel,
         rank: int,
         steps: Integers,
         occurrence: int,

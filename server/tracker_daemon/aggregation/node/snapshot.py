@@ -13,10 +13,10 @@ import numpy as np
 
 from tracker_daemon.aggregation.node.batches import NodeDictionary
 from tracker_daemon.aggregation.node.fold import NodeFold
-from tracker_daemon.aggregation.node.gathering import Gathering, GatheringPanel
+from tracker_daemon.aggregation.node.gathering import Gathering, NodePanel
 from tracker_daemon.aggregation.node.progress import RankProgress
 from tracker_daemon.aggregation.node.rank_parts import Fragment, RankParts
-from tracker_daemon.aggregation.node.steps import NodeSteps, UntoldSteps
+from tracker_daemon.aggregation.node.steps import NodeSteps, UnsentSteps
 from tracker_daemon.aggregation.shared.plain_state import (
     FORWARDING,
     Plain,
@@ -120,7 +120,7 @@ def _load_steps(plain: Plain) -> NodeSteps:
     steps.next_step = by_rank(plain["next_step"])
     steps.first_step = plain["first_step"]
     steps.keys = OrderedDict((step, frozenset(keys)) for step, keys in plain["keys"])
-    steps.untold = [UntoldSteps(rank, tuple(names), at) for rank, names, at in plain["untold"]]
+    steps.untold = [UnsentSteps(rank, tuple(names), at) for rank, names, at in plain["untold"]]
     return steps
 
 
@@ -164,7 +164,7 @@ def _load_progress(plain: Plain) -> RankProgress:
     return progress
 
 
-def _dump_panel(panel: GatheringPanel) -> Plain:
+def _dump_panel(panel: NodePanel) -> Plain:
     slots, rows = len(panel.ranks), panel.live_rows()
     plain: Plain = {name: dump_array(getattr(panel, name)[rows]) for name in _PER_ROW}
     # What a row held before is in no cell of it that was not seen.
@@ -183,8 +183,8 @@ def _dump_panel(panel: GatheringPanel) -> Plain:
     }
 
 
-def _load_panel(plain: Plain) -> GatheringPanel:
-    panel = GatheringPanel(tuple(plain["names"]))
+def _load_panel(plain: Plain) -> NodePanel:
+    panel = NodePanel(tuple(plain["names"]))
     for rank in plain["ranks"]:
         panel.slot(rank)
     slots = len(panel.ranks)

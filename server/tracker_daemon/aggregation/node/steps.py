@@ -17,7 +17,7 @@ from tracker_daemon.aggregation.shared.books import Books
 
 
 @dataclass(slots=True, eq=False)
-class UntoldSteps:
+class UnsentSteps:
     """Steps, one after the other, at which ``rank`` was the first to log, and logged these metrics."""
 
     rank: int
@@ -33,7 +33,7 @@ class NodeSteps:
         self.first_step = 0
         """Where the current attempt begins, for every rank."""
         self.keys: automatic_steps.KeySets = OrderedDict()
-        self.untold: list[UntoldSteps] = []
+        self.untold: list[UnsentSteps] = []
 
     def open_attempt(self) -> None:
         """All ranks go on from where the furthest one was, or their steps would differ from then on."""
@@ -63,7 +63,7 @@ class NodeSteps:
         if last is not None and (last.rank, last.names) == (rank, names):
             last.steps.append(step)
         else:
-            self.untold.append(UntoldSteps(rank, names, [step]))
+            self.untold.append(UnsentSteps(rank, names, [step]))
 
     def write(self, writer: BatchWriter, attempt: int) -> None:
         """Tell what has not been told; ``attempt`` is the current one."""

@@ -44,7 +44,7 @@ class Variant:
 
 
 @dataclass(slots=True)
-class ConfigNews:
+class ConfigUpdate:
     """What is to be told since the last tick: documents for backends, changes, and sentences for people."""
 
     documents: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class ConfigLedger:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self.news = ConfigNews()
+        self.news = ConfigUpdate()
         self.effective: dict[str, Any] = {}
         self.sizes: dict[str, int] = {}
         self.change_count = 0
@@ -169,13 +169,13 @@ class ConfigLedger:
         """When what differs is to be told at the latest; None where nothing waits for that."""
         return None if self.report_at_ns == _NEVER else self.report_at_ns
 
-    def settle(self, now_ns: int, expected: Callable[[], Iterable[int]], *, over: bool) -> ConfigNews:
+    def settle(self, now_ns: int, expected: Callable[[], Iterable[int]], *, over: bool) -> ConfigUpdate:
         """What is to be told now; ``expected`` are the ranks that may still send their configuration."""
         waiting = self.report_at_ns != _NEVER
         if waiting and (over or now_ns >= self.report_at_ns or self.sent.issuperset(expected())):
             self._report(self._differing())
             self.report_at_ns = _NEVER
-        news, self.news = self.news, ConfigNews()
+        news, self.news = self.news, ConfigUpdate()
         return news
 
     def _report(self, differing: list[Variant]) -> None:

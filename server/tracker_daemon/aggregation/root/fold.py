@@ -23,7 +23,7 @@ from tracker_daemon.aggregation.shared import automatic_steps
 from tracker_daemon.aggregation.shared.batch import DecodedBatch, Rows, TextRows
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.contribution import NO_STEP, Contribution, Progress
-from tracker_daemon.aggregation.shared.fold import Activity, FoldSummary, Settled
+from tracker_daemon.aggregation.shared.fold import Activity, FoldSummary, TickOutput
 from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.placement import PlanPart
@@ -317,7 +317,7 @@ class RunFold:
     def cut(self, *, everything: bool) -> None:
         """Only what is forwarded is cut."""
 
-    def told_over(self, status: str, reason: str) -> None:
+    def ended_by_root(self, status: str, reason: str) -> None:
         """Only who forwards is told."""
 
     def want_flushes(self, *, wanted: bool) -> None:
@@ -329,13 +329,13 @@ class RunFold:
 
     # ---- the tick --------------------------------------------------------------------------------
 
-    def settle(self, now_ns: int) -> Settled:
+    def settle(self, now_ns: int) -> TickOutput:
         """Decide, and hand over what the tick brought forth."""
         keys = self._show_dropped(closing.settle(self.attempt, now_ns), now_ns)
         late = [block for old in self.older.values() for block in self.emitter.emit(old, sorted(old.extras))]
         blocks = (*self._finished_blocks, *late, *self.emitter.emit(self.attempt, keys))
         news = self.config.settle(now_ns, self.attempt.membership.expected, over=self.over())
-        settled = Settled(
+        settled = TickOutput(
             tuple(news.documents), blocks, (*self.notices, *news.notices), tuple(self.items),
             tuple(news.changes), tuple(news.warnings),
         )  # fmt: skip

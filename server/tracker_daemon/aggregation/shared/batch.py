@@ -69,12 +69,12 @@ class DecodedBatch:
     finish: int | None
     points: int
     items: tuple[Item, ...] = ()
-    forwarded: ForwardedNews | None = None
+    forwarded: NodeReport | None = None
     """Of a node's daemon: what it has gathered of its ranks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ForwardedNews:
+class NodeReport:
     """What a node's daemon says of its ranks; ``parts`` are by the streams of these."""
 
     parts: tuple[tuple[bytes, DecodedBatch], ...]
@@ -123,13 +123,13 @@ def _decoded(message: pb.BatchBody, names_known: int) -> DecodedBatch:
     )  # fmt: skip
 
 
-def _decode_forwarded(message: pb.BatchBody, known: int) -> ForwardedNews | None:
+def _decode_forwarded(message: pb.BatchBody, known: int) -> NodeReport | None:
     lists = (
         message.parts, message.contributions, message.progress, message.automatic_keys, message.notices
     )  # fmt: skip
     if not any(lists):
         return None
-    return ForwardedNews(
+    return NodeReport(
         tuple(_decode_part(part, known) for part in message.parts),
         tuple(decode_contribution(contribution, known) for contribution in message.contributions),
         tuple(decode_progress(progress) for progress in message.progress),

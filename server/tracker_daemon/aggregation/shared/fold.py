@@ -17,7 +17,7 @@ from tracker_daemon.aggregation.shared.record import RecordBlock
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Settled:
+class TickOutput:
     """What a tick brought forth, in order of emission: configurations, records, items; and notices."""
 
     configs: tuple[str, ...] = ()
@@ -27,12 +27,12 @@ class Settled:
     config_changes: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     """Those of the notices that the primary rank's user is to see at once."""
-    forwarded: tuple[Forwarded, ...] = ()
+    forwarded: tuple[ForwardedBatch, ...] = ()
     """What goes to another daemon, instead of all the others."""
 
 
 @dataclass(frozen=True, slots=True)
-class Forwarded:
+class ForwardedBatch:
     """A BatchBody for the daemon above, with the SHA-256 digests of the contents that its items have."""
 
     body: bytes
@@ -105,7 +105,7 @@ class Fold(Protocol):
     def cut(self, *, everything: bool) -> None:
         """What has been gathered is to be forwarded, or ``everything``, ranks that lag behind or not."""
 
-    def told_over(self, status: str, reason: str) -> None:
+    def ended_by_root(self, status: str, reason: str) -> None:
         """The daemon above says that the run has ended."""
 
     def want_flushes(self, *, wanted: bool) -> None:
@@ -116,7 +116,7 @@ class Fold(Protocol):
 
     # ---- the tick ----
 
-    def settle(self, now_ns: int) -> Settled:
+    def settle(self, now_ns: int) -> TickOutput:
         """Decide, and hand over what the tick brought forth."""
 
     def next_deadline_ns(self) -> int | None:
