@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.csv.backend import CsvBackend
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 ROWS, COLUMNS, ROWS_PER_DELIVERY = 200_000, 11, 500
 

@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.csv.backend import CsvBackend
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.delivery.retry import Backoff
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 WITHIN_S = 60.0
 ENTRIES = 240

@@ -24,10 +24,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from mlflow_server import Gateway
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow.child import MlflowChildBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendRefused, BackendUnavailable
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 TIME_NS = 1_700_000_000_000_000_000
 

@@ -19,12 +19,13 @@ import wandb
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.wandb.backend import WandbBackend
 from tracker_daemon.backends.wandb.child import WandbChildBackend
 from tracker_daemon.backends.wandb.log_file import LoggedConfig, LoggedRow, WandbLog
 from tracker_daemon.backends.wandb.segment import MARKER, Beginning
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
 
 spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))

@@ -20,12 +20,13 @@ from functools import partial
 import structlog
 
 from tracker_daemon.admission.script_messages import farewell, script_parts
-from tracker_daemon.backends.base import OutboxEntry, lane_of
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptLinks, SendEntry, Taken
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.thinned_backend import is_script
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import CursorRow
+from tracker_daemon.outbox.entries import OutboxEntry
+from tracker_daemon.outbox.lanes import is_files_lane
 from tracker_daemon.runs.part_settings import backend_names
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Run, Stream
@@ -91,7 +92,7 @@ class ScriptBackends:
 
     def restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
         """A run was taken up from the journal."""
-        run.backends = [cursor.backend for cursor in cursors if not lane_of(cursor.backend)[1]]
+        run.backends = [cursor.backend for cursor in cursors if not is_files_lane(cursor.backend)]
         run.script_backends.update(cursor.backend for cursor in cursors if is_script(cursor.state))
         if run.script_backends:
             self._unattended_since_s[run.run_id] = time.monotonic()

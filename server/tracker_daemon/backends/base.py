@@ -12,54 +12,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tracker_daemon.outbox.entries import OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricSettings
 
 Commit = Callable[[bytes], None]
 """Durably records a backend's new state at the position reached so far; returns once committed."""
-
-
-class EntryKind(IntEnum):
-    """What an outbox entry holds."""
-
-    RECORDS = 1
-    """A RecordBlock's bytes."""
-    CONFIG = 2
-    """A JSON object to merge into the run's configuration."""
-    END = 3
-    """The run's end: a JSON object ``{"status": "FINISHED" | "FAILED", "reason": str}``."""
-    ITEM = 4
-    """An Item's bytes: one all of which stands in its document."""
-    FILES = 5
-    """An Item's bytes: a table, an image or an artifact, whose contents are files."""
-    HISTOGRAMS = 6
-    """A HistogramRow's bytes."""
-    CONFIG_CHANGES = 7
-    """A JSON array: which values of the configuration were changed, when and by which rank; numbered."""
-    FORWARDED = 8
-    """A batch for the daemon above; of a daemon that forwards, FILES entries are such too."""
-
-
-FILES_LANE = ":files"
-"""Behind a backend's name: the cursor of its lane for files."""
-
-
-def lane_of(cursor: str) -> tuple[str, bool]:
-    """A cursor's backend, and whether it is the one of the lane for files."""
-    name = cursor.removesuffix(FILES_LANE)
-    return name, name != cursor
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxEntry:
-    """One entry of a run's outbox; numbers are contiguous from 1 within the run."""
-
-    number: int
-    kind: EntryKind
-    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import TypeVar
 import msgspec
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import OutboxEntry
 from tracker_daemon.errors import BackendRefused, PoisonEntry
+from tracker_daemon.outbox.entries import OutboxEntry
 
 State = TypeVar("State", bound=msgspec.Struct)
 

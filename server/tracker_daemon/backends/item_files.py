@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tracker_daemon.aggregation.shared.item import Content, Item
-from tracker_daemon.backends.base import EntryKind, OutboxEntry
 from tracker_daemon.backends.item_names import safe_name
 from tracker_daemon.errors import PoisonEntry
 from tracker_daemon.files.atomic_file import replace_file
 from tracker_daemon.files.content_files import content_path, place_copy
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ import msgspec
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
 from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import Backend, Commit, RunDescription
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 
 class _State(msgspec.Struct, frozen=True):

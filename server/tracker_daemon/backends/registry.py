@@ -12,8 +12,9 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 
-from tracker_daemon.backends.base import FILES_LANE, Backend
+from tracker_daemon.backends.base import Backend
 from tracker_daemon.errors import SettingsError
+from tracker_daemon.outbox.lanes import FILES_LANE
 
 ENTRY_POINT_GROUP = "tracker_daemon.backends"
 

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import msgspec
 
-from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import Backend, Commit, RunDescription
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 UPSTREAM = "upstream"
 """The name of this backend's cursors."""

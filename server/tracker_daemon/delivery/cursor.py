@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import EntryKind, OutboxEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,11 +28,13 @@ from concurrent.futures import CancelledError
 
 import structlog
 
-from tracker_daemon.backends.base import FILES_LANE, Backend, EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import Backend, RunDescription
 from tracker_daemon.delivery.cursor import Cursor, records_in
 from tracker_daemon.delivery.health import BackendHealth, DeliveryState
 from tracker_daemon.delivery.retry import Backoff
 from tracker_daemon.errors import BackendError, BackendRefused, JournalError, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_daemon.outbox.lanes import FILES_LANE
 from tracker_protocol import limits
 
 ReadOutbox = Callable[[int], list[OutboxEntry]]

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 import structlog
 
 from tracker_daemon.backends import registry
-from tracker_daemon.backends.base import Backend, OutboxEntry, RunDescription, lane_of
+from tracker_daemon.backends.base import Backend, RunDescription
 from tracker_daemon.backends.third_party.script_class import ScriptBackend, ScriptLinks
 from tracker_daemon.backends.upstream import UPSTREAM, ForwardingBackend, OpenLane
 from tracker_daemon.delivery.cursor import Cursor
@@ -20,6 +20,8 @@ from tracker_daemon.delivery.thinned_backend import is_script, thinned
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.journal.rows import CursorRow
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.outbox.entries import OutboxEntry
+from tracker_daemon.outbox.lanes import backend_of, is_files_lane
 from tracker_protocol import limits
 
 T = TypeVar("T")
@@ -60,7 +62,7 @@ class PumpSet:
     def open(self, row_id: int, run: RunDescription, cursor: CursorRow) -> None:
         """Begin or resume delivering a run to the lane of a backend that ``cursor`` names; once is enough."""
         name = cursor.backend
-        files_alone = lane_of(name)[1]
+        files_alone = is_files_lane(name)
         if self._stopped or name in self.unusable(row_id) or self._notify(row_id, name):
             return
         try:
@@ -95,9 +97,9 @@ class PumpSet:
         """The backend, and how many bytes it is given at once."""
         if is_script(cursor.state):
             return ScriptBackend(self._links.of(run_id, cursor.backend)), limits.SCRIPT_SLICE_BYTES
-        name, files_alone = lane_of(cursor.backend)
+        name = backend_of(cursor.backend)
         backend = self._forwarding() if name == UPSTREAM else registry.create(name)
-        if files_alone:
+        if is_files_lane(cursor.backend):
             # A file may take minutes, and the cursor moves after a slice: one item at a time then.
             return backend.files_backend(), 1
         return backend, limits.DELIVERY_SLICE_BYTES

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescription, SetAside
+from tracker_daemon.backends.base import Backend, Commit, RunDescription, SetAside
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE
 from tracker_daemon.delivery.thinning import Thinned, Thinner, ThinningRules
 from tracker_daemon.errors import BackendRefused
+from tracker_daemon.outbox.entries import OutboxEntry
 from tracker_daemon.rules.metric_rules import read_step_axes, read_thinning
 
 _MARK = b"\0thinned1"

@@ -26,13 +26,14 @@ from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import snapshot
 from tracker_client.values.wandb_objects import MediaValue
 from tracker_client.watch.watching import Watches
-from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescription, RunStatus, SetAside
+from tracker_daemon.backends.base import Backend, Commit, RunDescription, RunStatus, SetAside
 from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.inprocess.description import plain_configuration
 from tracker_daemon.inprocess.events import send_events_to_logging
 from tracker_daemon.inprocess.files_lane import FilesOutbox
 from tracker_daemon.inprocess.outbox import MemoryOutbox
+from tracker_daemon.outbox.entries import OutboxEntry
 from tracker_protocol import limits
 
 logger = logging.getLogger("tracker_daemon")

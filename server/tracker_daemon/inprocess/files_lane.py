@@ -16,9 +16,9 @@ from tracker_client.staging.items import ContentReference, ItemDraft, PlacedItem
 from tracker_client.staging.sources import Source, SourceUnusable
 from tracker_client.transport.uploads import Upload, UploadProgress
 from tracker_client.values.refusals import Refusals
-from tracker_daemon.backends.base import EntryKind, OutboxEntry
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.inprocess.outbox import item_of
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, lane_of
 from tracker_daemon.errors import JournalCorrupt, JournalError
 from tracker_daemon.journal.database import Database
 from tracker_daemon.journal.event import record_checksum
 from tracker_daemon.journal.retention import FOREVER, Retention, weight
 from tracker_daemon.journal.rows import Backlog, CursorRow
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_daemon.outbox.lanes import is_files_lane
 
 _INSERT = (
     "INSERT INTO outbox (position, run, number, kind, records, size, crc, payload)"
@@ -98,7 +99,7 @@ class Outbox:
                 f"run {row.run}: the cursor of {row.backend} cannot go from {before} to {row.position}"
                 f" of {last} entries"
             )
-        counts_records = not lane_of(row.backend)[1]
+        counts_records = not is_files_lane(row.backend)
         if counts_records and row.delivered_records + row.set_aside > self._records.get(row.run, 0):
             raise JournalError(
                 f"run {row.run}: {row.backend} cannot have had {row.delivered_records} records and "
@@ -126,7 +127,7 @@ class Outbox:
             position
             for backend, position in self._positions.get(run, {}).items()
             # A lane for files that has them all needs none of the records behind them.
-            if not lane_of(backend)[1] or position < last_files
+            if not is_files_lane(backend) or position < last_files
         )
         return min(needed, default=FOREVER)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tracker_daemon.backends.base import lane_of
+from tracker_daemon.outbox.lanes import is_files_lane
 
 RUNNING = "RUNNING"
 """A run with any other status has ended."""
@@ -81,13 +81,13 @@ class Backlog:
 
     def pending(self, cursor: CursorRow) -> int:
         """Return the number of records, of a lane for files that of items, still to be delivered."""
-        if lane_of(cursor.backend)[1]:
+        if is_files_lane(cursor.backend):
             return self.pending_files.get(cursor.backend, 0)
         return self.records - cursor.delivered_records - cursor.set_aside
 
     def end_of(self, cursor: CursorRow) -> int:
         """Return the number of the last entry that concerns ``cursor``."""
-        return self.last_files if lane_of(cursor.backend)[1] else self.entries
+        return self.last_files if is_files_lane(cursor.backend) else self.entries
 
 
 @dataclass(frozen=True, slots=True)

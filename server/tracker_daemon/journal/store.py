@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tracker_daemon.backends.base import OutboxEntry
 from tracker_daemon.errors import JournalError, StateDirectoryError
 from tracker_daemon.journal.contents import ContentUses
 from tracker_daemon.journal.database import JOURNAL_FILE_NAME, Database
@@ -23,6 +22,7 @@ from tracker_daemon.journal.reclaim import Reclaimer
 from tracker_daemon.journal.registry import Registry
 from tracker_daemon.journal.retention import FOREVER
 from tracker_daemon.journal.rows import Backlog, CursorRow, Reclaimed, RunRow, StreamRow
+from tracker_daemon.outbox.entries import OutboxEntry
 
 OUTBOX_SHARE = 4
 """Delivered outbox entries are kept within the history's budget divided by this."""

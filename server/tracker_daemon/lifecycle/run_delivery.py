@@ -13,11 +13,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from tracker_daemon.backends.base import RunDescription, lane_of
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.outbox.lanes import backend_of, is_files_lane
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Run
@@ -82,7 +83,7 @@ class RunDelivery:
         row_id = run.live.row_id
         backlog = await self._on_journal(lambda journal: journal.backlog(row_id))
         for cursor in backlog.cursors:
-            if not lane_of(cursor.backend)[1]:
+            if not is_files_lane(cursor.backend):
                 self._pumps.open(row_id, self._describe(run, cursor.backend), cursor)
 
     def ticked(self, live: LiveRun) -> None:
@@ -129,7 +130,7 @@ class RunDelivery:
             Path(options.outdir),
             self._epoch(),
             run.attempt,
-            options.backend_options.get(lane_of(backend)[0], {}),
+            options.backend_options.get(backend_of(backend), {}),
             options.environment,
             self._contents,
             metrics=options.metrics,
@@ -178,7 +179,7 @@ class RunDelivery:
             return False
         settled = view.open_rows == 0 or not run.running
         return settled and all(
-            health.delivered_entry >= (view.last_files if lane_of(cursor)[1] else view.last_entry)
+            health.delivered_entry >= (view.last_files if is_files_lane(cursor) else view.last_entry)
             for cursor, health in self._pumps.health(live.row_id).items()
         )
 

@@ -8,8 +8,8 @@ import msgspec
 
 from tracker_daemon.aggregation.shared.fold import TickOutput
 from tracker_daemon.aggregation.shared.histograms import histogram_rows, is_histogram
-from tracker_daemon.backends.base import EntryKind
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.outbox.entries import EntryKind
 
 
 def write_outbox(journal: Journal, run: int, settled: TickOutput) -> tuple[int, int]:

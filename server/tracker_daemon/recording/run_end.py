@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import msgspec
 
 from tracker_daemon.aggregation.shared.fold import Fold, FoldSummary
-from tracker_daemon.backends.base import EntryKind, RunStatus
+from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.outbox.entries import EntryKind
 
 _RANKS_NAMED = 8
 _KILLED_BASE = 128

@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 import structlog
 
 from tracker_daemon.aggregation.shared.fold import FoldSummary
-from tracker_daemon.backends.base import lane_of
 from tracker_daemon.backends.upstream import UPSTREAM
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.pump_set import PumpSet
@@ -19,6 +18,7 @@ from tracker_daemon.errors import JournalError
 from tracker_daemon.ingest.nodes import RelayedSession
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.outbox.lanes import backend_of, is_files_lane
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Run, Stream
@@ -152,7 +152,7 @@ def _backend_statuses(run: Run, facts: JournalFacts, pumps: PumpSet) -> list[Bac
     backlog = facts.backlogs[run.run_id]
     statuses = []
     for cursor in backlog.cursors:
-        if lane_of(cursor.backend)[1] and not backlog.last_files:
+        if is_files_lane(cursor.backend) and not backlog.last_files:
             continue  # of interest to runs that have files
         health = healths.get(cursor.backend)
         records, points = thinned_so_far(cursor.state)
@@ -198,8 +198,9 @@ def _node_statuses(run: Run) -> tuple[NodeStatus, ...]:
 
 
 def _unit_of(cursor: str) -> str:
-    backend, files = lane_of(cursor)
-    return "items" if files else "batches" if backend == UPSTREAM else "records"
+    if is_files_lane(cursor):
+        return "items"
+    return "batches" if backend_of(cursor) == UPSTREAM else "records"
 
 
 def _rank_statuses(run: Run, summary: FoldSummary | None) -> tuple[RankStatus, ...]:

@@ -16,13 +16,14 @@ from pathlib import Path
 import structlog
 
 from tracker_daemon.aggregation.node.fold import NodeFold
-from tracker_daemon.backends.base import FILES_LANE, RunDescription, lane_of
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.upstream import UPSTREAM, ForwardState, read_state
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import Backlog, CursorRow
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.outbox.lanes import FILES_LANE, backend_of, is_files_lane
 from tracker_daemon.recording import events
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Recorder, Submission
@@ -98,10 +99,10 @@ class ForwardedRuns:
         """A run was taken up from the journal; its ranks may come back, and the root may ask for them."""
         cursors = backlog.cursors
         self._loop = asyncio.get_running_loop()
-        run.backends = [cursor.backend for cursor in cursors if not lane_of(cursor.backend)[1]]
+        run.backends = [cursor.backend for cursor in cursors if not is_files_lane(cursor.backend)]
         self._reached[run.run_id] = {cursor.backend: cursor.position for cursor in cursors}
         for cursor in cursors:
-            if lane_of(cursor.backend)[0] == UPSTREAM:
+            if backend_of(cursor.backend) == UPSTREAM:
                 self._resume(run.run_id, cursor, backlog.pending(cursor))
         if run.running and run.live.forwards:
             self.find(run)
@@ -110,7 +111,7 @@ class ForwardedRuns:
         state, begun = read_state(cursor.state), ForwardState(self._journal.epoch, 0)
         if state is None or state.epoch != begun.epoch:
             state = begun
-        files = lane_of(cursor.backend)[1]
+        files = is_files_lane(cursor.backend)
         self._resumed[run_id, files] = state
         # All that is pending may have been sent, without a time left to move the cursor.
         mark = self._mark(run_id, state.epoch, files)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.csv.backend import CsvBackend
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 
 def block_of(columns, rows, *, first_step=0, texts=()):

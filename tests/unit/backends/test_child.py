@@ -12,10 +12,11 @@ from typing import ClassVar
 
 import pytest
 
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.child.process import ChildBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 BACKEND = '''
 import json, os, subprocess, sys, time
@@ -365,7 +366,7 @@ from tracker_daemon.backends.child.process import ChildBackend
 class Scripted(ChildBackend):
     name, target = "scripted", "scripted_backend:Scripted"
 import os, json
-from tracker_daemon.backends.base import EntryKind, OutboxEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 backend = Scripted(environment=dict(os.environ))
 backend.open(RunDescription("run-a", "p", "n", Path(sys.argv[1])), None)
 print(backend.pid, flush=True)

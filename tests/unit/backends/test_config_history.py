@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.csv.backend import CsvBackend
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 
 def change(number, **fields):

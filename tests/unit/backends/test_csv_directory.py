@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from tracker_daemon.backends.base import EntryKind, OutboxEntry
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 from tracker_daemon.files.run_directory import directory_name
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import EntryKind
 from tracker_daemon.backends.csv.format import block_columns, column_name
 from tracker_daemon.errors import BackendUnavailable
+from tracker_daemon.outbox.entries import EntryKind
 
 NAMES = ["loss", "lr", "a,b", 'q"uoted', "two\nlines", "step", "größe", "x/mean", " padded "]
 

@@ -8,9 +8,10 @@ import json
 import pytest
 
 from tracker_daemon.aggregation.shared.item import Content, Item
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.csv.backend import CsvBackend
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 
 @pytest.fixture

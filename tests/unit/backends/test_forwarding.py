@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.upstream import ForwardingBackend, ForwardState, read_state
 from tracker_daemon.delivery.cursor import Cursor, records_in
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import PoisonEntry, UpstreamUnavailable
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 RUN = RunDescription("r-1", "project", "name", Path("/nowhere"))
 

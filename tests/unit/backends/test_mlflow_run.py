@@ -21,11 +21,12 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow.backend import MlflowBackend
 from tracker_daemon.backends.mlflow.child import MlflowChildBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.version import VERSION
 
 TIME_NS = 1_700_000_000_000_000_000

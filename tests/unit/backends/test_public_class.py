@@ -11,9 +11,10 @@ import pytest
 
 from tracker_client import TrackerBackend
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.third_party.public_class import PublicClassBackend
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
 
 RUN = RunDescription("r", "the-project", "n", Path("/out"), options={"colour": "blue"})

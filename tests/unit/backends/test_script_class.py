@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.third_party import script_class
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptBackend, ScriptLink, Taken
 from tracker_daemon.errors import BackendUnavailable
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 RUN = RunDescription("r", "p", "n", Path("/out"), epoch=3)
 PATIENCE_S = 20.0

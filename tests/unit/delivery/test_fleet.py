@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptLinks, Taken
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.rows import CursorRow
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 RUN = RunDescription("r", "p", "n", Path("/out"))
 PATIENCE_S = 20.0

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription, SetAside
+from tracker_daemon.backends.base import RunDescription, SetAside
 from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.delivery.retry import Backoff
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, JournalError, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 WITHIN_S = 20.0
 FAR_S = 3600.0

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.delivery.thinned_backend import ThinnedBackend, thinned, thinned_so_far
 from tracker_daemon.delivery.thinning import Thinned, Thinner, ThinningRules
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricSettings, read_thinning
 
 SECOND = 1_000_000_000

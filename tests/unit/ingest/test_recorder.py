@@ -12,10 +12,10 @@ import pytest
 
 from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import EntryKind
 from tracker_daemon.errors import JournalError
 from tracker_daemon.journal.event import EventKind, Gap
 from tracker_daemon.journal.rows import RunRow
+from tracker_daemon.outbox.entries import EntryKind
 from tracker_daemon.recording import events, recorder
 from tracker_daemon.recording.recorder import Submission
 

@@ -9,7 +9,7 @@ import numpy as np
 from tracker_client.transport.stream import _fed
 from tracker_daemon.admission.script_messages import script_parts
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
-from tracker_daemon.backends.base import EntryKind, OutboxEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tracker_daemon.backends.base import EntryKind
 from tracker_daemon.journal.rows import RunRow
 from tracker_daemon.journal.store import Journal
+from tracker_daemon.outbox.entries import EntryKind
 
 
 @pytest.fixture

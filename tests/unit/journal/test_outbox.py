@@ -2,8 +2,8 @@
 
 import pytest
 
-from tracker_daemon.backends.base import EntryKind, OutboxEntry
 from tracker_daemon.errors import JournalError
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 
 def test_entries_are_numbered_from_one_within_each_run(scene):

@@ -17,8 +17,9 @@ from typing import Any
 
 import msgspec
 
-from tracker_daemon.backends.base import EntryKind, OutboxEntry, RunDescription, SetAside
+from tracker_daemon.backends.base import RunDescription, SetAside
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricSettings
 from tracker_protocol import limits
 

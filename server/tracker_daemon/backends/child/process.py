@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescription, SetAside
+from tracker_daemon.backends.base import Backend, Commit, RunDescription, SetAside
 from tracker_daemon.backends.child.pipe import (
     Answer,
     Close,
@@ -41,6 +41,7 @@ from tracker_daemon.backends.child.pipe import (
 )
 from tracker_daemon.backends.child.pipe import Commit as CommitAsked
 from tracker_daemon.errors import BackendUnavailable
+from tracker_daemon.outbox.entries import OutboxEntry
 from tracker_daemon.settings.credentials import child_environment, circumstances
 from tracker_protocol import limits
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import Backend, Commit, RunDescription
 from tracker_daemon.backends.csv.config_history import append_history
 from tracker_daemon.backends.csv.config_json import merge_config
 from tracker_daemon.backends.csv.format import block_columns, format_block
@@ -26,6 +26,7 @@ from tracker_daemon.backends.decoding import read_block, read_state
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
 from tracker_daemon.files.file_errors import translated
 from tracker_daemon.files.run_directory import claim_directory
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "config_history.jsonl"

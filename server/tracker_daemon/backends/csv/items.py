@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracker_daemon.backends.base import Backend, Commit, OutboxEntry, RunDescription
+from tracker_daemon.backends.base import Backend, Commit, RunDescription
 from tracker_daemon.backends.item_files import FileItems
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.files.file_errors import translated
 from tracker_daemon.files.run_directory import claimed_directory
+from tracker_daemon.outbox.entries import OutboxEntry
 
 
 class CsvItemsBackend(Backend):

@@ -20,7 +20,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, SetAside
+from tracker_daemon.backends.base import Backend, Commit, RunDescription, SetAside
 from tracker_daemon.backends.decoding import read_block, read_state
 from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress
 from tracker_daemon.backends.mlflow.description import system_params
@@ -30,6 +30,7 @@ from tracker_daemon.backends.mlflow.open_run import MlflowState, OpenRun
 from tracker_daemon.backends.mlflow.requests import metrics_of, summary_metrics
 from tracker_daemon.backends.mlflow.summaries import MetricDisplay
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricSettings
 from tracker_protocol import limits
 

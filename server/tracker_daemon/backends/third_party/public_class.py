@@ -18,9 +18,10 @@ import msgspec
 from tracker_client.backends.base import TrackerBackend
 from tracker_client.backends.script_classes import ScriptClass
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, SetAside
+from tracker_daemon.backends.base import Backend, Commit, RunDescription, SetAside
 from tracker_daemon.backends.decoding import read_block, read_state
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
 
 Call = Callable[[], object]

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import structlog
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import Backend, Commit, EntryKind, OutboxEntry, RunDescription, SetAside
+from tracker_daemon.backends.base import Backend, Commit, RunDescription, SetAside
 from tracker_daemon.errors import BackendUnavailable
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
 
 SCRIPT_STATE = b"script"

@@ -40,15 +40,7 @@ import structlog
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import (
-    Backend,
-    Commit,
-    EntryKind,
-    OutboxEntry,
-    RunDescription,
-    RunStatus,
-    SetAside,
-)
+from tracker_daemon.backends.base import Backend, Commit, RunDescription, RunStatus, SetAside
 from tracker_daemon.backends.child.signs_of_life import signs_of_life
 from tracker_daemon.backends.decoding import read_state
 from tracker_daemon.backends.wandb.artifacts import ArtifactQueue
@@ -65,6 +57,7 @@ from tracker_daemon.backends.wandb.segment import Beginning, Segment, segments
 from tracker_daemon.backends.wandb.session import WandbSession
 from tracker_daemon.backends.wandb.settings import Mode, mode_of, wandb_id
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
 
 END_REASON = "tracker/end_reason"
