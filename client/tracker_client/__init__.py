@@ -33,10 +33,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The built-in backends for this process, whose package is imported when one is asked for."""
+    """Import the class of a built-in backend when a script asks for it, and not before."""
     from tracker_client.backends.built_in import CLASSES  # noqa: PLC0415 - not before it is needed
     from tracker_client.inprocess.loading import built_in_class  # noqa: PLC0415
 
-    if name in CLASSES.values():
-        return built_in_class(name)
+    for backend, class_name in CLASSES.items():
+        if name == class_name:
+            return built_in_class(backend)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,15 @@
-"""The protocol between a rank's client and its daemon: messages, method names and limits."""
+"""The protocol between a rank's client and its daemon: messages, method names and limits.
+
+Both sides import this package, and it imports neither.
+
+* ``v1``: the messages, generated from ``v1/tracker.proto``.
+* ``limits``: every bound of the product.
+* ``backend_options``: the options of a backend that only the daemon may set.
+* ``extras``: the packages that the distribution's extras install.
+"""
 
 PROTOCOL_VERSION = 1
-"""The version that a Hello carries. A daemon refuses versions that it does not know."""
+"""The version that a Hello carries. A daemon refuses a version that it does not know."""
 
 SERVICE = "tracker.v1.Tracker"
 STREAM_METHOD = f"/{SERVICE}/Stream"

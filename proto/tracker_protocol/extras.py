@@ -1,4 +1,4 @@
-"""What the extra ``daemon`` brings, for those who must know whether it is installed without importing it."""
+"""The distribution's extras, for code that checks what is installed without importing it."""
 
 DAEMON_PACKAGES = frozenset(
     {
@@ -14,4 +14,7 @@ DAEMON_PACKAGES = frozenset(
         "typer",
     }
 )
-"""By the names that are imported; ``tomli`` only before Python 3.11."""
+"""The packages of the extra ``daemon``, by the names that are imported; ``tomli`` only before Python 3.11."""
+
+BACKEND_PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
+"""The package that each built-in backend needs, if it needs one; the extra has the backend's name."""

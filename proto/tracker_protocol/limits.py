@@ -23,6 +23,8 @@ CONFIG_VALUE_COMPARED_CHARACTERS = 200
 """Longer values of configurations are compared by checksum, and cut in the history."""
 CONFIG_ARRAY_VALUES_MAX = 1_000
 """A larger array in a configuration is told by its shape."""
+BACKEND_OPTIONS_MAX_BYTES = 64 * 1024
+"""The most that the options of all backends may weigh as JSON, and so the description of the script."""
 METRIC_RULES_MAX_CHARACTERS = 16 * 1024
 """The most that the rules by glob of one setting may have, a run's and the daemon's together."""
 STEP_MAX = 2**62

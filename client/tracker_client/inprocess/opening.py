@@ -63,7 +63,7 @@ def _choose(name: str) -> _Choice | None:
         )  # fmt: skip
         return None
     try:
-        built_in = built_in_class(CLASSES[name])
+        built_in = built_in_class(name)
     except BackendNotInstalled as error:
         logger.warning("%s", error)
         return None

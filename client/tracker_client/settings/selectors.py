@@ -13,14 +13,14 @@ with a warning. On the wire W&B's ``tags`` are always a list of texts, MLflow's 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tracker_client.values.arguments import strict_json, valid_text
+from tracker_protocol import limits
+from tracker_protocol.backend_options import find_daemon_only, is_daemon_only
 
-OPTIONS_MAX_BYTES = 64 * 1024
 WANDB, MLFLOW = "wandb", "mlflow"
 
 WANDB_ARGUMENTS: Mapping[str, str] = {
@@ -61,18 +61,6 @@ DISABLED_VARIABLE = "WANDB_DISABLED"
 MODES: Mapping[str, str] = {"dryrun": "offline", "run": "online"}
 """W&B's older names of its modes."""
 
-_DAEMONS_WORDS = frozenset(
-    (
-        "key", "apikey", "token", "password", "passwd", "passphrase", "secret", "credential", "credentials",
-        "auth", "authorization", "bearer", "cookie", "cookies", "header", "headers", "username", "cert",
-        "certificate", "host", "hostname", "url", "uri", "proxy", "endpoint", "server", "address",
-    )
-)  # fmt: skip
-_DAEMONS_NAMES = frozenset(("settings", "artifact_location"))
-_FREE_FORM = frozenset(("tags", "config"))
-"""Whose keys are the user's own words and name no option."""
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-
 Options = dict[str, dict[str, Any]]
 
 
@@ -105,7 +93,7 @@ def read_selectors(
     withheld: list[str] = []
     warnings: list[str] = []
     bare = {name: value for name, value in arguments.items() if name not in owners}
-    refused = {name for name in bare if is_daemons_own(name)}
+    refused = {name for name in bare if is_daemon_only(name)}
     withheld.extend(sorted(refused))
     layers = (
         _from_environment(environ),
@@ -123,12 +111,6 @@ def read_selectors(
     document = _bounded_document(options, warnings)
     known = {name for table in ARGUMENTS.values() for name in table} & set(bare)
     return Selectors(document, frozenset(owners | refused | known), tuple(warnings))
-
-
-def is_daemons_own(name: str) -> bool:
-    """Whether an option of this name could hold a secret, or say where one is sent."""
-    words = _WORD.findall(name) + _WORD.findall(name.lower())
-    return name.lower() in _DAEMONS_NAMES or not _DAEMONS_WORDS.isdisjoint(word.lower() for word in words)
 
 
 def is_disabled(environ: Mapping[str, str]) -> bool:
@@ -166,28 +148,15 @@ def _own_options(backend: str, given: Any, withheld: list[str], warnings: list[s
         )
         return {}
     own = {valid_text(str(name)): value for name, value in given.items() if value is not None}
-    for name in filter(is_daemons_own, tuple(own)):
+    for name in filter(is_daemon_only, tuple(own)):
         # Not even looked at: the conversion of a settings object to text would show what it holds.
         del own[name]
         withheld.append(f"{backend}[{name!r}]")
     converted = {name: _as_json(value) for name, value in own.items()}
-    return _without_secrets(converted, backend, withheld)  # type: ignore[no-any-return]  # a dict stays one
-
-
-def _without_secrets(value: Any, path: str, withheld: list[str]) -> Any:
-    """``value`` less the entries, at any depth, that only the daemon may have; their paths are added."""
-    if isinstance(value, list):
-        return [_without_secrets(item, path, withheld) for item in value]
-    if not isinstance(value, dict):
-        return value
-    kept = {}
-    for name, item in value.items():
-        at = f"{path}[{name!r}]"
-        if is_daemons_own(name):
-            withheld.append(at)
-        else:
-            kept[name] = item if name in _FREE_FORM else _without_secrets(item, at, withheld)
-    return kept
+    for holder, name, path in find_daemon_only(converted, backend):
+        del holder[name]
+        withheld.append(path)
+    return converted
 
 
 def _as_json(value: Any) -> Any:
@@ -233,7 +202,7 @@ def _tag_object(tags: Any) -> dict[str, str]:
 def _bounded_document(options: Options, warnings: list[str]) -> str | None:
     """``options`` as JSON, less the largest of them where they are more than the daemon takes."""
     size = len(_encode(options))
-    if size > OPTIONS_MAX_BYTES:
+    if size > limits.BACKEND_OPTIONS_MAX_BYTES:
         weights = [
             (len(_encode({name: value})) - 2, backend, name)
             for backend, own in options.items()
@@ -241,14 +210,14 @@ def _bounded_document(options: Options, warnings: list[str]) -> str | None:
         ]
         left_out = []
         for weight, backend, name in sorted(weights, reverse=True):
-            if size <= OPTIONS_MAX_BYTES:
+            if size <= limits.BACKEND_OPTIONS_MAX_BYTES:
                 break
             del options[backend][name]
             size -= weight
             left_out.append(f"{backend}[{name[:80]!r}]")
         warnings.append(
             f"{', '.join(left_out[:8])}{' and more' if len(left_out) > 8 else ''} of setup_tracker are left "
-            f"out: all backends' options together may have {OPTIONS_MAX_BYTES} bytes of JSON"
+            f"out: all backends' options together may have {limits.BACKEND_OPTIONS_MAX_BYTES} bytes of JSON"
         )
     filled = {backend: own for backend, own in options.items() if own}
     return _encode(filled).decode() if filled else None

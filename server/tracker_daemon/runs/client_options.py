@@ -1,7 +1,6 @@
-"""What a client may say about backends: selectors, never secrets or addresses.
+"""Decodes what a Hello says of backends and of the script: selectors, never secrets or addresses.
 
-A client that could choose where a backend's requests go could have the daemon's key sent to a host of
-its own, and one that sends a key would have it journalled. Both are refused, by the option's name.
+An option that only the daemon may set is refused by its name (``tracker_protocol.backend_options``).
 """
 
 from __future__ import annotations
@@ -11,15 +10,9 @@ from typing import Any
 import msgspec
 
 from tracker_daemon.errors import ProtocolError, SettingsError
+from tracker_protocol import limits
+from tracker_protocol.backend_options import find_daemon_only
 
-OPTIONS_MAX_BYTES = 64 * 1024
-_DAEMONS_OWN = frozenset(
-    {
-        "api_key", "key", "token", "password", "username", "secret", "auth", "headers", "cookies",
-        "base_url", "host", "url", "uri", "tracking_uri", "registry_uri", "tracking_token", "proxy",
-        "http_proxy", "https_proxy", "x_extra_http_headers", "artifact_location", "settings",
-    }
-)  # fmt: skip
 BackendOptions = dict[str, dict[str, Any]]
 
 _decode_options = msgspec.json.Decoder(BackendOptions).decode
@@ -39,11 +32,10 @@ def read_backend_options(document: str) -> BackendOptions:
     except msgspec.DecodeError as error:
         raise ProtocolError(f"the backend options are not a JSON object of objects: {error}") from error
     for backend, own in options.items():
-        refused = sorted(name for name in own if name.lower() in _DAEMONS_OWN)
-        if refused:
+        if found := find_daemon_only(own, backend):
             raise SettingsError(
-                f"{backend}'s option {refused[0]!r} may not come from a client, since it could send the "
-                "daemon's credentials elsewhere; set it in the daemon's environment"
+                f"the option {found[0][2]} may not be sent by a client, since it could send the daemon's "
+                "credentials to another host; set it in the daemon's environment"
             )
     return options
 
@@ -64,5 +56,5 @@ def read_environment(document: str) -> dict[str, str]:
 
 
 def _check_size(what: str, document: str) -> None:
-    if len(document.encode()) > OPTIONS_MAX_BYTES:
-        raise ProtocolError(f"the {what} has more than {OPTIONS_MAX_BYTES} bytes")
+    if len(document.encode()) > limits.BACKEND_OPTIONS_MAX_BYTES:
+        raise ProtocolError(f"the {what} has more than {limits.BACKEND_OPTIONS_MAX_BYTES} bytes")

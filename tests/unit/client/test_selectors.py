@@ -12,7 +12,9 @@ from tracker_client import setup_tracker
 from tracker_client.settings import reading as settings
 from tracker_client.settings import selectors
 from tracker_client.settings.reading import read_settings
-from tracker_client.settings.selectors import OPTIONS_MAX_BYTES, is_daemons_own, read_selectors
+from tracker_client.settings.selectors import read_selectors
+from tracker_protocol.backend_options import is_daemon_only
+from tracker_protocol.limits import BACKEND_OPTIONS_MAX_BYTES
 
 DAEMONS_OWN = (
     "api_key", "key", "token", "password", "username", "secret", "auth", "headers", "cookies", "base_url",
@@ -159,12 +161,12 @@ def test_a_secret_or_an_address_is_left_out_with_one_warning(name):
 def test_however_a_name_is_written_the_daemon_need_not_refuse_it(data):
     name = data.draw(st.sampled_from(DAEMONS_OWN))
     upper = data.draw(st.lists(st.booleans(), min_size=len(name), max_size=len(name)))
-    assert is_daemons_own("".join(c.upper() if up else c for c, up in zip(name, upper, strict=True)))
+    assert is_daemon_only("".join(c.upper() if up else c for c, up in zip(name, upper, strict=True)))
 
 
 def test_the_daemon_takes_what_is_sent():
     client_options = pytest.importorskip("tracker_daemon.runs.client_options")
-    own = dict.fromkeys(client_options._DAEMONS_OWN, "hunter2")
+    own = dict.fromkeys(DAEMONS_OWN, "hunter2")
     sent = read(**own, wandb={**own, "tags": ["\ud800"], "lr": float("nan"), "big": 2**80}).document
     assert client_options.read_backend_options(sent) == {
         "wandb": {"tags": ["?"], "lr": "nan", "big": str(2**80)}
@@ -175,7 +177,7 @@ def test_the_daemon_takes_what_is_sent():
     "name", ["tags", "notes", "sort_keys", "tokenizer", "monkey", "job_type", "save_code"]
 )
 def test_ordinary_names_hold_no_secret(name):
-    assert not is_daemons_own(name)
+    assert not is_daemon_only(name)
 
 
 def test_the_users_own_tags_are_not_looked_into():
@@ -224,7 +226,7 @@ def test_what_is_not_json_becomes_a_text():
 
 
 def test_of_too_much_the_largest_is_left_out_with_a_warning():
-    selected = read(wandb={"mode": "disabled", "notes": "n" * OPTIONS_MAX_BYTES}, tags=["t"])
+    selected = read(wandb={"mode": "disabled", "notes": "n" * BACKEND_OPTIONS_MAX_BYTES}, tags=["t"])
     assert json.loads(selected.document) == {
         "wandb": {"mode": "disabled", "tags": ["t"]},
         "mlflow": {"tags": {"t": "true"}},
@@ -250,7 +252,7 @@ def test_of_too_much_the_largest_is_left_out_with_a_warning():
 def test_what_is_sent_is_strict_json_within_its_bound(own, repeats):
     document = read(wandb=own, mlflow={f"option{i}": i for i in range(repeats)}).document
     if document is not None:
-        assert len(document.encode()) <= OPTIONS_MAX_BYTES
+        assert len(document.encode()) <= BACKEND_OPTIONS_MAX_BYTES
         sent = json.loads(document, parse_constant=pytest.fail)
         assert all(isinstance(options, dict) for options in sent.values())
 

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from tracker_daemon.errors import ProtocolError, SettingsError
-from tracker_daemon.runs.client_options import OPTIONS_MAX_BYTES, read_backend_options, read_environment
+from tracker_daemon.runs.client_options import read_backend_options, read_environment
+from tracker_protocol.limits import BACKEND_OPTIONS_MAX_BYTES
 
 
 def test_selectors_pass():
@@ -22,6 +23,17 @@ def test_what_could_send_the_daemons_key_elsewhere_is_refused_by_its_name(name):
         read_backend_options(json.dumps({"wandb": {name: "x"}}))
 
 
+@pytest.mark.parametrize("own", [{"client": {"base_url": "x"}}, {"inner": [{"deeper": {"auth_token": "x"}}]}])
+def test_a_nested_option_of_the_daemon_is_refused(own):
+    with pytest.raises(SettingsError, match=r"base_url|auth_token"):
+        read_backend_options(json.dumps({"mine": own}))
+
+
+def test_the_users_own_tags_are_not_checked():
+    options = {"mlflow": {"tags": {"token": "4", "host": "h"}}}
+    assert read_backend_options(json.dumps(options)) == options
+
+
 @pytest.mark.parametrize("document", ["[]", "1", "{", '{"wandb": 1}', '"x"'])
 def test_what_is_no_object_of_objects_is_refused(document):
     with pytest.raises(ProtocolError):
@@ -33,4 +45,4 @@ def test_the_description_of_the_script_is_texts_and_bounded():
     with pytest.raises(ProtocolError):
         read_environment('{"user": 1}')
     with pytest.raises(ProtocolError):
-        read_environment(json.dumps({"command": "x" * OPTIONS_MAX_BYTES}))
+        read_environment(json.dumps({"command": "x" * BACKEND_OPTIONS_MAX_BYTES}))
