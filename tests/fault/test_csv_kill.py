@@ -26,8 +26,8 @@ from tracker_daemon.backends.csv.backend import CsvBackend
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.pump import Pump
-from tracker_daemon.delivery.retry import Backoff
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_protocol.backoff import Backoff
 
 WITHIN_S = 60.0
 ENTRIES = 240

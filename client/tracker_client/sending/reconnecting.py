@@ -1,71 +1,78 @@
-"""When the sender tries the daemon again, and what the user is told of it meanwhile."""
+"""The time of the next attempt to connect, and the user's warnings about an outage. Free of clocks.
+
+Times are on the monotonic clock, in seconds, and are passed in.
+"""
 
 from __future__ import annotations
 
 import logging
-import random
-import time
 
 from tracker_protocol import limits
+from tracker_protocol.backoff import Backoff, jittered_s
 
 logger = logging.getLogger("tracker_client")
+_OUTAGE = "no daemon answers"
 
 
 class Reconnecting:
-    """The time of the next attempt, ``due_at`` on the monotonic clock, in seconds.
+    """Schedules attempts to connect; ``due_at`` is the time of the next one.
 
-    Attempts are spread over ``jitter_s`` seconds at least, so that the ranks of a large job do not all come
-    at once. Nothing here is for other threads than the sender's.
+    Attempts are spread over at least ``spread_s`` seconds, so that the ranks of a large job do not all
+    connect at once. Only the sender's thread may use it.
     """
 
-    def __init__(self, jitter_s: float) -> None:
+    def __init__(self, spread_s: float) -> None:
         self.due_at = 0.0
-        self.failures = 0
-        self._jitter_s = jitter_s
+        self._spread_s = spread_s
+        self._backoff = Backoff(
+            limits.RECONNECT_BACKOFF_MIN_S,
+            limits.RECONNECT_BACKOFF_MAX_S,
+            certain_share=0.0,
+            spread_s=spread_s,
+        )
+        self._refused_wait_s = limits.RECONNECT_BACKOFF_MAX_S
+        self._failures = 0
         self._failing_since: float | None = None
         self._warned: set[str] = set()
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """Spread the first attempts of all ranks."""
-        self.due_at = time.monotonic() + random.uniform(0, self._jitter_s)  # noqa: S311 - spreads load
+        self.due_at = now + jittered_s(self._spread_s, certain_share=0.0)
 
-    def hasten(self) -> None:
-        """The run is over: try soon, whatever the delay was."""
-        self.due_at = min(self.due_at, time.monotonic() + limits.RECONNECT_BACKOFF_MIN_S)
+    def hasten(self, now: float) -> None:
+        """Try soon, whatever the delay was: the run is over."""
+        self.due_at = min(self.due_at, now + limits.RECONNECT_BACKOFF_MIN_S)
 
     def fail(self, problem: str, now: float, *, refused: bool) -> None:
-        """A connection was lost, or did not come about."""
-        self.failures += 1
+        """Schedule the next attempt after a connection was lost, refused or not made."""
+        self._failures += 1
         if refused:
-            delay = random.uniform(0.5, 1) * limits.RECONNECT_BACKOFF_MAX_S  # noqa: S311 - spreads load
             self._warn_once(f"the daemon at {problem} (trying again; nothing is recorded meanwhile)")
+            self.due_at = now + jittered_s(self._refused_wait_s)
         else:
-            ceiling = limits.RECONNECT_BACKOFF_MIN_S * 2.0 ** min(self.failures - 1, 16)
-            ceiling = min(max(ceiling, self._jitter_s), limits.RECONNECT_BACKOFF_MAX_S)
-            delay = random.uniform(0, ceiling)  # noqa: S311 - spreads load
             self._warn_of_outage(problem, now)
-        self.due_at = now + delay
+            self.due_at = now + self._backoff.wait_s(self._failures)
 
     def await_endpoint(self, problem: str, now: float) -> None:
-        """The daemon is starting: look again soon, but not all ranks of a large job at once."""
+        """Look for the endpoint again soon, since the daemon is starting; spread the ranks of a large job."""
         self._warn_of_outage(problem, now)
-        self.due_at = now + random.uniform(0.5, 1) * max(limits.ENDPOINT_POLL_S, self._jitter_s)  # noqa: S311 - spreads load
+        self.due_at = now + jittered_s(max(limits.ENDPOINT_POLL_S, self._spread_s))
 
     def welcomed(self) -> None:
-        """The outage, if there was one, is over; the next is told of again."""
+        """End the outage, if there was one, so that the next outage is warned about again."""
         if self._failing_since is not None:
             self._failing_since = None
-            self._warned = {text for text in self._warned if not text.startswith("no daemon")}
+            self._warned = {text for text in self._warned if not text.startswith(_OUTAGE)}
 
     def acknowledged(self) -> None:
-        """The daemon works: the delays begin anew."""
-        self.failures = 0
+        """Reset the delays: the daemon works."""
+        self._failures = 0
 
     def _warn_of_outage(self, problem: str, now: float) -> None:
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since >= limits.CONNECT_TIMEOUT_S:
-            self._warn_once(f"no daemon answers ({problem}); values are buffered and sent once one does")
+            self._warn_once(f"{_OUTAGE} ({problem}); values are buffered and sent once one does")
 
     def _warn_once(self, text: str) -> None:
         if text not in self._warned:

@@ -120,7 +120,7 @@ class Sender:
 
     def _main(self) -> None:
         try:
-            self._reconnecting.begin()
+            self._reconnecting.begin(time.monotonic())
             while not self.ended.is_set():
                 self._take_events(max(0.0, self._next_deadline() - time.monotonic()))
                 if not self.ended.is_set():
@@ -167,7 +167,7 @@ class Sender:
         elif isinstance(event, Finish):
             self._finish = event
             self._flush_at = 0.0
-            self._reconnecting.hasten()
+            self._reconnecting.hasten(time.monotonic())
         elif event[0] is self._connection:  # a reply of an earlier connection has no meaning any more
             self._take_reply(event[1])
 

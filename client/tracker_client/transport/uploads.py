@@ -8,7 +8,6 @@ as long as the tracker lives, and goes on where it broke off; a daemon that has 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from tracker_client.staging.sources import Source, SourceUnusable, digest_of
 from tracker_client.transport.upload_call import UploadBrokenOff, UploadChannel, UploadMismatch, UploadRefused
 from tracker_client.values.refusals import Refusals
 from tracker_protocol import limits
+from tracker_protocol.backoff import Backoff
 
 _MISMATCHES_MAX = 3
 logger = logging.getLogger("tracker_client")
@@ -83,6 +83,7 @@ class Uploads:
         self._stopped = threading.Event()
         self._channel: UploadChannel | None = None
         self._failures = 0
+        self._backoff = Backoff(2 * limits.RECONNECT_BACKOFF_MIN_S, limits.UPLOAD_BACKOFF_MAX_S)
         self._progress = UploadProgress()
 
     # ---- for other threads -----------------------------------------------------------------------
@@ -212,9 +213,7 @@ class Uploads:
         self._failures += 1
         if isinstance(error, UploadBrokenOff) and error.daemon_full:
             self._refusals.warn_once(key, f"{error}; trying again")
-        ceiling = limits.RECONNECT_BACKOFF_MIN_S * 2.0 ** min(self._failures, 16)
-        wait_s = min(ceiling, limits.UPLOAD_BACKOFF_MAX_S) * random.uniform(0.5, 1)  # noqa: S311 - spreads load
-        if self._stopped.wait(wait_s):
+        if self._stopped.wait(self._backoff.wait_s(self._failures)):
             raise UploadsStopped
 
 

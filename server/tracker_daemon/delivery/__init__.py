@@ -2,7 +2,6 @@
 
 * ``pump``: the thread that moves one run's outbox into one backend; ``pump_set``: all of them.
 * ``cursor``: how far one backend is in one outbox. Pure.
-* ``retry``: the wait before the next try.
 * ``thinning``, ``thinned_backend``: fewer values for slower backends.
 * ``health``: the state of one backend of one run; ``locations``: where it records, for a person.
 """

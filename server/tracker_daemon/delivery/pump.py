@@ -31,11 +31,11 @@ import structlog
 from tracker_daemon.backends.base import Backend, RunDescription
 from tracker_daemon.delivery.cursor import Cursor, records_in
 from tracker_daemon.delivery.health import BackendHealth, DeliveryState
-from tracker_daemon.delivery.retry import Backoff
 from tracker_daemon.errors import BackendError, BackendRefused, JournalError, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.outbox.lanes import FILES_LANE
 from tracker_protocol import limits
+from tracker_protocol.backoff import Backoff
 
 ReadOutbox = Callable[[int], list[OutboxEntry]]
 """The next entries after a number, a slice bounded in bytes; empty when there is none."""
@@ -77,7 +77,7 @@ class Pump:
         self.run = run
         self._read = read
         self._commit = commit
-        self._backoff = backoff or Backoff()
+        self._backoff = backoff or Backoff(limits.DELIVERY_BACKOFF_MIN_S, limits.DELIVERY_BACKOFF_MAX_S)
         self._linger_s = linger_s
         self._paused_retry_s = paused_retry_s
         self._look_s = look_s

@@ -17,10 +17,10 @@ from typing import Any
 import grpc.aio
 import structlog
 
-from tracker_daemon.delivery.retry import Backoff
 from tracker_daemon.errors import ClientRefused, JournalError, SettingsError, UpstreamUnavailable
 from tracker_daemon.upstream.root import Root, RootConnection
 from tracker_protocol import limits
+from tracker_protocol.backoff import Backoff
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)

@@ -77,6 +77,7 @@ class FakeDaemon:
         self.next_step = 0
         self.records_items = True
         self.refusal = None  # (status code, text)
+        self.refused = 0  # how many connections
         self.acknowledging = threading.Event()
         self.acknowledging.set()
         self.break_at = None  # (sequence, whether it is stored): end the stream there, once
@@ -158,6 +159,7 @@ class FakeDaemon:
         if (TOKEN_METADATA_KEY, f"Bearer {self.token}") not in tuple(context.invocation_metadata()):
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "the token is wrong")
         if self.refusal is not None:
+            self.refused += 1
             context.abort(*self.refusal)
         hello = next(requests).hello
         self.hellos.append(hello)

@@ -355,7 +355,7 @@ def test_a_refusal_is_warned_about_once_with_the_daemons_words(
     daemon = make_daemon(refusal=refusal)
     tracker = connect(daemon)
     tracker.log({"loss": 1.0})
-    wait_until(lambda: tracker._sender._reconnecting.failures > 3)
+    wait_until(lambda: daemon.refused > 3)
     assert [r.getMessage() for r in caplog.records if "host-b" in r.getMessage()] != []
     assert len([r for r in caplog.records if "host-b" in r.getMessage()]) == 1
     daemon.refusal = None

@@ -15,9 +15,9 @@ from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.pump import Pump
-from tracker_daemon.delivery.retry import Backoff
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, JournalError, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_protocol.backoff import Backoff
 
 WITHIN_S = 20.0
 FAR_S = 3600.0
