@@ -1,4 +1,4 @@
-"""``check-config``: the effective settings, as a TOML file that would give them."""
+"""``check-config``: prints the effective settings as a TOML file."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def register(app: typer.Typer) -> None:
 def check_config(
     file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="Settings file to check.")] = None,
 ) -> None:
-    """Validate the settings of file and environment, and print what is in effect, secrets masked.
+    """Validate the settings of file and environment; print the effective ones, secrets masked.
 
-    The output is itself a settings file; a comment behind each value says where it came from.
+    The output is a settings file; a comment after each value names its source.
     """
     rows = describe(load({} if file is None else {"config": file}))
     width = max(len(_assignment(row)) for row in rows)

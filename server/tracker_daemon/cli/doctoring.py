@@ -1,4 +1,4 @@
-"""``doctor``: looks at a user's place and says what to fix."""
+"""``doctor``: checks a machine and its directories, and says what to fix."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(flags: Mapping[str, Any]) -> None:
-    """Look at this place as a daemon with these settings would find it, and say what to fix.
+    """Check this machine as a daemon with these settings would use it, and say what to fix.
 
-    Directories and their file systems, locks and commits, the clock, addresses, proxies, a daemon that
-    runs already, and each backend's credentials, or the daemon to forward to. Nothing is left behind.
-    Exits with 1 if there is a problem.
+    Checks directories and their file systems, locks, commits, the clock, addresses, proxies and a running
+    daemon; then each backend's credentials, or the root. Leaves no files. Exits with 1 if there is a problem.
     """
     from tracker_daemon.doctor.finding import Severity  # noqa: PLC0415
 
@@ -75,7 +74,7 @@ def _examinations(settings: Settings) -> Iterator[Any]:
 
 
 def _running(settings: Settings) -> EndpointInfo | None:
-    """The daemon that these settings, the environment or the usual places name; None where none runs."""
+    """Return the daemon that the settings, the environment or the usual places name; None if none runs."""
     try:
         return locate(EndpointChoice(None, settings.endpoint_file, None), os.environ)
     except EndpointError:

@@ -1,4 +1,4 @@
-"""``status``, ``wait`` and ``stop``: a daemon that runs somewhere, asked from a terminal or a script."""
+"""``status``, ``wait`` and ``stop``: calls to a running daemon, from a terminal or a script."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def status(
     endpoint_file: EndpointFileOption = None,
     state_dir: StateDirOption = None,
     *,
-    watch: Annotated[bool, typer.Option("--watch", help="Again every second, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat every second, until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The document as JSON, on one line.")] = False,
 ) -> None:
     """Show a daemon's runs, ranks, lag, backlog and the health of each backend."""
@@ -73,7 +73,7 @@ def wait(
     endpoint_file: EndpointFileOption = None,
     state_dir: StateDirOption = None,
     *,
-    ready: Annotated[bool, typer.Option("--ready", help="Until it answers; the only condition.")] = True,  # noqa: ARG001
+    ready: Annotated[bool, typer.Option("--ready", help="Until the daemon answers (always).")] = True,  # noqa: ARG001
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Give up after this time.")] = 60.0,
 ) -> None:
     """Wait until a daemon is ready."""
@@ -93,16 +93,16 @@ def stop(
     *,
     timeout: Annotated[
         float | None,
-        typer.Option(metavar="SECONDS", min=0, help="Let it deliver this long, not for its own drain time."),
+        typer.Option(metavar="SECONDS", min=0, help="Time to deliver, instead of the daemon's own."),
     ] = None,
     exit_status: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="The job is over, and ended with N: so ends every rank that did not finish."
+            metavar="N", help="The job is over: N is the exit status of every rank that did not finish."
         ),
     ] = None,
 ) -> None:
-    """Have a daemon deliver what is left and end; waits until it is gone. No daemon is no error."""
+    """Deliver the rest and end a daemon; wait until it is gone. No daemon is no error."""
     try:
         info = locate(EndpointChoice(endpoint, endpoint_file, state_dir), os.environ)
         stop_and_wait(DaemonClient(info), timeout, exit_status)
@@ -113,13 +113,13 @@ def stop(
 def stop_and_wait(
     client: DaemonClient, drain_timeout_s: float | None, exit_status: int | None = None
 ) -> None:
-    """Stop the daemon and return once its process is gone, or from afar once it answers no more.
+    """Stop the daemon; return when its process is gone, or, from another host, when it stops answering.
 
     Raises:
-        DaemonNotRunning: there is none.
-        EndpointError: it is still there after its time.
+        DaemonNotRunning: no daemon runs there.
+        EndpointError: it still runs after the time limit.
     """
-    # Before the daemon can end: after that, its pid may be another process's.
+    # Taken before the daemon can end: later its pid may be another process's.
     with closing(ProcessWatch(client.info.pid)) if _is_here(client.info) else nullcontext() as process:
         pid = client.stop(drain_timeout_s, exit_status)
         patience_s = (STOP_TIMEOUT_S if drain_timeout_s is None else drain_timeout_s) + STOP_GRACE_S
@@ -153,7 +153,7 @@ def _why_not_ready(choice: EndpointChoice) -> EndpointError | None:
 
 
 def _ask(choice: EndpointChoice) -> str:
-    # Located afresh each time: a daemon that was started again has another port.
+    # Located again each time: a restarted daemon has another port.
     return DaemonClient(locate(choice, os.environ)).status()
 
 

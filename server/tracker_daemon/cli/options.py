@@ -1,8 +1,8 @@
 """Every setting as an option: the commands' signatures, made from the settings' own class.
 
-A new setting is an option of ``serve`` and ``run`` without a word here. Values stay text until
-:func:`tracker_daemon.settings.loading.load` reads them, so that a flag, a variable and a key of the file
-that say the same wrong thing get the same message.
+A new setting becomes an option of ``serve`` and ``run`` without a change here. Values stay text until
+``settings.loading.load`` reads them. So the same mistake gets the same message as a flag, as a variable
+and as a key of the file.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def as_arguments(flags: Mapping[str, Any]) -> list[str]:
-    """The command line that gives ``flags`` to another process."""
+    """Return the command line that passes ``flags`` to another process."""
     arguments = []
     for name, value in flags.items():
         if isinstance(value, bool):

@@ -6,7 +6,7 @@ import sys
 
 
 def ourselves() -> tuple[str, ...]:
-    """The interpreter and the module, up to the command's name."""
+    """Return the interpreter and the module, without the command's name."""
     # -P (since 3.11) keeps the working directory, a training script's, from shadowing modules.
     safe = ("-P",) if sys.version_info >= (3, 11) else ()
     return sys.executable, *safe, "-m", "tracker_daemon"

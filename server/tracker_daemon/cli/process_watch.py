@@ -1,4 +1,4 @@
-"""Waiting for the end of a process that is not our child."""
+"""Waits for the end of a process that is not our child."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ POLL_S = 0.05
 
 
 class ProcessWatch:
-    """Holds on to a process, so that its end is seen even if its pid is given to another.
+    """Holds a process by pidfd, so that its end is noticed even if its pid is reused.
 
-    Where the system has no pidfd the pid itself is asked, every 50 ms.
+    Without pidfd support the pid is polled every 50 ms.
     """
 
     def __init__(self, pid: int) -> None:
@@ -20,12 +20,12 @@ class ProcessWatch:
         self._descriptor = _descriptor(pid)
 
     def close(self) -> None:
-        """Let go of the process."""
+        """Release the process."""
         if self._descriptor is not None:
             os.close(self._descriptor)
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether the process is gone within ``timeout_s``. One that only waits to be reaped is gone."""
+        """Return True if the process ends within ``timeout_s``. A zombie counts as ended."""
         if self._descriptor is not None:
             return bool(select.select([self._descriptor], [], [], timeout_s)[0])
         deadline = time.monotonic() + timeout_s
@@ -41,7 +41,7 @@ def _descriptor(pid: int) -> int | None:
         return None
     try:
         return os.pidfd_open(pid)
-    except OSError:  # gone already, or a kernel before 5.3: asking for the pid tells which
+    except OSError:  # gone already, or a kernel before 5.3: polling the pid shows which
         return None
 
 

@@ -39,7 +39,7 @@ SERVE_EXAMPLES = """Examples:
     tracker-daemon serve --config tracker.toml --backends csv
 """
 JOIN_HELP = (
-    "On a further node of a job: start no daemon, but have CMD's ranks join the first node's, "
+    "On a further node of a job: start no daemon; CMD's ranks join the first node's daemon, "
     "host:port (with TRACKER_TOKEN) or its endpoint file."
 )
 RUN_EXAMPLES = """Examples:
@@ -67,7 +67,7 @@ JOIN_OR_FORWARD = (
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
     app.command(epilog=SERVE_EXAMPLES)(with_settings(serve))
-    # What follows the command's name is the command's, options too.
+    # Everything after CMD belongs to CMD, options included.
     app.command(epilog=RUN_EXAMPLES, context_settings={"allow_interspersed_args": False})(with_settings(run))
 
 
@@ -87,7 +87,7 @@ def serve(
     settings = load(flags)
     logs.configure(settings.log_level, settings.log_format)
     if until_stdin_closes:
-        # It lives as long as the command that it was started for, however long that is silent.
+        # The daemon lives as long as its command, even if the command logs nothing.
         settings = settings.model_copy(update={"idle_timeout_s": None, "orphan_timeout_s": None})
         end_when_stdin_closes()
     from tracker_daemon import daemon  # noqa: PLC0415  numpy and grpc, which the other commands spare
@@ -100,7 +100,7 @@ def serve(
 def _serve_embedded(
     flags: Mapping[str, Any], file: Path, launch_key: str, *, several_hosts: bool
 ) -> NoReturn:
-    """As a rank's child (``tracker_client.endpoints.embedded_daemon``)."""
+    """Serve as a rank's child (see ``tracker_client.endpoints.embedded_daemon``)."""
     from tracker_daemon.launch import embedded  # noqa: PLC0415  numpy and grpc, as below
 
     launch = embedded.EmbeddedLaunch(file, launch_key, several_hosts)
@@ -113,14 +113,14 @@ def run(
     flags: Mapping[str, Any],
     *,
     command: Annotated[
-        list[str], typer.Argument(metavar="CMD", help="The command and its arguments, best behind a --.")
+        list[str], typer.Argument(metavar="CMD", help="The command and its arguments, after --.")
     ],
     join: Annotated[str | None, typer.Option("--join", metavar="ENDPOINT", help=JOIN_HELP)] = None,
 ) -> None:
     """Start a daemon, run CMD with the endpoint in its environment, deliver, exit with CMD's status.
 
-    CMD is anything that ends up running ranks: mpiexec …, torchrun …, python …. Signals are passed
-    on to it. Ctrl-C after its end leaves at once; the journal keeps what was not delivered.
+    CMD is anything that runs ranks: mpiexec …, torchrun …, python …. Signals are passed on to it. Ctrl-C
+    after CMD's end exits at once; the journal keeps the undelivered data.
     """
     if load(flags).upstream is None:
         choice = _daemon_to_join(join)
@@ -133,7 +133,7 @@ def run(
 
 
 def _daemon_to_join(given: str | None) -> EndpointChoice | None:
-    """The first node's daemon, on a further node of a job; None where ours is to be started."""
+    """Return the first node's daemon, on a further node of a job; None if this node starts its own."""
     evidence = further_node(os.environ)
     if given is None and evidence is not None:
         given = os.environ.get(ENDPOINT_VARIABLE) or os.environ.get(ENDPOINT_FILE_VARIABLE)
@@ -146,7 +146,7 @@ def _daemon_to_join(given: str | None) -> EndpointChoice | None:
 
 
 def _leave_outer_launch() -> None:
-    """Within another ``run``, its endpoint file is where that daemon is, and not where ours should write."""
+    """Remove the endpoint file of an outer ``run`` from the environment: ours must not write there."""
     if LAUNCH_ID_VARIABLE in os.environ:
         os.environ.pop(variable_of("endpoint_file"), None)
 
@@ -155,10 +155,10 @@ def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ..
     outdir = settings.output_directory
     state_dir = settings.state_dir or outdir / RUN_STATE_DIR_NAME
     endpoint_file = settings.endpoint_file or state_dir / ENDPOINT_FILE_NAME
-    # The daemon reads environment and file itself; it is told only what it could not know.
+    # The daemon reads environment and file itself; only the flags are passed on.
     arguments = dict(flags) | {"outdir": outdir, "state_dir": state_dir, "endpoint_file": endpoint_file}
     if settings.log_format == "auto":
-        arguments["log_format"] = "console"  # the log's tail is shown to a person
+        arguments["log_format"] = "console"  # a person is shown the log's tail
     return Launch(
         command=command,
         daemon_argv=(*ourselves(), "serve", UNTIL_STDIN_CLOSES, TELL_OPTION, *as_arguments(arguments)),

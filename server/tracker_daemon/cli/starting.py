@@ -1,4 +1,4 @@
-"""``start``: a daemon in the background, for scripts that end before it does."""
+"""``start``: a daemon in the background, which outlives the script that starts it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def register(app: typer.Typer) -> None:
 def start(
     flags: Mapping[str, Any],
     *,
-    daemonize: Annotated[bool, typer.Option("--daemonize", help="In the background; the only way.")] = True,  # noqa: ARG001
+    daemonize: Annotated[bool, typer.Option("--daemonize", help="Run in the background (always on).")] = True,  # noqa: ARG001
     timeout: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Give up after this time.")] = (
         START_TIMEOUT_S
     ),
 ) -> None:
-    """Start a daemon in the background; returns once it is ready, fails if it does not get so far.
+    """Start a daemon in the background; return when it is ready, or fail.
 
-    It leaves the session, so that neither a terminal nor a job script ends it. Its log is daemon.log
-    in the state directory. `serve` runs one in the foreground.
+    The daemon leaves the session: neither a terminal nor a job script ends it. Its log is daemon.log in the
+    state directory. `serve` runs a daemon in the foreground.
     """
     settings = load(flags)
     state_dir = settings.state_directory

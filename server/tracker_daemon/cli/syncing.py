@@ -1,4 +1,4 @@
-"""``sync``: what a daemon that has ended left undelivered."""
+"""``sync``: delivers the data that an ended daemon left."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def sync(
     *,
     upstream: Annotated[
         str | None,
-        typer.Option(metavar="ENDPOINT", help="Of a daemon that forwarded: the daemon that it is to go to."),
+        typer.Option(metavar="ENDPOINT", help="If the daemon forwarded: the root to forward to."),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(metavar="SECONDS", min=0, help="Give up after this time; unset: never.")
     ] = None,
 ) -> None:
-    """Deliver what a daemon that has ended could not, from a login node say, with its own credentials.
+    """Deliver the data that an ended daemon could not deliver, from a login node for example.
 
-    Runs that its end left running end too, unless their ranks come back. Exits with 0 once all is
-    delivered, with 1 where something is left, which stays in the journal.
+    Uses the credentials of this environment. Runs that the daemon left running end too, unless their ranks
+    reconnect. Exits with 0 if all is delivered, with 1 if something is left; the journal keeps it.
     """
     directory = absolute(state_dir)
     if not (directory / JOURNAL_FILE_NAME).exists():

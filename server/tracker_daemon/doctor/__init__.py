@@ -1,8 +1,8 @@
-"""The doctor: looks at a user's place before a training does, and says what to fix.
+"""The doctor: checks a machine before a training starts there, and says what to fix.
 
-Each examination is a function that yields findings; none raises for what it finds. They do what the
-daemon will do, at the same place and by the same code: take the lock, commit to a journal, listen, let
-the backends' own processes ask their services.
+Each check is a function that yields findings; none raises because of a problem that it finds. The checks do
+what the daemon will do, in the same directories and by the same code. They take the lock, commit to a
+journal, listen, and let the backends' own processes ask their services.
 
 * ``finding``: one result, good or bad.
 * ``directories``: the state directory and the output directory.

@@ -1,4 +1,4 @@
-"""The state directory and the output directory: writable, lockable, durable, with room, and in time."""
+"""Checks the state and output directories: permissions, locks, durable commits, free space, clock."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MIB = 1024 * 1024
 
 
 def examine_state_directory(directory: Path) -> Iterator[Finding]:
-    """The journal's place: ``directory``, or the nearest one above it that there is."""
+    """Check the journal's directory: ``directory``, or its nearest parent that exists."""
     subject = "state directory"
     held = _holder(directory)
     if held is not None:
@@ -46,7 +46,7 @@ def examine_state_directory(directory: Path) -> Iterator[Finding]:
 
 
 def examine_output_directory(directory: Path) -> Iterator[Finding]:
-    """Where file backends write unless a script says otherwise."""
+    """Check the directory of file backends, the default for scripts that name none."""
     subject = "output directory"
     place = _nearest(directory)
     try:
@@ -57,7 +57,7 @@ def examine_output_directory(directory: Path) -> Iterator[Finding]:
 
 
 def file_system_of(path: Path, mounts: str) -> str:
-    """The type of the file system that ``path`` lies on, by the text of a mountinfo file; "" if unknown."""
+    """Return the type of the file system of ``path``, by the text of a mountinfo file; "" if unknown."""
     best, found = "", ""
     for line in mounts.splitlines():
         fields, _, rest = line.partition(" - ")
@@ -84,7 +84,7 @@ def _on_file_system(subject: str, directory: Path, place: Path) -> Finding:
     except OSError:
         return good(subject, f"{directory}")
     if kind in _VOLATILE:
-        advice = "choose one on a disk with --state-dir, so that what was not delivered outlives the machine"
+        advice = "choose a directory on disk with --state-dir, so that undelivered data outlives the machine"
         return note(
             subject, f"{directory} is on {kind}, which goes with the machine or the container", advice
         )
@@ -93,7 +93,7 @@ def _on_file_system(subject: str, directory: Path, place: Path) -> Finding:
 
 
 def _try_journal(subject: str, trial: Path) -> Iterator[Finding]:
-    """A journal as the daemon makes it: the lock, a database, commits that are forced to the disk."""
+    """Make a journal as the daemon does: the lock, a database, commits with fsync."""
     try:
         journal = Journal.open(trial / "journal", history_bytes=_MIB)
         try:
@@ -102,7 +102,7 @@ def _try_journal(subject: str, trial: Path) -> Iterator[Finding]:
             journal.close()
     except TrackerDaemonError as error:
         advice = "choose a directory on another file system with --state-dir: a local disk always works"
-        yield problem(subject, f"no journal can be kept there: {error}", advice)
+        yield problem(subject, f"no journal can be made there: {error}", advice)
         return
     yield good(subject, "locks work, and a journal can be committed")
     median_ms = 1000 * statistics.median(seconds)
@@ -110,7 +110,7 @@ def _try_journal(subject: str, trial: Path) -> Iterator[Finding]:
         f"a commit takes {median_ms:.1f} ms (median of {_COMMITS}; the longest {1000 * max(seconds):.1f} ms)"
     )
     slow = median_ms > 1000 * limits.FLUSH_INTERVAL_MIN_S
-    yield note(subject, text, "another disk would let metrics arrive sooner") if slow else good(subject, text)
+    yield (note(subject, text, "a faster disk would shorten it") if slow else good(subject, text))
 
 
 def _commit(journal: Journal, number: int) -> float:
@@ -122,7 +122,7 @@ def _commit(journal: Journal, number: int) -> float:
 
 
 def _compare_clocks(trial: Path) -> Finding:
-    """A file's time is the file system's own; on a shared one it tells a clock that goes wrong."""
+    """Compare this host's clock with a file's time, which is the file system's own clock."""
     mark = trial / "mark"
     before = time.time()
     mark.touch()

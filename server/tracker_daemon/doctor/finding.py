@@ -1,4 +1,4 @@
-"""What the doctor finds."""
+"""Findings of the doctor."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from enum import Enum
 
 
 class Severity(str, Enum):
-    """How bad it is."""
+    """The severity of a finding."""
 
     GOOD = "ok"
     NOTE = "note"
-    """It works here, and may not do what is wanted."""
+    """It works, but may not do what is wanted."""
     PROBLEM = "problem"
-    """It keeps the daemon, or one of its backends, from working."""
+    """The daemon, or one of its backends, cannot work."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at; ``advice`` says what to do, "" where there is nothing to do."""
+    """The result of one check; ``advice`` says what to do, "" if nothing."""
 
     severity: Severity
     subject: str
@@ -27,15 +27,15 @@ class Finding:
 
 
 def good(subject: str, text: str) -> Finding:
-    """All is well."""
+    """Return a finding without a problem."""
     return Finding(Severity.GOOD, subject, text)
 
 
 def note(subject: str, text: str, advice: str = "") -> Finding:
-    """Worth knowing."""
+    """Return a finding that is worth knowing."""
     return Finding(Severity.NOTE, subject, text, advice)
 
 
 def problem(subject: str, text: str, advice: str) -> Finding:
-    """To be fixed."""
+    """Return a finding that must be fixed."""
     return Finding(Severity.PROBLEM, subject, text, advice)

@@ -1,4 +1,4 @@
-"""Addresses, a daemon that runs already, and proxies that could come between."""
+"""Checks addresses, a running daemon, and proxies between them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CALL_TIMEOUT_S = 5.0
 
 
 def examine_listening(addresses: Sequence[str], *, for_several_hosts: bool = True) -> Iterator[Finding]:
-    """Whether a daemon could listen at ``addresses``, and whether those could reach it there that are to."""
+    """Check that a daemon could listen at ``addresses``, and that its clients could reach it there."""
     for address in addresses:
         yield _try_listening(address)
     if for_several_hosts and all(is_loopback(address) for address in addresses):
@@ -39,7 +39,7 @@ def examine_listening(addresses: Sequence[str], *, for_several_hosts: bool = Tru
 def _try_listening(address: str) -> Finding:
     path = unix_path(address)
     if path is not None and path.exists():
-        return note("addresses", f"{address} is there already; a daemon would take its place")
+        return note("addresses", f"{address} exists already; a daemon would replace it")
     try:
         found = asyncio.run(_bound(address))
     except SettingsError as error:
@@ -59,7 +59,7 @@ async def _bound(address: str) -> list[str]:
 
 
 def examine_upstream(settings: Settings) -> Iterator[Finding]:
-    """Whether the daemon to forward to can be reached from here, at each of its addresses."""
+    """Check that the root can be reached from here, at each of its addresses."""
     subject = "daemon to forward to"
     try:
         info = root_info(settings)
@@ -70,7 +70,7 @@ def examine_upstream(settings: Settings) -> Iterator[Finding]:
 
 
 def examine_daemon(info: EndpointInfo, subject: str = "daemon") -> Iterator[Finding]:
-    """Whether a running daemon can be reached from here, at each of its addresses."""
+    """Check that a running daemon can be reached from here, at each of its addresses."""
     for address in info.endpoints or (info.endpoint,):
         only = EndpointInfo(
             address, (address,), info.token, info.tls_root_pem, info.pid, info.host, info.protocol_version
@@ -78,7 +78,7 @@ def examine_daemon(info: EndpointInfo, subject: str = "daemon") -> Iterator[Find
         try:
             document = status_document.decode(DaemonClient(only).status(_CALL_TIMEOUT_S))
         except EndpointError as error:
-            yield problem(subject, str(error), "see its log, the firewall between, and --listen")
+            yield problem(subject, str(error), "check its log, the firewall between, and --listen")
         else:
             yield good(
                 subject, f"{address} answers: version {document.daemon.version}, {len(document.runs)} runs"
@@ -86,7 +86,7 @@ def examine_daemon(info: EndpointInfo, subject: str = "daemon") -> Iterator[Find
 
 
 def examine_proxies(environ: Mapping[str, str]) -> Iterator[Finding]:
-    """Proxies take MLflow's and W&B's requests, and never the ranks'."""
+    """Note proxies: they apply to requests to MLflow and W&B, never to those of ranks."""
     for name in _PROXIES:
         value = environ.get(name) or environ.get(name.upper())
         if value:
@@ -97,7 +97,7 @@ def examine_proxies(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def examine_endpoint_file(path: Path | None) -> Iterator[Finding]:
-    """Whether the endpoint file can be written where it is wanted."""
+    """Check that the endpoint file can be written."""
     if path is None:
         return
     place = path.parent

@@ -1,7 +1,7 @@
-"""In a process of its own, with one backend's environment: asks that backend's service who we are there.
+"""Asks one backend's service for our identity, in a process with that backend's environment.
 
 Usage: ``python -m tracker_daemon.doctor.service_probe BACKEND OUTDIR``. Its last line of output is a JSON
-array: whether it went well, and a sentence.
+array: true if the service accepts us, and a sentence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tracker_daemon.settings.credentials import masked
 
 
 def probe_mlflow(outdir: Path) -> str:
-    """Ask the tracking server for its experiments; a local store needs no asking."""
+    """Ask the tracking server for its experiments; a local store needs no request."""
     from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress  # noqa: PLC0415
 
     address = StoreAddress.of(os.environ, outdir)
@@ -29,7 +29,7 @@ def probe_mlflow(outdir: Path) -> str:
 
 
 def probe_wandb(outdir: Path) -> str:  # noqa: ARG001  # as the others
-    """Ask the W&B server who the key's owner is; a run's mode is the script's to choose."""
+    """Ask the W&B server for the key's owner. The mode of a run is the script's choice."""
     from tracker_daemon.backends.wandb.session import load_sdk, log_in  # noqa: PLC0415
 
     wandb = load_sdk()
@@ -37,7 +37,7 @@ def probe_wandb(outdir: Path) -> str:  # noqa: ARG001  # as the others
     server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     try:
         wandb.login(prompt=False, verify=True)
-    except wandb.errors.Error as error:  # the same for a key that is refused and a server that is not there
+    except wandb.errors.Error as error:  # a refused key and an unreachable server alike
         raise BackendError(f"{server} does not let the daemon in: {error}") from error
     return f"{server} answers, and takes the key"
 

@@ -1,7 +1,7 @@
-"""Backends: whether each is installed, and whether its service takes its credentials.
+"""Checks backends: each is installed, and its service accepts its credentials.
 
-The service is asked by a process of its own that has just that backend's environment, as the backend's
-process will have it; nothing is written there.
+A separate process asks the service. It has only that backend's environment, as the backend's process will
+have it, and it writes nothing there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tracker_protocol import limits
 
 
 def examine_backends(names: Sequence[str], outdir: Path) -> Iterator[Finding]:
-    """Whether the backends ``names`` can be used."""
+    """Check that the backends ``names`` can be used."""
     for name in names:
         yield _examine(name, outdir)
 
@@ -38,7 +38,7 @@ def _examine(name: str, outdir: Path) -> Finding:
     try:
         environment = backend.own_environment()
     except BackendRefused as error:
-        return problem(subject, str(error), "see the file's permissions")
+        return problem(subject, str(error), "check the file's permissions")
     return _ask(subject, name, outdir, environment)
 
 
@@ -50,7 +50,7 @@ def _ask(subject: str, name: str, outdir: Path, environment: dict[str, str]) -> 
         )
     except subprocess.TimeoutExpired:
         text = f"its service did not answer within {limits.CHILD_OPEN_DEADLINE_S:.0f} s"
-        return problem(subject, text, "see the network between")
+        return problem(subject, text, "check the network between")
     try:
         ok, text = msgspec.json.decode(done.stdout.splitlines()[-1], type=tuple[bool, str])
     except (IndexError, msgspec.DecodeError):

@@ -1,4 +1,4 @@
-"""How a daemon makes itself known: its endpoint files, from the moment that it serves to its end."""
+"""Writes a daemon's endpoint files when it serves, and removes them at its end."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tracker_protocol import PROTOCOL_VERSION
 
 
 class Announcement:
-    """The endpoint files: the state directory's own, and ``given`` where the user named one."""
+    """The endpoint files: one in the state directory, and ``given`` if the user named one."""
 
     def __init__(self, state_dir: Path, given: Path | None) -> None:
         own = state_dir / ENDPOINT_FILE_NAME
         self._paths = [own] if given is None or given == own else [own, given]
 
     def publish(self, bound: BoundAddresses, token: str) -> EndpointInfo:
-        """Write the files, and return what they say.
+        """Write the files, and return their content.
 
         Raises:
             EndpointError: one cannot be written.
@@ -39,7 +39,7 @@ class Announcement:
         return info
 
     def withdraw(self) -> None:
-        """Remove the files, but not one that another daemon has written there since."""
+        """Remove the files, except one that another daemon has replaced since."""
         for path in self._paths:
             try:
                 found = EndpointInfo.read(path)

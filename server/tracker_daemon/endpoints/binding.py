@@ -1,4 +1,4 @@
-"""Where the server listens, and by which addresses, with which certificate, clients come to it."""
+"""Binds the server to its addresses; gives the addresses and certificate for clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracker_daemon.settings.listen_address import unix_path
 
 @dataclass(frozen=True, slots=True)
 class BoundAddresses:
-    """All addresses to try, in order; and what to verify them with, where they are encrypted."""
+    """All addresses for clients to try, in order, and the certificate to verify them with (None: no TLS)."""
 
     endpoints: tuple[str, ...]
     tls_root_pem: str | None
@@ -27,10 +27,10 @@ class BoundAddresses:
 def bind_all(server: grpc.aio.Server, settings: Settings, state_dir: Path) -> BoundAddresses:
     """Listen at all addresses of the settings.
 
-    Unix sockets are never encrypted: what they carry does not leave the kernel.
+    Unix sockets are never encrypted: their data does not leave the kernel.
 
     Raises:
-        SettingsError: one cannot be listened at, an interface is not there, or a certificate cannot be used.
+        SettingsError: an address cannot be bound, an interface does not exist, or a certificate is unusable.
     """
     addresses, interfaces = settings.listen_at, settings.interface
     networked = [_host(address) for address in addresses if unix_path(address) is None]
@@ -51,14 +51,14 @@ def bind(
     interfaces: Sequence[str] = (),
     certificate: Certificate | None = None,
 ) -> list[str]:
-    """Listen at ``address``; the endpoints that clients can use for it, those of ``interfaces`` first.
+    """Listen at ``address``; return the endpoints for clients, those of ``interfaces`` first.
 
     Raises:
-        SettingsError: it cannot be listened at, or an interface is not there.
+        SettingsError: the address cannot be bound, or an interface does not exist.
     """
     path = unix_path(address)
     if path is not None:
-        # A second bind would take the socket over silently; the state directory's lock came first.
+        # A second bind would silently take over the socket; the state directory's lock prevents that.
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
     try:

@@ -1,8 +1,8 @@
-"""The daemon's TLS certificate: the user's, or one that it makes for itself.
+"""The daemon's TLS certificate: the user's, or one made here.
 
-One that is made lies in the state directory and is its own root: the endpoint file hands it to the
-clients, who verify with it that whoever answers at a numeric address is this daemon. It is kept over
-restarts, so that where no file system is shared a copy of it (TRACKER_TLS_ROOT) stays good, until the host
+A certificate made here is stored in the state directory and is its own root. Clients get it from the endpoint
+file, and verify with it that the server at a numeric address is this daemon. It is kept over restarts, so
+that a copy of it (TRACKER_TLS_ROOT) stays valid where no file system is shared. It is replaced when the host
 has an address that it does not name.
 """
 
@@ -33,17 +33,17 @@ ALWAYS_NAMED = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """In PEM: the chain, the daemon's own first, and its key. Clients take the chain for their root."""
+    """A certificate chain, the daemon's own first, and its key, in PEM. Clients use the chain as root."""
 
     chain: bytes
     key: bytes = field(repr=False)
 
 
 def certificate_for(settings: Settings, state_dir: Path, hosts: Iterable[str]) -> Certificate | None:
-    """The certificate for a daemon that is reached at ``hosts``; None where no TLS is asked for.
+    """Return the certificate for a daemon reached at ``hosts``; None if TLS is off.
 
     Raises:
-        SettingsError: the files given cannot be read, or none can be made here.
+        SettingsError: the given files cannot be read, or no certificate can be made here.
     """
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsError(
@@ -70,7 +70,7 @@ def _read(setting: str, path: Path) -> bytes:
 
 
 def _kept(state_dir: Path, names: list[str]) -> Certificate | None:
-    """The one made earlier, if it names all of ``names`` and is good for a while."""
+    """Return the stored certificate if it covers all ``names`` and does not expire soon; else None."""
     from cryptography import x509  # noqa: PLC0415  an extra, which only this needs
 
     try:

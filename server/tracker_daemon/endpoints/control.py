@@ -1,7 +1,6 @@
-"""Asking a running daemon from the command line: its status, and to stop.
+"""Calls of the command line to a running daemon: status and stop.
 
-The only place where the command line meets gRPC. Its errors become the package's own here, told
-apart by status code.
+The only place where the command line uses gRPC. Its errors are translated here, by status code.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 
 CALL_TIMEOUT_S = 10.0
 CHANNEL_OPTIONS = (
-    # A proxy of the environment would be asked even for localhost.
+    # gRPC would use a proxy of the environment even for localhost.
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", limits.STATUS_MAX_BYTES),
 )
@@ -36,12 +35,12 @@ Reply = TypeVar("Reply", pb.StatusReply, pb.StopReply)
 
 @dataclass(frozen=True, slots=True)
 class DaemonClient:
-    """Calls to the daemon that ``info`` describes; each opens a channel and closes it."""
+    """Calls to the daemon at ``info``; each call opens a channel and closes it."""
 
     info: EndpointInfo
 
     def status(self, timeout_s: float = CALL_TIMEOUT_S) -> str:
-        """The status document, as JSON text.
+        """Return the status document, as JSON text.
 
         Raises:
             DaemonNotRunning: nothing answers at any of the daemon's addresses.
@@ -51,9 +50,9 @@ class DaemonClient:
         return reply.json
 
     def stop(self, drain_timeout_s: float | None = None, exit_status: int | None = None) -> int:
-        """Ask the daemon to deliver for up to ``drain_timeout_s`` (None: its setting) and end; its pid.
+        """Ask the daemon to deliver for ``drain_timeout_s`` (None: its setting) and end; return its pid.
 
-        With an ``exit_status`` the job is over, and that stands for all ranks that did not finish.
+        ``exit_status`` means that the job is over: it counts for all ranks that did not finish.
 
         Raises:
             As :meth:`status`.
@@ -64,7 +63,7 @@ class DaemonClient:
     def _call(self, method: str, request: Any, parse: Callable[[bytes], Reply], timeout_s: float) -> Reply:
         *others, last = self.info.endpoints or (self.info.endpoint,)
         for address in others:
-            # The daemon's next address may be the one that can be reached from here.
+            # The next address may be reachable from here.
             with contextlib.suppress(DaemonNotRunning):
                 return self._call_at(address, method, request, parse, timeout_s)
         return self._call_at(last, method, request, parse, timeout_s)
@@ -93,7 +92,7 @@ def _translated(address: str) -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         code = error.code()
-        # Cancelled: it ended while we asked.
+        # Cancelled: the daemon ended during the call.
         if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             msg = f"no daemon answers at {address} ({error.details()})"
             raise DaemonNotRunning(msg) from None

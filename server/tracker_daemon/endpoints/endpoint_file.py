@@ -1,7 +1,7 @@
-"""The endpoint file: how clients, and the command line, find a daemon.
+"""The endpoint file, by which clients and the command line find a daemon.
 
-JSON, mode 0600 because it holds the token, and replaced as a whole: a reader sees the old file or
-the new one, never a part. It usually lies on a filesystem that all of the job's nodes share.
+JSON with mode 0600, because it holds the token. It is replaced as a whole: a reader sees the old file or the
+new one, never a part. It is usually on a file system that all nodes of the job share.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ ENDPOINT_FILE_NAME = "endpoint.json"
 
 
 class EndpointInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Where a daemon is and what it takes to be let in.
+    """The addresses of a daemon, and the token to use there.
 
     ``endpoint`` is the first of ``endpoints``; each is ``host:port`` or ``unix:/path``. ``pid`` is the
-    daemon's process on ``host``. ``launch_key`` says of which launch the file is, where a launch has one of
-    its own. Fields that a newer daemon adds are ignored.
+    daemon's process on ``host``. ``launch_key`` is the launch that the file belongs to, "" if it serves any.
+    Unknown fields of a newer daemon are ignored.
     """
 
     endpoint: str
@@ -47,10 +47,10 @@ class EndpointInfo(msgspec.Struct, frozen=True, omit_defaults=True):
         return document
 
     def write_atomically(self, path: Path) -> None:
-        """Write the file at ``path``, mode 0600, so that readers see it whole or not at all.
+        """Write the file to ``path`` atomically, with mode 0600.
 
         Raises:
-            EndpointError: the directory cannot be made or written.
+            EndpointError: the directory cannot be created or written.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ class EndpointInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
         Raises:
             DaemonNotRunning: it is missing.
-            EndpointError: it is unreadable or no endpoint file. Both say what to do.
+            EndpointError: it is unreadable, or no endpoint file. Both messages say what to do.
         """
         try:
             return _decoder.decode(path.read_bytes())
@@ -93,6 +93,6 @@ def _replace(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:  # whatever it was: clean up, and let it go on
+    except BaseException:  # on any error: clean up, and raise it again
         temporary.unlink(missing_ok=True)
         raise

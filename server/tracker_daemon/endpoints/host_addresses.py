@@ -1,9 +1,9 @@
-"""This host's addresses, as its network interfaces have them, in the order in which clients try them.
+"""This host's addresses, by network interface, in the order in which clients try them.
 
-A daemon that listens at 0.0.0.0 or [::] is to be reached at each of them. Which one a rank on another
-node can use is not known here, so all are told, numerically: names may not resolve on the ranks' side. The
-interfaces that the user prefers come first, then those of high-speed networks by their usual names, and
-the bridges of containers and virtual machines last. The loopback is told only where there is nothing else.
+A daemon that listens at 0.0.0.0 or [::] can be reached at each of them. It does not know which address a
+rank on another node can use, so clients get all. The addresses are numeric, since names may not resolve on
+the ranks' hosts. Interfaces that the user prefers are first, then high-speed networks by their usual names.
+Bridges of containers and virtual machines are last. The loopback is used only if there is nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from tracker_daemon.errors import SettingsError
 
 HIGH_SPEED = ("hsn", "ib", "opa", "roce", "bond")
-"""How interfaces of Slingshot, InfiniBand, Omni-Path and the like are called."""
+"""Prefixes of interface names for Slingshot, InfiniBand, Omni-Path and similar networks."""
 VIRTUAL = ("docker", "br-", "virbr", "veth", "cni", "podman", "lxc", "flannel", "cali", "tun", "tap")
 WILDCARDS = {"0.0.0.0": (4,), "[::]": (4, 6)}  # noqa: S104 - what the user asks for, with the versions that it hears
 _IFF_UP = 0x1
@@ -36,12 +36,12 @@ class InterfaceAddress:
 
 
 def advertised_hosts(host: str, preferred: Sequence[str] = ()) -> list[str]:
-    """The hosts by which clients reach a daemon that listens at ``host``: all where that is a wildcard.
+    """Return the hosts at which clients reach a daemon that listens at ``host``; all for a wildcard.
 
     IPv6 addresses are in brackets. ``preferred`` are names of interfaces.
 
     Raises:
-        SettingsError: there is no interface of a name preferred.
+        SettingsError: a preferred interface does not exist.
     """
     if host not in WILDCARDS:
         return [host]
@@ -51,10 +51,10 @@ def advertised_hosts(host: str, preferred: Sequence[str] = ()) -> list[str]:
 
 
 def in_order(found: Iterable[InterfaceAddress], preferred: Sequence[str]) -> list[InterfaceAddress]:
-    """The addresses that others can use, the best first; the loopback's where there are no others.
+    """Return the addresses that other hosts can use, best first; the loopback's if there are no others.
 
     Raises:
-        SettingsError: there is no interface of a name preferred.
+        SettingsError: a preferred interface does not exist.
     """
     found = list(found)
     names = sorted({each.interface for each in found})
@@ -64,7 +64,7 @@ def in_order(found: Iterable[InterfaceAddress], preferred: Sequence[str]) -> lis
             f"interface = {','.join(preferred)}: no interface {unknown[0]!r} with an address is up; "
             f"there are {', '.join(names)}"
         )
-    # An address of a link alone needs a zone, which differs on every host.
+    # A link-local address needs a zone, which differs on every host.
     usable = [each for each in found if not each.address.is_link_local]
     others = [each for each in usable if not each.address.is_loopback or each.interface in preferred]
     return sorted(others or usable, key=lambda each: _order(each, preferred))
@@ -86,7 +86,7 @@ def _bracketed(address: Address) -> str:
 
 
 class _Ifaddrs(ctypes.Structure):
-    """``struct ifaddrs`` of getifaddrs(3), as far as it is the same on Linux and needed."""
+    """``struct ifaddrs`` of getifaddrs(3): the needed fields, as Linux lays them out."""
 
 
 _Ifaddrs._fields_ = [
@@ -98,10 +98,10 @@ _Ifaddrs._fields_ = [
 
 
 def interface_addresses() -> list[InterfaceAddress]:
-    """All IPv4 and IPv6 addresses of the interfaces that are up, in the system's order.
+    """Return all IPv4 and IPv6 addresses of the interfaces that are up, in the system's order.
 
     Raises:
-        OSError: the system does not tell.
+        OSError: the system call failed.
     """
     library = ctypes.CDLL(None, use_errno=True)
     first = ctypes.POINTER(_Ifaddrs)()
@@ -124,7 +124,7 @@ def _entries(entry: ctypes._Pointer[_Ifaddrs]) -> Iterator[InterfaceAddress]:
 
 
 def _socket_address(pointer: int | None) -> Address | None:
-    """What a ``struct sockaddr`` holds: the family, two bytes; at 4 IPv4's address, at 8 IPv6's."""
+    """Read a ``struct sockaddr``: two bytes of family; IPv4's address at offset 4, IPv6's at 8."""
     if not pointer:
         return None
     family = ctypes.c_ushort.from_address(pointer).value

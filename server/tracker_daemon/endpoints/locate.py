@@ -1,8 +1,7 @@
-"""Which daemon the command line means: an address, an endpoint file or a state directory.
+"""Finds the daemon that the command line means: an address, an endpoint file or a state directory.
 
-What the command line says goes first, then ``TRACKER_ENDPOINT`` and ``TRACKER_ENDPOINT_FILE`` as the
-clients read them, then the places where ``run`` and ``serve`` leave their endpoint files when they
-are told nothing.
+The command line has precedence. Next are ``TRACKER_ENDPOINT`` and ``TRACKER_ENDPOINT_FILE``, as clients read
+them. Last are the default places of the endpoint files of ``run`` and ``serve``.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from tracker_daemon.settings.listen_address import normalised
 from tracker_protocol import PROTOCOL_VERSION
 
 RUN_STATE_DIR_NAME = ".tracker"
-"""In the output directory: where ``run`` keeps its state unless told otherwise."""
+"""The default state directory of ``run``, in the output directory."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointChoice:
-    """What the command line says about which daemon is meant; None where it says nothing."""
+    """The options that name a daemon; None for each that is not given."""
 
     endpoint: str | None = None
     endpoint_file: Path | None = None
@@ -31,11 +30,11 @@ class EndpointChoice:
 
 
 def locate(choice: EndpointChoice, environ: Mapping[str, str]) -> EndpointInfo:
-    """Where the daemon is that ``choice`` means, or the environment, or the usual places.
+    """Return the endpoint of the daemon named by ``choice``, the environment or the usual places.
 
     Raises:
-        DaemonNotRunning: there is no endpoint file; names the places looked at.
-        EndpointError: what is there cannot be used.
+        DaemonNotRunning: no endpoint file exists; the message names the searched places.
+        EndpointError: an endpoint file or address is unusable.
     """
     if choice.endpoint is not None:
         return _at(choice.endpoint, environ)
@@ -68,7 +67,7 @@ def _usual_places(environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _at(text: str, environ: Mapping[str, str]) -> EndpointInfo:
-    """The daemon at an address, whose token the environment has; or at a file's path."""
+    """Return the daemon at an address, with the environment's token; or the one of an endpoint file."""
     if "/" in text and not text.startswith("unix:"):
         return EndpointInfo.read(Path(text))
     try:

@@ -1,6 +1,6 @@
-"""A daemon that someone waits for: until it is ready, and until it has delivered and ended.
+"""A daemon that a person waits for: until it is ready, and until it has delivered and ended.
 
-Both waits are cut short by signals, and tell a person what is waited for once that takes a while.
+Signals cut both waits short. A wait that takes long prints what it is waiting for.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ READY_TIMEOUT_S = 120.0
 """A lock left by another host is taken over after 60 s; a large journal replays in some seconds."""
 READY_POLL_S = 0.02
 PATIENCE_S = 2.0
-"""How long a person waits before being told for what."""
+"""A wait longer than this prints its reason."""
 TELL_AGAIN_S = 10.0
 LEAVE_GRACE_S = 2.0
 
 
 class Interrupted(Exception):
-    """A signal asked us to end while nothing but the daemon ran."""
+    """A signal asked this process to end while only the daemon was running."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number.name)
@@ -38,19 +38,19 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class DaemonPlace:
-    """Where a daemon to be started has its things; it must write ``endpoint_file``."""
+    """The files of a daemon to be started, which must write ``endpoint_file``."""
 
     state_dir: Path
     endpoint_file: Path
     log_path: Path
 
     def kept(self) -> str:
-        """Where what was not delivered is."""
+        """The directory of the undelivered data, for a message."""
         return f"what was not delivered stays in the journal in {self.state_dir}"
 
 
 class AttendedDaemon(DaemonProcess):
-    """Started at once with ``argv``; signals arrive in ``inbox``."""
+    """A daemon started with ``argv``; signals are read from ``inbox``."""
 
     def __init__(self, argv: Sequence[str], place: DaemonPlace, inbox: SignalInbox) -> None:
         super().__init__(argv, place.log_path, place.endpoint_file)
@@ -58,11 +58,11 @@ class AttendedDaemon(DaemonProcess):
         self._inbox = inbox
 
     def await_ready(self) -> EndpointInfo:
-        """Where the daemon is, as soon as it is ready.
+        """Return the daemon's endpoint as soon as it is ready.
 
         Raises:
-            DaemonStartError: it did not get so far.
-            Interrupted: a signal came that ends us.
+            DaemonStartError: it ended, or was not ready in time.
+            Interrupted: a signal asked this process to end.
         """
         begun = time.monotonic()
         told = False
@@ -82,7 +82,7 @@ class AttendedDaemon(DaemonProcess):
         return info
 
     def end(self, grace_s: float) -> bool:
-        """Ask the daemon to end and wait for it; Ctrl-C makes that short. False where it died instead."""
+        """Stop the daemon and wait for it; Ctrl-C shortens the wait. False if the daemon died instead."""
         self.terminate()
         deadline = time.monotonic() + grace_s
         tell_at = time.monotonic() + PATIENCE_S
@@ -101,13 +101,13 @@ class AttendedDaemon(DaemonProcess):
         return code == 0
 
     def _left(self) -> str:
-        """What the daemon is delivering, as it says itself from time to time while it does."""
+        """The daemon's backlog, read from the status file that it writes while it delivers."""
         document = status_document.read_last(self._place.state_dir)
         backlog = status_view.backlog(document) if document is not None else ""
         return f"delivering {backlog or 'what is left'}"
 
 
 def say(text: str) -> None:
-    """A line for the person who waits."""
+    """Print a line for the person who waits."""
     sys.stderr.write(f"tracker-daemon: {text}\n")
     sys.stderr.flush()

@@ -1,8 +1,8 @@
-"""The user's command as a foreground job of ours.
+"""The user's command as a foreground job of this process.
 
-It runs in a process group of its own, so that signals reach all of it and none of the daemon. Where
-we have the terminal, it gets the terminal for as long as it runs, as from a shell: Ctrl-C and Ctrl-Z
-are then the command's, and it may read what is typed.
+The command runs in a process group of its own: signals reach all of the command, and not the daemon. If
+this process has the terminal, the command gets it while it runs, as from a shell. Ctrl-C and Ctrl-Z then
+go to the command, and it may read from the terminal.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class CommandGroup:
         self._give_terminal()
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to all processes of the group that are left."""
+        """Send a signal to all processes of the group that are still running."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._pid, number)
 
     def poll(self) -> int | None:
-        """The exit status as a shell counts it (128 + N for signal N); None while it runs.
+        """Return the exit status as a shell counts it (128 + N for signal N); None while it runs.
 
-        When the command was stopped (Ctrl-Z), so are we, until someone continues us.
+        If the command was stopped (Ctrl-Z), this process stops too, until it is continued.
         """
         pid, status = os.waitpid(self._pid, os.WNOHANG | os.WUNTRACED)
         if not pid:
@@ -58,7 +58,7 @@ class CommandGroup:
 
     def _stop_with_it(self) -> None:
         if self._terminal is None:
-            return  # someone else's business: there is no shell that would have to learn of it
+            return  # no shell waits for this process, so nobody needs to learn of the stop
         self._take_terminal()
         os.killpg(os.getpgrp(), signal.SIGSTOP)  # the shell sees its job stop; it wakes all of it
         if _foreground_group(self._terminal) == os.getpgrp():  # not after "bg"
@@ -68,7 +68,7 @@ class CommandGroup:
     def _give_terminal(self) -> None:
         if self._terminal is not None:
             self._set_foreground(self._pid)
-            # It may have been stopped for touching the terminal before it was its own.
+            # The command may have been stopped for using the terminal before it owned it.
             self.send(signal.SIGCONT)
 
     def _take_terminal(self) -> None:
@@ -77,7 +77,7 @@ class CommandGroup:
 
     def _set_foreground(self, group: int) -> None:
         assert self._terminal is not None
-        # The terminal may be gone, and the group with it; both show in other ways.
+        # The terminal or the group may be gone; both are noticed elsewhere.
         with _background_writes_allowed(), contextlib.suppress(OSError):
             os.tcsetpgrp(self._terminal, group)
 
@@ -88,7 +88,7 @@ class CommandGroup:
 
 
 def find_program(name: str, path: str | None) -> None:
-    """See that the program can be started before anything else is.
+    """Check that the program can be started, before anything else starts.
 
     Raises:
         CommandNotFound: no such file, nor any on ``path``.
@@ -112,7 +112,7 @@ def _not_started(name: str, error: OSError) -> CommandNotFound | CommandNotExecu
 
 
 def _our_terminal() -> int | None:
-    """The controlling terminal, if we are its foreground group: what is not ours we cannot give."""
+    """Return the controlling terminal if this process is in its foreground group; else None."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:

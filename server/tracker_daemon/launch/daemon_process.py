@@ -1,8 +1,8 @@
 """A daemon as a child process: started by exec, watched, ended.
 
-It runs in a session of its own, where the terminal's signals do not reach it. Its standard input is
-a pipe that nobody writes to: when this process ends, however it ends, the pipe closes and the
-daemon takes that as SIGTERM (``serve --until-stdin-closes``).
+The daemon runs in a session of its own, so the terminal's signals do not reach it. Its standard input is
+a pipe that nobody writes to. When this process ends, in any way, the pipe closes, and the daemon treats
+that as SIGTERM (``serve --until-stdin-closes``).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ LAUNCH_KEY_OPTION = "--launch-key"
 class DaemonProcess:
     """One started daemon.
 
-    ``argv`` is the whole command line; ``log_path`` receives its log, and our standard error what it prints;
-    ``endpoint_file`` is the file that it writes once it is ready.
+    ``argv`` is the whole command line. The log goes to ``log_path``, standard output to our standard error.
+    The daemon writes ``endpoint_file`` when it is ready.
     """
 
     def __init__(self, argv: Sequence[str], log_path: Path, endpoint_file: Path) -> None:
         self._log_path = log_path
         self._endpoint_file = endpoint_file
-        # A file of an earlier daemon may carry the same pid, as in containers; it is not the same file.
+        # In containers an earlier daemon may have had the same pid; its file is a different one.
         self._stale = _identity(endpoint_file)
         try:
             log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,14 +47,14 @@ class DaemonProcess:
 
     @property
     def pid(self) -> int:
-        """The daemon's process."""
+        """The process id of the daemon."""
         return self._process.pid
 
     def ready(self) -> EndpointInfo | None:
-        """What the daemon wrote once it was ready; None before.
+        """Return the endpoint that the daemon wrote when it was ready; None before that.
 
         Raises:
-            DaemonStartError: it has ended; its log's last lines are in the message.
+            DaemonStartError: the daemon has ended; the message has its log's last lines.
         """
         status = self.poll()
         if status is not None:
@@ -66,38 +66,38 @@ class DaemonProcess:
         try:
             info = EndpointInfo.read(self._endpoint_file)
         except EndpointError:
-            return None  # removed since; the daemon will write its own
+            return None  # removed meanwhile; the daemon will write its own
         return info if info.pid == self.pid else None
 
     def poll(self) -> int | None:
-        """The exit code, negative for a signal; None while it runs."""
+        """Return the exit code, negative for a signal; None while the daemon runs."""
         return self._process.poll()
 
     def terminate(self) -> None:
-        """Ask it to deliver what is left and end."""
+        """Ask the daemon to deliver the rest and end."""
         self._process.send_signal(signal.SIGTERM)
 
     def hurry(self) -> None:
-        """Ask one that is ending to leave at once; its journal keeps what it has not delivered."""
+        """Ask a daemon that is ending to end at once; its journal keeps the undelivered data."""
         self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """End it at once, and wait for that; its journal keeps everything that it acknowledged."""
+        """Kill the daemon and wait for its end; its journal keeps all acknowledged data."""
         self._process.kill()
         self._process.wait()
 
     def close(self) -> None:
-        """Close the pipe; a daemon that still runs drains and ends by itself."""
+        """Close the pipe: a daemon that still runs drains and ends by itself."""
         assert self._process.stdin is not None
         self._process.stdin.close()
 
     def log_tail(self) -> str:
-        """The last lines that this daemon, and none before it, printed."""
+        """Return the last log lines of this daemon, and of none before it."""
         return log_tail(self._log_path, self._log_start)
 
 
 def describe_exit(code: int) -> str:
-    """An exit code in words: ``exit status 3``, or ``killed by SIGKILL``."""
+    """Return an exit code in words: ``exit status 3``, or ``killed by SIGKILL``."""
     if code >= 0:
         return f"exit status {code}"
     try:
@@ -107,7 +107,7 @@ def describe_exit(code: int) -> str:
 
 
 def end_when_stdin_closes() -> None:
-    """In the daemon: take the end of the starter, seen by its pipe, as SIGTERM."""
+    """In the daemon: treat the end of the starter, noticed by its pipe, as SIGTERM."""
     threading.Thread(target=_await_end_of_stdin, name="starter-watch", daemon=True).start()
 
 

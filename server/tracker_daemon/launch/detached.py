@@ -1,10 +1,10 @@
-"""A daemon in the background: started by a double fork, in a session of its own, tied to nobody.
+"""A daemon in the background: started by a double fork, in a session of its own.
 
-The starter waits at a pipe. The daemon holds the other end until it is ready, and says so there; one
-that ends before closes the pipe by its end. So the starter learns of either without asking again and
-again, and a prologue script returns when clients can connect, or fails.
+The starter reads from a pipe. The daemon holds the other end and writes to it when it is ready; a daemon
+that ends earlier closes the pipe. So the starter needs no polling, and a prologue script returns when
+clients can connect, or fails.
 
-The working directory stays: a project's ``.env`` is looked for from there.
+The working directory stays as it is: the search for a project's ``.env`` begins there.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _EXEC_FAILED = 127
 
 
 def start_detached(argv: Sequence[str], log_path: Path, environ: Mapping[str, str], timeout_s: float) -> int:
-    """Start the daemon ``argv`` in the background; its pid, once it is ready.
+    """Start the daemon ``argv`` in the background; return its pid when it is ready.
 
-    ``argv`` is a ``serve`` command line, to which the option for its end of the pipe is added. What
-    it prints goes to ``log_path``. Must be called while the process has one thread.
+    ``argv`` is a ``serve`` command line; the option for its end of the pipe is added here. Its output goes
+    to ``log_path``. Call it only while the process has one thread.
 
     Raises:
-        DaemonStartError: it ended, or was not ready within ``timeout_s`` seconds and was ended; the
-            message has its log's last lines.
+        DaemonStartError: the daemon ended, or was not ready within ``timeout_s`` seconds and was killed;
+            the message has its log's last lines.
     """
     log_start = _prepare_log(log_path)
     reading, writing = os.pipe()
@@ -57,10 +57,10 @@ def start_detached(argv: Sequence[str], log_path: Path, environ: Mapping[str, st
 
 
 def readiness_reporter(descriptor: int) -> Callable[[object], None]:
-    """In the daemon: what to call once it is ready, so that its starter returns."""
+    """Return the function that the daemon calls when it is ready, so that its starter returns."""
 
     def report(_: object) -> None:
-        with contextlib.suppress(OSError):  # the starter has given up, or was killed; the daemon serves
+        with contextlib.suppress(OSError):  # the starter has given up or was killed
             os.write(descriptor, _READY)
         os.close(descriptor)
 
@@ -82,7 +82,7 @@ def _become_daemon(argv: Sequence[str], log_path: Path, environ: Mapping[str, st
     try:
         os.setsid()
         if daemon := os.fork():
-            # Told here, so that the starter has it, once this process has ended, whatever comes of it.
+            # Sent now: the starter needs the pid after this process has ended, even if the daemon fails.
             os.write(writing, b"%d\n" % daemon)
             os._exit(0)
         _arrange_descriptors(log_path, writing)
@@ -90,24 +90,24 @@ def _become_daemon(argv: Sequence[str], log_path: Path, environ: Mapping[str, st
     except OSError as error:
         os.write(2, f"error: {argv[0]} cannot be started: {error.strerror}\n".encode())
     finally:
-        # Whatever failed: this copy of the starter may not go on as if it were the starter.
+        # On any failure: this copy of the starter must not continue as if it were the starter.
         os._exit(_EXEC_FAILED)
 
 
 def _arrange_descriptors(log_path: Path, writing: int) -> None:
-    """Nothing of the starter's stays open: neither its terminal nor a pipe that somebody reads to its end."""
+    """Close all of the starter's descriptors: its terminal, and pipes whose readers wait for their end."""
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.dup2(writing, _READY_FD)
-    os.set_inheritable(_READY_FD, True)  # where it was that descriptor already
+    os.set_inheritable(_READY_FD, True)  # it had that number already
     os.closerange(_READY_FD + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _await_ready(reading: int, deadline: float) -> tuple[int, str | None]:
-    """The daemon's pid (0: it never got that far) and why it is not ready, None when it is."""
+    """Return the daemon's pid (0: none was started) and why it is not ready; None if it is."""
     said = b""
     while True:
         left = max(0.0, deadline - time.monotonic())
@@ -122,7 +122,7 @@ def _await_ready(reading: int, deadline: float) -> tuple[int, str | None]:
 
 
 def _end(pid: int, reading: int) -> None:
-    """Kill the daemon, if there is one, and wait until it holds its end of the pipe no more."""
+    """Kill the daemon, if there is one, and wait until its end of the pipe is closed."""
     if pid:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

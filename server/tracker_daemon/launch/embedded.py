@@ -1,13 +1,13 @@
 """The daemon that a launch's rank 0 starts for itself (``serve --embedded``, by exec).
 
-Its settings are those of any daemon, environment and file included; only where nothing is said does it
-differ: state and output lie in the run's directory, and it ends by itself. It publishes the *launch
-file*, by which the ranks of that launch find it.
+It has the settings of any daemon, from environment and file; only its defaults differ. State and output are
+in the run's directory, and it ends by itself. It publishes the *launch file*, by which the ranks of that
+launch find it.
 
-One state directory has one daemon. Where one holds it already (of another script in the same
-directory, or of this one's run before, not ended yet) its address is published for our launch too,
-and there is nothing else to do: runs of different launches do not mix. Where that one cannot be
-reached by our ranks, we serve from a directory of our own below it.
+One state directory has one daemon. Another daemon may hold it already: that of another script in the same
+directory, or of this script's previous run. Then that daemon's address is published for our launch too, and
+nothing else is needed, since runs of different launches do not mix. If our ranks cannot reach that
+daemon, this one serves from a directory of its own below it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tracker_daemon.settings.listen_address import is_loopback
 from tracker_protocol import limits
 
 JOIN_PATIENCE_S = 10.0
-"""How long a daemon that holds the state directory may start or end before ours goes elsewhere."""
+"""How long to wait for a daemon that holds the state directory and is starting or ending."""
 JOIN_RETRY_S = 0.2
 STATUS_TIMEOUT_S = 2.0
 LAUNCH_FILES = "launch-*.json"
@@ -43,14 +43,14 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedLaunch:
-    """For whom the daemon is: ``file`` is the launch's endpoint file, in its run's ``.tracker``."""
+    """The launch that the daemon serves; ``file`` is its endpoint file, in the run's ``.tracker``."""
 
     file: Path
     key: str
     several_hosts: bool
 
     def defaults(self) -> Mapping[str, Any]:
-        """What settings are where the user says nothing."""
+        """The defaults of an embedded daemon, where they differ from those of any daemon."""
         return {
             "state_dir": self.file.parent,
             "outdir": self.file.parent.parent,
@@ -60,12 +60,12 @@ class EmbeddedLaunch:
         }
 
     def publish(self, info: EndpointInfo) -> None:
-        """Tell the launch's ranks where the daemon is."""
+        """Write the launch file, by which the launch's ranks find the daemon."""
         msgspec.structs.replace(info, launch_key=self.key).write_atomically(self.file)
 
 
 def serve(settings: Settings, launch: EmbeddedLaunch) -> int:
-    """Serve ``launch`` until nobody needs it, or see that a running daemon does; the exit status.
+    """Serve ``launch`` until nobody needs it, or let a running daemon serve it; return the exit status.
 
     Raises:
         As :func:`tracker_daemon.daemon.serve`.
@@ -101,14 +101,14 @@ def _join(settings: Settings, launch: EmbeddedLaunch) -> bool:
             return False
         DaemonClient(info).status(STATUS_TIMEOUT_S)
     except EndpointError:
-        return False  # it is starting, or ending, or out of reach
+        return False  # the daemon is starting, ending or unreachable
     launch.publish(info)
     log.info("joined the daemon that runs here", pid=info.pid, host=info.host)
     return True
 
 
 def _remove_files_of_the_dead(directory: Path) -> None:
-    """Remove the launch files that lead to this process, or to one of this host that is no more."""
+    """Remove launch files that name this process, or an ended process of this host."""
     for path in directory.glob(LAUNCH_FILES):
         try:
             info = EndpointInfo.read(path)

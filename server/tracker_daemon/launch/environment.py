@@ -6,4 +6,4 @@ LAUNCH_ID_VARIABLE = "TRACKER_LAUNCH_ID"
 ENDPOINT_VARIABLE = "TRACKER_ENDPOINT"
 ENDPOINT_FILE_VARIABLE = "TRACKER_ENDPOINT_FILE"
 OTHER_ENDPOINT_VARIABLES = (ENDPOINT_VARIABLE, "TRACKER_TOKEN", "TRACKER_TOKEN_FILE", "TRACKER_TLS_ROOT")
-"""These would lead the command's clients to another daemon than the one started for them."""
+"""Variables removed from the command's environment: they could name another daemon."""

@@ -1,4 +1,4 @@
-"""Waiting for a daemon of another node, which may come up later than this node does."""
+"""Waits for the daemon of another node, which may start later than this node."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ PATIENCE_S = 5.0
 def await_daemon(
     find: Callable[[], EndpointInfo], purpose: str, inbox: SignalInbox
 ) -> StatusDocument | signal.Signals:
-    """The status of the daemon that ``find`` finds, once it answers; or the signal that came first.
+    """Return the status of the daemon that ``find`` locates, when it answers; or the signal that came first.
 
-    ``purpose`` is for messages: the daemon "to join".
+    ``purpose`` completes messages about the daemon, such as "to join".
 
     Raises:
         EndpointError: none answered in time, or it refuses.

@@ -1,7 +1,7 @@
 """``run --join``: a command on a further node, whose ranks stream to the daemon of the first.
 
-Nothing is started but the command. The daemon of the first node's ``run`` tells the id of its launch, so
-that the ranks of all nodes meet in one run; it may come up later than this node does.
+Only the command is started. The daemon of the first node's ``run`` gives the id of its launch, so that the
+ranks of all nodes join one run. That daemon may start later than this node.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tracker_daemon.launch.signals import PASSED_ON, SignalInbox
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """A command and the daemon to join, which ``choice`` names by its address or its endpoint file."""
+    """A command and the daemon to join; ``choice`` names it by address or endpoint file."""
 
     command: tuple[str, ...]
     choice: EndpointChoice
     environ: Mapping[str, str]
 
     def run(self) -> int:
-        """The command's exit status, 128 + N if signal N ended it, or ended the wait for the daemon.
+        """Run the command; return its exit status, 128 + N if signal N ended it or the wait for the daemon.
 
         Raises:
             CommandNotFound, CommandNotExecutable: the command cannot be started.
@@ -42,7 +42,7 @@ class Joining:
             found = await_daemon(lambda: locate(self.choice, self.environ), "to join", inbox)
             if isinstance(found, signal.Signals):
                 return 128 + found
-            # "" where it serves many launches.
+            # "" if the daemon serves many launches.
             command = CommandGroup(self.command, self.command_environment(found.daemon.launch_id))
             while (status := command.poll()) is None:
                 for number in inbox.wait(None):
@@ -51,7 +51,7 @@ class Joining:
             return status
 
     def command_environment(self, launch_id: str) -> dict[str, str]:
-        """The command's environment: ours, with the daemon to join and no other, and its launch."""
+        """Return the command's environment: ours, with the launch and the daemon to join, and no other."""
         environ = dict(self.environ)
         environ.pop(ENDPOINT_VARIABLE, None)
         environ.pop(ENDPOINT_FILE_VARIABLE, None)

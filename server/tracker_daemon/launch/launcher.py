@@ -2,9 +2,9 @@
 
     start the daemon → wait until it is ready → run the command → stop the daemon → sum up
 
-The command's exit status is ours. A daemon that dies meanwhile is started again on its journal; the
-ranks' clients find it through the endpoint file, and nothing that was acknowledged is lost. One
-loop waits for all that can happen: a child's end, a signal, a deadline.
+The exit status is the command's. A daemon that dies is started again on its journal. The ranks' clients
+find it through the endpoint file, and no acknowledged data is lost. One loop waits for every event: a
+child's end, a signal, a deadline.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from tracker_daemon.status.document import StatusDocument
 
 STATUS_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 10.0
-"""What a daemon may take beyond its drain time to close its files."""
+"""Time for a daemon to close its files, beyond its drain time."""
 RESTART_DELAY_MIN_S = 0.5
 RESTART_DELAY_MAX_S = 30.0
 STEADY_AFTER_S = 60.0
-"""A daemon that lived this long failed afresh: it is started again without growing delays."""
+"""A daemon that ran this long before it failed is restarted without a growing delay."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What is to be run, and the daemon for it.
+    """A command, and the daemon for it.
 
-    ``daemon_argv`` is the daemon's whole command line; it must have its things at ``place``. ``grace_s`` is
-    what the batch system gives between SIGTERM and SIGKILL.
+    ``daemon_argv`` is the daemon's whole command line; its files must be at ``place``. ``grace_s`` is the
+    batch system's time between SIGTERM and SIGKILL, in seconds.
     """
 
     command: tuple[str, ...]
@@ -60,14 +60,14 @@ class Launch:
     environ: Mapping[str, str]
     grace_s: float | None = None
     upstream: Callable[[], EndpointInfo] | None = None
-    """Finds the daemon that this launch's forwards to, where it does: other nodes have their own."""
+    """Finds the root, if this launch's daemon forwards to one; None if it does not."""
     launch_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def command_environment(self, shared_id: str = "") -> dict[str, str]:
-        """The command's environment: ours, with this launch and its daemon in it.
+        """Return the command's environment: ours, with this launch and its daemon.
 
-        Where the daemon forwards, the launch is that of all nodes: ``shared_id``, as the daemon above tells
-        it, or what the environment or the launcher has.
+        If the daemon forwards, all nodes share one launch: ``shared_id`` as the root gives it, else the id
+        of the environment or the launcher.
         """
         environ = dict(self.environ)
         for name in OTHER_ENDPOINT_VARIABLES:
@@ -80,7 +80,7 @@ class Launch:
 
 
 class Launcher:
-    """Runs one :class:`Launch`. Only the main thread may, since it takes the signals."""
+    """Runs one :class:`Launch`, on the main thread only, since it handles signals."""
 
     def __init__(self, launch: Launch) -> None:
         self._launch = launch
@@ -92,12 +92,12 @@ class Launcher:
         self._shared_id = ""
 
     def run(self) -> int:
-        """The command's exit status, 128 + N if signal N ended it.
+        """Run it; return the command's exit status, 128 + N if signal N ended it.
 
         Raises:
             CommandNotFound, CommandNotExecutable: the command cannot be started.
             DaemonStartError: the daemon did not become ready; the command was not run.
-        EndpointError: there is no daemon to forward to; the command was not run.
+            EndpointError: no root was found; the command was not run.
         """
         find_program(self._launch.command[0], self._launch.environ.get("PATH"))
         with closing(SignalInbox([*PASSED_ON, signal.SIGCHLD])) as self._inbox:
@@ -117,7 +117,7 @@ class Launcher:
     def _run_beside_daemon(self) -> int:
         try:
             self._daemon.await_ready()
-            # What an earlier daemon left here is not this one's last word.
+            # A status file of an earlier daemon says nothing about this one.
             (self._launch.place.state_dir / status_document.LAST_STATUS_FILE).unlink(missing_ok=True)
             status = self._await_command(
                 CommandGroup(self._launch.command, self._launch.command_environment(self._shared_id))
@@ -162,12 +162,12 @@ class Launcher:
             self._kill_at, self._over_at = now + share_s, now + grace_s
 
     def _watch_grace(self, command: CommandGroup) -> None:
-        """Kill a command that outstays its share before the batch system kills us with it."""
+        """Kill a command that exceeds its share of the grace, before the batch system kills everything."""
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._kill_at = math.inf
             say(
                 f"the command has not ended on SIGTERM and is killed: of the grace of "
-                f"{self._launch.grace_s:g} s, the rest is for delivering what it logged"
+                f"{self._launch.grace_s:g} s, the rest is for delivering its data"
             )
             command.send(signal.SIGKILL)
 
@@ -192,7 +192,7 @@ class Launcher:
         self._restart_delay_s = min(2 * self._restart_delay_s, RESTART_DELAY_MAX_S)
 
     def _until_next_s(self) -> float | None:
-        """How long nothing is to be done but to wait for a signal; None: for ever."""
+        """The seconds until the next deadline; None if only a signal can happen."""
         due = min(self._restart_at or math.inf, self._kill_at or math.inf)
         return None if due == math.inf else max(0.0, due - time.monotonic())
 
@@ -202,10 +202,10 @@ class Launcher:
         try:
             LaunchOutcome(self._launch.launch_id, status).write(self._launch.place.state_dir)
         except OSError as error:
-            say(f"the command's exit status could not be left for the daemon: {error}")
+            say(f"the command's exit status could not be saved for the daemon: {error}")
 
     def _drain(self) -> None:
-        """Have everything delivered and say where it is. What goes wrong here is not the command's fault."""
+        """Deliver everything and print where it is. Failures here do not change the exit status."""
         document: StatusDocument | None = None
         for last_try in (False, True):
             try:
@@ -217,11 +217,11 @@ class Launcher:
                 continue
             if ended_well:
                 break
-            # It was dying already when it was asked to end: what it had not delivered is in its journal.
+            # The daemon was dying when it was asked to end: its journal has the undelivered data.
         self._sum_up(status_document.read_last(self._launch.place.state_dir) or document)
 
     def _stop_daemon(self) -> tuple[StatusDocument | None, bool]:
-        """How it stood before it delivered the rest, and whether it then ended as it was asked to."""
+        """Return the status before the final delivery, and True if the daemon then ended as asked."""
         if self._daemon.poll() is not None:
             self._start_daemon()
         try:
@@ -234,7 +234,7 @@ class Launcher:
 
     def _sum_up(self, document: StatusDocument | None) -> None:
         if document is None:
-            say(f"the daemon left no status; see {self._launch.place.log_path}")
+            say(f"the daemon wrote no last status; see {self._launch.place.log_path}")
             return
         lines = status_view.summary(document, since_s=self._started_s)
         if not lines:
@@ -248,7 +248,7 @@ class Launcher:
 
 
 def _status(info: EndpointInfo) -> StatusDocument | None:
-    """The document as it stands: what we know should the daemon not come to write its last one."""
+    """Return the current status, in case the daemon fails before it writes its last one."""
     try:
         return status_document.decode(DaemonClient(info).status(STATUS_TIMEOUT_S))
     except EndpointError:

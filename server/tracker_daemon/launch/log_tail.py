@@ -10,7 +10,7 @@ BYTES = 16 * 1024
 
 
 def log_tail(path: Path, begin: int) -> str:
-    """The last lines of ``path``, of those after byte ``begin``: what an earlier daemon said is not shown."""
+    """Return the last lines of ``path`` after byte ``begin``, so that none is of an earlier daemon."""
     try:
         with path.open("rb") as log:
             end = log.seek(0, os.SEEK_END)

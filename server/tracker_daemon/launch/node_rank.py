@@ -1,4 +1,4 @@
-"""Which node of a job this is, where one command runs on each: the first has the daemon."""
+"""The rank of this node, if one ``run`` is started on each node: the first has the daemon."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ VARIABLES = (
     "GROUP_RANK",
     "SLURM_NODEID",
     "PALS_NODEID",
-    "OMPI_COMM_WORLD_RANK",  # these two launchers tell processes, not nodes: one `run` per process is as many
+    "OMPI_COMM_WORLD_RANK",  # these launchers number processes; with one `run` a node that is the node
     "PALS_RANKID",
     "PMI_RANK",
 )
 
 
 def further_node(environ: Mapping[str, str]) -> str | None:
-    """What says that this is not the first node, as ``SLURM_NODEID=1``; None where nothing does."""
+    """Return the variable that shows a node above 0, as ``SLURM_NODEID=1``; None if none does."""
     for name in VARIABLES:
         text = environ.get(name, "")
         if text.isascii() and text.isdigit() and int(text) > 0:

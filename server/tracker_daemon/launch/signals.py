@@ -1,4 +1,4 @@
-"""Signals as values that a loop waits for, instead of code that runs between any two lines."""
+"""Signals as values that a loop reads, instead of handlers that interrupt any line."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ PASSED_ON = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-"""What a wrapper passes on to the command that it runs."""
+"""Signals that a wrapper passes on to its command."""
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
 
 class SignalInbox:
-    """Collects ``numbers`` until closed; those that the process was told to ignore stay so.
+    """Collects signals ``numbers`` until closed; signals that the process ignores stay ignored.
 
-    SIGCHLD is collected in any case: ignoring it would have children vanish with their exit status.
+    SIGCHLD is always collected: if it were ignored, the exit status of children would be lost.
 
-    Only the main thread may make one. Programs that are started meanwhile get the default actions,
-    since exec resets what is handled.
+    Only the main thread may create one. Programs started meanwhile get the default actions, since exec
+    resets handled signals.
     """
 
     def __init__(self, numbers: Iterable[signal.Signals]) -> None:
@@ -50,7 +50,7 @@ class SignalInbox:
         os.close(self._write)
 
     def wait(self, timeout_s: float | None) -> list[signal.Signals]:
-        """The signals that have arrived, in order; waits for the first. Empty after ``timeout_s``."""
+        """Wait for a signal; return all that have arrived, in order. Empty after ``timeout_s``."""
         select.select([self._read], [], [], timeout_s)
         try:
             return [signal.Signals(number) for number in os.read(self._read, 4096)]
@@ -59,4 +59,4 @@ class SignalInbox:
 
 
 def _noted(number: int, frame: FrameType | None) -> None:
-    """Nothing to do: the interpreter has written the number into the inbox's pipe."""
+    """Do nothing: the interpreter has already written the number into the inbox's pipe."""

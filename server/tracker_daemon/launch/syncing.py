@@ -1,8 +1,8 @@
-"""``sync``: delivers what a daemon that has ended could not.
+"""``sync``: delivers the data that an ended daemon could not deliver.
 
-A daemon is started on its state directory and ended once there is nothing left for it to do. Runs that
-stand as running, since their daemon was killed, end by the rules of any daemon: their ranks may still
-come back, and are lost when they do not.
+A daemon is started on the state directory and stopped when nothing is left to do. Runs may still be
+RUNNING because their daemon was killed. They end by the usual rules: their ranks may reconnect, and are
+lost if they do not.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from tracker_protocol import limits
 
 POLL_S = 0.5
 CLOSE_S = limits.DRAIN_TIMEOUT_S + 10.0
-"""What the daemon may take to tell backends of the runs' ends, and to close its files."""
+"""Time for the daemon to record the runs' ends in the backends, and to close its files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Syncing:
-    """``daemon_argv`` is the daemon's whole command line, ``timeout_s`` the longest that it may deliver."""
+    """One ``sync``: ``daemon_argv`` is the daemon's command line, ``timeout_s`` the longest delivery."""
 
     daemon_argv: tuple[str, ...]
     place: DaemonPlace
     timeout_s: float | None = None
 
     def run(self) -> int:
-        """0 once everything is delivered; 1 where something is left, 128 + N if signal N ended it.
+        """Return 0 if everything is delivered, 1 if something is left, 128 + N if signal N ended it.
 
         Raises:
-            DaemonStartError: the daemon cannot be started, or has ended by itself.
+            DaemonStartError: the daemon could not be started, or ended by itself.
         """
         with closing(SignalInbox([*ENDING, signal.SIGCHLD])) as inbox:
             daemon = AttendedDaemon(self.daemon_argv, self.place, inbox)
@@ -76,7 +76,7 @@ class Syncing:
             return 0
         last = self._await_delivery(inbox, first, lambda: self._look(daemon, info))
         if any(is_unfinished(run) for run in last.runs):
-            with suppress(EndpointError):  # it has ended meanwhile
+            with suppress(EndpointError):  # the daemon has ended meanwhile
                 DaemonClient(info).stop(0.0)
         daemon.end(CLOSE_S)
         return self._sum_up(unfinished)
@@ -84,7 +84,7 @@ class Syncing:
     def _await_delivery(
         self, inbox: SignalInbox, document: StatusDocument, look: Callable[[], StatusDocument]
     ) -> StatusDocument:
-        """How it stands once all is delivered, waiting brings nothing more, or the time is over."""
+        """Wait until all is delivered, waiting is useless, or the time is over; return the last status."""
         deadline = math.inf if self.timeout_s is None else time.monotonic() + self.timeout_s
         tell_at = 0.0
         while can_go_on(document) and (now := time.monotonic()) < deadline:
@@ -110,7 +110,7 @@ class Syncing:
     def _sum_up(self, unfinished: set[str]) -> int:
         document = status_document.read_last(self.place.state_dir)
         if document is None:
-            say(f"the daemon left no status; see {self.place.log_path}")
+            say(f"the daemon wrote no last status; see {self.place.log_path}")
             return 1
         runs = tuple(run for run in document.runs if run.run_id in unfinished)
         for line in status_view.summary(msgspec.structs.replace(document, runs=runs)):
@@ -122,12 +122,12 @@ class Syncing:
 
 
 def is_unfinished(run: RunStatusEntry) -> bool:
-    """Whether the run has not ended, or a backend has not all of it."""
+    """True if the run has not ended, or a backend lacks some of it."""
     return _goes_on(run) or any(_is_behind(backend) for backend in run.backends)
 
 
 def can_go_on(document: StatusDocument) -> bool:
-    """Whether waiting may bring anything; not where all that is left is refused."""
+    """True if waiting may help; False if backends refuse all that is left."""
     return any(
         _goes_on(run) or any(_is_behind(b) and b.state != "paused" for b in run.backends)
         for run in document.runs
@@ -135,7 +135,7 @@ def can_go_on(document: StatusDocument) -> bool:
 
 
 def outlook(document: StatusDocument) -> str:
-    """What is being waited for."""
+    """Return what ``sync`` is waiting for, for a person."""
     running = [run.name or run.run_id for run in document.runs if _goes_on(run)]
     parts = []
     if backlog := status_view.backlog(document):
@@ -146,7 +146,7 @@ def outlook(document: StatusDocument) -> str:
 
 
 def _goes_on(run: RunStatusEntry) -> bool:
-    """Whether its end is still to be found out here: that of a forwarded run is found out above."""
+    """True if this daemon still has to end the run; the root ends forwarded runs."""
     return run.ended is None and not run.forwarded
 
 

@@ -1,14 +1,17 @@
-"""Which environment each backend's process gets, and what of it is secret.
+"""The environment of each backend's process, and the secrets in it.
 
-A backend's variables are those whose names begin as its SDK's do. They come from four places, the
-later winning: ``~/.amsc.env``; the daemon's own environment; the directory that CREDENTIALS_DIRECTORY
-names, where systemd puts a service's credentials, a file for each variable; and the project's ``.env``,
-found by walking up from the daemon's working directory. From the files a backend takes its own variables
-and nothing else. One backend's variables are never in another's environment, and
-the daemon's own token is in none.
+A backend's variables have the prefixes of its SDK. They are read from four places; a later one wins:
 
-What selects a run (its project, name, id …) is read on the ranks and comes with the run: such
-variables of the daemon are left out, or one of them would name all of the daemon's runs.
+1. ``~/.amsc.env``;
+2. the daemon's own environment;
+3. the directory CREDENTIALS_DIRECTORY, where systemd puts a service's credentials, a file for each variable;
+4. the project's ``.env``, found by walking up from the daemon's working directory.
+
+From files a backend gets only its own variables. One backend's variables are never in another's environment,
+and the daemon's own token is in none.
+
+Variables that select a run (project, name, id …) are read on the ranks and sent with the run. Such variables
+of the daemon are left out: otherwise one of them would apply to all of its runs.
 """
 
 from __future__ import annotations
@@ -29,28 +32,28 @@ CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"
 
 _MASK = "****"
 _SECRET_MIN_CHARACTERS = 6
-"""Shorter values are masked nowhere: they would take half of every text with them."""
+"""Shorter values are not masked: they would also occur in unrelated text."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackendVariables:
-    """The variables of one backend, by name or by the beginning of their names."""
+    """The variables of one backend, by name or by prefix."""
 
     prefixes: tuple[str, ...]
     names: frozenset[str] = frozenset()
     selectors: frozenset[str] = frozenset()
-    """What selects a run, which the ranks say."""
+    """Variables that select a run; these are read on the ranks."""
     files: tuple[str, ...] = ()
-    """Files below the home directory in which its SDK looks for credentials."""
+    """Files below the home directory in which the SDK looks for credentials."""
     stores: tuple[str, ...] = ()
-    """Beginnings of variables for object stores, which a file may set for it, and which all may see."""
+    """Prefixes of variables for object stores: a file may set them, and all backends may see them."""
 
     def owns(self, name: str) -> bool:
-        """Whether the variable is this backend's alone."""
+        """True if the variable belongs to this backend alone."""
         return name in self.names or name.startswith(self.prefixes)
 
     def takes(self, name: str) -> bool:
-        """Whether a file may set the variable for this backend."""
+        """True if a file may set the variable for this backend."""
         return (self.owns(name) or name.startswith(self.stores)) and name not in self.selectors
 
 
@@ -93,13 +96,13 @@ def child_environment(
     directory: Path | None = None,
     home: Path | None = None,
 ) -> dict[str, str]:
-    """The environment for the process of ``backend``: the daemon's, less what is not its own to see.
+    """Return the environment for the process of ``backend``: the daemon's, without others' secrets.
 
-    ``environ``, ``directory`` and ``home`` are the daemon's by default. A backend that is not in
-    BACKENDS gets what is no backend's.
+    ``environ``, ``directory`` and ``home`` are the daemon's by default. A backend that is not in BACKENDS
+    gets no backend's variables.
 
     Raises:
-        BackendRefused: one of the files is there and cannot be read.
+        BackendRefused: one of the files exists and cannot be read.
     """
     environ = os.environ if environ is None else environ
     own = BACKENDS.get(backend)
@@ -119,10 +122,10 @@ def with_files(
     directory: Path | None = None,
     home: Path | None = None,
 ) -> dict[str, str]:
-    """``environ`` and what the files set for a backend; ``service``: a service manager's directory of them.
+    """Return ``environ`` with the variables that files set for a backend; ``service``: systemd's directory.
 
     Raises:
-        BackendRefused: one of the files is there and cannot be read.
+        BackendRefused: one of the files exists and cannot be read.
     """
     from_home = _own_values((home or Path.home()) / HOME_FILE, own)
     from_service = _own_credentials(service, own)
@@ -137,9 +140,9 @@ def circumstances(
     directory: Path | None = None,
     home: Path | None = None,
 ) -> object:
-    """What a refusal of ``backend`` may have come of, to be compared with what it is later.
+    """Return everything that may have caused a refusal of ``backend``, to notice a change later.
 
-    Its own variables, and size and time of the files with credentials that these or its SDK name.
+    That is its own variables, and the size and time of the files with credentials that they or its SDK name.
     """
     own = BACKENDS.get(backend)
     if own is None:
@@ -155,7 +158,7 @@ def circumstances(
 
 
 def secrets_of(environ: Mapping[str, str]) -> list[str]:
-    """The secret values in an environment, the longest first."""
+    """Return the secret values in an environment, longest first."""
     values = {
         value for name, value in environ.items() if _SECRET.search(name) and not _NO_SECRET.search(name)
     }
@@ -163,14 +166,14 @@ def secrets_of(environ: Mapping[str, str]) -> list[str]:
 
 
 def masked(text: str, environ: Mapping[str, str]) -> str:
-    """``text`` without the secrets of ``environ`` and without passwords in URLs."""
+    """Return ``text`` without the secrets of ``environ`` and without passwords in URLs."""
     for secret in secrets_of(environ):
         text = text.replace(secret, _MASK)
     return _USER_INFORMATION.sub(_MASK, text)
 
 
 def without_user_information(url: str) -> str:
-    """A URL as it may be shown: no user name, no password."""
+    """Return a URL without user name and password."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", url)
 
 
@@ -196,12 +199,12 @@ def _project_file(directory: Path) -> Path | None:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except PermissionError:  # withheld from the daemon, as a service's ProtectHome= does: nothing is there
+    except PermissionError:  # hidden from the daemon, as by a service's ProtectHome=: the same as no file
         return False
 
 
 def _own_credentials(directory: str | None, own: BackendVariables) -> dict[str, str]:
-    """Files of ``directory`` that are named like variables of the backend, and what they hold."""
+    """Read the files of ``directory`` that are named like variables of the backend."""
     if not directory:
         return {}
     try:
@@ -214,7 +217,7 @@ def _own_credentials(directory: str | None, own: BackendVariables) -> dict[str, 
 
 
 def _own_values(path: Path | None, own: BackendVariables) -> dict[str, str]:
-    """The variables of ``path`` that the backend takes; a file that is not there has none."""
+    """Return the variables of ``path`` that the backend may have; none if the file does not exist."""
     if path is None or not _is_file(path):
         return {}
     try:

@@ -15,10 +15,10 @@ _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\],]+):(?P<port
 
 
 def normalised(address: str) -> str:
-    """``address`` in the form that gRPC takes: ``host:port``, ``[::1]:port`` or ``unix:/absolute/path``.
+    """Return ``address`` in gRPC's form: ``host:port``, ``[::1]:port`` or ``unix:/absolute/path``.
 
     Raises:
-        ValueError: says what is wrong with it and what is allowed.
+        ValueError: the address is invalid; the message says why and what is allowed.
     """
     if address.startswith(UNIX_PREFIX):
         return UNIX_PREFIX + str(_socket_path(address.removeprefix(UNIX_PREFIX)))
@@ -34,7 +34,7 @@ def normalised(address: str) -> str:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this host can use a normalised ``address``."""
+    """Return True if only this host can use a normalised ``address``."""
     host = address.rpartition(":")[0].strip("[]")
     if address.startswith(UNIX_PREFIX) or host == "localhost":
         return True
@@ -45,7 +45,7 @@ def is_loopback(address: str) -> bool:
 
 
 def unix_path(address: str) -> Path | None:
-    """The socket's path of a ``unix:`` address; None for ``host:port``."""
+    """Return the socket's path of a ``unix:`` address; None for ``host:port``."""
     return Path(address.removeprefix(UNIX_PREFIX)) if address.startswith(UNIX_PREFIX) else None
 
 

@@ -1,7 +1,7 @@
-"""Where the effective settings come from: a flag goes before the environment, that before the file.
+"""Loads the effective settings: a flag overrides the environment, and that overrides the file.
 
-``TRACKER_*`` variables that name no setting belong to the clients and are left alone. A key of the
-file that names none is an error, since nothing else would ever read it.
+``TRACKER_*`` variables that name no setting belong to the clients and are ignored. An unknown key of the file
+is an error, since nothing else would read it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,19 @@ else:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """One place that settings come from; ``origin`` says of a setting what it is called there."""
+    """One source of settings; ``origin`` gives a setting's name in that source."""
 
     origin: Callable[[str], str]
     values: Mapping[str, Any]
 
 
 def load(flags: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Settings:
-    """The effective settings: ``flags`` (those that were given) over environment, file and defaults.
+    """Return the effective settings: the given ``flags`` over environment, file and defaults.
 
-    An empty variable counts as unset. ``defaults`` go before those of the settings' class.
+    An empty variable counts as unset. ``defaults`` override those of the settings' class.
 
     Raises:
-        SettingsError: names each setting that cannot be used, its value, where it came from and
-            what is allowed.
+        SettingsError: names each unusable setting, its value, its source and what is allowed.
     """
     above = [
         _Layer(lambda name: f"flag {flag_of(name)}", flags),
@@ -80,7 +79,7 @@ def _file(path: Path) -> _Layer:
     except OSError as error:
         msg = f"the settings file {path} cannot be read: {error.strerror}"
         raise SettingsError(msg) from error
-    except ValueError as error:  # also what is not UTF-8
+    except ValueError as error:  # also for text that is not UTF-8
         msg = f"the settings file {path} is not valid TOML: {error}"
         raise SettingsError(msg) from error
     problems = [_unknown(key) for key in table if key not in Settings.model_fields or key == "config"]
@@ -91,7 +90,7 @@ def _file(path: Path) -> _Layer:
 
 
 def _unknown(key: str) -> str:
-    """Names the key alone: its value may be a secret that was put in the wrong place."""
+    """Describe an unknown key without its value, which may be a misplaced secret."""
     if key == "config":
         return "the setting 'config', which names a settings file and cannot stand in one"
     known = [name for name in Settings.model_fields if name != "config"]

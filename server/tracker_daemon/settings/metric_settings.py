@@ -1,4 +1,4 @@
-"""How settings that go by metric are read: as texts, or as tables of the file (see ``metric_rules``)."""
+"""Settings by metric, from texts or from tables of the file (see ``rules.metric_rules``)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ CONFIG_MAY_DIFFER = (
     "rank,*_rank,host,hostname,node,node_*,nodename,pid,port,*_port,device,device_*,*_device,gpu,gpu_id,"
     "seed,*_seed"
 )
-"""What ranks have of their own by nature; each glob is matched with a dotted key and with its last part."""
+"""Keys that naturally differ between ranks; each glob is matched with a dotted key and its last part."""
 
 
 def comma_separated(value: object) -> object:
-    """A list or a table of the file, or repeated flags, as the one text that a variable would hold."""
+    """Return a list or a table of the file, or repeated flags, as one text with commas."""
     if isinstance(value, (list, tuple)):
         return ",".join(str(item) for item in value)
     if isinstance(value, Mapping):
@@ -32,7 +32,7 @@ def comma_separated(value: object) -> object:
 
 
 def without_blanks(text: str) -> str:
-    """The items of a text with commas, without what is blank."""
+    """Return a text with commas without its blank items."""
     return ",".join(filter(None, map(str.strip, text.split(","))))
 
 

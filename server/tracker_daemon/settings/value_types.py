@@ -1,4 +1,4 @@
-"""How the values of settings are read, from whichever of their three forms: the types of the settings."""
+"""The types of the settings: how a value is parsed, from any of its three forms."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tracker_protocol import limits
 
 
 def absolute(path: Path) -> Path:
-    """Against the working directory of now: the daemon may outlive it, and reports full paths."""
+    """Resolve ``path`` against the current working directory, since status reports full paths."""
     return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow links
 
 
 def split(value: object) -> object:
-    """The items of a text with commas, or of a list each of whose items may be one."""
+    """Split a text with commas, or a list of such texts, into items."""
     text = comma_separated(value)
     return [item.strip() for item in text.split(",") if item.strip()] if isinstance(text, str) else value
 
 
 def listen_addresses(addresses: list[str]) -> list[str]:
-    """Addresses, of which there is one at least, in the form that gRPC takes."""
+    """Return at least one address, each in gRPC's form."""
     if not addresses:
         msg = "a daemon listens at one address at least, such as '127.0.0.1:0'"
         raise ValueError(msg)
@@ -35,17 +35,17 @@ def listen_addresses(addresses: list[str]) -> list[str]:
 
 
 def rank_set(text: str) -> str:
-    """A set of ranks, checked."""
+    """Check a set of ranks."""
     return str(RankSet.parse(text))
 
 
 def reporter_rules(text: str) -> str:
-    """Rules on reporters, checked."""
+    """Check rules on reporters."""
     return str(ReporterRules.parse(text))
 
 
 def lower(value: object) -> object:
-    """A word, in whichever case it was written."""
+    """Return a word in lower case."""
     return value.strip().lower() if isinstance(value, str) else value
 
 

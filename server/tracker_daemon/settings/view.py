@@ -1,4 +1,4 @@
-"""The effective settings as a person may read them: in TOML's notation, secrets masked."""
+"""The effective settings for a person: in TOML's notation, secrets masked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ URL_PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """One effective setting: its value in TOML's notation, secrets masked; None where it is unset."""
+    """One effective setting: its value in TOML's notation, secrets masked; None if unset."""
 
     name: str
     value: str | None
@@ -22,7 +22,7 @@ class SettingRow:
 
 
 def describe(settings: Settings) -> list[SettingRow]:
-    """Every setting with its effective value and where that came from, in the class's order."""
+    """Return every setting with its effective value and source, in the class's order."""
     return [
         SettingRow(name, shown(name, getattr(settings, name)), settings.origin(name))
         for name in type(settings).model_fields
@@ -30,7 +30,7 @@ def describe(settings: Settings) -> list[SettingRow]:
 
 
 def shown(name: str, value: object) -> str | None:
-    """``value`` as TOML writes it, with secrets and passwords in URLs masked."""
+    """Return ``value`` in TOML's notation, with secrets and passwords in URLs masked."""
     if value is None:
         return None
     field = Settings.model_fields.get(name)
