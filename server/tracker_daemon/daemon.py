@@ -47,8 +47,7 @@ from tracker_daemon.lifecycle.run_endings import RunEndings
 from tracker_daemon.lifecycle.service_manager import ServiceManager
 from tracker_daemon.lifecycle.shutdown_grace import ShutdownGrace
 from tracker_daemon.recording.live_run import LiveRun
-from tracker_daemon.recording.recorder import Recorder, Submission
-from tracker_daemon.runs.part_settings import default_options, recorder_settings, rules
+from tracker_daemon.recording.recorder import Recorder, RecorderSettings, Submission
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Run
 from tracker_daemon.settings.definitions import Settings
@@ -107,10 +106,11 @@ class Daemon:
         self._drain_timeout_s = settings.drain_timeout_s
         self._job_status: int | None = None
         self._failure: BaseException | None = None
-        patience_s = settings.challenge_timeout_s
-        self._registry = Registry(default_options(settings), rules(settings), patience_s)
+        self._registry = Registry.from_settings(settings)
         self._idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, self._started_s)
-        self._recorder = Recorder(journal, recorder_settings(settings), self._on_tick, self._on_failure)
+        self._recorder = Recorder(
+            journal, RecorderSettings.from_settings(settings), self._on_tick, self._on_failure
+        )
         self._endings = RunEndings(self._registry, self._recorder)
         self._shutdown_grace = ShutdownGrace(
             self._registry, settings.grace_s, forwards=settings.upstream is not None

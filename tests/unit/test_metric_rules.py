@@ -14,7 +14,7 @@ from tracker_daemon.rules.metric_rules import (
     read_summaries,
     read_thinning,
 )
-from tracker_daemon.runs.part_settings import metric_settings
+from tracker_daemon.runs.run_options import RunOptions
 from tracker_daemon.settings.loading import load
 from tracker_daemon.settings.view import describe
 
@@ -81,7 +81,7 @@ def test_a_settings_file_may_have_them_as_tables(tmp_path) -> None:
         '[summaries]\n"eval/acc" = "max"\n[thinning]\n"mlflow:*" = 10\n'
     )
     settings = load({"config": file})
-    assert metric_settings(settings) == MetricSettings(
+    assert RunOptions.from_settings(settings).metrics == MetricSettings(
         "lr=none,loss=mean+max", "eval/*=epoch", "eval/acc=max", "mlflow:*=10"
     )
     shown = {row.name: row.value for row in describe(settings)}

@@ -68,6 +68,7 @@ from tracker_client.identity.workers import is_worker, mark_process
 from tracker_client.settings.metric_options import METRIC_OPTIONS, MetricOptions, read_metric_options
 from tracker_client.settings.selectors import ARGUMENTS, read_selectors
 from tracker_protocol import limits
+from tracker_protocol.backend_names import split_backend_names
 
 ENDPOINT_VARIABLES = ("TRACKER_ENDPOINT", "TRACKER_ENDPOINT_FILE")
 INPROCESS = "inprocess"
@@ -131,9 +132,7 @@ def backends_of(backends: Backends, environ: Mapping[str, str] | None = None) ->
                 break
         else:
             return None
-    names = backends.split(",") if isinstance(backends, str) else [str(name) for name in backends]
-    wanted = dict.fromkeys(name.strip().lower() for name in names)
-    return ",".join(name for name in wanted if name and name != "none") or "none"
+    return ",".join(split_backend_names(backends)) or "none"
 
 
 def read_settings(

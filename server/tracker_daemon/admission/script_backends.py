@@ -27,10 +27,10 @@ from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.rows import CursorRow
 from tracker_daemon.outbox.entries import OutboxEntry
 from tracker_daemon.outbox.lanes import is_files_lane
-from tracker_daemon.runs.part_settings import backend_names
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Run, Stream
 from tracker_protocol import limits
+from tracker_protocol.backend_names import split_backend_names
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -74,7 +74,7 @@ class ScriptBackends:
         opens a run declares goes before what the daemon has; the primary may add names that nobody has.
         """
         run, stream = admission.stream.run, admission.stream
-        wanted = [name for name in backend_names(run.options.backends) if name not in run.backends]
+        wanted = [name for name in split_backend_names(run.options.backends) if name not in run.backends]
         new = {}
         if admission.new_run or stream.rank == run.options.primary_rank:
             new = dict.fromkeys((name for name in wanted if name in declared), SCRIPT_STATE)
@@ -177,7 +177,7 @@ class ScriptBackends:
 def warn_of_unknown(session: Session, known: Iterable[str]) -> None:
     """Tell the rank of ``session`` which of its run's backends nobody has, and what would help."""
     run = session.stream.run
-    for name in backend_names(run.options.backends):
+    for name in split_backend_names(run.options.backends):
         if name in run.backends:
             continue
         text = (

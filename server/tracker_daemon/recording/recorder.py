@@ -30,6 +30,7 @@ from tracker_daemon.journal.store import Journal
 from tracker_daemon.recording import events, replay, run_end
 from tracker_daemon.recording.live_run import LiveRun, RunView
 from tracker_daemon.recording.outbox_entries import write_outbox
+from tracker_daemon.settings.definitions import Settings
 from tracker_protocol import limits
 
 T = TypeVar("T")
@@ -101,6 +102,18 @@ class RecorderSettings:
     snapshot_every_bytes: int
     open_cells_bytes: int
     restart_grace_s: float = limits.RESTART_GRACE_S
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> RecorderSettings:
+        """Return the recorder's part of the daemon's settings."""
+        return cls(
+            settings.commit_window_s,
+            limits.COMMIT_BYTES_MAX,
+            settings.snapshot_every_s,
+            settings.snapshot_every_bytes,
+            settings.open_cells_bytes,
+            settings.restart_grace_s,
+        )
 
 
 class Recorder:

@@ -4,5 +4,4 @@
 * ``hello_check``: checks a Hello before anyone acts on it.
 * ``claims``: decides between two processes that claim one rank.
 * ``run_options``: a run's own settings; ``client_options``: those that a client may give of its backends.
-* ``part_settings``: each part's settings, from the daemon's.
 """

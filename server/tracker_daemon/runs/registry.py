@@ -24,7 +24,8 @@ from tracker_daemon.journal.rows import RUNNING, RunRow, StreamRow
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.runs.hello_check import check_hello
 from tracker_daemon.runs.run import Admission, LiveStream, Run, Stream
-from tracker_daemon.runs.run_options import RunOptions, complete_options
+from tracker_daemon.runs.run_options import RunOptions, complete_options, default_rules
+from tracker_daemon.settings.definitions import Settings
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -52,6 +53,11 @@ class Registry:
         self._forgotten_runs: dict[str, int] = {}
         self._forgotten_streams: dict[bytes, int] = {}
         self._by_launch: dict[tuple[str, str, str, int], Run] = {}
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Registry:
+        """Return an empty registry with the daemon's defaults, rules and patience."""
+        return cls(RunOptions.from_settings(settings), default_rules(settings), settings.challenge_timeout_s)
 
     # ---- from the journal ------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""A run's own settings: what its first rank asked for, completed by the daemon's, kept for the run's life."""
+"""A run's own settings: the options of its first rank, completed by the daemon's, kept for the run's life."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ import msgspec
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.errors import ProtocolError, SettingsError
 from tracker_daemon.rules.metric_rules import MetricSettings, read_aggregates
-from tracker_daemon.rules.rank_selection import RankSet
+from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_daemon.runs.client_options import BackendOptions, read_backend_options, read_environment
+from tracker_daemon.settings.definitions import Settings
 from tracker_protocol.v1 import tracker_pb2 as pb
+
+_NS = 1_000_000_000
 
 
 class RootBackends(msgspec.Struct, frozen=True):
-    """Of a run that goes to the daemon above: the backends that it has there."""
+    """The backends that a forwarded run has at the root."""
 
     backends: tuple[str, ...] = ()
     script_backends: tuple[str, ...] = ()
-    """Those that are classes of the script, in the primary rank's process."""
+    """Classes of the training script, in the primary rank's process."""
 
 
 class RunOptions(msgspec.Struct, frozen=True):
-    """A run's own settings, as its first rank gave them and the daemon completed them."""
+    """A run's own settings: the options of its first rank, completed by the daemon's settings."""
 
     backends: str
     outdir: str
@@ -36,13 +39,27 @@ class RunOptions(msgspec.Struct, frozen=True):
     metrics: MetricSettings = MetricSettings()
     config_may_differ: str = ""
     described_by: int = -1
-    """The rank whose ``environment`` it is."""
+    """The rank that sent ``environment``; -1 if none has."""
     system_prefix: str = "tracker"
     forwarding: RootBackends | None = None
-    """Set where this daemon only forwards the run."""
+    """Set if this daemon only forwards the run to a root."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> RunOptions:
+        """Return the options of a run whose ranks ask for nothing."""
+        return cls(
+            ",".join(settings.backend_names) or "none",
+            str(settings.output_directory),
+            settings.primary_rank,
+            settings.record_ranks,
+            item_ranks=settings.item_ranks,
+            metrics=_daemon_metric_settings(settings),
+            config_may_differ=settings.config_may_differ,
+            system_prefix=settings.system_prefix,
+        )
 
     def rules(self, daemons: Rules) -> Rules:
-        """What the run's fold goes by: the daemon's rules, and these options over them."""
+        """Return the rules of the run's fold: these options, and the daemon's rules for the rest."""
         return replace(
             daemons,
             primary_rank=self.primary_rank,
@@ -54,21 +71,37 @@ class RunOptions(msgspec.Struct, frozen=True):
 
     @property
     def is_described(self) -> bool:
-        """Whether the primary rank itself has said what script it is."""
+        """True if the description of the script is the primary rank's own."""
         return self.described_by == self.primary_rank
 
     def described(self, process: pb.Process) -> RunOptions:
-        """These options, with the description of the script that ``process`` brings; raises ProtocolError."""
+        """Return these options with the description of the script that ``process`` sent.
+
+        Raises:
+            ProtocolError: the description is not an object of texts, or too large.
+        """
         environment = read_environment(process.environment)
         return msgspec.structs.replace(self, environment=environment, described_by=process.rank)
 
 
+def default_rules(settings: Settings) -> Rules:
+    """Return the daemon's own rules of aggregation; a run's options may replace some of them."""
+    return Rules(
+        primary_rank=settings.primary_rank,
+        recorded_ranks=RankSet.parse(settings.record_ranks),
+        reporters=ReporterRules.parse(settings.reporters),
+        learn_wait_ns=int(settings.learn_wait_s * _NS),
+        partial_after_ns=int(settings.partial_after_s * _NS),
+        lagging_after_cells=settings.lagging_after_cells,
+    )
+
+
 def complete_options(hello: pb.Hello, defaults: RunOptions) -> RunOptions:
-    """The options of a run that ``hello`` opens.
+    """Return the options of a run that ``hello`` opens, with ``defaults`` for unset ones.
 
     Raises:
-        ProtocolError: they make no sense.
-        SettingsError: one of them cannot be used.
+        ProtocolError: the options contradict one another or the protocol.
+        SettingsError: an option has a value that cannot be used.
     """
     asked = hello.options
     options = RunOptions(
@@ -89,6 +122,10 @@ def complete_options(hello: pb.Hello, defaults: RunOptions) -> RunOptions:
     _check_ranks("record_ranks", options.record_ranks)
     _check_ranks("item_ranks", options.item_ranks)
     return options
+
+
+def _daemon_metric_settings(settings: Settings) -> MetricSettings:
+    return MetricSettings(settings.aggregates, settings.step_axes, settings.summaries, settings.thinning)
 
 
 def _metric_settings(asked: pb.MetricSettings) -> MetricSettings:

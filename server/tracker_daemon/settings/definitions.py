@@ -48,6 +48,7 @@ from tracker_daemon.settings.value_types import (
     lower,
 )
 from tracker_protocol import limits
+from tracker_protocol.backend_names import split_backend_names
 
 ENVIRONMENT_PREFIX = "TRACKER_"
 DEFAULT_ORIGIN = "default"
@@ -262,8 +263,7 @@ class Settings(BaseSettings):
     @property
     def backend_names(self) -> list[str]:
         """``backends`` as a list, each once, in order; empty for ``none``."""
-        names = dict.fromkeys(name.strip().lower() for name in self.backends.split(","))
-        return [name for name in names if name and name != "none"]
+        return split_backend_names(self.backends)
 
     def origin(self, name: str) -> str:
         """Where the value of ``name`` came from: a flag, a variable, a file or the default."""

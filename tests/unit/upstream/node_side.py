@@ -20,10 +20,9 @@ from tracker_daemon.backends.third_party.script_class import ScriptLinks
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.lifecycle.run_delivery import RunDelivery
-from tracker_daemon.recording.recorder import Recorder
-from tracker_daemon.runs.part_settings import default_options, recorder_settings, rules
+from tracker_daemon.recording.recorder import Recorder, RecorderSettings
 from tracker_daemon.runs.registry import Registry
-from tracker_daemon.runs.run_options import RunOptions
+from tracker_daemon.runs.run_options import RunOptions, default_rules
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.upstream.node_admission import NodeAdmission
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -87,9 +86,9 @@ class Node:
         self.journal = Journal.open(directory, history_bytes=1 << 30)
         self.failures = []
         self.loop = asyncio.get_running_loop()
-        self.registry = Registry(default_options(self.settings), rules(self.settings), 5.0)
+        self.registry = Registry(RunOptions.from_settings(self.settings), default_rules(self.settings), 5.0)
         self.recorder = Recorder(
-            self.journal, recorder_settings(self.settings), self._on_tick, self.failures.append
+            self.journal, RecorderSettings.from_settings(self.settings), self._on_tick, self.failures.append
         )
         self.pumps = PumpSet(
             lambda work: self.recorder.call(work).result(),
