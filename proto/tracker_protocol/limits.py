@@ -144,7 +144,7 @@ CHILD_OPEN_DEADLINE_S = 180.0
 """Importing an SDK from a busy network file system, and a server that is only just starting."""
 CHILD_DELIVER_DEADLINE_S = 120.0
 CHILD_CLOSE_DEADLINE_S = 20.0
-CHILD_SIGN_OF_LIFE_S = 5.0
+CHILD_HEARTBEAT_S = 5.0
 """A delivery that takes longer commits meanwhile, which also tells that it goes on."""
 CHILD_FILE_DEADLINE_S = 24 * 3600.0
 """What one item's files may take to upload, as long as the SDK's own requests are answered."""
@@ -183,7 +183,7 @@ WANDB_TROUBLE_AFTER_S = 5.0
 """An upload that was tried again for this long without success is shown."""
 WANDB_CORE_ENDS_S = 10.0
 WANDB_ID_KEPT_CHARACTERS = 51
-PUBLIC_CLASS_TRIES_MAX = 5
+INSTALLED_CLASS_TRIES_MAX = 5
 """How often a registered class is called with a row that it raises for, before the row is set aside."""
 SCRIPT_SLICE_BYTES = 256 * 1024
 """How much of the outbox a class of the script is sent before it has acknowledged it."""

@@ -25,8 +25,8 @@ from tracker_daemon.admission.root_admission import RootAdmission
 from tracker_daemon.admission.script_backends import ScriptBackends
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.registry import known as known_backends
+from tracker_daemon.backends.root import RootLane
 from tracker_daemon.backends.third_party.script_class import ScriptLinks
-from tracker_daemon.backends.upstream import ForwardLane
 from tracker_daemon.delivery.locations import log_location
 from tracker_daemon.delivery.pump import OnLocated
 from tracker_daemon.delivery.pump_set import PumpSet
@@ -142,7 +142,7 @@ class Daemon:
             frozenset(known_backends()), self._recall,
         )  # fmt: skip
 
-    def _open_lane(self, run: RunDescription) -> ForwardLane:
+    def _open_lane(self, run: RunDescription) -> RootLane:
         return self._forwarding.open_lane(run)
 
     # ---- life ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import sys
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
 RESTARTED = """
 import os, signal, sys, time
@@ -147,7 +147,7 @@ def test_a_requeued_job_goes_on_in_its_run_after_a_new_daemon_took_up_the_state(
     assert [(row["attempt"], int(row["step"])) for row in rows] == both
     # W&B: the attempts' steps one after the other, and its own step goes on rising.
     logs = (daemon.outdir / "wandb").glob("*run-*/run-*.wandb")
-    seen = [row for log in logs for row in WandbLog(log).read() if isinstance(row, LoggedRow)]
+    seen = [row for log in logs for row in TransactionLog(log).read() if isinstance(row, LoggedRow)]
     logged = [row for row in seen if "loss/mean" in row.values]
     assert [row.values["step"] for row in logged] == [step for _, step in both]
     assert [row.step for row in seen] == sorted({row.step for row in seen})

@@ -16,7 +16,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 from wandb.proto.wandb_internal_pb2 import Record
 
-from tracker_daemon.backends.wandb.log_file import WandbLog
+from tracker_daemon.backends.wandb.transaction_log import TransactionLog
 from tracker_daemon.endpoints.control import DaemonClient
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 
@@ -86,7 +86,7 @@ def test_ranks_that_save_a_checkpoint_within_the_grace_of_their_job_are_waited_f
 def wandb_end(outdir):
     """The exit code of the offline run, and what its summary says of its end."""
     (path,) = (outdir / "wandb").glob("*run-*/run-*.wandb")
-    records = [Record.FromString(payload) for payload in WandbLog(path)._payloads()]
+    records = [Record.FromString(payload) for payload in TransactionLog(path)._payloads()]
     (code,) = [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"]
     (reason,) = [
         json.loads(item.value_json)

@@ -14,7 +14,7 @@ pytest.importorskip("wandb")
 pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
-from tracker_daemon.backends.wandb.log_file import LoggedConfig, LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
 
 spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
 wandb_stub = importlib.util.module_from_spec(spec)
@@ -87,7 +87,7 @@ def test_handles_of_a_local_store_and_an_offline_run_name_what_is_written(make_d
     assert log.stem == f"run-{read['id']}"
     assert (read["name"], read["project"], read["group"]) == ("first", "handled", "g")
     assert (read["url"], read["offline"], read["after"]) == (None, True, read["id"])
-    logged = list(WandbLog(log).read())
+    logged = list(TransactionLog(log).read())
     rows = [row.values for row in logged if isinstance(row, LoggedRow)]
     assert [row["loss"] for row in rows if "loss" in row] == [1.0, 2.0]
     assert [row["best"] for row in rows if "best" in row] == [0.5]

@@ -17,7 +17,7 @@ pytest.importorskip("wandb")
 from mlflow import MlflowClient
 from wandb_stub import WandbStub
 
-from tracker_daemon.backends.wandb.log_file import LoggedConfig, LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
 
 # What such a script does; what it imports from is all that differs from the seed's.
 SCRIPT = """
@@ -141,7 +141,7 @@ def test_tables_images_artifacts_and_a_watched_model_are_in_every_backend(alone)
         assert client.list_artifacts(told["mlflow"], place), place
     (directory,) = outdir.glob("wandb/offline-run-*")
     logged = {}
-    for one in WandbLog(next(directory.glob("*.wandb"))).read():
+    for one in TransactionLog(next(directory.glob("*.wandb"))).read():
         if isinstance(one, LoggedRow):
             logged |= {name: (one.values["step"], value) for name, value in one.values.items()}
     assert logged["gradients/bias"][0] == logged["watched"][0] == 7
@@ -156,7 +156,7 @@ def test_the_wandb_run_is_the_real_one_and_takes_wandbs_own_objects(alone):
     assert told["project"] == "seedlike"
     assert told["wandb"] == told["run_id"]
     (path,) = outdir.glob(f"wandb/offline-run-*/run-{told['wandb']}.wandb")
-    logged = list(WandbLog(path).read())
+    logged = list(TransactionLog(path).read())
     steps = [row for row in logged if isinstance(row, LoggedRow)]
     assert [(row.step, row.values["step"]) for row in steps[:7]] == [(step, step) for step in range(7)]
     assert [row.values["loss"] for row in steps[:5]] == [1.0 / (step + 1) for step in range(5)]

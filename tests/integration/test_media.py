@@ -133,10 +133,10 @@ def assert_mlflow(outdir):
 
 
 def assert_wandb(outdir):
-    from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
+    from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
     (log,) = outdir.glob("wandb/offline-run-*/run-*.wandb")
-    rows = [row for row in WandbLog(log).read() if isinstance(row, LoggedRow)]
+    rows = [row for row in TransactionLog(log).read() if isinstance(row, LoggedRow)]
     assert [row.step for row in rows] == sorted({row.step for row in rows})
     media = {key: value for row in rows for key, value in row.values.items() if isinstance(value, dict)}
     assert sorted(media) == [
@@ -154,9 +154,9 @@ def artifacts_in(log):
     """The names of the artifacts of a run's log, without the hash that tells unsafe names apart."""
     from wandb.proto import wandb_internal_pb2 as wandb_pb
 
-    from tracker_daemon.backends.wandb.log_file import WandbLog
+    from tracker_daemon.backends.wandb.transaction_log import TransactionLog
 
-    records = map(wandb_pb.Record.FromString, WandbLog(log)._payloads())
+    records = map(wandb_pb.Record.FromString, TransactionLog(log)._payloads())
     artifacts = [record.artifact for record in records if record.WhichOneof("record_type") == "artifact"]
     return {one.name.rpartition("-")[0] or one.name for one in artifacts if one.type == "artifact"}
 

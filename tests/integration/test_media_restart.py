@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("wandb")
 from wandb.proto import wandb_internal_pb2 as wandb_pb
 
-from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
 pytestmark = pytest.mark.long
 
@@ -98,7 +98,7 @@ def assert_media_once(log):
     import numpy as np
     from PIL import Image
 
-    rows = [row for row in WandbLog(log).read() if isinstance(row, LoggedRow)]
+    rows = [row for row in TransactionLog(log).read() if isinstance(row, LoggedRow)]
     assert [row.step for row in rows] == sorted({row.step for row in rows})
     media = [(key, value) for row in rows for key, value in row.values.items() if isinstance(value, dict)]
     images, tables = [], []
@@ -124,7 +124,7 @@ def assert_media_once(log):
 
 def artifact_files(log):
     """Content by the names of the artifacts, each of which is one record; without the hash of some names."""
-    records = map(wandb_pb.Record.FromString, WandbLog(log)._payloads())
+    records = map(wandb_pb.Record.FromString, TransactionLog(log)._payloads())
     logged = [one.artifact for one in records if one.WhichOneof("record_type") == "artifact"]
     logged = [one for one in logged if one.type == "artifact"]
     found = {}

@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 from wandb.proto import wandb_internal_pb2
 
-from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
 RANK = """
 import os
@@ -78,9 +78,9 @@ def stored(run):
 def logged_by_wandb(daemon):
     """What the .wandb file says: definitions by metric, and rows of history."""
     (path,) = daemon.outdir.glob("wandb/*run-*/run-*.wandb")
-    records = [wandb_internal_pb2.Record.FromString(payload) for payload in WandbLog(path)._payloads()]
+    records = [wandb_internal_pb2.Record.FromString(payload) for payload in TransactionLog(path)._payloads()]
     metrics = [record.metric for record in records if record.WhichOneof("record_type") == "metric"]
-    rows = [logged.values for logged in WandbLog(path).read() if isinstance(logged, LoggedRow)]
+    rows = [logged.values for logged in TransactionLog(path).read() if isinstance(logged, LoggedRow)]
     return {metric.name or metric.glob_name: metric for metric in metrics}, rows
 
 

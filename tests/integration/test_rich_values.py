@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
 pytest.importorskip("wandb")
 pytest.importorskip("PIL")
@@ -41,7 +41,7 @@ def test_nested_dicts_histograms_images_and_tables_are_recorded_at_the_step_of_t
     with (daemon.outdir / "answers.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["question", "score"], ["x", "1"], ["y", "2"]]
     (log,) = daemon.outdir.glob("wandb/offline-run-*/run-*.wandb")
-    rows = [row.values for row in WandbLog(log).read() if isinstance(row, LoggedRow)]
+    rows = [row.values for row in TransactionLog(log).read() if isinstance(row, LoggedRow)]
     (histogram,) = [row for row in rows if "weights" in row]
     assert histogram["step"] == 2
     assert histogram["weights"] == {"_type": "histogram", "values": [1, 2, 0, 1], "bins": [0, 1, 2, 3, 4]}

@@ -22,8 +22,8 @@ from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.wandb.backend import WandbBackend
 from tracker_daemon.backends.wandb.child import WandbChildBackend
-from tracker_daemon.backends.wandb.log_file import LoggedConfig, LoggedRow, WandbLog
-from tracker_daemon.backends.wandb.segment import MARKER, Beginning
+from tracker_daemon.backends.wandb.session_directory import MARKER, SessionStartNote
+from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
@@ -162,7 +162,7 @@ def logs(outdir):
 
 def only_log(outdir):
     (log,) = logs(outdir)
-    return list(WandbLog(log).read())
+    return list(TransactionLog(log).read())
 
 
 def rows_of(outdir):
@@ -236,7 +236,7 @@ def test_a_directory_that_a_killed_process_had_begun_and_not_marked_is_not_left(
     run.backend.close()
     (written,) = (run.outdir / "wandb").glob("offline-run-2*")
     _, _, began, wandb_id = written.name.split("-", 3)
-    Beginning(run.outdir, run.run_id, wandb_id).note(str(written))
+    SessionStartNote(run.outdir, run.run_id, wandb_id).note(str(written))
     begun = written.with_name(written.name.replace(began, "29990101_000000"))
     shutil.copytree(written, begun)
     (begun / MARKER).unlink()
@@ -298,7 +298,7 @@ def test_the_files_of_another_daemons_run_of_that_id_stay(journal):
     later = journal(mode="offline").open().rows(0)
     later.deliver()
     later.reopen().rows(1).deliver()
-    assert sorted(len(list(WandbLog(log).read())) for log in logs(later.outdir)) == [3, 4]
+    assert sorted(len(list(TransactionLog(log).read())) for log in logs(later.outdir)) == [3, 4]
 
 
 def test_in_a_later_epoch_no_row_of_the_file_is_left_out(journal):
@@ -341,7 +341,7 @@ def test_rows_whose_directory_is_gone_are_named_and_the_run_goes_on(journal, cap
 
 
 def test_a_long_delivery_tells_on_the_way_that_it_goes_on(journal, monkeypatch):
-    monkeypatch.setattr(limits, "CHILD_SIGN_OF_LIFE_S", 0.0)
+    monkeypatch.setattr(limits, "CHILD_HEARTBEAT_S", 0.0)
     run = journal(mode="offline").open().rows(0, 1)
     run.deliver()
     run.reopen().rows(2, 3)

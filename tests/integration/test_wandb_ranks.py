@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("wandb")
 
-from tracker_daemon.backends.wandb.log_file import LoggedConfig, LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
 
 spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
 wandb_stub = importlib.util.module_from_spec(spec)
@@ -55,7 +55,7 @@ def logs(outdir):
 def recorded(outdir):
     """Rows and configuration in the only directory that the run has."""
     (log,) = logs(outdir)
-    found = list(WandbLog(log).read())
+    found = list(TransactionLog(log).read())
     rows = [{**row.values, "_step": row.step} for row in found if isinstance(row, LoggedRow)]
     config = {}
     for change in found:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
+from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
 pytest.importorskip("torch")
 mlflow = pytest.importorskip("mlflow")
@@ -154,7 +154,7 @@ def test_mlflow_has_the_scalars(recorded):
 def test_wandb_has_a_histogram_for_each_parameter_and_the_scalars(recorded):
     daemon, _ = recorded
     (log,) = daemon.outdir.glob("wandb/offline-run-*/run-*.wandb")
-    rows = [row.values for row in WandbLog(log).read() if isinstance(row, LoggedRow)]
+    rows = [row.values for row in TransactionLog(log).read() if isinstance(row, LoggedRow)]
     found = cells(daemon)
     histograms = {
         (row["step"], name): value for row in rows for name, value in row.items() if isinstance(value, dict)

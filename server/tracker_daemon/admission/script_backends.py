@@ -20,7 +20,12 @@ from functools import partial
 import structlog
 
 from tracker_daemon.admission.script_messages import farewell, script_parts
-from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptLinks, SendEntry, Taken
+from tracker_daemon.backends.third_party.script_class import (
+    SCRIPT_STATE,
+    ScriptAnswer,
+    ScriptLinks,
+    SendEntry,
+)
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.thinned_backend import is_script
 from tracker_daemon.ingest.session import Session
@@ -128,7 +133,7 @@ class ScriptBackends:
         if fed is None or fed.session is not session or answer.backend not in fed.sends:
             return
         link = self._links.of(session.stream.run.run_id, answer.backend)
-        link.answer(Taken(answer.epoch, answer.entry, answer.refused_records, answer.problem))
+        link.answer(ScriptAnswer(answer.epoch, answer.entry, answer.refused_records, answer.problem))
         if answer.closed:
             link.close(answer.problem or "it has finished")
 

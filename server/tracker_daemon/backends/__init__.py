@@ -5,7 +5,7 @@
 * ``decoding``: an outbox entry and a backend's own state, decoded.
 * ``item_files``, ``item_names``: tables, images and artifacts as files.
 * ``memory``: keeps records in the process, for tests.
-* ``upstream``: a root as a backend of a node's daemon.
+* ``root``: the root as a backend of a node's daemon.
 
 A package for each kind: ``csv``, ``mlflow``, ``wandb``; ``child`` runs one in a process of its own;
 ``third_party`` feeds classes of other packages and of training scripts.

@@ -86,7 +86,7 @@ class Backend(ABC):
             BackendRefused: it needs the user's help (credentials, permissions); delivery pauses.
         """
 
-    def takes(self, entries: Sequence[OutboxEntry]) -> int:
+    def count_ready(self, entries: Sequence[OutboxEntry]) -> int:
         """How many of the entries, from the first, it can take before it has seen more. Usually all."""
         return len(entries)
 

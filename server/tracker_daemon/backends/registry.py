@@ -87,10 +87,10 @@ def _instance(name: str, found: object) -> Backend:
         return found()
     # A daemon needs the client's package for these alone, and it is a tenth of what its start imports.
     from tracker_client.backends.base import TrackerBackend  # noqa: PLC0415
-    from tracker_daemon.backends.third_party.public_class import PublicClassBackend  # noqa: PLC0415
+    from tracker_daemon.backends.third_party.installed_class import InstalledClassBackend  # noqa: PLC0415
 
     if isinstance(found, type) and issubclass(found, TrackerBackend):
-        return PublicClassBackend(name, found)
+        return InstalledClassBackend(name, found)
     raise SettingsError(
         f"backend {name!r} is registered as {found!r}, which is no Backend class: neither of "
         "tracker_client.TrackerBackend nor of tracker_daemon.backends.base.Backend"

@@ -281,7 +281,7 @@ class Pump:
         """The next slice, as far as the backend can take it; more is read where that is nothing."""
         entries = self._read(self._cursor.position)
         while entries:
-            ready = self.backend.takes(entries)
+            ready = self.backend.count_ready(entries)
             if ready:
                 return entries[:ready]
             further = self._read(entries[-1].number)

@@ -11,8 +11,8 @@ import structlog
 
 from tracker_daemon.backends import registry
 from tracker_daemon.backends.base import Backend, RunDescription
+from tracker_daemon.backends.root import UPSTREAM, OpenLane, RootBackend
 from tracker_daemon.backends.third_party.script_class import ScriptBackend, ScriptLinks
-from tracker_daemon.backends.upstream import UPSTREAM, ForwardingBackend, OpenLane
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump import OnLocated, Pump
@@ -108,7 +108,7 @@ class PumpSet:
         if self._open_lane is None:
             msg = "what is left of this run is for the daemon above this one; name that with --upstream"
             raise SettingsError(msg)
-        return ForwardingBackend(self._open_lane)
+        return RootBackend(self._open_lane)
 
     def _reader(
         self, row_id: int, slice_bytes: int, *, files_alone: bool

@@ -46,7 +46,7 @@ class ThinnedBackend(Backend):
         self._inner = known.backend
         self._backend.open(run, self._inner)
 
-    def takes(self, entries: Sequence[OutboxEntry]) -> int:
+    def count_ready(self, entries: Sequence[OutboxEntry]) -> int:
         """Those of which it is decided what stays; they begin where the last delivery ended."""
         return self._thinner.decided(entries)
 

@@ -26,9 +26,9 @@ from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import Row
 from tracker_client.watch.watching import Watches
 from tracker_daemon.backends.item_names import safe_name
+from tracker_daemon.backends.wandb.init_arguments import init_arguments, mode_of
 from tracker_daemon.backends.wandb.rows import NO_STEP, STEP_COLUMN, TIME_COLUMN, wandb_histogram, wandb_name
 from tracker_daemon.backends.wandb.session import load_sdk, log_in
-from tracker_daemon.backends.wandb.settings import init_arguments, mode_of
 from tracker_daemon.inprocess.description import describe_run, plain_configuration, wandb_options
 from tracker_daemon.inprocess.files_lane import copy_source
 from tracker_daemon.settings.credentials import BACKENDS, with_files

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 import structlog
 
 from tracker_daemon.aggregation.shared.fold import FoldSummary
-from tracker_daemon.backends.upstream import UPSTREAM
+from tracker_daemon.backends.root import UPSTREAM
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.thinned_backend import thinned_so_far

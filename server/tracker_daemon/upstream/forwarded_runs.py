@@ -17,7 +17,7 @@ import structlog
 
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.upstream import UPSTREAM, ForwardState, read_state
+from tracker_daemon.backends.root import UPSTREAM, LanePosition
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.event import EventKind
@@ -88,7 +88,7 @@ class ForwardedRuns:
         self._node = node
         self._forwarded: dict[str, ForwardedRun] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._resumed: dict[tuple[str, bool], ForwardState] = {}
+        self._resumed: dict[tuple[str, bool], LanePosition] = {}
         self._marks: dict[tuple[str, int, bool], Mark] = {}
         self._reached: dict[str, Mapping[str, int]] = {}
         """By run, how far each cursor had come when it was taken up: what is delivered has no pump."""
@@ -108,7 +108,7 @@ class ForwardedRuns:
             self.find(run)
 
     def _resume(self, run_id: str, cursor: CursorRow, pending: int) -> None:
-        state, begun = read_state(cursor.state), ForwardState(self._journal.epoch, 0)
+        state, begun = LanePosition.from_bytes(cursor.state), LanePosition(self._journal.epoch, 0)
         if state is None or state.epoch != begun.epoch:
             state = begun
         files = is_files_lane(cursor.backend)
@@ -128,7 +128,7 @@ class ForwardedRuns:
                 partial(self._mark, run.run_id), partial(self._root_is_ahead, run),
             )  # fmt: skip
             found = self._forwarded[run.run_id] = ForwardedRun(run, link)
-            begun = ForwardState(self._journal.epoch, 0)
+            begun = LanePosition(self._journal.epoch, 0)
             link.lane(self._resumed.get((run.run_id, False), begun))
         return found
 

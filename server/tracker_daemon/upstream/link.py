@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tracker_client.transport.upload_call import UploadBrokenOff, UploadChannel, UploadMismatch, UploadRefused
-from tracker_daemon.backends.upstream import ForwardState
+from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.errors import PoisonEntry, UpstreamUnavailable
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.upstream.lane import Lane, Mark
@@ -76,7 +76,7 @@ class Link:
 
     # ---- lanes -----------------------------------------------------------------------------------
 
-    def lane(self, state: ForwardState, *, files: bool = False) -> Lane:
+    def lane(self, state: LanePosition, *, files: bool = False) -> Lane:
         """The lane of an epoch, which goes on where ``state`` says, if it is new here.
 
         Raises:
@@ -106,7 +106,7 @@ class Link:
             if lanes_epoch != epoch:
                 lane.end()
                 del self._lanes[files]
-        self.lane(ForwardState(epoch, 0))
+        self.lane(LanePosition(epoch, 0))
 
     def _hello_of(self, epoch: int, *, files: bool) -> Callable[[int], Awaitable[pb.Hello]]:
         async def hello(acknowledged: int) -> pb.Hello:
@@ -223,8 +223,8 @@ class PumpLane:
         self._lane: Lane | None = None
 
     def deliver(self, epoch: int, first: int, payloads: Sequence[bytes]) -> None:
-        """Returns once the root has acknowledged ``payloads``; see :class:`ForwardLane`."""
-        lane = self._lane = self._on_loop(self._open(ForwardState(epoch, first - 1)))
+        """Returns once the root has acknowledged ``payloads``; see :class:`RootLane`."""
+        lane = self._lane = self._on_loop(self._open(LanePosition(epoch, first - 1)))
         if self._files:
             for payload in payloads:
                 self._upload(lane, payload)
@@ -234,7 +234,7 @@ class PumpLane:
         """The journal's."""
         return self._epoch()
 
-    async def _open(self, state: ForwardState) -> Lane:
+    async def _open(self, state: LanePosition) -> Lane:
         lane = self._find().lane(state, files=self._files)
         await lane.tried()
         return lane

@@ -21,7 +21,7 @@ import structlog
 
 from tracker_daemon.admission.rank_admission import flush_interval_ms
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.upstream import UPSTREAM
+from tracker_daemon.backends.root import UPSTREAM
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.errors import JournalError, ProtocolError, SettingsError, UpstreamUnavailable
 from tracker_daemon.ingest.session import Session, SessionContext

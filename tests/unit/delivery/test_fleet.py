@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptLinks, Taken
+from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptAnswer, ScriptLinks
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.rows import CursorRow
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
@@ -52,7 +52,7 @@ def test_a_daemon_that_ends_does_not_wait_for_a_class_whose_process_is_gone(pump
 
 def test_it_waits_for_a_class_whose_process_is_there(pumps, links):
     link = links.of("r", "mine")
-    link.attach("rank 0", lambda epoch, entry: link.answer(Taken(epoch, entry.number)))
+    link.attach("rank 0", lambda epoch, entry: link.answer(ScriptAnswer(epoch, entry.number)))
     pumps.resume(1, "mine")
     assert pumps.drain(PATIENCE_S)
     pytest.wait_until(lambda: pumps.is_finished(1), "the pump to end")

@@ -16,7 +16,7 @@ import grpc.aio
 import pytest
 
 from tracker_client.endpoints.endpoint import Endpoint, FixedEndpoint
-from tracker_daemon.backends.upstream import ForwardState
+from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.contents.store import ContentStore
 from tracker_daemon.ingest.uploads import UploadService
 from tracker_daemon.upstream.lane import Mark
@@ -228,7 +228,7 @@ class Tied:
             lambda *_: Mark(1 << 40),
             pytest.fail,
         )
-        self.link.lane(ForwardState(epoch, sequence))
+        self.link.lane(LanePosition(epoch, sequence))
 
     async def dictionary(self):
         return self.names

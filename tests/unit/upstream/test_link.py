@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from tracker_daemon.backends.upstream import ForwardState
+from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.upstream.lane import Mark
 from tracker_daemon.upstream.link import Link, ThisNode
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -72,12 +72,12 @@ def test_the_lane_for_files_is_a_stream_of_its_own_that_has_no_names(play):
     async def scenario(server):
         async with Tied(server) as tied:
             await tied.ready()
-            lane = tied.link.lane(ForwardState(1, 4), files=True)
+            lane = tied.link.lane(LanePosition(1, 4), files=True)
             hello = (await tied.ready(2)).hello
             assert hello.node.files_lane
             assert hello.stream_id == NODE.stream_id("run-1", 1, files=True)
             assert (list(hello.names), hello.last_acknowledged) == ([], 4)
-            assert tied.link.lane(ForwardState(1, 5), files=True) is lane, "what it knows goes before"
+            assert tied.link.lane(LanePosition(1, 5), files=True) is lane, "what it knows goes before"
 
     play(scenario)
 
@@ -86,7 +86,7 @@ def test_another_epoch_is_another_lane_and_ends_the_one_before(play):
     async def scenario(server):
         async with Tied(server, sequence=9) as tied:
             first = await tied.ready()
-            lane = tied.link.lane(ForwardState(2, 0))
+            lane = tied.link.lane(LanePosition(2, 0))
             second = await tied.ready(2)
             assert (second.hello.stream_id, second.hello.last_acknowledged) == (
                 NODE.stream_id("run-1", 2, files=False), 0,
@@ -284,7 +284,7 @@ def test_what_the_root_says_is_taken_from_both_lanes(play):
     async def scenario(server):
         async with Tied(server) as tied:
             first = await tied.ready()
-            tied.link.lane(ForwardState(1, 0), files=True)
+            tied.link.lane(LanePosition(1, 0), files=True)
             second = await tied.ready(2)
             for connection in (first, second):
                 await connection.send(run_over=pb.RunOver(status="FINISHED"))
@@ -319,7 +319,7 @@ def test_the_pace_and_the_learning_are_those_of_the_lane_for_batches(play):
 def test_closing_ends_both_lanes_and_what_comes_after_is_told_nobody(play):
     async def scenario(server):
         tied = Tied(server)
-        tied.link.lane(ForwardState(1, 0), files=True)
+        tied.link.lane(LanePosition(1, 0), files=True)
         await server.connected(2)
         await tied.ready(2)
         await tied.link.close()

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tracker_daemon.backends.upstream import ForwardState
+from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.errors import UpstreamUnavailable
 from tracker_daemon.upstream import link as link_module
 from tracker_daemon.upstream.lane import Mark
@@ -53,7 +53,7 @@ def rank(number):
 
 
 def test_a_rank_that_connects_again_is_shown_to_have_been_away(link):
-    lane = link.lane(ForwardState(0, 0))
+    lane = link.lane(LanePosition(0, 0))
     first, second = (rank(n).stream_id for n in (1, 2))
     link.came(rank(1))
     link.came(rank(2))
@@ -62,21 +62,21 @@ def test_a_rank_that_connects_again_is_shown_to_have_been_away(link):
 
 
 def test_a_link_that_is_closed_opens_no_lane_again_for_a_pump_that_tries_once_more(link):
-    lane = link.lane(ForwardState(0, 0))
+    lane = link.lane(LanePosition(0, 0))
     asyncio.run(link.close())
     assert lane.closed
     with pytest.raises(UpstreamUnavailable, match="connects to the one above no more"):
-        link.lane(ForwardState(0, 0))
+        link.lane(LanePosition(0, 0))
 
 
 def test_who_delivers_is_told_when_a_lane_is_connected(link):
     for files in (False, True):
-        link.lane(ForwardState(0, 0), files=files).connected()
+        link.lane(LanePosition(0, 0), files=files).connected()
     assert link.connected == [False, True]
 
 
 def test_a_lane_knows_all_that_was_acknowledged_whoever_made_it(link):
-    lane = link.lane(ForwardState(0, 0))
-    assert link.lane(ForwardState(0, 7)) is lane
+    lane = link.lane(LanePosition(0, 0))
+    assert link.lane(LanePosition(0, 7)) is lane
     assert lane.acknowledged == 7
-    assert link.lane(ForwardState(0, 3)).acknowledged == 7
+    assert link.lane(LanePosition(0, 3)).acknowledged == 7

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tracker_daemon.backends.upstream import ForwardState
+from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.upstream.link import PumpLane
@@ -39,7 +39,7 @@ class Pumped:
 
     async def connected(self, tied, count):
         """Returns once the lane is connected, as it is from its first use on."""
-        tied.link.lane(ForwardState(1, 0), files=self.files)
+        tied.link.lane(LanePosition(1, 0), files=self.files)
         await tied.ready(count)
 
     async def deliver(self, *arguments):

@@ -4,5 +4,5 @@
 * ``main``: the process itself, ``python -m tracker_daemon.backends.child.main``.
 * ``pipe``: the messages between the two.
 * ``lock``: held by the process for its run and backend, awaited by its successor.
-* ``signs_of_life``: reports progress during a long step.
+* ``heartbeat``: shows the daemon during a long step that the process is alive.
 """

@@ -24,11 +24,11 @@ from tracker_daemon.backends.base import Backend, Commit, RunDescription, SetAsi
 from tracker_daemon.backends.decoding import read_block, read_state
 from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress
 from tracker_daemon.backends.mlflow.description import system_params
-from tracker_daemon.backends.mlflow.find import begun_run, resumed_run
+from tracker_daemon.backends.mlflow.metric_display import MetricDisplay
 from tracker_daemon.backends.mlflow.names import flatten, mlflow_key, text_key
-from tracker_daemon.backends.mlflow.open_run import MlflowState, OpenRun
 from tracker_daemon.backends.mlflow.requests import metrics_of, summary_metrics
-from tracker_daemon.backends.mlflow.summaries import MetricDisplay
+from tracker_daemon.backends.mlflow.run_lookup import begun_run, resumed_run
+from tracker_daemon.backends.mlflow.run_writer import MlflowState, RunWriter
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricSettings
@@ -53,7 +53,7 @@ class MlflowBackend(Backend):
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._environ = os.environ if environ is None else environ
-        self._run: OpenRun | None = None
+        self._run: RunWriter | None = None
         self._display = MetricDisplay(MetricSettings())
         self._sign_of_life_at = 0.0
 
@@ -162,7 +162,7 @@ class MlflowBackend(Backend):
         run.set_status(str(document.get("status", "FINISHED")))
         run.ended = True
 
-    def _store_summaries(self, run: OpenRun) -> None:
+    def _store_summaries(self, run: RunWriter) -> None:
         named = [(name, mlflow_key(name), so_far) for name, so_far in self._display.named(run.summaries)]
         run.explain((name, key) for name, key, _ in named if key != name)
         for metrics in summary_metrics((key, so_far) for _, key, so_far in named):
@@ -176,20 +176,20 @@ class MlflowBackend(Backend):
         opened.store_params({name: value for name, value in params.items() if name not in opened.params})
 
     def _show_life(self, commit: Commit) -> None:
-        if time.monotonic() - self._sign_of_life_at >= limits.CHILD_SIGN_OF_LIFE_S:
+        if time.monotonic() - self._sign_of_life_at >= limits.CHILD_HEARTBEAT_S:
             commit(self._opened().state)
             self._sign_of_life_at = time.monotonic()
 
-    def _opened(self) -> OpenRun:
+    def _opened(self) -> RunWriter:
         if self._run is None:
             raise BackendUnavailable("the MLflow backend is not open; open it with the last committed state")
         return self._run
 
 
-def _opened_run(connection: MlflowConnection, run: RunDescription, known: MlflowState | None) -> OpenRun:
+def _opened_run(connection: MlflowConnection, run: RunDescription, known: MlflowState | None) -> RunWriter:
     if known is None:
-        return OpenRun.of(connection, begun_run(connection, run), None)
-    return OpenRun.of(connection, resumed_run(connection, run, known.mlflow_run_id, known.store), known)
+        return RunWriter.of(connection, begun_run(connection, run), None)
+    return RunWriter.of(connection, resumed_run(connection, run, known.mlflow_run_id, known.store), known)
 
 
 # ---- entries as they come ------------------------------------------------------------------------

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from tracker_daemon.backends.base import Backend, Commit, RunDescription
-from tracker_daemon.backends.child.signs_of_life import signs_of_life
+from tracker_daemon.backends.child.heartbeat import signs_of_life
 from tracker_daemon.backends.item_files import FileItems, Layout, files_of, missing_content, read_item
 from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress
-from tracker_daemon.backends.mlflow.find import existing_run
+from tracker_daemon.backends.mlflow.run_lookup import existing_run
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.backends.mlflow.metric_display import RunningSummary
 from tracker_daemon.backends.mlflow.names import mlflow_key
-from tracker_daemon.backends.mlflow.summaries import SoFar
 from tracker_protocol import limits
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def metrics_of(
     return _pieces(cells(), limits.MLFLOW_METRICS_PER_REQUEST_MAX)
 
 
-def summary_metrics(summaries: Iterable[tuple[str, SoFar]]) -> Iterator[list[Metric]]:
+def summary_metrics(summaries: Iterable[tuple[str, RunningSummary]]) -> Iterator[list[Metric]]:
     """Summaries by key, one point each, in requests."""
     from mlflow.entities import Metric  # noqa: PLC0415  # the package is optional
 

@@ -1,5 +1,5 @@
 """Classes of others as backends.
 
-* ``public_class``: an installed package's ``TrackerBackend``, in the daemon's process.
+* ``installed_class``: an installed package's ``TrackerBackend``, in the daemon's process.
 * ``script_class``: a class of the training script, fed in the primary rank's process.
 """

@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ScriptAnswer:
     """What the script's process says of an entry. ``closed``: the class takes nothing any more."""
 
     epoch: int
@@ -79,7 +79,7 @@ class ScriptLink:
             self._send, self._closed = None, reason
             self._changed.notify_all()
 
-    def answer(self, taken: Taken) -> None:
+    def answer(self, taken: ScriptAnswer) -> None:
         """The process has answered."""
         with self._changed:
             self._answers += 1

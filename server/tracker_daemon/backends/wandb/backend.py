@@ -41,9 +41,10 @@ import structlog
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, RunDescription, RunStatus, SetAside
-from tracker_daemon.backends.child.signs_of_life import signs_of_life
+from tracker_daemon.backends.child.heartbeat import signs_of_life
 from tracker_daemon.backends.decoding import read_state
 from tracker_daemon.backends.wandb.artifacts import ArtifactQueue
+from tracker_daemon.backends.wandb.init_arguments import Mode, mode_of, wandb_id
 from tracker_daemon.backends.wandb.items import (
     ArtifactShelf,
     NumberedItem,
@@ -51,11 +52,14 @@ from tracker_daemon.backends.wandb.items import (
     revived,
     sdk_value,
 )
-from tracker_daemon.backends.wandb.log_file import LoggedConfig, LoggedRow, WandbLog
 from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row, wandb_rows
-from tracker_daemon.backends.wandb.segment import Beginning, Segment, segments
 from tracker_daemon.backends.wandb.session import WandbSession
-from tracker_daemon.backends.wandb.settings import Mode, mode_of, wandb_id
+from tracker_daemon.backends.wandb.session_directory import (
+    SessionDirectory,
+    SessionStartNote,
+    session_directories,
+)
+from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
@@ -92,7 +96,7 @@ class _Heartbeat:
 
     def beat(self) -> None:
         now = time.monotonic()
-        if now - self.last >= limits.CHILD_SIGN_OF_LIFE_S:
+        if now - self.last >= limits.CHILD_HEARTBEAT_S:
             self.commit(self.state)
             self.last = now
 
@@ -126,7 +130,7 @@ class WandbBackend(Backend):
             return
         _prepare_directory(run.outdir)
         with _translated_file_errors():
-            Beginning(run.outdir, run.run_id, self._state.wandb_id).settle()
+            SessionStartNote(run.outdir, run.run_id, self._state.wandb_id).settle()
             for segment in self._own_segments(run):
                 segment.end_writer()
             uncommitted = self._remove_unused(run)
@@ -206,7 +210,7 @@ class WandbBackend(Backend):
         run, state = self._opened(), self._state
         journal_lost_some = run.epoch > state.epoch
         last_step = state.last_step
-        old = Segment(Path(state.directory)) if state.directory else None
+        old = SessionDirectory(Path(state.directory)) if state.directory else None
         if old is not None and self._committed is not None and self._mode is not Mode.SHARED:
             heartbeat = _Heartbeat(commit, self._committed)
             last_step = self._repeat(old, session, heartbeat, to_its_end=journal_lost_some)
@@ -223,10 +227,12 @@ class WandbBackend(Backend):
         self._caught_up = True
         self._remove_unused(run)
 
-    def _repeat(self, old: Segment, session: WandbSession, heartbeat: _Heartbeat, *, to_its_end: bool) -> int:
+    def _repeat(
+        self, old: SessionDirectory, session: WandbSession, heartbeat: _Heartbeat, *, to_its_end: bool
+    ) -> int:
         """Log again what ``old`` holds and the server does not; return the last ``_step`` there is then."""
         state, last_step = self._state, NO_STEP
-        for logged in WandbLog(old.log(state.wandb_id)).read():
+        for logged in TransactionLog(old.log(state.wandb_id)).read():
             if isinstance(logged, LoggedConfig):
                 if logged.values:
                     session.configure(logged.values)
@@ -318,17 +324,18 @@ class WandbBackend(Backend):
             segment.remove()
         return len(unused)
 
-    def _is_unused(self, segment: Segment) -> bool:
+    def _is_unused(self, segment: SessionDirectory) -> bool:
         committed = self._state.directory
         if committed:
             return (
-                segment.continues == committed or str(segment.directory) == Segment(Path(committed)).continues
+                segment.continues == committed
+                or str(segment.directory) == SessionDirectory(Path(committed)).continues
             )
         # Nothing is logged before the first commit, so one with rows is another daemon's.
         return segment.continues == "" and not _has_rows(segment, self._state.wandb_id)
 
-    def _own_segments(self, run: RunDescription) -> list[Segment]:
-        found = segments(run.outdir, self._state.wandb_id)
+    def _own_segments(self, run: RunDescription) -> list[SessionDirectory]:
+        found = session_directories(run.outdir, self._state.wandb_id)
         return [segment for segment in found if segment.belongs_to(run.run_id)]
 
     def _opened(self) -> RunDescription:
@@ -336,8 +343,8 @@ class WandbBackend(Backend):
         return self._run
 
 
-def _has_rows(segment: Segment, wandb_id: str) -> bool:
-    return any(isinstance(logged, LoggedRow) for logged in WandbLog(segment.log(wandb_id)).read())
+def _has_rows(segment: SessionDirectory, wandb_id: str) -> bool:
+    return any(isinstance(logged, LoggedRow) for logged in TransactionLog(segment.log(wandb_id)).read())
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from typing import Any
 from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.backends.item_files import document_of, missing_content, read_item, read_table
 from tracker_daemon.backends.item_names import safe_name
-from tracker_daemon.backends.wandb.log_file import LoggedRow
 from tracker_daemon.backends.wandb.rows import STEP_COLUMN, TIME_COLUMN, wandb_name
+from tracker_daemon.backends.wandb.transaction_log import LoggedRow
 from tracker_daemon.files.content_files import content_path, place_copy
 from tracker_daemon.outbox.entries import OutboxEntry
 

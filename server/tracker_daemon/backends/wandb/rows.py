@@ -17,7 +17,7 @@ import numpy as np
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.wandb.log_file import LoggedRow
+from tracker_daemon.backends.wandb.transaction_log import LoggedRow
 
 STEP_COLUMN = "step"
 TIME_COLUMN = "_timestamp"

@@ -19,12 +19,18 @@ from typing import Any
 import structlog
 
 from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.backends.wandb.init_arguments import Mode, init_arguments, settings_arguments, wandb_id
 from tracker_daemon.backends.wandb.items import UnusableItem
-from tracker_daemon.backends.wandb.log_file import LoggedRow, WandbLog
-from tracker_daemon.backends.wandb.metrics import MetricDefinitions
+from tracker_daemon.backends.wandb.metric_definitions import MetricDefinitions
 from tracker_daemon.backends.wandb.rows import NO_STEP, STEP_COLUMN
-from tracker_daemon.backends.wandb.segment import Beginning, Segment, UploadWatch, make_durable, segments
-from tracker_daemon.backends.wandb.settings import Mode, init_arguments, settings_arguments, wandb_id
+from tracker_daemon.backends.wandb.session_directory import (
+    SessionDirectory,
+    SessionStartNote,
+    UploadWatch,
+    make_durable,
+    session_directories,
+)
+from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable
 from tracker_protocol import limits
 
@@ -59,20 +65,22 @@ class WandbSession:
         wandb = _load()
         if mode.remote:
             log_in(wandb)
-        beginning = Beginning(run.outdir, run.run_id, self._id)
+        beginning = SessionStartNote(run.outdir, run.run_id, self._id)
         before = beginning.note(continues)
         try:
             self._run = self._begin(wandb, run, begun=begun)
         # wandb.init raises what it likes; _init_error tells them apart by type.
         except Exception as error:
             beginning.forget()
-            failed = [segment for segment in segments(run.outdir, self._id) if segment not in before]
+            failed = [
+                segment for segment in session_directories(run.outdir, self._id) if segment not in before
+            ]
             raise _init_error(wandb, error, failed) from error
         self._definitions = MetricDefinitions(run.metrics)
-        self.segment = Segment(Path(self._run.settings.sync_dir))
+        self.segment = SessionDirectory(Path(self._run.settings.sync_dir))
         self.segment.mark(run.run_id, continues)
         beginning.forget()
-        self._log = WandbLog(self.segment.log(self._id))
+        self._log = TransactionLog(self.segment.log(self._id))
         self._watch = UploadWatch(self.segment)
         self._failed = False
         self._rows = 0
@@ -262,7 +270,7 @@ def log_in(wandb: Any) -> None:
         raise BackendRefused(f"W&B has no API key; {_KEY_ADVICE}")
 
 
-def _init_error(wandb: Any, error: Exception, failed: list[Segment]) -> BackendError:
+def _init_error(wandb: Any, error: Exception, failed: list[SessionDirectory]) -> BackendError:
     """What a failed ``init`` means. Ends the SDK's process, which takes the run for begun, and its files."""
     statuses = []
     for segment in failed:

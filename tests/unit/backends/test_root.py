@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.upstream import ForwardingBackend, ForwardState, read_state
+from tracker_daemon.backends.root import LanePosition, RootBackend
 from tracker_daemon.delivery.cursor import Cursor, records_in
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import PoisonEntry, UpstreamUnavailable
@@ -52,7 +52,7 @@ def never(_):
 
 
 def opened(lane, state=None, run=RUN):
-    backend = ForwardingBackend(lambda _: lane)
+    backend = RootBackend(lambda _: lane)
     backend.open(run, state)
     return backend
 
@@ -70,7 +70,7 @@ def test_batches_are_numbered_without_gaps_over_deliveries(lane):
     backend.deliver([batch(1), batch(2)], never)
     state = backend.deliver([batch(3)], never)
     assert lane.came == [(1, 1, [b"batch 1", b"batch 2"]), (1, 3, [b"batch 3"])]
-    assert read_state(state) == ForwardState(1, 3)
+    assert LanePosition.from_bytes(state) == LanePosition(1, 3)
 
 
 def test_entries_that_are_no_batches_are_passed_over_and_use_no_number_up(lane):
@@ -83,9 +83,9 @@ def test_entries_that_are_no_batches_are_passed_over_and_use_no_number_up(lane):
     assert len(others) >= 5
     first = backend.deliver(others, never)
     assert lane.came == []
-    assert read_state(first) == ForwardState(1, 0)
+    assert LanePosition.from_bytes(first) == LanePosition(1, 0)
     mixed = [others[0], batch(8), end(9), batch(10)]
-    assert read_state(backend.deliver(mixed, never)) == ForwardState(1, 2)
+    assert LanePosition.from_bytes(backend.deliver(mixed, never)) == LanePosition(1, 2)
     assert lane.came == [(1, 1, [b"batch 8", b"batch 10"])]
 
 
@@ -98,15 +98,15 @@ def test_the_end_alone_goes_nowhere_and_leaves_the_state(lane):
 
 def test_the_lane_for_files_has_batches_of_its_own_with_numbers_of_their_own(lane):
     opened_for = []
-    backend = ForwardingBackend(lambda run: opened_for.append(run) or lane)
+    backend = RootBackend(lambda run: opened_for.append(run) or lane)
     files = backend.files_backend()
     files.open(replace(RUN, files_lane=True), None)
     state = files.deliver([batch(7, EntryKind.FILES), batch(9, EntryKind.FILES)], never)
-    assert ForwardingBackend.separate_files
+    assert RootBackend.separate_files
     assert files is not backend
     assert [run.files_lane for run in opened_for] == [True]
     assert lane.came == [(1, 1, [b"batch 7", b"batch 9"])]
-    assert read_state(state) == ForwardState(1, 2)
+    assert LanePosition.from_bytes(state) == LanePosition(1, 2)
 
 
 def test_a_reopening_goes_on_after_what_was_acknowledged(lane):
@@ -121,8 +121,8 @@ def test_in_another_epoch_the_lane_begins_anew(lane):
     later = opened(lane, state)
     again = later.deliver([batch(2)], never)
     assert lane.came[-1] == (2, 1, [b"batch 2"])
-    assert read_state(again) == ForwardState(2, 1)
-    assert read_state(opened(lane, again).deliver([], never)) == ForwardState(2, 1)
+    assert LanePosition.from_bytes(again) == LanePosition(2, 1)
+    assert LanePosition.from_bytes(opened(lane, again).deliver([], never)) == LanePosition(2, 1)
 
 
 @pytest.mark.parametrize("failure", [UpstreamUnavailable("not now"), PoisonEntry("too large")])
@@ -145,7 +145,7 @@ def test_a_failure_uses_no_number_up(lane, failure):
 
 
 def test_what_troubles_the_lane_and_where_it_leads_is_shown(lane):
-    backend = ForwardingBackend(lambda _: lane)
+    backend = RootBackend(lambda _: lane)
     assert (backend.trouble(), backend.location()) == ("", None)
     backend.open(RUN, None)
     assert (backend.trouble(), backend.location()) == ("", "login:4711")
@@ -157,7 +157,7 @@ def test_what_troubles_the_lane_and_where_it_leads_is_shown(lane):
 
 @pytest.mark.parametrize("state", [None, b""])
 def test_before_the_first_delivery_there_is_no_state(state):
-    assert read_state(state) is None
+    assert LanePosition.from_bytes(state) is None
 
 
 def test_a_batch_that_is_set_aside_leaves_no_gap_in_what_the_daemon_above_gets(lane):
@@ -172,7 +172,7 @@ def test_a_batch_that_is_set_aside_leaves_no_gap_in_what_the_daemon_above_gets(l
     choosy, committed = Choosy(), []
     entries = [*(batch(number, EntryKind.FILES) for number in range(1, 6)), end(6)]
     pump = Pump(
-        ForwardingBackend(lambda _: choosy),
+        RootBackend(lambda _: choosy),
         replace(RUN, files_lane=True),
         Cursor(counts_items=True),
         read=lambda after: entries[after:],
@@ -185,7 +185,7 @@ def test_a_batch_that_is_set_aside_leaves_no_gap_in_what_the_daemon_above_gets(l
     assert numbered == [(1, b"batch 1"), (2, b"batch 2"), (3, b"batch 4"), (4, b"batch 5")]
     position, state, delivered, set_aside = committed[-1]
     assert (position, delivered, set_aside) == (6, 4, 1)
-    assert read_state(state) == ForwardState(1, 4)
+    assert LanePosition.from_bytes(state) == LanePosition(1, 4)
 
 
 # ---- the cursor's books --------------------------------------------------------------------------

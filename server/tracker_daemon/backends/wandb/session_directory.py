@@ -40,7 +40,7 @@ class UploadFault:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class SessionDirectory:
     """One directory of the SDK's."""
 
     directory: Path
@@ -117,7 +117,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class SessionStartNote:
     """A note in ``outdir`` of the segments that there were before one is begun, until that one is marked.
 
     The SDK names a segment itself, and a process that is killed before it can mark it would leave one that
@@ -128,9 +128,9 @@ class Beginning:
     run_id: str
     wandb_id: str
 
-    def note(self, continues: str) -> list[Segment]:
+    def note(self, continues: str) -> list[SessionDirectory]:
         """Note that a segment is begun which continues that one; the segments that there are. Durable."""
-        before = segments(self.outdir, self.wandb_id)
+        before = session_directories(self.outdir, self.wandb_id)
         document = {"continues": continues, "before": [segment.directory.name for segment in before]}
         replace_file(self._path, json.dumps(document).encode())
         return before
@@ -145,7 +145,7 @@ class Beginning:
             noted = json.loads(self._path.read_bytes())
         except (OSError, ValueError):  # none, or one that was not written to its end: then nothing was begun
             return
-        for segment in segments(self.outdir, self.wandb_id):
+        for segment in session_directories(self.outdir, self.wandb_id):
             if segment.directory.name not in noted["before"] and not segment.is_marked:
                 segment.mark(self.run_id, noted["continues"], ours=False)
         self.forget()
@@ -159,7 +159,7 @@ class Beginning:
 class UploadWatch:
     """Reads the SDK's notes on its upload, from where it stopped the last time."""
 
-    segment: Segment
+    segment: SessionDirectory
     status: int | None = None
     """The HTTP status of the last error that the server answered with."""
     fault: UploadFault | None = None
@@ -214,11 +214,11 @@ class UploadWatch:
                 yield note
 
 
-def segments(outdir: Path, wandb_id: str) -> list[Segment]:
+def session_directories(outdir: Path, wandb_id: str) -> list[SessionDirectory]:
     """The directories that the SDK made for that id, online and offline."""
     name = re.compile(rf"(offline-)?run-\d+_\d+-{re.escape(wandb_id)}(-\w+)?")
     made = (outdir / "wandb").glob("*run-*")
-    return [Segment(path) for path in sorted(made) if name.fullmatch(path.name) and path.is_dir()]
+    return [SessionDirectory(path) for path in sorted(made) if name.fullmatch(path.name) and path.is_dir()]
 
 
 def make_durable(log: Path) -> None:

@@ -21,7 +21,7 @@ from tracker_protocol import limits
 _SUMMARISED = frozenset({Summary.MIN, Summary.MAX, Summary.MEAN})
 
 
-class SoFar(msgspec.Struct, frozen=True, array_like=True):
+class RunningSummary(msgspec.Struct, frozen=True, array_like=True):
     """A column's summary so far: its value, over how many, and the step and time (ms) it belongs to."""
 
     value: float
@@ -47,7 +47,7 @@ class MetricDisplay:
                 found[column] = _steps_along(block, place[axis])
         return found
 
-    def summarised(self, block: RecordBlock, so_far: dict[str, SoFar]) -> dict[str, SoFar]:
+    def summarised(self, block: RecordBlock, so_far: dict[str, RunningSummary]) -> dict[str, RunningSummary]:
         """``so_far`` by column, with the values of ``block`` taken in."""
         if not self._summaries.rules:
             return so_far
@@ -60,7 +60,7 @@ class MetricDisplay:
                     known[name] = taken
         return known
 
-    def named(self, so_far: dict[str, SoFar]) -> Iterator[tuple[str, SoFar]]:
+    def named(self, so_far: dict[str, RunningSummary]) -> Iterator[tuple[str, RunningSummary]]:
         """What to store at the end, as (name, summary)."""
         for column, summary in so_far.items():
             kind = self._summaries.of(column)
@@ -79,7 +79,9 @@ def _steps_along(block: RecordBlock, axis: int) -> list[int]:
     ]
 
 
-def _with_column(kind: Summary, block: RecordBlock, column: int, before: SoFar | None) -> SoFar | None:
+def _with_column(
+    kind: Summary, block: RecordBlock, column: int, before: RunningSummary | None
+) -> RunningSummary | None:
     values = block.values[:, column]
     usable = np.isfinite(values) if kind is Summary.MEAN else ~np.isnan(values)
     if block.valid is not None:
@@ -96,5 +98,5 @@ def _with_column(kind: Summary, block: RecordBlock, column: int, before: SoFar |
         row = int(rows[values[rows].argmin() if kind is Summary.MIN else values[rows].argmax()])
         value = float(values[row])
         if before is not None and (before.value <= value if kind is Summary.MIN else before.value >= value):
-            return SoFar(before.value, count, before.step, before.time_ms)
-    return SoFar(value, count, int(block.steps[row]), int(block.times_ns[row]) // 1_000_000)
+            return RunningSummary(before.value, count, before.step, before.time_ms)
+    return RunningSummary(value, count, int(block.steps[row]), int(block.times_ns[row]) // 1_000_000)

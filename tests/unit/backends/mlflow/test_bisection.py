@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.backends.mlflow.narrowing import store_narrowed
+from tracker_daemon.backends.mlflow.bisection import store_narrowed
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tracker_daemon.backends.base import SetAside
+from tracker_daemon.backends.mlflow.bisection import RefusedItem, store_narrowed
 from tracker_daemon.backends.mlflow.connection import MlflowConnection
 from tracker_daemon.backends.mlflow.description import RUN_UID_TAG
-from tracker_daemon.backends.mlflow.find import check_active
+from tracker_daemon.backends.mlflow.metric_display import RunningSummary
 from tracker_daemon.backends.mlflow.names import MetricKeys, mlflow_key
-from tracker_daemon.backends.mlflow.narrowing import RefusedItem, store_narrowed
 from tracker_daemon.backends.mlflow.requests import (
     pairs,
     param_value,
@@ -23,7 +23,7 @@ from tracker_daemon.backends.mlflow.requests import (
     tag_value,
     whole_value_tags,
 )
-from tracker_daemon.backends.mlflow.summaries import SoFar
+from tracker_daemon.backends.mlflow.run_lookup import check_active
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 from tracker_daemon.settings.credentials import without_user_information
 
@@ -48,11 +48,11 @@ class MlflowState(msgspec.Struct, frozen=True):
     aggregated: bytes
     set_aside: tuple[SetAside, ...] = ()
     """Of the entries since the one that the cursor may still be at."""
-    summaries: dict[str, SoFar] = {}
+    summaries: dict[str, RunningSummary] = {}
 
 
 @dataclass(slots=True)
-class OpenRun:
+class RunWriter:
     """A run of the store, and what is known of it."""
 
     connection: MlflowConnection
@@ -71,14 +71,14 @@ class OpenRun:
     set_aside: list[SetAside] = field(default_factory=list)
     handles: Mapping[str, str] = field(default_factory=dict)
     """How scripts find it."""
-    summaries: dict[str, SoFar] = field(default_factory=dict)
+    summaries: dict[str, RunningSummary] = field(default_factory=dict)
 
     @staticmethod
-    def of(connection: MlflowConnection, found: Run, known: MlflowState | None) -> OpenRun:
+    def of(connection: MlflowConnection, found: Run, known: MlflowState | None) -> RunWriter:
         """``found`` as the store has it, and where the last committed state ``known`` says it stands."""
         info, data = found.info, found.data
         params, tags = dict(data.params), dict(data.tags)
-        run = OpenRun(connection, info.experiment_id, info.run_id, MetricKeys(), params, tags)
+        run = RunWriter(connection, info.experiment_id, info.run_id, MetricKeys(), params, tags)
         run.handles = _handles(connection, info)
         if known is None:
             return run

@@ -44,7 +44,7 @@ def empty_database(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def no_sign_of_life_but_where_it_is_tested(monkeypatch):
-    monkeypatch.setattr("tracker_protocol.limits.CHILD_SIGN_OF_LIFE_S", 3600.0)
+    monkeypatch.setattr("tracker_protocol.limits.CHILD_HEARTBEAT_S", 3600.0)
 
 
 @pytest.fixture
@@ -435,7 +435,7 @@ def test_a_store_that_mlflow_does_not_take_is_refused_with_the_variable_to_set(d
 
 
 def test_a_long_delivery_gives_signs_of_life_that_keep_what_is_stored(opened, client, monkeypatch):
-    monkeypatch.setattr("tracker_protocol.limits.CHILD_SIGN_OF_LIFE_S", 0.0)
+    monkeypatch.setattr("tracker_protocol.limits.CHILD_HEARTBEAT_S", 0.0)
     contents = [block(["x"], [1.0]), block(["x"], [2.0], first_step=1)]
     states = []
     opened().deliver(entries_of(*contents), states.append)

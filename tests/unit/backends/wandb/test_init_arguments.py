@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.wandb.settings import (
+from tracker_daemon.backends.wandb.init_arguments import (
     Mode,
     init_arguments,
     mode_of,

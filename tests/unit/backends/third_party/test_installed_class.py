@@ -12,7 +12,7 @@ import pytest
 from tracker_client import TrackerBackend
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.third_party.public_class import PublicClassBackend
+from tracker_daemon.backends.third_party.installed_class import InstalledClassBackend
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
@@ -45,7 +45,7 @@ class Kept(TrackerBackend):
 @pytest.fixture
 def backend(monkeypatch):
     monkeypatch.setattr(Kept, "made", [])
-    backend = PublicClassBackend("kept", Kept)
+    backend = InstalledClassBackend("kept", Kept)
     backend.open(RUN, None)
     return backend
 
@@ -84,9 +84,9 @@ def test_records_configurations_and_the_end_come_in_order(backend, kept):
 
 
 def test_an_outage_is_tried_again_for_ever_and_no_row_is_given_twice(backend, kept):
-    kept.fails, kept.error = {2: limits.PUBLIC_CLASS_TRIES_MAX + 3}, ConnectionError("down")
+    kept.fails, kept.error = {2: limits.INSTALLED_CLASS_TRIES_MAX + 3}, ConnectionError("down")
     state = []
-    for _ in range(limits.PUBLIC_CLASS_TRIES_MAX + 3):
+    for _ in range(limits.INSTALLED_CLASS_TRIES_MAX + 3):
         with pytest.raises(BackendUnavailable, match="down"):
             backend.deliver([rows(1, [1, 2, 3])], state.append)
         backend.close()
@@ -98,7 +98,7 @@ def test_an_outage_is_tried_again_for_ever_and_no_row_is_given_twice(backend, ke
 
 def test_a_row_that_it_always_raises_for_is_set_aside_and_the_rest_goes_on(backend, kept):
     kept.fails, kept.error = {2: 1_000}, ValueError("two")
-    for _ in range(limits.PUBLIC_CLASS_TRIES_MAX - 1):
+    for _ in range(limits.INSTALLED_CLASS_TRIES_MAX - 1):
         with pytest.raises(BackendUnavailable, match="two"):
             backend.deliver([rows(1, [1, 2, 3])], lambda _: None)
     backend.deliver([rows(1, [1, 2, 3]), rows(2, [4])], never)
@@ -115,7 +115,7 @@ def test_after_a_restart_another_instance_goes_on_from_where_the_state_says(back
     states = []
     with pytest.raises(BackendUnavailable):
         backend.deliver([rows(1, [1]), rows(2, [2, 3, 4])], states.append)
-    again = PublicClassBackend("kept", Kept)
+    again = InstalledClassBackend("kept", Kept)
     again.open(RUN, states[-1])
     again.deliver([rows(1, [1]), rows(2, [2, 3, 4])], never)
     assert [call[0] for call in kept.calls] == [1, 2]
@@ -138,6 +138,6 @@ def test_a_class_that_cannot_be_constructed_waits_with_its_reason(raised, error)
             raise raised
 
     with pytest.raises(error, match=str(raised)):
-        PublicClassBackend("unmade", Unmade).open(
+        InstalledClassBackend("unmade", Unmade).open(
             RunDescription("r", "p", "n", Path("/out"), options=json.loads("{}")), None
         )

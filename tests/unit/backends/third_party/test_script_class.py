@@ -11,7 +11,12 @@ import pytest
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.third_party import script_class
-from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptBackend, ScriptLink, Taken
+from tracker_daemon.backends.third_party.script_class import (
+    SCRIPT_STATE,
+    ScriptAnswer,
+    ScriptBackend,
+    ScriptLink,
+)
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
@@ -36,7 +41,7 @@ class Process:
         self.sent.append(entry.number)
         self.some.set()
         if self.takes:
-            self.link.answer(Taken(epoch, entry.number))
+            self.link.answer(ScriptAnswer(epoch, entry.number))
 
 
 @pytest.fixture
@@ -91,7 +96,7 @@ def test_a_process_that_takes_nothing_is_shown_and_gets_nothing_twice_that_it_to
     link.attach("rank 0", process)
     with pytest.raises(BackendUnavailable, match="has taken nothing"):
         deliver(backend, records(1), records(2))
-    link.answer(Taken(3, 1))
+    link.answer(ScriptAnswer(3, 1))
     process.takes = True
     deliver(backend, records(1), records(2))
     assert process.sent == [1, 2, 2]
@@ -109,7 +114,9 @@ def test_a_connection_that_breaks_ends_the_wait_at_once(backend, link, monkeypat
 
 
 def test_what_the_class_raised_for_is_set_aside_with_its_reason(backend, link):
-    link.attach("rank 0", lambda epoch, entry: link.answer(Taken(epoch, entry.number, 1, "log() raised")))
+    link.attach(
+        "rank 0", lambda epoch, entry: link.answer(ScriptAnswer(epoch, entry.number, 1, "log() raised"))
+    )
     deliver(backend, records(1))
     (aside,) = backend.set_aside()
     assert (aside.entry, aside.records, aside.reason) == (1, 1, "log() raised")
@@ -117,7 +124,7 @@ def test_what_the_class_raised_for_is_set_aside_with_its_reason(backend, link):
 
 def test_what_nobody_is_left_to_take_is_set_aside_and_nothing_waits(backend, link):
     link.attach("rank 0", Process(link, takes=False))
-    link.answer(Taken(3, 1))
+    link.answer(ScriptAnswer(3, 1))
     link.close("it has finished")
     assert backend.reachable
     deliver(backend, records(1), records(2, n=3), OutboxEntry(3, EntryKind.END, b"{}"))

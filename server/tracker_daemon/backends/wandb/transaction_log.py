@@ -47,7 +47,7 @@ class LoggedConfig:
 
 
 @dataclass
-class WandbLog:
+class TransactionLog:
     """Reads one ``.wandb`` file from where it stopped the last time."""
 
     path: Path

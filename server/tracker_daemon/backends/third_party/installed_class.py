@@ -40,7 +40,7 @@ class _End(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class PublicClassBackend(Backend):
+class InstalledClassBackend(Backend):
     """Gives a run's records, configuration and end to an instance of ``cls``."""
 
     def __init__(self, name: str, cls: type[TrackerBackend]) -> None:
@@ -112,7 +112,7 @@ class PublicClassBackend(Backend):
             at, tries = self._tries
             tries = tries + 1 if at == self._progress else 1
             self._tries = (self._progress, tries)
-            if isinstance(error, OSError) or tries < limits.PUBLIC_CLASS_TRIES_MAX:
+            if isinstance(error, OSError) or tries < limits.INSTALLED_CLASS_TRIES_MAX:
                 commit(self._state)
                 raise BackendUnavailable(f"{self._shown} raised {error!r}; it is called again") from error
             records = int(entry.kind is EntryKind.RECORDS)

@@ -21,7 +21,7 @@ def signs_of_life(commit: Commit, state: bytes) -> Iterator[None]:
     until = time.monotonic() + limits.CHILD_FILE_DEADLINE_S
 
     def beat() -> None:
-        while not done.wait(limits.CHILD_SIGN_OF_LIFE_S) and time.monotonic() < until:
+        while not done.wait(limits.CHILD_HEARTBEAT_S) and time.monotonic() < until:
             commit(state)
 
     beating = threading.Thread(target=beat, name="signs-of-life", daemon=True)

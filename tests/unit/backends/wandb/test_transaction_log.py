@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 
-from tracker_daemon.backends.wandb.log_file import BLOCK_BYTES, LoggedConfig, LoggedRow, WandbLog  # noqa: E402
+from tracker_daemon.backends.wandb.transaction_log import BLOCK_BYTES, LoggedConfig, LoggedRow, TransactionLog  # noqa: E402
 from tracker_daemon.errors import BackendRefused  # noqa: E402
 
 HEADER = b":W&B\xe1\xbe\x00"
@@ -57,7 +57,7 @@ def steps(log):
 def test_a_file_that_grows_is_read_once_wherever_it_is_looked_at(tmp_path_factory, sizes, cuts):
     path = tmp_path_factory.mktemp("log") / "run-a.wandb"
     whole = framed([history(step, size) for step, size in enumerate(sizes)])
-    log, found = WandbLog(path), []
+    log, found = TransactionLog(path), []
     for cut in [*sorted(cuts), 1.0]:
         path.write_bytes(whole[: round(cut * len(whole))])
         found += steps(log)
@@ -72,7 +72,7 @@ def test_the_end_of_a_block_is_no_record(tmp_path, left):
     base = len(history(0, filler))
     payloads = [history(0, filler - (base - filler)), history(1)]
     path.write_bytes(framed(payloads))
-    assert steps(WandbLog(path)) == [0, 1]
+    assert steps(TransactionLog(path)) == [0, 1]
 
 
 def test_a_damaged_record_ends_what_is_read(tmp_path):
@@ -80,18 +80,18 @@ def test_a_damaged_record_ends_what_is_read(tmp_path):
     whole = bytearray(framed([history(0), history(1)]))
     whole[-3] ^= 1
     path.write_bytes(whole)
-    assert steps(WandbLog(path)) == [0]
+    assert steps(TransactionLog(path)) == [0]
 
 
 def test_a_file_of_another_kind_is_refused(tmp_path):
     path = tmp_path / "run-a.wandb"
     path.write_bytes(b"something else")
     with pytest.raises(BackendRefused, match="run-a"):
-        steps(WandbLog(path))
+        steps(TransactionLog(path))
 
 
 def test_a_file_that_is_not_there_is_empty(tmp_path):
-    assert steps(WandbLog(tmp_path / "run-a.wandb")) == []
+    assert steps(TransactionLog(tmp_path / "run-a.wandb")) == []
 
 
 def test_rows_and_configurations_come_as_they_were_logged(tmp_path):
@@ -102,7 +102,7 @@ def test_rows_and_configurations_come_as_they_were_logged(tmp_path):
             item.key, item.value_json = key, value
     path = tmp_path / "run-a.wandb"
     path.write_bytes(framed([run.SerializeToString(), change.SerializeToString(), history(4)]))
-    log = WandbLog(path)
+    log = TransactionLog(path)
     first, second, row = log.read()
     assert first == LoggedConfig({"lr": 0.5, "model": {"layers": 2}}, initial=True)
     assert second.values == first.values
