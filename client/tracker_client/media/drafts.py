@@ -60,19 +60,6 @@ class Media:
 
     # ---- what is logged --------------------------------------------------------------------------
 
-    def document(self, kind: str, key: str, document: Mapping[str, Any], step: Any = None) -> None:
-        """Log an item that is all in ``document``, which is made JSON at once."""
-        text = json.dumps(document)
-        if len(text) > limits.ITEM_DOCUMENT_MAX_BYTES:
-            most = limits.ITEM_DOCUMENT_MAX_BYTES
-            self._refusals.refuse(
-                key, f"this {kind} has {len(text)} characters of JSON; {most} may be recorded"
-            )
-            return
-        name = self._checked_key(key)
-        if name is not None:
-            self._announce(ItemDraft(kind, name, _step(step), time_ns(), text))
-
     def table(self, key: str, columns: Any, data: Any, step: Any = None) -> None:
         """Log a table of rows, or a frame."""
         name = self._checked_key(key)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from tracker_client.sending.unacknowledged import Unacknowledged
-from tracker_client.staging.attachment import AttachedRow, Attachment
+from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import NO_SHIFT, Entry, HeavyRow, StagingBuffer, points_of
 from tracker_client.staging.items import ItemDraft, ItemQueue, PlacedItem
 from tracker_client.staging.row_items import items_of
@@ -171,7 +171,9 @@ class BatchBuilder:
         if not isinstance(payload, HeavyRow) or not payload.deferred:
             return entry
         if isinstance(payload, Attachment):
-            return self._resolve_attachment(entry, payload)
+            if not _is_ready(payload):
+                return None
+            return entry[0], entry[1], payload.resolve_or_refuse(self._refusals), entry[3]
         if not all(_is_ready(value) for value in payload.row.values()):
             return None
         row: Row = {}
@@ -182,16 +184,6 @@ class BatchBuilder:
                 self._refusals.refuse(key, f"reading it from its device raised {error!r}")
         resolved = HeavyRow(row, len(row), deferred=False, items=payload.items) if payload.items else row
         return entry[0], entry[1], resolved, entry[3]
-
-    def _resolve_attachment(self, entry: Entry, attachment: Attachment) -> Entry | None:
-        if not _is_ready(attachment):
-            return None
-        try:
-            return entry[0], entry[1], attachment.resolve(), entry[3]
-        except Exception as error:  # noqa: BLE001 - the device's library may raise anything
-            reason = f"reading a model's statistics from their device raised {error!r}"
-            self._refusals.refuse("watch()", reason, values=attachment.points)
-            return entry[0], entry[1], AttachedRow({}, {}), entry[3]
 
     # ---- memory ----------------------------------------------------------------------------------
 

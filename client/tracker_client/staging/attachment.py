@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from tracker_client.staging.buffer import HeavyRow
 from tracker_client.values.histogram import Histogram
+from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import Row
 
 
@@ -45,3 +46,12 @@ class Attachment(ABC, HeavyRow):
     @abstractmethod
     def resolve(self) -> AttachedRow:
         """The values; waits for them if need be."""
+
+    def resolve_or_refuse(self, refusals: Refusals) -> AttachedRow:
+        """Return the values; if their device fails, refuse them and return an empty row."""
+        try:
+            return self.resolve()
+        except Exception as error:  # noqa: BLE001 - the device's library may raise anything
+            reason = f"reading a model's statistics from their device raised {error!r}"
+            refusals.refuse("watch()", reason, values=self.points)
+            return AttachedRow({}, {})

@@ -60,6 +60,19 @@ class ItemDraft:
         """What it takes of the memory, about."""
         return len(self.document) + len(self.key) + limits.ITEM_KIND_MAX_BYTES
 
+    def set_missing_step(self, step: int) -> None:
+        """Give the draft ``step``, unless the caller gave one."""
+        if self.step is None:
+            self.step, self.automatic_step = step, True
+
+    def placed(self) -> PlacedItem:
+        """Return the item; the draft must have its step and its contents."""
+        assert self.step is not None, "an item is placed before it is sent"
+        assert self.contents is not None, "the contents are uploaded before the item is sent"
+        return PlacedItem(
+            self.kind, self.key, self.step, self.automatic_step, self.time_ns, self.document, self.contents
+        )
+
 
 class ItemQueue:
     """The items of one stream. ``announce`` is for any thread, the rest for the sender's."""
@@ -93,11 +106,11 @@ class ItemQueue:
             if draft.failed:
                 continue
             if draft.step is None:
-                draft.step, draft.automatic_step = step(), True
+                draft.set_missing_step(step())
             if draft.contents is None:
                 self._waiting[id(draft)] = draft
             elif self.recorded:
-                ready.append(_placed(draft))
+                ready.append(draft.placed())
         return ready
 
     def _next(self) -> ItemDraft:
@@ -110,7 +123,7 @@ class ItemQueue:
         """The contents of ``draft`` are durable; the item, unless it is still to be placed."""
         if self._waiting.pop(id(draft), None) is None or not self.recorded:
             return None
-        return _placed(draft)
+        return draft.placed()
 
     def give_up(self, draft: ItemDraft) -> None:
         """The contents of ``draft`` will not come."""
@@ -124,11 +137,3 @@ class ItemQueue:
     def unfinished(self) -> list[ItemDraft]:
         """What is not in the stream yet."""
         return [*self._waiting.copy().values(), *self.announced.copy()]
-
-
-def _placed(draft: ItemDraft) -> PlacedItem:
-    assert draft.step is not None, "only placed drafts go into the stream"
-    assert draft.contents is not None, "contents come first"
-    return PlacedItem(
-        draft.kind, draft.key, draft.step, draft.automatic_step, draft.time_ns, draft.document, draft.contents
-    )

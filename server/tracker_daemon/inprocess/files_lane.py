@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from pathlib import Path
 
-from tracker_client.staging.items import ContentReference, ItemDraft, PlacedItem
+from tracker_client.staging.items import ContentReference
 from tracker_client.staging.sources import Source, SourceUnusable
 from tracker_client.transport.uploads import Upload, UploadProgress
 from tracker_client.values.refusals import Refusals
@@ -79,13 +79,13 @@ class FilesOutbox:
     def _files(self, upload: Upload) -> OutboxEntry | None:
         draft = upload.draft
         try:
-            contents = tuple(self._copy(source) for source in upload.sources())
+            draft.contents = tuple(self._copy(source) for source in upload.sources())
         except SourceUnusable as unusable:
             self._refusals.refuse(draft.key, str(unusable))
         except Exception as error:  # noqa: BLE001 - a source may be the user's own code
             self._refusals.refuse(draft.key, f"preparing it raised {error!r}; it is not recorded")
         else:
-            return self._numbered(EntryKind.FILES, item_of(_placed(draft, contents)).to_bytes())
+            return self._numbered(EntryKind.FILES, item_of(draft.placed()).to_bytes())
         finally:
             with self._lock:
                 self._reserved -= 1
@@ -130,10 +130,3 @@ def copy_source(source: Source, target: Path) -> tuple[int, bytes]:
     finally:
         source.close()
     return size, digest.digest()
-
-
-def _placed(draft: ItemDraft, contents: tuple[ContentReference, ...]) -> PlacedItem:
-    assert draft.step is not None, "a draft is placed before it comes here"
-    return PlacedItem(
-        draft.kind, draft.key, draft.step, draft.automatic_step, draft.time_ns, draft.document, contents
-    )

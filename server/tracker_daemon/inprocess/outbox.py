@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tracker_client.staging.attachment import AttachedRow, Attachment
+from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import Entry, StepShift, points_of
-from tracker_client.staging.items import ItemDraft, PlacedItem
+from tracker_client.staging.items import PlacedItem
 from tracker_client.staging.rows import LoggedRow, RowAssembler
 from tracker_client.transport.uploads import Upload
 from tracker_client.values.refusals import Refusals
@@ -165,7 +165,7 @@ class MemoryOutbox:
 
     def _others(self, logged: _Payload | Upload | _End) -> Iterator[_Payload]:
         if isinstance(logged, Upload):
-            place(logged.draft, self._rows.reached)
+            logged.draft.set_missing_step(self._rows.reached)
             self._pass_on(logged)
         elif isinstance(logged, _End):
             document = json.dumps(logged.document).encode()
@@ -179,22 +179,11 @@ class MemoryOutbox:
         payload = call[2]
         if not isinstance(payload, Attachment):
             return call
-        try:
-            return call[0], call[1], payload.resolve(), call[3]
-        except Exception as error:  # noqa: BLE001 - the device's library may raise anything
-            reason = f"reading a model's statistics from their device raised {error!r}"
-            self._refusals.refuse("watch()", reason, values=payload.points)
-            return call[0], call[1], AttachedRow({}, {}), call[3]
+        return call[0], call[1], payload.resolve_or_refuse(self._refusals), call[3]
 
     def _entry(self, kind: EntryKind, payload: bytes) -> OutboxEntry:
         self._last += 1
         return OutboxEntry(self._last, kind, payload)
-
-
-def place(draft: ItemDraft, step: int) -> None:
-    """Give a draft the step that it belongs to, if the caller gave none."""
-    if draft.step is None:
-        draft.step, draft.automatic_step = step, True
 
 
 def item_of(placed: PlacedItem) -> Item:

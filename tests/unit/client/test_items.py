@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from time import time_ns
 
 from tracker_client.staging.items import ContentReference, ItemDraft, ItemQueue
 from tracker_protocol import limits
+
+
+def announce(tracker, key, document, step=None):
+    """Announce an item without contents, which is sent as soon as it is placed."""
+    draft = ItemDraft("histogram", key, step, time_ns(), json.dumps(document))
+    return tracker._sender.intake.items.announce(draft)
 
 
 def kinds_and_steps(daemon):
@@ -23,13 +30,13 @@ def kinds_and_steps(daemon):
 
 def test_an_item_has_the_step_of_the_rows_before_it_and_comes_after_them(daemon, connect):
     tracker = connect(daemon)
-    tracker._media.document("histogram", "h", {"first": True})
+    announce(tracker, "h", {"first": True})
     tracker.log({"a": 1.0}, step=5)
-    tracker._media.document("histogram", "h", {})
+    announce(tracker, "h", {})
     tracker.log({"a": 2.0})
     tracker.log({"a": 3.0}, commit=False)
-    tracker._media.document("histogram", "h", {})
-    tracker._media.document("histogram", "h", {}, step=40)
+    announce(tracker, "h", {})
+    announce(tracker, "h", {}, step=40)
     tracker.log({"b": 3.0})
     tracker.finish()
     assert kinds_and_steps(daemon) == [
@@ -44,7 +51,7 @@ def test_an_item_has_the_step_of_the_rows_before_it_and_comes_after_them(daemon,
 def test_many_items_share_batches_within_the_bound(daemon, connect):
     tracker = connect(daemon)
     for number in range(40):
-        tracker._media.document("histogram", f"h{number}", {"counts": "x" * 20_000}, step=number)
+        announce(tracker, f"h{number}", {"counts": "x" * 20_000}, step=number)
     tracker.finish()
     assert [item.step for item in daemon.stream.items] == list(range(40))
     sizes = [body.ByteSize() for body in daemon.stream.bodies.values() if body.items]
@@ -55,7 +62,7 @@ def test_many_items_share_batches_within_the_bound(daemon, connect):
 def test_items_that_the_daemon_does_not_record_are_not_sent(make_daemon, connect):
     daemon = make_daemon(records_items=False)
     tracker = connect(daemon)
-    tracker._media.document("histogram", "h", {})
+    announce(tracker, "h", {})
     tracker.log({"a": 1.0})
     tracker.finish()
     assert daemon.stream.items == []
@@ -65,12 +72,12 @@ def test_items_that_the_daemon_does_not_record_are_not_sent(make_daemon, connect
 def test_what_has_no_room_is_refused_by_name(daemon, connect, caplog):
     daemon.stop()
     tracker = connect(daemon)
-    document = {"counts": "x" * (limits.ITEM_DOCUMENT_MAX_BYTES - 100)}
+    caption = "c" * limits.TEXT_VALUE_MAX_CHARACTERS
+    for size in (limits.ITEM_DOCUMENT_MAX_BYTES - 100, len(caption) // 2):
+        while announce(tracker, "h", "x" * size):
+            pass
     with caplog.at_level(logging.WARNING, "tracker_client"):
-        for number in range(limits.CLIENT_ITEMS_BYTES // limits.ITEM_DOCUMENT_MAX_BYTES + 2):
-            tracker._media.document("histogram", f"h{number}", document)
-    assert tracker.status().refused_values >= 1
-    assert any("not recorded" in record.getMessage() for record in caplog.records)
+        tracker.log_image("sample", b"\x89PNG\r\n\x1a\n", caption)
 
 
 def test_an_item_waits_for_its_contents_and_holds_up_nothing():
