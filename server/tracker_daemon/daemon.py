@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
 
 import grpc.aio
 import msgspec
@@ -46,6 +45,7 @@ from tracker_daemon.lifecycle.run_delivery import RunDelivery
 from tracker_daemon.lifecycle.run_endings import RunEndings
 from tracker_daemon.lifecycle.service_manager import ServiceManager
 from tracker_daemon.lifecycle.shutdown_grace import ShutdownGrace
+from tracker_daemon.recording.journal_calls import JournalCalls
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Recorder, RecorderSettings, Submission
 from tracker_daemon.runs.registry import Registry
@@ -57,7 +57,6 @@ from tracker_daemon.version import VERSION
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
 _CARE_INTERVAL_S = 0.2
 _SERVER_GRACE_S = 0.5
@@ -111,16 +110,17 @@ class Daemon:
         self._recorder = Recorder(
             journal, RecorderSettings.from_settings(settings), self._on_tick, self._on_failure
         )
+        self._journal_calls = JournalCalls(self._recorder)
         self._endings = RunEndings(self._registry, self._recorder)
         self._shutdown_grace = ShutdownGrace(
             self._registry, settings.grace_s, forwards=settings.upstream is not None
         )
         links = ScriptLinks()
         open_lane = None if settings.upstream is None else self._open_lane
-        self._pumps = PumpSet(self._on_journal, links, on_located, open_lane)
-        self._contents = ContentCare(settings, journal, self._on_journal_async)
+        self._pumps = PumpSet(self._journal_calls.wait, links, on_located, open_lane)
+        self._contents = ContentCare(settings, journal, self._journal_calls.run)
         self._delivery = RunDelivery(
-            self._pumps, self._registry, self._on_journal_async, lambda: journal.epoch,
+            self._pumps, self._registry, self._journal_calls.run, lambda: journal.epoch,
             self._contents.store.directory,
         )  # fmt: skip
         self._admission = self._make_admission(links)
@@ -160,7 +160,7 @@ class Daemon:
         care.add_done_callback(self._care_ended)
         informing = asyncio.create_task(
             self._service_manager.keep_informed(
-                self._commit_nothing, lambda: standing(self._registry, self._pumps)
+                self._journal_calls.probe, lambda: standing(self._registry, self._pumps)
             )
         )
         try:
@@ -234,9 +234,9 @@ class Daemon:
             await server.stop(_SERVER_GRACE_S if self._failure is None else 0)
             if self._failure is None:
                 self._endings.end_launched(self._journal.directory, self._job_status, self._launch_id)
-                await self._commit_nothing()
+                await self._journal_calls.probe()
                 self._admission.end_deserted(abandoned)
-                await self._commit_nothing()
+                await self._journal_calls.probe()
                 await self._deliver_and_leave()
         except JournalError as error:
             log.warning("the journal failed while draining", reason=str(error))
@@ -280,7 +280,7 @@ class Daemon:
             row = next(row for row in journal.runs() if row.id == row_id)
             return row, journal.streams(row.id), journal.backlog(row.id)
 
-        found = await self._on_journal_async(read)
+        found = await self._journal_calls.run(read)
         if self._registry.forgotten(hello) is not None:  # nobody else recalled it meanwhile
             self._take_up(*found)
 
@@ -309,7 +309,7 @@ class Daemon:
 
     async def _document(self) -> StatusDocument:
         summary_of = self._recorder.summary_of
-        facts = await self._on_journal_async(lambda journal: read_facts(journal, self._registry, summary_of))
+        facts = await self._journal_calls.run(lambda journal: read_facts(journal, self._registry, summary_of))
         daemon = DaemonStatus(
             version=VERSION,
             pid=os.getpid(),
@@ -326,17 +326,6 @@ class Daemon:
         return status_document(daemon, facts, self._registry, self._pumps)
 
     # ---- the journal's thread and this one -------------------------------------------------------
-
-    def _on_journal(self, work: Callable[[Journal], T]) -> T:
-        """From any thread but the recorder's: run ``work`` there, and wait until it is committed."""
-        return self._recorder.call(work).result()
-
-    async def _on_journal_async(self, work: Callable[[Journal], T]) -> T:
-        return await asyncio.wrap_future(self._recorder.call(work))
-
-    async def _commit_nothing(self) -> None:
-        """Returns if neither the event loop nor the journal hangs."""
-        await self._on_journal_async(lambda _: None)
 
     def _on_tick(self, runs: list[LiveRun], submissions: list[Submission]) -> None:
         self._contents.journalled(submissions)

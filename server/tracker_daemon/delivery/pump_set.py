@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol, TypeVar
 
 import structlog
 
@@ -18,21 +17,13 @@ from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump import OnLocated, Pump
 from tracker_daemon.delivery.thinned_backend import is_script, thinned
 from tracker_daemon.errors import SettingsError
+from tracker_daemon.journal.access import BlockingJournalAccess
 from tracker_daemon.journal.rows import CursorRow
-from tracker_daemon.journal.store import Journal
 from tracker_daemon.outbox.entries import OutboxEntry
 from tracker_daemon.outbox.lanes import backend_of, is_files_lane
 from tracker_protocol import limits
 
-T = TypeVar("T")
 log = structlog.get_logger(__name__)
-
-
-class JournalAccess(Protocol):
-    """Runs work on the journal's thread, and returns once its transaction is committed."""
-
-    def __call__(self, work: Callable[[Journal], T], /) -> T:
-        """Run ``work``."""
 
 
 class PumpSet:
@@ -46,7 +37,7 @@ class PumpSet:
 
     def __init__(
         self,
-        journal: JournalAccess,
+        journal: BlockingJournalAccess,
         links: ScriptLinks | None = None,
         on_located: OnLocated | None = None,
         open_lane: OpenLane | None = None,

@@ -40,6 +40,7 @@ Which file does what
 * ``rows``, ``event``: rows of the tables as value objects.
 * ``registry``: runs and streams. ``eventlog``: events and snapshots. ``outbox``: entries and cursors.
 * ``contents``: the contents that entries need.
+* ``access``: the protocols by which other threads reach it.
 * ``retention``: which rows may go, in which order. ``reclaim``: deletes them.
 * ``lock``: the owner of the directory.
 """

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypeVar
+from collections.abc import Iterable
 
 from tracker_daemon.contents.store import ContentStore, StoreTotals
 from tracker_daemon.ingest.uploads import UploadService
+from tracker_daemon.journal.access import JournalAccess
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.recording.recorder import Submission
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.status.document import ContentsStatus
 from tracker_protocol import limits
 
-T = TypeVar("T")
 DIRECTORY = "contents"
-
-
-class JournalAccess(Protocol):
-    """Runs work on the journal's thread; to be awaited until its transaction is committed."""
-
-    def __call__(self, work: Callable[[Journal], T], /) -> Awaitable[T]:
-        """Run ``work``."""
 
 
 class ContentCare:

@@ -9,31 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.ingest.session import Session
+from tracker_daemon.journal.access import JournalAccess
 from tracker_daemon.journal.rows import Backlog
-from tracker_daemon.journal.store import Journal
 from tracker_daemon.outbox.lanes import backend_of, is_files_lane
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Run
 from tracker_protocol import limits
 
-T = TypeVar("T")
 RETURN_GRACE_S = 2 * limits.RECONNECT_BACKOFF_MAX_S
 """How long a restarted daemon waits for a run's ranks before it delivers without them."""
-
-
-class JournalAccess(Protocol):
-    """Runs work on the journal's thread; to be awaited until its transaction is committed."""
-
-    def __call__(self, work: Callable[[Journal], T], /) -> Awaitable[T]:
-        """Run ``work``."""
 
 
 class RunDelivery:
