@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from streaming import SCRIPT, STEPS_A_TURN, WORLD, assert_every_cell_is_there_once, logged, tell
+from tests.support.ranks import finish
+from tests.support.streaming import SCRIPT, STEPS_A_TURN, WORLD, assert_every_cell_is_there_once, logged, tell
+from tests.support.waiting import wait_until
 
 
 def acknowledged(daemon):
@@ -23,14 +20,14 @@ def test_every_cell_is_recorded_once_though_the_daemon_is_killed(daemon, ranks, 
         tell(processes, f"{STEPS_A_TURN}\n")
         logged(processes)
         # In the midst of things: the first turn's data is partly journalled, partly on its way.
-        pytest.wait_until(lambda turn=turn: acknowledged(daemon) > turn, "the ranks to be acknowledged again")
+        wait_until(lambda turn=turn: acknowledged(daemon) > turn, "the ranks to be acknowledged again")
         tell(processes, f"{STEPS_A_TURN}\n")
         daemon.kill()
         logged(processes)
         daemon.start()
     tell(processes, "end\n")
     for process in processes:
-        assert pytest.finish(process) == "0 0\n"
+        assert finish(process) == "0 0\n"
     assert daemon.stop() == 0
 
     (run,) = daemon.last_status()["runs"]
@@ -43,7 +40,7 @@ def test_a_daemon_keeps_its_token_and_its_runs_over_a_restart(daemon, ranks):
     processes = ranks.start(SCRIPT, range(2), 2)
     tell(processes, "10\n")
     logged(processes)
-    pytest.wait_until(lambda: acknowledged(daemon) > 1, "the ranks to be acknowledged")
+    wait_until(lambda: acknowledged(daemon) > 1, "the ranks to be acknowledged")
     before = daemon.status()["runs"][0]["run_id"]
     daemon.kill()
     daemon.start()
@@ -51,7 +48,7 @@ def test_a_daemon_keeps_its_token_and_its_runs_over_a_restart(daemon, ranks):
     assert [run["run_id"] for run in daemon.status()["runs"]] == [before]
     tell(processes, "end\n")
     for process in processes:
-        pytest.finish(process)
+        finish(process)
     (run,) = daemon.status()["runs"]
     assert (run["run_id"], run["status"]) == (before, "FINISHED")
     assert json.loads(json.dumps(run["books"]))["received"] == 2 * 10 * 2

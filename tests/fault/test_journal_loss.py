@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from tests.support.ranks import finish
+from tests.support.waiting import wait_until
 from tracker_daemon.journal import Journal
 
 SCRIPT = """
@@ -51,7 +53,7 @@ class Job:
     def end(self):
         for process in self.processes:
             process.stdin.write("end\n")
-            assert pytest.finish(process) == "0\n"
+            assert finish(process) == "0\n"
 
     def run(self):
         return self.daemon.status()["runs"][0]
@@ -60,7 +62,7 @@ class Job:
         """The first turn: by its end the daemon has learned which rank reports what."""
         self.log()
         emitted = lambda: self.run()["records"]["emitted"] == self.steps  # noqa: E731
-        pytest.wait_until(emitted, "the first turn's records")
+        wait_until(emitted, "the first turn's records")
 
 
 @pytest.fixture

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import sys
-from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-from daemon_tree import planted
-from streaming import SCRIPT, STEPS_A_TURN, WORLD, assert_every_cell_is_there_once, logged, tell
+from tests.support.daemon_tree import planted
+from tests.support.ranks import finish
+from tests.support.streaming import SCRIPT, STEPS_A_TURN, WORLD, assert_every_cell_is_there_once, logged, tell
+from tests.support.waiting import wait_until
 
 # In turns: one of the three, two at once, and all of them.
 VICTIMS = ("root", "node0", "node1", "node0 node1", "root node0", "root node0 node1")
@@ -32,9 +28,7 @@ def test_every_cell_is_recorded_once_though_root_and_nodes_are_killed(make_daemo
             before = acknowledged(tree)
             tell(processes, f"{STEPS_A_TURN}\n")
             logged(processes)
-            pytest.wait_until(
-                lambda before=before: acknowledged(tree) > before, "the nodes to be acknowledged"
-            )
+            wait_until(lambda before=before: acknowledged(tree) > before, "the nodes to be acknowledged")
             tell(processes, f"{STEPS_A_TURN}\n")
             killed = [daemons[name] for name in victims.split()]
             for daemon in killed:
@@ -44,7 +38,7 @@ def test_every_cell_is_recorded_once_though_root_and_nodes_are_killed(make_daemo
                 daemon.start()
         tell(processes, "end\n")
         for process in processes:
-            assert pytest.finish(process) == "0 0\n"
+            assert finish(process) == "0 0\n"
         run = tree.await_end()
         tree.stop()
     assert_every_cell_is_there_once(tree.root.rows(), run["books"], 2 * kills * STEPS_A_TURN)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from mlflow_server import MlflowServer
+from tests.support.servers.mlflow_server import MlflowServer
 
 
 @pytest.fixture(scope="session")

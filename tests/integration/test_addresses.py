@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ranks import Ranks
 from tracker_daemon.endpoints.certificate import certificate_for
 from tracker_daemon.endpoints.host_addresses import advertised_hosts
 from tracker_daemon.settings.definitions import Settings
@@ -41,13 +42,13 @@ def test_clients_and_commands_verify_the_daemon_at_each_of_its_numeric_addresses
     endpoint = encrypted.endpoint
     hosts = [address.rpartition(":")[0] for address in endpoint["endpoints"]]
     assert hosts[:-1] == advertised_hosts("0.0.0.0")
-    pytest.ranks_of(encrypted).run(SCRIPT, 1)
+    Ranks(encrypted).run(SCRIPT, 1)
     (tmp_path / "root.pem").write_text(endpoint["tls_root_pem"])
     known = {"TRACKER_TOKEN": endpoint["token"], "TRACKER_TLS_ROOT": str(tmp_path / "root.pem")}
     port = endpoint["endpoint"].rpartition(":")[2]
     for address in (*endpoint["endpoints"][:-1], f"127.0.0.1:{port}", f"localhost:{port}"):
         assert command("status", "--endpoint", address, **known).returncode == 0, address
-    pytest.ranks_of(encrypted).run(SCRIPT, 1, ENDPOINT=",".join(endpoint["endpoints"]), **known)
+    Ranks(encrypted).run(SCRIPT, 1, ENDPOINT=",".join(endpoint["endpoints"]), **known)
     assert command("wait", "--ready", "--endpoint-file", str(encrypted.endpoint_file)).returncode == 0
     assert command("stop", "--endpoint-file", str(encrypted.endpoint_file)).returncode == 0
     assert [len(encrypted.rows(path.parent)) for path in encrypted.outdir.rglob("metrics.csv")] == [20, 20]
@@ -75,7 +76,7 @@ def test_a_certificate_and_a_token_of_the_users_own(make_daemon, tmp_path: Path,
         "TRACKER_TOKEN": "a-token-that-all-nodes-have",
         "TRACKER_TLS_ROOT": f"{tmp_path}/own/tls-cert.pem",
     }
-    pytest.ranks_of(daemon).run(SCRIPT, 1, ENDPOINT=address, **known)
+    Ranks(daemon).run(SCRIPT, 1, ENDPOINT=address, **known)
     assert len(daemon.rows()) == 20
     refused = command("status", "--endpoint", address, **(known | {"TRACKER_TOKEN": "guessed"}))
     assert "refuses the token" in refused.stderr

@@ -6,9 +6,9 @@ import os
 import subprocess
 import sys
 
-import pytest
 from mlflow.tracking import MlflowClient
 
+from tests.support.ranks import Ranks, finish
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
 RESTARTED = """
@@ -80,7 +80,7 @@ for part in range(2):
 
 
 def test_a_run_id_resumes_the_script_s_runs_the_next_day_and_automatic_steps_go_on(daemon):
-    ranks = pytest.ranks_of(daemon)
+    ranks = Ranks(daemon)
     for day in (1, 2):
         for out in ranks.run(RESUMED, 2, TRACKER_RUN_ID="mine", TRACKER_LAUNCH_ID=f"day {day}"):
             assert out.split() == ["mine", str(day), "mine-2", str(day)]
@@ -119,7 +119,7 @@ SLURM_STEP = {
 
 def test_a_requeued_job_goes_on_in_its_run_after_a_new_daemon_took_up_the_state(make_daemon):
     daemon = make_daemon("--restart-grace-s", "600")
-    ranks, ids = pytest.ranks_of(daemon), []
+    ranks, ids = Ranks(daemon), []
 
     def begin(restarts):
         started = []
@@ -137,7 +137,7 @@ def test_a_requeued_job_goes_on_in_its_run_after_a_new_daemon_took_up_the_state(
     daemon.kill()  # the whole allocation is taken away
     daemon.start()
     for process in begin("1"):
-        pytest.finish(process)
+        finish(process)
     assert daemon.stop() == 0
     (run,) = daemon.last_status()["runs"]
     assert ids == [[run["run_id"], attempt] for attempt in "1122"]

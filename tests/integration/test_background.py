@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 PATIENCE_S = 60.0
 
 
@@ -76,7 +78,7 @@ def test_stop_ends_what_start_began_and_a_second_stop_is_no_error(state_dir, tmp
     assert command("start", "--daemonize", "--state-dir", state_dir, "--outdir", tmp_path).returncode == 0
     pid = pid_of(state_dir)
     assert command("stop", "--state-dir", state_dir).returncode == 0
-    pytest.wait_until(lambda: not is_running(pid), "the daemon's end")
+    wait_until(lambda: not is_running(pid), "the daemon's end")
     assert command("stop", "--state-dir", state_dir).returncode == 0
 
 
@@ -94,7 +96,7 @@ def test_a_daemon_that_is_not_ready_in_time_fails_the_command_and_is_ended(state
     failed = command("start", "--daemonize", "--timeout", 0, "--state-dir", state_dir, "--outdir", tmp_path)
     assert failed.returncode == 1
     assert "not ready in time" in failed.stderr
-    pytest.wait_until(
+    wait_until(
         lambda: not [pid for pid in processes_that_name(state_dir) if is_running(pid)], "the daemon's end"
     )
 

@@ -10,6 +10,9 @@ import sys
 
 import pytest
 
+from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
+
 SCRIPT = """
 import logging, os, sys
 from tracker_client import setup_tracker
@@ -42,8 +45,8 @@ def received(daemon):
 def the_old_one_s_values_went_into_its_own_attempt(daemon, holder, claimant):
     """What a fenced process still sends is taken in, but changes nothing of the attempt after it."""
     say(holder, 7)
-    pytest.wait_until(lambda: received(daemon) == 3, "the fenced process's value to come")
-    pytest.finish(claimant)
+    wait_until(lambda: received(daemon) == 3, "the fenced process's value to come")
+    finish(claimant)
     out, err = holder.communicate(timeout=60)
     assert holder.returncode == 0, (out, err)
     assert "attempt 2" in err
@@ -56,17 +59,17 @@ def the_old_one_s_values_went_into_its_own_attempt(daemon, holder, claimant):
 
 def test_a_process_that_hangs_loses_its_rank_and_what_it_still_sends_is_kept(make_daemon):
     daemon = make_daemon("--backends", "csv", "--challenge-timeout-s", "1")
-    ranks = pytest.ranks_of(daemon)
+    ranks = Ranks(daemon)
     (holder,) = ranks.start(SCRIPT, [0], 1)
     assert attempt_of(holder) == 1
     say(holder, 1)
-    pytest.wait_until(lambda: received(daemon) == 1, "the first value to come")
+    wait_until(lambda: received(daemon) == 1, "the first value to come")
     holder.send_signal(signal.SIGSTOP)
     try:
         (claimant,) = ranks.start(SCRIPT, [0], 1)
         assert attempt_of(claimant) == 2
         say(claimant, 2)
-        pytest.wait_until(lambda: received(daemon) == 2, "the second value to come")
+        wait_until(lambda: received(daemon) == 2, "the second value to come")
     finally:
         holder.send_signal(signal.SIGCONT)
     the_old_one_s_values_went_into_its_own_attempt(daemon, holder, claimant)
@@ -119,12 +122,12 @@ def test_a_host_that_is_gone_with_its_connection_half_open_loses_its_rank(make_d
     try:
         assert attempt_of(holder) == 1
         say(holder, 1)
-        pytest.wait_until(lambda: received(daemon) == 1, "the first value to come")
+        wait_until(lambda: received(daemon) == 1, "the first value to come")
         link("down")
-        (claimant,) = pytest.ranks_of(daemon).start(SCRIPT, [0], 1)
+        (claimant,) = Ranks(daemon).start(SCRIPT, [0], 1)
         assert attempt_of(claimant) == 2
         say(claimant, 2)
-        pytest.wait_until(lambda: received(daemon) == 2, "the second value to come")
+        wait_until(lambda: received(daemon) == 2, "the second value to come")
         link("up")
         the_old_one_s_values_went_into_its_own_attempt(daemon, holder, claimant)
     finally:
@@ -143,5 +146,5 @@ def test_a_refused_process_warns_with_both_named_and_gets_its_rank_once_the_othe
     holder.kill()
     holder.wait()
     assert attempt_of(claimant) == 2
-    pytest.finish(claimant)
+    finish(claimant)
     assert received(daemon) == 1

@@ -8,6 +8,8 @@ import socket
 
 import pytest
 
+from tests.support.ranks import Ranks, finish
+
 
 def run_of(daemon):
     (run,) = daemon.status()["runs"]
@@ -96,7 +98,7 @@ def test_an_exception_in_the_block_or_at_the_top_ends_the_run_as_failed(make_dae
     ):
         daemon = make_daemon()
         script = f"from tracker_client import setup_tracker\n{body}"
-        (process,) = pytest.ranks_of(daemon).start(script, [0], 1)
+        (process,) = Ranks(daemon).start(script, [0], 1)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 1
         assert "boom" in err
@@ -146,7 +148,7 @@ def test_proxies_of_the_environment_are_ignored(daemon, ranks):
 def test_what_is_logged_before_the_daemon_is_there_is_recorded(make_daemon):
     daemon = make_daemon("--backends", "csv")
     daemon.stop()
-    (process,) = pytest.ranks_of(daemon).start(
+    (process,) = Ranks(daemon).start(
         """
 from tracker_client import setup_tracker
 tracker = setup_tracker("early")
@@ -160,7 +162,7 @@ tracker.finish(timeout=50)
     )
     assert process.stdout.readline() == "logged\n"
     daemon.start()
-    pytest.finish(process)
+    finish(process)
     daemon.stop()
     assert [float(row["x"]) for row in daemon.rows()] == list(range(100))
 

@@ -1,7 +1,6 @@
 """Credentials stay with the one process that needs them: four ranks, two services, every byte left behind."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import socket
@@ -12,15 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ranks import Ranks, finish
+from tests.support.servers import wandb_stub
+from tests.support.waiting import wait_until
+
 pytest.importorskip("mlflow")
 pytest.importorskip("wandb")
-sys.path.insert(0, str(Path(__file__).parent))
-from mlflow_server import Gateway
-
-spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
-wandb_stub = importlib.util.module_from_spec(spec)
-sys.modules["wandb_stub"] = wandb_stub
-spec.loader.exec_module(wandb_stub)
+from tests.support.servers.mlflow_server import Gateway
 
 TOKEN = "mlflow-token-of-the-daemon-0123456789"
 KEY = wandb_stub.API_KEY
@@ -125,13 +122,13 @@ def test_a_secret_is_with_its_backends_own_process_and_in_nothing_else_that_a_ru
             monkeypatch.delenv(name)
         wire = Recorder(daemon.endpoint["endpoint"])
         where = {"TRACKER_ENDPOINT": wire.endpoint, "TRACKER_TOKEN": daemon.endpoint["token"]}
-        started = pytest.ranks_of(daemon).start(TRAINING, range(4), 4, **where)
-        pytest.wait_until(lambda: all_record(daemon), "all backends to record", 120)
+        started = Ranks(daemon).start(TRAINING, range(4), 4, **where)
+        wait_until(lambda: all_record(daemon), "all backends to record", 120)
         processes, status = list(family(mark.encode())), shown(daemon)
         for process in started:
             process.stdin.write("\n")
             process.stdin.flush()
-        variables = "".join(pytest.finish(process) for process in started)
+        variables = "".join(finish(process) for process in started)
         assert daemon.stop() == 0, daemon.log()
         wire.close()
         (run,) = stub.runs.values()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-import pytest
+from tests.support.ranks import finish
+from tests.support.waiting import wait_until
 
 TURNS = """
 import json, sys
@@ -35,10 +36,10 @@ def test_columns_that_come_later_extend_the_header_and_older_rows_read_empty(dae
         # A new metric at each step, so that each restart is followed by a new generation of the file.
         turn(process, step, loss=step, **{f"new/{step}": step})
         if step % 2:
-            pytest.wait_until(lambda step=step: received(daemon) == 2 * (step + 1), "the step to be received")
+            wait_until(lambda step=step: received(daemon) == 2 * (step + 1), "the step to be received")
             daemon.kill()
             daemon.start()
-    pytest.finish(process)
+    finish(process)
     daemon.stop()
     rows = daemon.rows()
     assert [row["step"] for row in rows] == [str(step) for step in range(6)]

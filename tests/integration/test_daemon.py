@@ -10,6 +10,9 @@ import sys
 
 import pytest
 
+from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
+
 LOG_ONCE = """
 from tracker_client import setup_tracker
 with setup_tracker("{project}") as tracker:
@@ -25,7 +28,7 @@ def test_every_call_needs_the_token(daemon, tmp_path):
         refused = subprocess.run(call, capture_output=True, text=True, check=False)
         assert refused.returncode != 0
         assert "token" in refused.stderr
-    (process,) = pytest.ranks_of(daemon).start(
+    (process,) = Ranks(daemon).start(
         'from tracker_client import setup_tracker\nsetup_tracker("p", strict=True)',
         [0],
         1,
@@ -70,7 +73,7 @@ def test_runs_of_two_launches_at_once_and_in_a_row_are_apart(daemon, ranks):
         for process in ranks.start(LOG_ONCE.format(project=project), range(2), 2, TRACKER_LAUNCH_ID=project)
     ]
     for process in at_once:
-        pytest.finish(process)
+        finish(process)
     ranks.run(LOG_ONCE.format(project="a"), 2, TRACKER_LAUNCH_ID="a")
     runs = daemon.status()["runs"]
     assert sorted(run["project"] for run in runs) == ["a", "a", "b"]
@@ -99,7 +102,7 @@ tracker.finish()
     assert held in err
     assert str(claimant.pid) in err
     holder.stdin.write("\n")
-    pytest.finish(holder)
+    finish(holder)
 
 
 def test_a_rank_that_comes_again_opens_the_next_attempt(daemon, ranks):
@@ -118,7 +121,7 @@ tracker.finish()
     for process in (first, second):
         process.kill()
         process.wait()
-    pytest.wait_until(
+    wait_until(
         lambda: {rank["state"] for rank in daemon.status()["runs"][0]["ranks"]} == {"disconnected"},
         "both ranks to be gone",
     )
@@ -126,7 +129,7 @@ tracker.finish()
     assert [process.stdout.readline() for process in again] == ["2\n", "2\n"]
     for process in again:
         process.stdin.write("\n")
-        pytest.finish(process)
+        finish(process)
     (run,) = daemon.status()["runs"]
     assert (run["attempt"], run["status"]) == (2, "FINISHED")
 
@@ -143,7 +146,7 @@ sys.stdin.readline()
 """
     (process,) = ranks.start(script, [0], 1)
     process.stdout.readline()
-    pytest.wait_until(
+    wait_until(
         lambda: daemon.status()["runs"] and daemon.status()["runs"][0]["books"]["received"] == 1000,
         "all to be received",
     )

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from wandb_stub import WandbStub
+from tests.support.servers.wandb_stub import WandbStub
 
 PATIENCE_S = 200.0
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

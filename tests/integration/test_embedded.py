@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 PATIENCE_S = 90.0
 PID = re.compile(r"\bpid=(\d+)")
 SCRIPT = """
@@ -73,7 +75,7 @@ class Place:
     def await_end(self) -> None:
         """All daemons have ended by themselves, and taken their endpoint files with them."""
         assert self.daemons()
-        pytest.wait_until(lambda: not any(map(runs, self.daemons())), "the daemon to end by itself")
+        wait_until(lambda: not any(map(runs, self.daemons())), "the daemon to end by itself")
         assert not self.launch_files()
         assert not list(self.home.rglob("endpoint.json"))
 

@@ -16,6 +16,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 from wandb.proto.wandb_internal_pb2 import Record
 
+from tests.support.ranks import Ranks
+from tests.support.waiting import wait_until
 from tracker_daemon.backends.wandb.transaction_log import TransactionLog
 from tracker_daemon.endpoints.control import DaemonClient
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
@@ -51,7 +53,7 @@ def mlflow_run(outdir):
 
 def test_a_job_that_sigterm_ends_leaves_no_run_running_and_names_ranks_and_hosts(make_daemon):
     daemon = make_daemon("--backends", "csv,mlflow")
-    started = pytest.ranks_of(daemon).start(TRAIN, [0, 1], 2)
+    started = Ranks(daemon).start(TRAIN, [0, 1], 2)
     for process in started:
         assert process.stdout.readline() == "recorded\n"
     for process in (*started, daemon.process):  # as a batch system does: everyone at once
@@ -67,7 +69,7 @@ def test_a_job_that_sigterm_ends_leaves_no_run_running_and_names_ranks_and_hosts
 
 def test_ranks_that_save_a_checkpoint_within_the_grace_of_their_job_are_waited_for(make_daemon):
     daemon = make_daemon("--backends", "csv,mlflow", "--grace-s", "60")
-    ranks = pytest.ranks_of(daemon)
+    ranks = Ranks(daemon)
     started = ranks.start(TRAIN.replace("else 0)", "else 4)"), [0], 2, HANDLES="0")
     started += ranks.start(TRAIN, [1], 2)  # has no handler: ends at once
     for process in started:
@@ -101,12 +103,12 @@ def wandb_end(outdir):
 def test_mlflow_and_wandb_have_the_run_failed_with_the_rank_and_host_named(make_daemon, how):
     daemon = make_daemon("--backends", "mlflow,wandb", "--lost-timeout-s", "1")
     script = TRAIN.replace("signal.pause()", "raise ValueError") if how == "an exception" else TRAIN
-    (process,) = pytest.ranks_of(daemon).start(script, [0], 1, WANDB_MODE="offline")
+    (process,) = Ranks(daemon).start(script, [0], 1, WANDB_MODE="offline")
     assert process.stdout.readline() == "recorded\n"
     if how == "SIGKILL":
         process.kill()
     process.wait(60)
-    pytest.wait_until(lambda: daemon.status()["runs"][0]["status"] == "FAILED", "the run to end")
+    wait_until(lambda: daemon.status()["runs"][0]["status"] == "FAILED", "the run to end")
     assert daemon.stop() == 0
     what = "exited with code 1" if how == "an exception" else "lost contact"
     reason = f"rank 0 on {socket.gethostname()} (last step 7) {what}"
@@ -218,9 +220,9 @@ def job_of(how, grace_s, tmp_path):
 @pytest.mark.parametrize("how", ["serve", "run"])
 def test_a_job_that_is_killed_when_its_grace_is_over_has_ended_by_then_in_its_journal(tmp_path, how, grace_s):
     job = job_of(how, grace_s, tmp_path)
-    pytest.wait_until(lambda: len(list(tmp_path.glob("recorded?"))) == 2, "both ranks to be recorded")
+    wait_until(lambda: len(list(tmp_path.glob("recorded?"))) == 2, "both ranks to be recorded")
     endpoint = EndpointInfo.read(tmp_path / ENDPOINT)
-    pytest.wait_until(lambda: delivered(endpoint) == [1, 1, 1], "all backends to have the first row")
+    wait_until(lambda: delivered(endpoint) == [1, 1, 1], "all backends to have the first row")
     end_job(family(job.pid), grace_s)
     job.wait(60)
     # How much the backends have by then is a matter of the machine's speed; nobody has to wait for the rest.
@@ -240,7 +242,7 @@ def test_a_job_that_is_killed_when_its_grace_is_over_has_ended_by_then_in_its_jo
 def test_a_killed_job_fails_its_run_and_a_restart_within_the_grace_is_its_next_attempt(make_daemon):
     flags = ("--backends", "csv", "--lost-timeout-s", "1", "--restart-grace-s", "600")
     daemon = make_daemon(*flags)
-    ranks = pytest.ranks_of(daemon)
+    ranks = Ranks(daemon)
 
     def state():
         (run,) = daemon.status()["runs"]
@@ -254,13 +256,13 @@ def test_a_killed_job_fails_its_run_and_a_restart_within_the_grace_is_its_next_a
     first = begun()
     assert state() == ("RUNNING", 1, ["live", "expected"])
     first.kill()
-    pytest.wait_until(lambda: state()[2] == ["lost", "expected"], "the killed rank to be lost")
+    wait_until(lambda: state()[2] == ["lost", "expected"], "the killed rank to be lost")
     begun().kill()
-    pytest.wait_until(lambda: state() == ("RUNNING", 2, ["lost", "expected"]), "the second to be lost")
+    wait_until(lambda: state() == ("RUNNING", 2, ["lost", "expected"]), "the second to be lost")
     daemon.kill()
     daemon.flags = ("--backends", "csv", "--lost-timeout-s", "1", "--start-timeout-s", "1")
     daemon.start()  # without a grace, and with no patience for the rank that never came
-    pytest.wait_until(lambda: state() == ("FAILED", 2, ["lost", "absent"]), "the run to be over")
+    wait_until(lambda: state() == ("FAILED", 2, ["lost", "absent"]), "the run to be over")
     (run,) = daemon.status()["runs"]
     assert run["reason"] == (
         f"rank 0 on {socket.gethostname()} (last step 7) lost contact; rank 1 never came"

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import sys
-from pathlib import Path
 
 import pytest
+
+from tests.support.ranks import Ranks
+from tests.support.servers import wandb_stub
 
 pytest.importorskip("wandb")
 pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 
 from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
-
-spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
-wandb_stub = importlib.util.module_from_spec(spec)
-sys.modules["wandb_stub"] = wandb_stub
-spec.loader.exec_module(wandb_stub)
 
 READING = """
 import json, os
@@ -79,7 +74,7 @@ def told(printed):
 def test_handles_of_a_local_store_and_an_offline_run_name_what_is_written(make_daemon, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     daemon = make_daemon("--backends", "csv")
-    (printed,) = pytest.ranks_of(daemon).run(READING, 1, BACKENDS="csv,wandb,mlflow")
+    (printed,) = Ranks(daemon).run(READING, 1, BACKENDS="csv,wandb,mlflow")
     read = told(printed)
     assert read["present"] == ["csv", "wandb", "mlflow"]
     # W&B
@@ -116,7 +111,7 @@ def test_handles_of_an_online_run_have_its_url(make_daemon, monkeypatch):
         for name, value in stub.environment.items():
             monkeypatch.setenv(name, value)
         daemon = make_daemon("--backends", "csv")
-        ranks = pytest.ranks_of(daemon)
+        ranks = Ranks(daemon)
         (printed,) = ranks.run(READING, 1, BACKENDS="wandb", **dict.fromkeys(stub.environment, ""))
     read = told(printed)
     assert read["url"].startswith(stub.environment["WANDB_BASE_URL"])
@@ -127,7 +122,7 @@ def test_handles_of_an_online_run_have_its_url(make_daemon, monkeypatch):
 
 def test_handles_of_a_backend_that_is_paused_are_none_at_once_with_the_reason(make_daemon):
     daemon = make_daemon("--backends", "csv")
-    (process,) = pytest.ranks_of(daemon).start(
+    (process,) = Ranks(daemon).start(
         "from tracker_client import setup_tracker\n"
         "tracker = setup_tracker('p', backends='wandb', handle_timeout=60)\n"
         "print(tracker.wandb_run.url, tracker.wandb_run.id)\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-import pytest
+from tests.support.ranks import finish
 
 TRIAL = """
 import sys
@@ -32,7 +32,7 @@ def test_each_trial_of_a_sweep_is_a_run_at_once_or_in_a_row_also_after_one_that_
     assert len({run_id for _, run_id in (killed, *rest)}) == 4
     for trial, _ in rest:
         trial.stdin.write("\n")
-        pytest.finish(trial)
+        finish(trial)
     rest.append(begin())
     assert len({run_id for _, run_id in (killed, *rest)}) == 5
     states = {run["run_id"]: run["status"] for run in daemon.status()["runs"]}

@@ -15,8 +15,8 @@ pytest.importorskip("mlflow")
 pytest.importorskip("torch")
 pytest.importorskip("wandb")
 from mlflow import MlflowClient
-from wandb_stub import WandbStub
 
+from tests.support.servers.wandb_stub import WandbStub
 from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
 
 # What such a script does; what it imports from is all that differs from the seed's.

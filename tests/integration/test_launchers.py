@@ -16,6 +16,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.daemon import Daemon
+
 ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 SCRIPT = """
 import os, sys, time
@@ -59,7 +61,7 @@ SOURCES = {"mpich": "MPICH", "openmpi": "Open MPI"}
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     """One daemon for all launchers."""
-    daemon = pytest.daemon_at(tmp_path_factory.mktemp("daemon"), ("--backends", "csv"))
+    daemon = Daemon(tmp_path_factory.mktemp("daemon"), ("--backends", "csv"))
     yield daemon.start()
     daemon.kill()
 

@@ -8,6 +8,9 @@ import os
 
 import pytest
 
+from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
+
 MEDIA = """
 import os, pathlib
 import numpy as np
@@ -84,10 +87,10 @@ def test_tables_images_and_artifacts_of_four_ranks_are_in_every_backend(
     pytest.importorskip("mlflow")
     pytest.importorskip("wandb")
     daemon = make_daemon("--backends", "csv,mlflow,wandb", "--item-ranks", "2")
-    ranks = pytest.ranks_of(daemon)
+    ranks = Ranks(daemon)
     outputs = ranks.run(MEDIA, 4, WANDB_MODE="offline")
     assert [output.split() for output in outputs] == [["finished"]] * 4
-    pytest.wait_until(lambda: daemon.status()["daemon"]["contents"]["count"] == 0, "contents to be given up")
+    wait_until(lambda: daemon.status()["daemon"]["contents"]["count"] == 0, "contents to be given up")
     (run,) = daemon.status()["runs"]
     assert daemon.stop() == 0
     lanes = {backend["name"]: backend for backend in run["backends"]}
@@ -165,18 +168,18 @@ def test_a_file_delays_no_metric_and_its_upload_outlives_the_daemon(make_daemon,
     daemon = make_daemon("--backends", "csv")
     data = os.urandom(1_000_000) * 40
     (tmp_path / "big.bin").write_bytes(data)
-    ranks = pytest.ranks_of(daemon)
+    ranks = Ranks(daemon)
     (rank,) = ranks.start(HELD, [0], 1, HOME_OF_TEST=str(tmp_path))
     assert rank.stdout.readline().split()[:2] == ["sending", "from"]
     # The upload is held in its middle, and every metric is on its way and in the file all the same.
     metrics = daemon.outdir / "metrics.csv"
-    pytest.wait_until(lambda: metrics.exists() and len(daemon.rows()) == 50, "the metrics to be there")
+    wait_until(lambda: metrics.exists() and len(daemon.rows()) == 50, "the metrics to be there")
     partial = next((daemon.state_dir / "contents" / "partial").iterdir())
-    pytest.wait_until(lambda: partial.stat().st_size > 10_000_000, "half of the file to have come")
+    wait_until(lambda: partial.stat().st_size > 10_000_000, "half of the file to have come")
     daemon.kill()
     daemon.start()
     (tmp_path / "go").touch()
-    out = pytest.finish(rank)
+    out = finish(rank)
     _, state, resumed_from = out.splitlines()[-1].split()
     assert state == "finished"
     assert int(resumed_from) > 10_000_000  # and not from the beginning

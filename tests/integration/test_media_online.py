@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
+
 pytest.importorskip("mlflow")
 pytest.importorskip("wandb")
 from mlflow import MlflowClient
-from mlflow_server import Gateway
-from wandb_stub import StubArtifact, WandbStub
+
+from tests.support.servers.mlflow_server import Gateway
+from tests.support.servers.wandb_stub import StubArtifact, WandbStub
 
 pytestmark = pytest.mark.long
 
@@ -67,7 +71,7 @@ def test_tables_images_and_artifacts_of_four_ranks_reach_an_mlflow_server_and_wa
     # W&B lets a name in a project have one type: this artifact is refused there, and the rest goes on.
     stub.artifacts.append(StubArtifact(0, "model", "taken", "its digest", {}, committed=True))
     daemon = make_daemon("--backends", "mlflow,wandb", "--item-ranks", "all")
-    outputs = pytest.ranks_of(daemon).run(MEDIA, RANKS)
+    outputs = Ranks(daemon).run(MEDIA, RANKS)
     assert [output.split() for output in outputs] == [["finished"]] * RANKS
     assert daemon.stop() == 0, daemon.log()
     (run,) = daemon.last_status()["runs"]
@@ -173,22 +177,22 @@ def test_metrics_are_delivered_while_a_large_artifact_is_held_by_every_backend(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.uri)
         daemon = make_daemon("--backends", "csv,mlflow")
         client = MlflowClient(server.uri, server.uri)
-        started = pytest.ranks_of(daemon).start(HELD, range(2), 2)
-        pytest.wait_until(lambda: shown_by_both(daemon, client, 1), "the run to have begun")
+        started = Ranks(daemon).start(HELD, range(2), 2)
+        wait_until(lambda: shown_by_both(daemon, client, 1), "the run to have begun")
         directory = daemon.outdir / "artifacts" / "big"
         directory.mkdir(parents=True)
         os.mkfifo(directory / ".big.bin.new")  # where the copy is written; nobody reads it
         tell(started)
         assert held.wait(60)
         tell(started)
-        pytest.wait_until(lambda: shown_by_both(daemon, client, 51), "the metrics to be delivered")
+        wait_until(lambda: shown_by_both(daemon, client, 51), "the metrics to be delivered")
         lanes = lanes_of(daemon)
         assert (lanes["csv:files"]["pending"], lanes["mlflow:files"]["pending"]) == (1, 1)
         assert not go.is_set()
         go.set()
         with (directory / ".big.bin.new").open("rb") as fifo:
             shutil.copyfileobj(fifo, io.BytesIO())
-        assert [pytest.finish(process) for process in started] == ["finished\n"] * 2
+        assert [finish(process) for process in started] == ["finished\n"] * 2
         assert (directory / "big.bin").read_bytes() == data
         assert (
             Path(client.download_artifacts(run_of(client), "big", str(tmp_path)), "big.bin").read_bytes()

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
+
 pytest.importorskip("wandb")
 from wandb.proto import wandb_internal_pb2 as wandb_pb
 
@@ -46,22 +49,20 @@ def own_environment(monkeypatch, tmp_path):
 
 def test_what_ranks_logged_before_and_after_kills_of_the_daemon_is_in_the_offline_run_once(make_daemon):
     daemon = make_daemon("--backends", "wandb", "--item-ranks", "2")
-    started = pytest.ranks_of(daemon).start(MEDIA, range(RANKS), RANKS)
+    started = Ranks(daemon).start(MEDIA, range(RANKS), RANKS)
     # The first kill comes when all is delivered, the second while it is on its way.
     all_logged(started)
-    pytest.wait_until(lambda: delivered(daemon, 2 * ITEMS), "the first part to be delivered")
+    wait_until(lambda: delivered(daemon, 2 * ITEMS), "the first part to be delivered")
     restart(daemon)
     go_on(started)
     all_logged(started)
-    pytest.wait_until(
-        lambda: daemon.status()["runs"][0]["books"]["items"] > 2 * ITEMS, "an item to be recorded"
-    )
+    wait_until(lambda: daemon.status()["runs"][0]["books"]["items"] > 2 * ITEMS, "an item to be recorded")
     restart(daemon)
     go_on(started)
     all_logged(started)
     go_on(started)
     for process in started:
-        pytest.finish(process)
+        finish(process)
     assert daemon.stop() == 0, daemon.log()
     (log,) = daemon.outdir.glob("wandb/*run-*/run-*.wandb")
     assert_media_once(log)

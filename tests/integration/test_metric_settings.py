@@ -9,6 +9,9 @@ import pytest
 from mlflow import MlflowClient
 from wandb.proto import wandb_internal_pb2
 
+from tests.support.daemon import Daemon
+from tests.support.ranks import Ranks
+from tests.support.waiting import wait_until
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
 RANK = """
@@ -48,15 +51,15 @@ def run(tmp_path_factory):
         "--thinning",
         "mlflow:loss*=1min",
     )
-    daemon = pytest.daemon_at(home, flags)
+    daemon = Daemon(home, flags)
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(("MLFLOW_", "WANDB_"))}
     os.environ["WANDB_MODE"] = "offline"
-    ranks = pytest.ranks_of(daemon.start())
+    ranks = Ranks(daemon.start())
     try:
         processes = ranks.start(RANK, [1], 4)
-        pytest.wait_until(lambda: "a rank joined" in daemon.log(), "rank 1 to open the run")
+        wait_until(lambda: "a rank joined" in daemon.log(), "rank 1 to open the run")
         processes = [*ranks.start(RANK, [0], 4), *processes, *ranks.start(RANK, [2, 3], 4)]
-        pytest.wait_until(lambda: DIFFERS in daemon.log(), "the daemon to tell what differs")
+        wait_until(lambda: DIFFERS in daemon.log(), "the daemon to tell what differs")
         told = [process.communicate("\n", timeout=60)[1] for process in processes]
         daemon.stop()
     finally:

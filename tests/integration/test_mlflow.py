@@ -20,9 +20,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-sys.path.insert(0, str(Path(__file__).parent))
-from mlflow_server import Gateway
-
+from tests.support.ranks import Ranks, finish
+from tests.support.servers.mlflow_server import Gateway
+from tests.support.waiting import wait_until
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow.child import MlflowChildBackend
@@ -156,7 +156,7 @@ def test_a_server_killed_and_restarted_mid_way_and_a_killed_child_leave_every_po
     pump = Pump(backend, describe(), read=lambda after: entries[after : after + 1], commit=commit)
     pump.start()
     pump.notify()
-    pytest.wait_until(lambda: server.uri in pump.health().reason, "the outage to be noticed")
+    wait_until(lambda: server.uri in pump.health().reason, "the outage to be noticed")
     assert pump.health().state.value == "retrying"
     server.start()
     assert pump.drain(time.monotonic() + 120), pump.health()
@@ -198,7 +198,7 @@ def test_refused_credentials_pause_the_backend_and_it_goes_on_when_they_are_take
         )
         pump.start()
         pump.notify()
-        pytest.wait_until(lambda: pump.health().state.value == "paused", "the backend to pause")
+        wait_until(lambda: pump.health().state.value == "paused", "the backend to pause")
         assert gateway.uri in pump.health().reason
         gateway.admit = lambda headers: None
         assert pump.drain(time.monotonic() + 60), pump.health()
@@ -371,7 +371,7 @@ def assert_the_whole_run_is_there(client, steps, ranks, project="whole-way"):
 
 def test_four_ranks_end_in_a_csv_and_a_local_mlflow_run(make_daemon):
     daemon = make_daemon("--backends", "csv,mlflow")
-    pytest.ranks_of(daemon).run(TRAINING, 4, STEPS="200")
+    Ranks(daemon).run(TRAINING, 4, STEPS="200")
     assert daemon.stop() == 0, daemon.log()
     (run,) = daemon.last_status()["runs"]
     assert {backend["name"]: backend["pending"] for backend in run["backends"]} == {"csv": 0, "mlflow": 0}
@@ -408,16 +408,16 @@ def test_run_tells_at_the_start_and_at_the_end_where_each_backend_records(
 def test_a_daemon_killed_mid_run_and_a_killed_child_leave_every_point_once(make_daemon):
     daemon = make_daemon("--backends", "mlflow")
     training = TRAINING.replace("    if rank == 0:", "        time.sleep(0.01)\n    if rank == 0:")
-    ranks = pytest.ranks_of(daemon)
+    ranks = Ranks(daemon)
     started = ranks.start("import time\n" + training, range(4), 4, STEPS="600")
     for end in (lambda: os.kill(children_of(daemon.process.pid)[0], signal.SIGKILL), daemon.kill):
-        pytest.wait_until(lambda: children_of(daemon.process.pid), "the backend's process")
+        wait_until(lambda: children_of(daemon.process.pid), "the backend's process")
         (child,) = children_of(daemon.process.pid)
         end()
-        pytest.wait_until(lambda child=child: not runs(child), "the child to end")
+        wait_until(lambda child=child: not runs(child), "the child to end")
     daemon.start()
     for process in started:
-        pytest.finish(process)
+        finish(process)
     assert daemon.stop() == 0, daemon.log()
     uri = f"sqlite:///{daemon.outdir}/mlflow.db"
     assert_the_whole_run_is_there(MlflowClient(tracking_uri=uri, registry_uri=uri), 600, 4)

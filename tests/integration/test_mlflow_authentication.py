@@ -20,9 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from mlflow import MlflowClient
 
-sys.path.insert(0, str(Path(__file__).parent))
-from mlflow_server import Gateway
-
+from tests.support.servers.mlflow_server import Gateway
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow.backend import MlflowBackend

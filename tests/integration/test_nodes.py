@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 PATIENCE_S = 120.0
 PORT = 7007  # both namespaces are the test's own
 RUN = (sys.executable, "-m", "tracker_daemon", "run")
@@ -112,7 +114,7 @@ def test_a_further_node_joins_the_daemon_of_the_first_without_any_shared_file(
     run = [*RUN, "--listen", f"[::]:{PORT}", "--tls", "--", *TORCHRUN, *there, "--node-rank"]
     one = first.start(*run, "0", "train.py", **token)
     root = first.home / ".tracker" / "tls-cert.pem"
-    pytest.wait_until(lambda: root.exists() and root.stat().st_size, "the certificate")
+    wait_until(lambda: root.exists() and root.stat().st_size, "the certificate")
     copied = second.home / "root.pem"
     copied.write_bytes(root.read_bytes())
     join = [*RUN, "--join", f"[fd77::1]:{PORT}", "--", *TORCHRUN, *there, "--node-rank", "1", "train.py"]
@@ -138,7 +140,7 @@ def test_daemons_of_both_hosts_forward_one_launch_to_a_root(nodes: tuple[Node, N
     one = first.start(*forward, "0", "train.py", **token)
     assert "batches of 1 metric for the daemon above" in second.finish(two)
     first.finish(one)
-    pytest.wait_until((first.home / "metrics.csv").exists, "the rows")
+    wait_until((first.home / "metrics.csv").exists, "the rows")
     root.terminate()
     first.finish(root)
     assert rows(first.home) == EXPECTED
@@ -154,7 +156,7 @@ def test_a_node_s_daemon_joins_the_launch_of_the_first_node_s_run(nodes: tuple[N
     listen = ("--listen", f"0.0.0.0:{PORT}", "--tls")
     one = first.start(*RUN, *listen, "--", *TORCHRUN, *there, "0", "train.py", **token)
     root = first.home / ".tracker" / "tls-cert.pem"
-    pytest.wait_until(lambda: root.exists() and root.stat().st_size, "the certificate")
+    wait_until(lambda: root.exists() and root.stat().st_size, "the certificate")
     above = ("--upstream", f"10.77.0.1:{PORT}", "--upstream-tls-root", str(root))
     second.finish(
         second.start(*RUN, *above, "--", *TORCHRUN, *there, "1", "train.py", **token, NODE_RANK="1")
@@ -184,7 +186,7 @@ def test_a_node_that_is_cut_off_keeps_what_its_ranks_log_until_it_is_back(nodes:
         *ROOT, "--upstream", f"10.77.0.1:{PORT}", "--endpoint-file", "e.json", "--state-dir", "s", **token
     )
     endpoint = second.home / "e.json"
-    pytest.wait_until(endpoint.exists, "the node's daemon")
+    wait_until(endpoint.exists, "the node's daemon")
     (second.home / "cut_off.py").write_text(CUT_OFF)
     launch = {"TRACKER_LAUNCH_ID": "one", "WORLD_SIZE": "2", "TRACKER_ENDPOINT_FILE": str(endpoint)}
     ranks = [
@@ -194,19 +196,17 @@ def test_a_node_that_is_cut_off_keeps_what_its_ranks_log_until_it_is_back(nodes:
     for rank in ranks:
         rank.stdout.readline()
     say(ranks, 5)
-    pytest.wait_until(
-        lambda: (first.home / "metrics.csv").exists() and len(rows(first.home)) == 5, "five rows"
-    )
+    wait_until(lambda: (first.home / "metrics.csv").exists() and len(rows(first.home)) == 5, "five rows")
     ip("-n", second.namespace, "link", "set", "hsn0", "down")
     say(ranks, 5)
-    pytest.wait_until(lambda: "not connected" in status(first, "root"), "the root to miss the node", 120.0)
+    wait_until(lambda: "not connected" in status(first, "root"), "the root to miss the node", 120.0)
     say(ranks, 5)
     ip("-n", second.namespace, "link", "set", "hsn0", "up")
     say(ranks, 5)
     for rank in ranks:
         rank.stdin.close()
         rank.stdin = None  # so that communicate() does not flush it
-    pytest.wait_until(lambda: len(rows(first.home)) == 20, "the others", 120.0)
+    wait_until(lambda: len(rows(first.home)) == 20, "the others", 120.0)
     for rank in ranks:
         second.finish(rank)
     root.terminate()
@@ -238,7 +238,7 @@ def test_ranks_of_two_hosts_find_the_daemon_of_rank_0_in_a_directory_that_they_s
     for node, process in started:
         assert node.finish(process) == ""
     launch_files = (shared / ".tracker").glob
-    pytest.wait_until(lambda: not list(launch_files("launch-*.json")), "the daemon to end by itself")
+    wait_until(lambda: not list(launch_files("launch-*.json")), "the daemon to end by itself")
     assert rows(shared) == EXPECTED
     status = json.loads((shared / ".tracker/last-status.json").read_text())
     hosts = [address.partition(":")[0] for address in status["daemon"]["endpoints"]]

@@ -6,14 +6,12 @@ import csv
 import json
 import os
 import shutil
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from machine import Machine
+from tests.support.hosts.machine import Machine
 
 PBS = Path(__file__).parents[2] / "deploy" / "pbs"
 STEPS = 50
@@ -41,7 +39,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     machine = Machine(tmp_path_factory.mktemp("pbs"))
     mom = machine.root / "var/spool/pbs/mom_priv"
     mom.mkdir(parents=True)
-    shutil.copy(Path(__file__).parent / "pbs_mom.py", machine.results)
     for name in ("prologue", "epilogue", "tracker_daemon_hook.py"):
         shutil.copy(PBS / name, mom)
     home = machine.root / "home/ada"
@@ -54,7 +51,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 @pytest.fixture(scope="module")
 def seen(machine: Machine):
-    return json.loads(machine.run((Path(__file__).parent / "pbs_drive.py").read_text(), 400))
+    return json.loads(machine.run("tests.support.hosts.pbs_drive", 400))
 
 
 def steps(machine: Machine, job: str) -> Counter[int]:

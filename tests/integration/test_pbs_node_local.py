@@ -6,18 +6,15 @@ import csv
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from machine import Machine
-from pbs_mom import GRACE_S
-from pbs_node_local_drive import STEPS
+from tests.support.hosts.machine import Machine
+from tests.support.hosts.pbs_mom import GRACE_S
+from tests.support.hosts.pbs_node_local_drive import STEPS
 
-HERE = Path(__file__).parent
-JOB_SCRIPT = HERE.parents[1] / "deploy" / "pbs" / "job-node-local.pbs"
+JOB_SCRIPT = Path(__file__).parents[2] / "deploy" / "pbs" / "job-node-local.pbs"
 RANKS = [(0, "node1"), (1, "node1"), (2, "node2"), (3, "node2")]
 
 pytestmark = pytest.mark.skipif(
@@ -29,8 +26,6 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
     machine = Machine(tmp_path_factory.mktemp("pbs"))
-    for module in ("pbs_mom.py", "pbs_hosts.py"):
-        shutil.copy(HERE / module, machine.results)
     home = machine.root / "home/ada"
     shutil.copy(JOB_SCRIPT, home)
     (home / "bin").mkdir()
@@ -40,7 +35,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 @pytest.fixture(scope="module")
 def seen(machine: Machine):
-    return json.loads(machine.run((HERE / "pbs_node_local_drive.py").read_text(), 300))
+    return json.loads(machine.run("tests.support.hosts.pbs_node_local_drive", 300))
 
 
 def rows(machine: Machine, job: str) -> list[dict[str, str]]:

@@ -6,7 +6,9 @@ import json
 import math
 
 import numpy as np
-import pytest
+
+from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
 
 # Every rank logs random values and writes what it logged, so that the test can compute what must come out.
 LOGGING = """
@@ -85,13 +87,13 @@ tracker.finish()
 """
     (first,) = ranks.start(script, [0], 4)
     assert first.stdout.readline() == "logged\n"
-    pytest.wait_until(lambda: received(daemon) == 300, "the daemon to have what rank 0 logged")
+    wait_until(lambda: received(daemon) == 300, "the daemon to have what rank 0 logged")
     assert daemon.status()["runs"][0]["records"]["emitted"] == 0
     others = ranks.start(script, [1, 2, 3], 4)
     for process in others:
-        pytest.finish(process)
+        finish(process)
     first.stdin.write("\n")
-    pytest.finish(first)
+    finish(first)
     daemon.stop()
     rows = daemon.rows()
     assert [int(row["step"]) for row in rows] == list(range(300))
@@ -112,7 +114,7 @@ from tracker_client import setup_tracker
 with setup_tracker("recorded") as tracker:
     tracker.log({"loss": float(os.environ["RANK"])}, step=0)
 """
-    pytest.ranks_of(daemon).run(script, 4)
+    Ranks(daemon).run(script, 4)
     daemon.stop()
     (row,) = daemon.rows()
     assert row["loss"] == "1.0"
@@ -139,14 +141,14 @@ for step in range(20, 40):
     tracker.log({"loss": float(rank)}, step=step)
 tracker.finish()
 """
-    ranks = pytest.ranks_of(daemon)
+    ranks = Ranks(daemon)
     others = ranks.start(script, [0, 1], 3)
     (doomed,) = ranks.start(script, [2], 3)
     assert doomed.stdout.readline() == "acknowledged\n"
     doomed.kill()
     for process in others:
-        pytest.finish(process)
-    pytest.wait_until(lambda: daemon.status()["runs"][0]["status"] == "FAILED", "the run to have failed")
+        finish(process)
+    wait_until(lambda: daemon.status()["runs"][0]["status"] == "FAILED", "the run to have failed")
     (run,) = daemon.status()["runs"]
     assert "rank 2" in run["reason"]
     daemon.stop()

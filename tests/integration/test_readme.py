@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_daemon.settings.definitions import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -42,9 +43,7 @@ def test_the_smallest_script_is_the_example_and_runs(tmp_path):
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    pytest.wait_until(
-        (tmp_path / ".tracker/last-status.json").exists, "its daemon to have delivered and ended"
-    )
+    wait_until((tmp_path / ".tracker/last-status.json").exists, "its daemon to have delivered and ended")
     assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 101
 
 

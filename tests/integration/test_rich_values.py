@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from tests.support.ranks import Ranks
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
 pytest.importorskip("wandb")
@@ -32,7 +33,7 @@ def test_nested_dicts_histograms_images_and_tables_are_recorded_at_the_step_of_t
 ):
     monkeypatch.setenv("WANDB_MODE", "offline")
     daemon = make_daemon("--backends", "csv,wandb")
-    (refused,) = pytest.ranks_of(daemon).run(SCRIPT, 1)
+    (refused,) = Ranks(daemon).run(SCRIPT, 1)
     assert daemon.stop() == 0, daemon.log()
     assert refused == "1\n"
     assert daemon.rows()[1] == {"step": "2", "loss": "", "eval.loss": "0.5"}

@@ -6,6 +6,9 @@ import json
 
 import pytest
 
+from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
+
 STEPS = 40
 
 CLASS = """
@@ -53,7 +56,7 @@ with setup_tracker("p", backends="csv,kept", config={"lr": 0.5}, kept={"colour":
 @pytest.fixture
 def hasty(make_daemon):
     """Ranks of a daemon that waits for missing values as shortly as it may; ended with the test."""
-    ranks = pytest.ranks_of(make_daemon("--backends", "csv", "--partial-after-s", "5"))
+    ranks = Ranks(make_daemon("--backends", "csv", "--partial-after-s", "5"))
     yield ranks
     for process in ranks.processes:
         process.kill()
@@ -99,7 +102,7 @@ def test_the_primary_rank_s_class_is_given_every_record_of_four_ranks_once(daemo
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in started:
-        pytest.finish(process)
+        finish(process)
     check_all_there(kept)
     (made,) = said(kept, "made")
     assert made["pid"] == started[0].pid
@@ -120,14 +123,14 @@ def test_the_class_has_each_record_once_though_the_daemon_is_killed(daemon, rank
     started = ranks.start(FOUR_RANKS % STEPS, range(4), 4, KEPT=str(kept))
     for process in started:
         assert process.stdout.readline() == "halfway\n"
-    pytest.wait_until(lambda: kept.exists() and said(kept, "log"), "the class to be given a record")
+    wait_until(lambda: kept.exists() and said(kept, "log"), "the class to be given a record")
     daemon.kill()
     for process in started:
         process.stdin.write("go\n")
         process.stdin.flush()
     daemon.start()
     for process in started:
-        pytest.finish(process)
+        finish(process)
     check_all_there(kept)
     assert backend(daemon, "kept")["pending"] == 0
 
@@ -167,12 +170,8 @@ def test_a_class_that_raises_or_hangs_delays_no_other_backend(daemon, ranks, tmp
     kept = tmp_path / "kept.jsonl"
     (process,) = ranks.start(FAULTY, [0], 1, KEPT=str(kept))
     csv = daemon.outdir / "metrics.csv"
-    pytest.wait_until(
-        lambda: csv.exists() and any(row.get("end") for row in daemon.rows()), "the CSV's last row"
-    )
-    pytest.wait_until(
-        lambda: backend(daemon, "raising")["pending"] == 0, "the raising class to have the rest"
-    )
+    wait_until(lambda: csv.exists() and any(row.get("end") for row in daemon.rows()), "the CSV's last row")
+    wait_until(lambda: backend(daemon, "raising")["pending"] == 0, "the raising class to have the rest")
     assert backend(daemon, "hanging")["pending"] > 0
     process.stdin.write("go\n")
     out, err = process.communicate(timeout=60)
@@ -212,10 +211,8 @@ def test_the_primary_rank_s_finish_does_not_wait_for_ranks_that_go_on(hasty, tmp
     assert out == "over\n", err
     assert merged(kept)[0][0, "loss/mean"] == 1.0
     assert len(said(kept, "finish")) == 1
-    pytest.finish(second)
-    pytest.wait_until(
-        lambda: backend(daemon, "kept")["pending"] == 0, "nothing to wait for the class any more"
-    )
+    finish(second)
+    wait_until(lambda: backend(daemon, "kept")["pending"] == 0, "nothing to wait for the class any more")
 
 
 @pytest.mark.long
@@ -236,20 +233,20 @@ tracker.finish()
     first, second = ranks.start(script, range(2), 2, KEPT=str(kept))
     for process in (first, second):
         assert process.stdout.readline() == "logged\n"
-    pytest.wait_until(lambda: kept.exists() and len(merged(kept)[0]) == 2, "both ranks' first values")
+    wait_until(lambda: kept.exists() and len(merged(kept)[0]) == 2, "both ranks' first values")
     first.kill()
     first.wait()
     second.stdin.write("go\n")
     second.stdin.flush()
-    pytest.finish(second)
-    pytest.wait_until(lambda: backend(daemon, "kept")["reason"], "the backend to say that it waits")
+    finish(second)
+    wait_until(lambda: backend(daemon, "kept")["reason"], "the backend to say that it waits")
     waiting = backend(daemon, "kept")
     assert "is not connected" in waiting["reason"]
     assert waiting["pending"] == 1
     (successor,) = ranks.start(script, [0], 2, KEPT=str(kept))
     successor.stdin.write("go\n")
     successor.stdin.flush()
-    pytest.finish(successor)
+    finish(successor)
     values, times = merged(kept)
     assert values[1, "loss1"] == 2.0
     assert set(times.values()) == {1} or times[0, "loss0"] == 2

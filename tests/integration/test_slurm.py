@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from slurm_cluster import SlurmCluster
+from tests.support.hosts.slurm_cluster import SlurmCluster
+from tests.support.waiting import wait_until
 
 RECIPE = Path(__file__).parents[2] / "deploy" / "slurm" / "job.sbatch"
 STEPS = 50
@@ -60,12 +60,12 @@ class Job:
         self.output = directory / f"slurm-{self.id}.out"
 
     def await_state(self, *states: str) -> None:
-        pytest.wait_until(
+        wait_until(
             lambda: self.cluster.state(self.id) in states, f"{self.id} to be {' or '.join(states)}", 180
         )
 
     def await_steps(self) -> None:
-        pytest.wait_until(lambda: len(self.rows()) == STEPS, "all steps to be recorded", 180)
+        wait_until(lambda: len(self.rows()) == STEPS, "all steps to be recorded", 180)
 
     def rows(self) -> list[dict[str, str]]:
         path = self.outdir / "metrics.csv"
@@ -99,7 +99,7 @@ def test_a_job_that_is_cancelled_ends_as_failed_with_all_that_was_logged(
     job.await_steps()
     cluster.command("scancel", job.id)
     job.await_state("CANCELLED")
-    pytest.wait_until(lambda: "FAILED" in job.output.read_text(), "the daemon to have summed up")
+    wait_until(lambda: "FAILED" in job.output.read_text(), "the daemon to have summed up")
     run = job.run()
     assert run["status"] == "FAILED"
     assert f"0 on {socket.gethostname()} (last step {STEPS - 1})" in run["reason"]

@@ -13,6 +13,7 @@ import zlib
 import grpc
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_protocol import STATUS_METHOD, STREAM_METHOD, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -421,10 +422,10 @@ def test_heartbeats_let_a_metric_of_one_rank_close(make_daemon, connect):
         return run_of(daemon)["records"]["emitted"] == 1
 
     assert run_of(daemon)["records"]["emitted"] == 0
-    pytest.wait_until(closed, "the cell of the metric's sole reporter to close")
+    wait_until(closed, "the cell of the metric's sole reporter to close")
     # Learned: the next one waits for nobody.
     speaker.batch(2, body({1: (6.0,)}))
-    pytest.wait_until(lambda: run_of(daemon)["records"]["emitted"] == 2, "the second cell")
+    wait_until(lambda: run_of(daemon)["records"]["emitted"] == 2, "the second cell")
     silent.finish(1)
     speaker.finish(3)
     daemon.stop()
@@ -443,7 +444,7 @@ def test_a_rank_that_holds_values_back_keeps_the_first_cell_open(make_daemon, co
         speaker.heartbeat(1)
         assert run_of(daemon)["records"]["emitted"] == 0
     slow.batch(1, body({0: (3.0,)}))
-    pytest.wait_until(lambda: run_of(daemon)["records"]["emitted"] == 1, "the cell of both")
+    wait_until(lambda: run_of(daemon)["records"]["emitted"] == 1, "the cell of both")
     for wire in (slow, speaker):
         wire.finish(2)
     daemon.stop()
@@ -459,7 +460,7 @@ def test_a_cell_that_misses_a_rank_closes_as_partial_and_says_so(make_daemon, co
         wire.wait_acknowledged(1)
     for rank in (0, 1):
         wires[rank].batch(2, body({1: (10.0 * rank,)}))
-    pytest.wait_until(lambda: run_of(daemon)["records"]["emitted"] == 2, "the partial cell")
+    wait_until(lambda: run_of(daemon)["records"]["emitted"] == 2, "the partial cell")
     wires[2].batch(2, body({1: (99.0,)}))
     wires[2].wait_acknowledged(2)
     for wire in wires:
@@ -481,7 +482,7 @@ def test_a_restart_lets_every_wait_begin_anew(make_daemon, connect):
     first.batch(2, body({1: (1.0,)}))
     first.wait_acknowledged(2)
     opened = time.monotonic()
-    pytest.wait_until(lambda: time.monotonic() - opened > 3.0, "most of the patience to be over")
+    wait_until(lambda: time.monotonic() - opened > 3.0, "most of the patience to be over")
     daemon.kill()
     daemon.start()
     restarted = time.monotonic()
@@ -489,7 +490,7 @@ def test_a_restart_lets_every_wait_begin_anew(make_daemon, connect):
         connect(daemon, rank, 2, stream=wire.stream, names=["loss"], acknowledged=wire.acknowledged)
         for rank, wire in enumerate((first, second))
     ]
-    pytest.wait_until(lambda: time.monotonic() - opened > 4.5, "the first patience to be over")
+    wait_until(lambda: time.monotonic() - opened > 4.5, "the first patience to be over")
     if time.monotonic() - restarted < 2.0:  # this machine was quick enough for it to be told
         assert run_of(daemon)["records"]["emitted"] == 1
         again[1].batch(2, body({1: (3.0,)}))
@@ -509,14 +510,14 @@ def test_a_straggler_s_data_is_delivered_and_the_run_s_state_stays(make_daemon, 
         wire.wait_acknowledged(1)
     wires[1].close()
     wires[0].finish(2)
-    pytest.wait_until(lambda: run_of(daemon)["status"] == "FAILED", "the lost rank to fail the run")
+    wait_until(lambda: run_of(daemon)["status"] == "FAILED", "the lost rank to fail the run")
     ended = run_of(daemon)
     assert ended["reason"] == "rank 1 on here (last step 0) lost contact"
     straggler = connect(daemon, 1, 2, stream=wires[1].stream, names=["loss"], acknowledged=1)
     for sequence in range(2, 6):
         straggler.batch(sequence, body({sequence: (float(sequence),)}))
         straggler.wait_acknowledged(sequence)
-    pytest.wait_until(lambda: len(daemon.rows()) == 5, "the straggler's rows to be delivered")
+    wait_until(lambda: len(daemon.rows()) == 5, "the straggler's rows to be delivered")
     run = run_of(daemon)
     assert (run["status"], run["reason"], run["ended"]) == ("FAILED", ended["reason"], ended["ended"])
     straggler.send(await_delivery=pb.AwaitDelivery())
@@ -533,7 +534,7 @@ def test_ranks_that_never_come_fail_the_run_by_name(make_daemon, connect):
     wire = connect(daemon, 1, 4, names=["loss"])
     wire.batch(1, body({0: (1.0,)}))
     wire.finish(2)
-    pytest.wait_until(lambda: run_of(daemon)["status"] != "RUNNING", "the wait for the others to be over")
+    wait_until(lambda: run_of(daemon)["status"] != "RUNNING", "the wait for the others to be over")
     run = run_of(daemon)
     assert (run["status"], run["reason"]) == ("FAILED", "ranks 0, 2, 3 never came")
     assert run["books"]["folded"] == 1
@@ -545,7 +546,7 @@ def test_ranks_that_never_come_are_missed_after_a_restart_too(make_daemon, conne
     wire.finish(1)
     daemon.kill()
     daemon.start()
-    pytest.wait_until(lambda: run_of(daemon)["status"] == "FAILED", "the rank that never came to be missed")
+    wait_until(lambda: run_of(daemon)["status"] == "FAILED", "the rank that never came to be missed")
     assert run_of(daemon)["reason"] == "rank 1 never came"
 
 
@@ -593,7 +594,7 @@ def test_runs_that_ended_long_ago_come_back_when_something_asks_for_them(
         wire.batch(1, body({0: (float(trial),)}))
         wire.finish(2)
         trials.append(wire)
-    pytest.wait_until(lambda: len(daemon.status()["runs"]) == 1, "the older runs to be let go")
+    wait_until(lambda: len(daemon.status()["runs"]) == 1, "the older runs to be let go")
     assert run_of(daemon)["run_id"] == "trial3"
 
     # A process of the first one comes back, and the second one is resumed.

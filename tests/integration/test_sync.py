@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from mlflow.tracking import MlflowClient
+
+from tests.support.ranks import Ranks
+from tests.support.waiting import wait_until
 
 LOGGING = """
 import signal, time
@@ -38,12 +40,12 @@ def leave_undelivered(make_daemon, monkeypatch, ending: str = "tracker.finish()"
         monkeypatch.setenv(name, value)
     daemon = make_daemon("--backends", "csv,mlflow")
     monkeypatch.undo()
-    (rank,) = pytest.ranks_of(daemon).start(LOGGING.replace("ENDING", ending), [0], 1)
+    (rank,) = Ranks(daemon).start(LOGGING.replace("ENDING", ending), [0], 1)
     assert rank.stdout.readline() == "logged\n"
     if ending == "tracker.finish()":
         assert rank.wait(60) == 0
     metrics = daemon.outdir / "metrics.csv"
-    pytest.wait_until(lambda: metrics.exists() and len(daemon.rows()) == 20, "the rows in the CSV")
+    wait_until(lambda: metrics.exists() and len(daemon.rows()) == 20, "the rows in the CSV")
     daemon.kill()
     return daemon, rank
 

@@ -8,14 +8,12 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from machine import Machine
+from tests.support.hosts.machine import Machine
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
 SYSTEM_UNITS = [UNITS / "tracker-daemon.service", UNITS / "tracker-daemon@.service"]
@@ -71,7 +69,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory):
         # and waits as long as a stop may take.
         "WatchdogSec=5\nRestartSec=100ms\nTimeoutStopSec=10\n",
     )
-    output = machine.boot((Path(__file__).parent / "systemd_drive.py").read_text(), 400)
+    output = machine.boot("tests.support.hosts.systemd_drive", 400)
     assert output, (machine.results / "errors").read_text()
     return json.loads(output), machine.root / "var/lib/tracker-daemon/ada"
 

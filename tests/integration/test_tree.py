@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from daemon_tree import STEPWISE, heard, planted, say, variables
+from tests.support.daemon_tree import STEPWISE, heard, planted, say, variables
+from tests.support.ranks import Ranks, finish
+from tests.support.waiting import PATIENCE_S, wait_until
 
 LOGGING = """
 import json, os, random
@@ -70,7 +70,7 @@ def test_neither_the_root_s_nor_a_node_s_sudden_death_loses_or_doubles_a_value(m
             for process in processes:
                 say(process, step)
             if step == 20:
-                pytest.wait_until(lambda: tree.the_run()["records"]["emitted"], "the first records")
+                wait_until(lambda: tree.the_run()["records"]["emitted"], "the first records")
                 tree.root.kill()
             if step == 25:
                 tree.nodes[1].kill()
@@ -79,7 +79,7 @@ def test_neither_the_root_s_nor_a_node_s_sudden_death_loses_or_doubles_a_value(m
             if step == 40:
                 tree.root.start()
         for process in processes:
-            pytest.finish(process)
+            finish(process)
         run = tree.await_end()
         tree.stop()
     assert run_ids == {run["run_id"]}
@@ -95,20 +95,20 @@ def test_a_rank_that_dies_and_a_node_that_is_gone_are_named_and_stop_nobody(make
         for process in processes:
             process.stdout.readline()
             say(process, 1)
-        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
+        wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
         processes[1].kill()
-        pytest.wait_until(lambda: tree.the_run()["ranks"][1]["state"] == "lost", "rank 1 to be lost")
+        wait_until(lambda: tree.the_run()["ranks"][1]["state"] == "lost", "rank 1 to be lost")
         for process in (processes[0], *processes[2:]):
             say(process, 2)
-        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 2, "a record without rank 1")
+        wait_until(lambda: tree.the_run()["records"]["emitted"] == 2, "a record without rank 1")
         tree.nodes[1].kill()
-        pytest.wait_until(
+        wait_until(
             lambda: [rank["state"] for rank in tree.the_run()["ranks"][2:]] == ["lost", "lost"],
             "the ranks of the second node to be lost",
         )
         for process in processes[2:]:
             process.kill()
-        pytest.finish(processes[0])
+        finish(processes[0])
         run = tree.await_end("FAILED")
     for rank in (1, 2, 3):
         assert f"{rank} on " in run["reason"]
@@ -120,10 +120,10 @@ def test_a_rank_that_hangs_at_one_node_gives_way_to_a_process_at_another(make_da
         (holder,) = tree.start(STEPWISE, range(1))
         run_id, attempt = holder.stdout.readline().split()
         assert attempt == "1"
-        at_other = pytest.ranks_of(tree.nodes[1])
+        at_other = Ranks(tree.nodes[1])
         tree.ranks.append(at_other)
         (refused,) = at_other.start(STEPWISE, [0], 2)
-        pytest.wait_until(lambda: "claims it too" in heard(refused), "the second process to be refused")
+        wait_until(lambda: "claims it too" in heard(refused), "the second process to be refused")
         os.kill(holder.pid, signal.SIGSTOP)
         try:
             assert refused.stdout.readline().split() == [run_id, "2"]
@@ -137,7 +137,7 @@ def test_what_only_the_primary_logs_while_the_others_wait_is_recorded_soon(make_
         for process in processes:
             process.stdout.readline()
         say(processes[0], 1)
-        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the value to be recorded")
+        wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the value to be recorded")
 
 
 def test_ranks_that_are_started_again_at_their_nodes_make_the_next_attempt(make_daemon):
@@ -146,7 +146,7 @@ def test_ranks_that_are_started_again_at_their_nodes_make_the_next_attempt(make_
         for process in first:
             process.stdout.readline()
             say(process, 1)
-        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
+        wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
         for process in first:
             say(process, 2)
             process.kill()
@@ -155,7 +155,7 @@ def test_ranks_that_are_started_again_at_their_nodes_make_the_next_attempt(make_
         assert {attempt for _, attempt in said} == {"2"}
         for process in second:
             say(process, 3)
-            pytest.finish(process)
+            finish(process)
         run = tree.await_end()
         tree.stop()
     assert {run_id for run_id, _ in said} == {run["run_id"]}
@@ -233,11 +233,9 @@ def test_a_new_rank_waits_for_the_root_and_loses_nothing(make_daemon):
         tree.root.kill()
         (process,) = tree.start(STEPWISE)
         say(process, 7)
-        pytest.wait_until(
-            lambda: "a rank has to wait" in tree.nodes[0].log(), "the rank to be refused for now"
-        )
+        wait_until(lambda: "a rank has to wait" in tree.nodes[0].log(), "the rank to be refused for now")
         tree.root.start()
-        pytest.finish(process)
+        finish(process)
         tree.await_end()
         tree.stop()
     assert [row["x"] for row in tree.root.rows()] == ["7.0"]
@@ -252,11 +250,11 @@ def test_what_a_node_could_not_forward_is_delivered_by_sync(make_daemon):
         for process in processes:
             for step in range(5):
                 say(process, step)
-            pytest.finish(process)
+            finish(process)
         (node,) = tree.nodes
         stop = [sys.executable, "-m", "tracker_daemon", "stop", "--timeout", "1"]
         subprocess.run([*stop, "--endpoint-file", str(node.endpoint_file)], check=True)
-        node.process.wait(pytest.patience_s)
+        node.process.wait(PATIENCE_S)
         sync = [sys.executable, "-m", "tracker_daemon", "sync", str(node.state_dir), "--timeout", "60"]
         refused = subprocess.run(sync, capture_output=True, text=True, check=False)
         assert (refused.returncode, "--upstream" in refused.stderr) == (1, True), refused
@@ -291,9 +289,9 @@ def test_a_forwarding_run_s_command_ends_for_the_ranks_that_did_not_say_so(make_
 def test_a_daemon_that_forwards_takes_no_other_node_s_daemon(make_daemon):
     with planted(make_daemon, nodes=1, per_node=1) as tree:
         third = make_daemon("--upstream", str(tree.nodes[0].endpoint_file))
-        ranks = pytest.ranks_of(third)
+        ranks = Ranks(third)
         tree.ranks.append(ranks)
         (process,) = ranks.start(STEPWISE, [0], 1)
-        pytest.wait_until(
+        wait_until(
             lambda: "forward to the root itself" in heard(process), "the rank to be told what is wrong"
         )

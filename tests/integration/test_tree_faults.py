@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import signal
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from daemon_tree import STEPWISE, heard, planted, say
+from tests.support.daemon_tree import STEPWISE, heard, planted, say
+from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
 
 
 def state_of(tree, rank: int) -> str:
@@ -28,15 +27,15 @@ def test_a_rank_that_dies_is_lost_though_its_node_has_been_restarted_with_nothin
         for process in processes:
             process.stdout.readline()
             say(process, 1)
-        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
-        pytest.wait_until(lambda: has_delivered(tree.nodes[0]), "everything to be forwarded")
+        wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
+        wait_until(lambda: has_delivered(tree.nodes[0]), "everything to be forwarded")
         tree.nodes[0].kill()
-        pytest.wait_until(lambda: state_of(tree, 1) != "live", "the root to miss the node")
+        wait_until(lambda: state_of(tree, 1) != "live", "the root to miss the node")
         tree.nodes[0].start()
         for rank in range(2):
-            pytest.wait_until(lambda rank=rank: state_of(tree, rank) == "live", "the ranks to be back")
+            wait_until(lambda rank=rank: state_of(tree, rank) == "live", "the ranks to be back")
         processes[1].kill()
-        pytest.wait_until(lambda: state_of(tree, 1) == "lost", "rank 1 to be lost")
+        wait_until(lambda: state_of(tree, 1) == "lost", "rank 1 to be lost")
 
 
 WAITING = """
@@ -60,12 +59,12 @@ def test_a_rank_hears_that_all_is_delivered_though_its_node_was_restarted_after_
     with planted(make_daemon, nodes=1, per_node=1) as tree:
         (process,) = tree.start(WAITING, WEIGHTS=str(weights))
         recorded = tree.root.outdir / "artifacts/weights/weights.bin"
-        pytest.wait_until(recorded.exists, "the artifact to be recorded")
-        pytest.wait_until(lambda: has_delivered(tree.nodes[0]), "everything to be forwarded")
+        wait_until(recorded.exists, "the artifact to be recorded")
+        wait_until(lambda: has_delivered(tree.nodes[0]), "everything to be forwarded")
         tree.nodes[0].kill()
         tree.nodes[0].start()
         say(process, "finish")
-        assert pytest.finish(process).strip() == "True"
+        assert finish(process).strip() == "True"
 
 
 def test_a_rank_that_comes_back_through_its_restarted_node_keeps_its_rank(make_daemon):
@@ -73,12 +72,12 @@ def test_a_rank_that_comes_back_through_its_restarted_node_keeps_its_rank(make_d
         (holder,) = tree.start(STEPWISE, range(1))
         assert holder.stdout.readline().split()[1] == "1"
         tree.nodes[0].kill()
-        pytest.wait_until(lambda: state_of(tree, 0) == "disconnected", "the root to miss the node")
-        at_other = pytest.ranks_of(tree.nodes[1])
+        wait_until(lambda: state_of(tree, 0) == "disconnected", "the root to miss the node")
+        at_other = Ranks(tree.nodes[1])
         tree.ranks.append(at_other)
         (claimant,) = at_other.start(STEPWISE, [0], 2)
         tree.nodes[0].start()
-        pytest.wait_until(lambda: "claims it too" in heard(claimant), "the second process to be refused")
+        wait_until(lambda: "claims it too" in heard(claimant), "the second process to be refused")
 
 
 STEADY = """
@@ -105,16 +104,16 @@ def test_a_job_that_is_ended_at_once_everywhere_has_at_the_root_what_its_ranks_l
 ):
     root = make_daemon("--backends", "csv", "--grace-s", "8")
     node = make_daemon("--upstream", str(root.endpoint_file), "--grace-s", "8")
-    ranks = pytest.ranks_of(node)
+    ranks = Ranks(node)
     processes = ranks.start(STEADY, range(2), 2)
     try:
         for process in processes:
             process.stdout.readline()
-        pytest.wait_until(lambda: root.status()["runs"][0]["records"]["emitted"], "the first records")
+        wait_until(lambda: root.status()["runs"][0]["records"]["emitted"], "the first records")
         for told in (root.process, node.process, *(() if outstay else processes)):
             told.send_signal(signal.SIGTERM)
         if not outstay:
-            assert [pytest.finish(process).strip() for process in processes] == ["True"] * 2
+            assert [finish(process).strip() for process in processes] == ["True"] * 2
         assert (node.process.wait(30), root.process.wait(30)) == (0, 0)
     finally:
         for process in processes:
@@ -145,10 +144,10 @@ def test_the_next_trial_is_another_run_though_a_node_has_yet_to_tell_of_the_one_
         tree.root.kill()
         for process in first:
             say(process, "finish")
-            pytest.finish(process)
+            finish(process)
         tree.nodes[1].kill()
         tree.root.start()
-        pytest.wait_until(lambda: state_of(tree, 0) == "finished", "the first node to tell of its rank")
+        wait_until(lambda: state_of(tree, 0) == "finished", "the first node to tell of its rank")
         second = tree.start(TRIAL)[:1]
         tree.nodes[1].start()
         assert second[0].stdout.readline() not in run_ids
@@ -161,15 +160,15 @@ def test_a_node_whose_journal_lost_its_end_says_so_and_what_comes_after_is_recor
         (first,) = tree.start(STEPWISE)
         run_id, _ = first.stdout.readline().split()
         say(first, 1)
-        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
-        pytest.wait_until(lambda: has_delivered(node), "everything to be forwarded")
+        wait_until(lambda: tree.the_run()["records"]["emitted"] == 1, "the first record")
+        wait_until(lambda: has_delivered(node), "everything to be forwarded")
         node.kill()
         older = tmp_path / "older"
         shutil.copytree(node.state_dir, older)
         node.start()
         say(first, 2)
-        pytest.wait_until(lambda: tree.the_run()["records"]["emitted"] == 2, "what the older journal lacks")
-        pytest.wait_until(lambda: has_delivered(node), "everything to be forwarded again")
+        wait_until(lambda: tree.the_run()["records"]["emitted"] == 2, "what the older journal lacks")
+        wait_until(lambda: has_delivered(node), "everything to be forwarded again")
         first.kill()
         node.kill()
         shutil.rmtree(node.state_dir)
@@ -178,7 +177,7 @@ def test_a_node_whose_journal_lost_its_end_says_so_and_what_comes_after_is_recor
         (second,) = tree.start(STEPWISE, TRACKER_RUN_ID=run_id)
         assert second.stdout.readline().split() == [run_id, "2"]
         say(second, 3)
-        pytest.finish(second)
+        finish(second)
         run = tree.await_end()
         tree.stop()
     assert [(row["attempt"] or "1", row["x"]) for row in tree.root.rows()] == [

@@ -1,6 +1,5 @@
 """The W&B backend with the real SDK: its files read back, and its uploads as a server received them."""
 
-import importlib.util
 import json
 import math
 import os
@@ -13,6 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from tests.support.servers import wandb_stub
+from tests.support.waiting import wait_until
 
 pytest.importorskip("wandb")
 import wandb
@@ -27,11 +29,6 @@ from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRo
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
-
-spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
-wandb_stub = importlib.util.module_from_spec(spec)
-sys.modules["wandb_stub"] = wandb_stub
-spec.loader.exec_module(wandb_stub)
 
 ENVIRONMENT = {
     "program": "/home/ada/train/main.py",
@@ -189,9 +186,7 @@ def core_of(outdir):
 def kill_core(outdir):
     core = core_of(outdir)
     os.kill(core, signal.SIGKILL)
-    pytest.wait_until(
-        lambda: Path(f"/proc/{core}/stat").read_text().split()[2] == "Z", "the SDK's process to end"
-    )
+    wait_until(lambda: Path(f"/proc/{core}/stat").read_text().split()[2] == "Z", "the SDK's process to end")
 
 
 # ---- offline -------------------------------------------------------------------------------------
@@ -499,7 +494,7 @@ def test_a_refused_upload_is_noticed_before_the_end(journal, stub):
             return "403" in str(error)
         return False
 
-    pytest.wait_until(refused, "the refusal to be noticed")
+    wait_until(refused, "the refusal to be noticed")
 
 
 def test_without_a_key_it_pauses_and_names_the_variable(journal, stub, monkeypatch):

@@ -1,23 +1,20 @@
 """W&B the whole way: from four ranks through a real daemon to a file, or to a server."""
 
-import importlib.util
 import os
 import signal
 import socket
-import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.support.ranks import Ranks, finish
+from tests.support.servers import wandb_stub
+from tests.support.waiting import wait_until
+
 pytest.importorskip("wandb")
 
 from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
-
-spec = importlib.util.spec_from_file_location("wandb_stub", Path(__file__).with_name("wandb_stub.py"))
-wandb_stub = importlib.util.module_from_spec(spec)
-sys.modules["wandb_stub"] = wandb_stub
-spec.loader.exec_module(wandb_stub)
 
 TRAINING = """
 import os, time
@@ -113,13 +110,13 @@ def core_of(child):
 def awaited(find, what):
     """The process that ``find`` finds, once there is one: it may just be being replaced."""
     found = []
-    pytest.wait_until(lambda: found.append(find()) or found[-1], what)
+    wait_until(lambda: found.append(find()) or found[-1], what)
     return found[-1]
 
 
 def kill(pid):
     os.kill(pid, signal.SIGKILL)
-    pytest.wait_until(lambda: (stat(pid) or "Z")[0] == "Z", f"process {pid} to end")
+    wait_until(lambda: (stat(pid) or "Z")[0] == "Z", f"process {pid} to end")
 
 
 def kill_child(daemon):
@@ -138,7 +135,7 @@ def kill_daemon(daemon):
 def test_four_ranks_end_in_an_offline_run(make_daemon, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     daemon = make_daemon("--backends", "wandb")
-    pytest.ranks_of(daemon).run(TRAINING, 4, STEPS="200")
+    Ranks(daemon).run(TRAINING, 4, STEPS="200")
     assert daemon.stop() == 0, daemon.log()
     assert_the_whole_run_is_there(*recorded(daemon.outdir), 200, 4)
     ((backend,),) = [run["backends"] for run in daemon.last_status()["runs"]]
@@ -148,7 +145,7 @@ def test_four_ranks_end_in_an_offline_run(make_daemon, monkeypatch):
 
 def test_four_ranks_end_in_an_online_run(make_daemon, stub):
     daemon = make_daemon("--backends", "wandb")
-    pytest.ranks_of(daemon).run(TRAINING, 4, STEPS="200")
+    Ranks(daemon).run(TRAINING, 4, STEPS="200")
     assert daemon.stop() == 0, daemon.log()
     (run,) = stub.runs.values()
     assert_the_whole_run_is_there(run.rows, run.config, 200, 4)
@@ -157,7 +154,7 @@ def test_four_ranks_end_in_an_online_run(make_daemon, stub):
 
 def test_what_a_sweeps_agent_and_a_user_set_on_the_ranks_reaches_the_run(make_daemon, stub):
     daemon = make_daemon("--backends", "wandb")
-    pytest.ranks_of(daemon).run(
+    Ranks(daemon).run(
         TRAINING, 2, STEPS="5",
         WANDB_SWEEP_ID="sweep1", WANDB_RUN_ID="trial7", WANDB_PROJECT="not-this-one", WANDB_DISABLED="false",
         WANDB_RUN_GROUP="the-group", WANDB_NAME="the-name", WANDB_TAGS="a,b", WANDB_ENTITY="the-team",
@@ -179,12 +176,12 @@ def test_what_a_sweeps_agent_and_a_user_set_on_the_ranks_reaches_the_run(make_da
 def test_whatever_is_killed_mid_run_every_row_is_there_once(make_daemon, stub, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)
     daemon = make_daemon("--backends", "wandb")
-    started = pytest.ranks_of(daemon).start(TRAINING, range(4), 4, STEPS="800", PAUSE="0.01")
+    started = Ranks(daemon).start(TRAINING, range(4), 4, STEPS="800", PAUSE="0.01")
     for killing in (kill_child, kill_core, kill_daemon):
-        pytest.wait_until(lambda: (child := child_of(daemon)) and core_of(child), "the SDK's process")
+        wait_until(lambda: (child := child_of(daemon)) and core_of(child), "the SDK's process")
         killing(daemon)
     for process in started:
-        pytest.finish(process)
+        finish(process)
     assert daemon.stop() == 0, daemon.log()
     if mode == "offline":
         rows, config = recorded(daemon.outdir)
@@ -198,11 +195,11 @@ def test_whatever_is_killed_mid_run_every_row_is_there_once(make_daemon, stub, m
 
 def test_without_a_key_the_backend_is_paused_the_data_kept_and_csv_goes_on(make_daemon):
     daemon = make_daemon("--backends", "wandb,csv", "--drain-timeout-s", "3600")
-    (told,) = pytest.ranks_of(daemon).start(WAITING, [0], 1)
+    (told,) = Ranks(daemon).start(WAITING, [0], 1)
     while "wandb is paused: W&B has no API key; set WANDB_API_KEY" not in (line := told.stderr.readline()):
         assert line, "the rank ended before it was told"
     told.communicate("\n", timeout=60)
-    pytest.ranks_of(daemon).run(TRAINING, 2, STEPS="20", TRACKER_LAUNCH_ID="the next")
+    Ranks(daemon).run(TRAINING, 2, STEPS="20", TRACKER_LAUNCH_ID="the next")
 
     def paused():
         *_, run = sorted(daemon.status()["runs"], key=lambda run: run["records"]["emitted"])
@@ -215,7 +212,7 @@ def test_without_a_key_the_backend_is_paused_the_data_kept_and_csv_goes_on(make_
             and wandb
         )
 
-    pytest.wait_until(paused, "the backend to be paused")
+    wait_until(paused, "the backend to be paused")
     assert "WANDB_API_KEY" in paused()["reason"]
     assert max(len(daemon.rows(path.parent)) for path in daemon.outdir.rglob("metrics.csv")) >= 20
     assert daemon.stop() == 0  # long before the end of an hour's draining, which would bring no key
@@ -237,10 +234,10 @@ def test_once_there_is_a_key_a_paused_backend_goes_on_by_itself(make_daemon, stu
     monkeypatch.delenv("WANDB_API_KEY")
     monkeypatch.chdir(tmp_path)
     daemon = make_daemon("--backends", "wandb")
-    pytest.ranks_of(daemon).run(TRAINING, 2, STEPS="20")
-    pytest.wait_until(lambda: shows(daemon, "paused", "WANDB_API_KEY"), "the backend to be paused")
+    Ranks(daemon).run(TRAINING, 2, STEPS="20")
+    wait_until(lambda: shows(daemon, "paused", "WANDB_API_KEY"), "the backend to be paused")
     (tmp_path / ".env").write_text(f"WANDB_API_KEY={wandb_stub.API_KEY}\n")
-    pytest.wait_until(lambda: any(run.exit_code == 0 for run in stub.runs.values()), "the run's end")
+    wait_until(lambda: any(run.exit_code == 0 for run in stub.runs.values()), "the run's end")
     (run,) = stub.runs.values()
     assert_the_whole_run_is_there(run.rows, run.config, 20, 2)
 
@@ -262,19 +259,19 @@ def test_an_outage_shows_while_the_run_has_nothing_to_log_and_a_refusal_too(make
     monkeypatch.setenv("WANDB__FILE_STREAM_RETRY_WAIT_MAX_SECONDS", "1")
     stub.answer_file_stream = lambda: 503
     daemon = make_daemon("--backends", "wandb")
-    (process,) = pytest.ranks_of(daemon).start(WAITING, [0], 1)
-    pytest.wait_until(lambda: shows(daemon, "retrying", "HTTP 503"), "the outage to be shown")
+    (process,) = Ranks(daemon).start(WAITING, [0], 1)
+    wait_until(lambda: shows(daemon, "retrying", "HTTP 503"), "the outage to be shown")
     assert backend_of(daemon)["delivered"] == 1  # it is safe in the SDK's own file
     stub.answer_file_stream = lambda: 200
-    pytest.wait_until(lambda: shows(daemon, "healthy", ""), "the outage to end")
+    wait_until(lambda: shows(daemon, "healthy", ""), "the outage to end")
     (run,) = stub.runs.values()
-    pytest.wait_until(lambda: [row["loss"] for row in run.rows] == [1.0], "the row to be sent again")
+    wait_until(lambda: [row["loss"] for row in run.rows] == [1.0], "the row to be sent again")
     stub.answer_file_stream = lambda: 403
     process.stdin.write("\n")
     process.stdin.flush()
-    pytest.wait_until(lambda: shows(daemon, "paused", "HTTP 403"), "the refusal to be shown")
+    wait_until(lambda: shows(daemon, "paused", "HTTP 403"), "the refusal to be shown")
     stub.answer_file_stream = lambda: 200
-    pytest.finish(process)
+    finish(process)
     assert daemon.stop() == 0, daemon.log()
     assert run.exit_code == 0
     assert [row["loss"] for row in run.rows] == [1.0, 2.0]

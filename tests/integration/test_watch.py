@@ -5,6 +5,8 @@ import math
 
 import pytest
 
+from tests.support.daemon import Daemon
+from tests.support.ranks import Ranks
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
 pytest.importorskip("torch")
@@ -82,10 +84,10 @@ distributed.destroy_process_group()
 def recorded(tmp_path_factory):
     """Four ranks have trained and ended: the daemon's outdir, and the norms that each rank saw, by step."""
     home = tmp_path_factory.mktemp("watched")
-    daemon = pytest.daemon_at(home, ("--backends", "csv,mlflow,wandb")).start()
+    daemon = Daemon(home, ("--backends", "csv,mlflow,wandb")).start()
     try:
         variables = {"STORE": str(home / "store"), "SEEN": str(home), "WANDB_MODE": "offline"}
-        pytest.ranks_of(daemon).run(TRAINING, RANKS, **variables)
+        Ranks(daemon).run(TRAINING, RANKS, **variables)
         assert daemon.stop() == 0
     finally:
         if daemon.process.poll() is None:

@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_client import NullTracker, Tracker, TrackerBackend
 from tracker_client.backends.handles import Handles, HandlesAnswer, HandlesRequest
 from tracker_client.errors import NotRemote
@@ -236,7 +237,7 @@ def test_reading_asks_once_and_waits_for_the_answer():
     read = []
     reader = threading.Thread(target=lambda: read.append(handles.read("wandb")))
     reader.start()
-    pytest.wait_until(lambda: asked, "the daemon to be asked")
+    wait_until(lambda: asked, "the daemon to be asked")
     handles.tell(HandlesAnswer("wandb", WANDB))
     reader.join(PATIENCE_S)
     assert read == [WANDB]

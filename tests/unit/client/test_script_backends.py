@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_client import TrackerBackend
 from tracker_client.backends.script_backends import (
     DeliveredConfig,
@@ -78,7 +79,7 @@ def scripts(kept, answers):
     yield scripts
     kept.gate.set()
     scripts.leave()
-    pytest.wait_until(lambda: not scripts.open_names, "the class to finish")
+    wait_until(lambda: not scripts.open_names, "the class to finish")
 
 
 def rows(entry, values, *, first=0, more=False, epoch=1, columns=("loss",), valid=b"", texts=()):
@@ -215,7 +216,7 @@ def test_what_is_no_metric_goes_straight_to_the_class_on_its_own_thread(scripts,
 def test_calls_that_wait_for_a_class_are_bounded(scripts, kept, answers, caplog):
     kept.gate.clear()
     scripts.offer(rows(1, [1.0]))
-    pytest.wait_until(scripts._workers["kept"]._parts.empty, "the class to be in a call")
+    wait_until(scripts._workers["kept"]._parts.empty, "the class to be in a call")
     for _ in range(limits.SCRIPT_CALLS_WAITING_MAX + 2):
         scripts.pass_on(DirectCall("log_table", ("t", ["a"], [[1]])))
     assert scripts.failures == 2

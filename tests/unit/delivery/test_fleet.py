@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptAnswer, ScriptLinks
 from tracker_daemon.delivery.pump_set import PumpSet
@@ -55,4 +56,4 @@ def test_it_waits_for_a_class_whose_process_is_there(pumps, links):
     link.attach("rank 0", lambda epoch, entry: link.answer(ScriptAnswer(epoch, entry.number)))
     pumps.resume(1, "mine")
     assert pumps.drain(PATIENCE_S)
-    pytest.wait_until(lambda: pumps.is_finished(1), "the pump to end")
+    wait_until(lambda: pumps.is_finished(1), "the pump to end")

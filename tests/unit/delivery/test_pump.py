@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription, SetAside
 from tracker_daemon.backends.memory import MemoryBackend
@@ -289,7 +290,7 @@ def test_a_backend_that_is_watched_closely_is_mended_before_there_is_more_to_del
     assert drained(pump)
     backend.trouble = healthy
     pump.watch_closely()
-    pytest.wait_until(lambda: backend.openings == 2, "the backend to be opened again")
+    wait_until(lambda: backend.openings == 2, "the backend to be opened again")
     wait_for_state(pump, DeliveryState.HEALTHY)
 
 

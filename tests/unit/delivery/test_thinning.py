@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.waiting import wait_until
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.memory import MemoryBackend
@@ -206,7 +207,7 @@ def test_a_pump_delivers_what_stays_and_the_cursor_says_what_does_not():
     pump = Pump(thinned(inner, run, "mlflow"), run, read=journal.read, commit=journal.commit, linger_s=0.0)
     pump.start()
     pump.notify()
-    pytest.wait_until(lambda: pump.finished, "the pump to deliver all")
+    wait_until(lambda: pump.finished, "the pump to deliver all")
     position, state, delivered, set_aside = journal.cursor
     assert (position, delivered, set_aside) == (26, 25, 0)
     assert thinned_so_far(state) == (19, 19)

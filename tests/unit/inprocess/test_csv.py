@@ -10,6 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_client import CSVBackend, Tracker, setup_tracker
 from tracker_client.values.refusals import Refusals
 from tracker_daemon.aggregation.shared.record import RecordBlock
@@ -94,7 +95,7 @@ def test_a_script_that_was_killed_loses_and_repeats_nothing_that_was_written(tmp
     """
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)])
     path = tmp_path / "metrics.csv"
-    pytest.wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") == 1001, "the rows")
+    wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") == 1001, "the rows")
     child.kill()
     child.wait()
     backend = CSVBackend(tmp_path)

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.child.process import ChildBackend
 from tracker_daemon.delivery.pump import Pump
@@ -135,7 +136,7 @@ def is_alive(pid):
 
 
 def await_end(pid):
-    pytest.wait_until(lambda: not is_alive(pid), f"process {pid} to end")
+    wait_until(lambda: not is_alive(pid), f"process {pid} to end")
 
 
 def test_the_run_the_entries_and_the_state_cross_the_pipe_whole(make, tmp_path):

@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.waiting import wait_until
+
 pytest.importorskip("mlflow")
 
 from mlflow import MlflowClient
@@ -483,7 +485,7 @@ def test_a_process_that_is_killed_as_it_makes_the_database_leaves_none(outdir, o
         "MlflowBackend(environ={}).open(RunDescription('r', 'p', 'n', outdir), None)"
     )
     making = subprocess.Popen([sys.executable, "-c", script, str(outdir)])
-    pytest.wait_until(lambda: draft.exists() and draft.stat().st_size, "the first tables")
+    wait_until(lambda: draft.exists() and draft.stat().st_size, "the first tables")
     making.kill()
     making.wait()
     assert (outdir / "mlflow.db").stat().st_size == 0
@@ -511,7 +513,7 @@ def test_children_killed_again_and_again_leave_every_point_once(describe, client
     pump = Pump(backend, describe(), read=lambda after: entries[after : after + 2], commit=commit)
     pump.start()
     pump.notify()
-    pytest.wait_until(lambda: count_of_points(describe().outdir), "the first points")
+    wait_until(lambda: count_of_points(describe().outdir), "the first points")
     os.kill(backend.pid, signal.SIGKILL)
     assert pump.drain(time.monotonic() + 120), pump.health()
     pump.stop(30)

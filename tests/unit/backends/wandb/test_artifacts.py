@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_daemon.backends.wandb import artifacts as wandb_artifacts
 from tracker_daemon.backends.wandb.artifacts import ArtifactQueue
 from tracker_daemon.backends.wandb.items import UnusableItem
@@ -46,7 +47,7 @@ def test_nothing_waits_for_an_artifact_that_is_not_ready_and_the_order_stays(put
     assert list(queue.log_ready(logged.append)) == []
     assert logged == []
     gates["first"].set()
-    pytest.wait_until(lambda: not list(queue.log_ready(logged.append)) and len(logged) == 2, "both")
+    wait_until(lambda: not list(queue.log_ready(logged.append)) and len(logged) == 2, "both")
     assert logged == ["first", "second"]
 
 

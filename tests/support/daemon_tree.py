@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import pytest
+from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
 
 STEPWISE = """
 import logging, os, sys
@@ -43,14 +44,14 @@ class Tree:
         """Start the ranks, each at its node's daemon."""
         started = []
         for rank in ranks or range(self.world_size):
-            at_node = pytest.ranks_of(self.nodes[rank // self.per_node])
+            at_node = Ranks(self.nodes[rank // self.per_node])
             started += at_node.start(script, [rank], self.world_size, **environ)
             self.ranks.append(at_node)
         return started
 
     def run(self, script: str, **environ: str) -> list[str]:
         """Run all ranks to their end; what each printed."""
-        return [pytest.finish(process) for process in self.start(script, **environ)]
+        return [finish(process) for process in self.start(script, **environ)]
 
     def the_run(self) -> dict[str, Any]:
         """The one run, as the root sees it."""
@@ -59,7 +60,7 @@ class Tree:
 
     def await_end(self, status: str = "FINISHED") -> dict[str, Any]:
         """The run, once the root has ended it."""
-        pytest.wait_until(lambda: self.the_run()["status"] != "RUNNING", "the root to end the run")
+        wait_until(lambda: self.the_run()["status"] != "RUNNING", "the root to end the run")
         run = self.the_run()
         assert run["status"] == status, run["reason"]
         return run
@@ -67,9 +68,7 @@ class Tree:
     def await_end_at_nodes(self) -> None:
         """Until every node's daemon has been told of the run's end."""
         for node in self.nodes:
-            pytest.wait_until(
-                lambda node=node: node.status()["runs"][0]["status"] != "RUNNING", "a node to be told"
-            )
+            wait_until(lambda node=node: node.status()["runs"][0]["status"] != "RUNNING", "a node to be told")
 
     def stop(self) -> None:
         """End the nodes' daemons and then the root, as a job does."""

@@ -1,8 +1,8 @@
 """A machine of its own, made by systemd-nspawn from a small private root: to boot, or to run a script in.
 
 The root has this machine's /usr, read-only, and nothing else of it: no network, its own users, its own
-/etc, /var, /tmp. What is to be done there is a script, which after a boot runs as a unit; when it ends, so
-does the machine with all its processes. Results come back through the directory /results.
+/etc, /var, /tmp. It runs a module of this package, after a boot as a unit; when the module ends, so does the
+machine with all its processes. Results come back through the directory /results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DRIVER = """[Unit]
 Description=What the test does
 [Service]
 Type=oneshot
-ExecStart=/opt/python/bin/{python} /results/drive.py
+ExecStart=/opt/python/bin/{python} -m {module}
 ExecStopPost=/bin/systemctl --no-block poweroff
 Environment=LD_LIBRARY_PATH=/opt/python/lib PYTHONPATH={path}
 StandardOutput=append:/results/output
@@ -78,9 +78,6 @@ class Machine:
         os.chown(home, 1815, 1815)
         for unit in MASKED:
             (self.root / "etc/systemd/system" / unit).symlink_to("/dev/null")
-        self.write(
-            "etc/systemd/system/drive.service", DRIVER.format(python=self.python, path=self.python_path)
-        )
         wrapper = self.write("opt/tracker-daemon/bin/tracker-daemon", "")
         wrapper.write_text(WRAPPER.format(path=self.python_path, python=self.python))
         wrapper.chmod(0o755)
@@ -96,21 +93,21 @@ class Machine:
         """A unit file, as its user would copy it."""
         shutil.copy(unit, self.root / "etc/systemd/system")
 
-    def boot(self, script: str, timeout_s: float) -> str:
-        """Boot, run ``script`` there, and return what it printed once the machine is off again.
+    def boot(self, module: str, timeout_s: float) -> str:
+        """Boot, run ``module`` there, and return what it printed once the machine is off again.
 
         What it wrote to stderr is in ``results/errors``.
         """
-        (self.results / "drive.py").write_text(script)
+        unit = DRIVER.format(python=self.python, path=self.python_path, module=module)
+        self.write("etc/systemd/system/drive.service", unit)
         self._nspawn(["--boot", "--", "--unit=drive.service"], timeout_s)
         output = self.results / "output"
         return output.read_text() if output.exists() else ""
 
-    def run(self, script: str, timeout_s: float) -> str:
-        """Run ``script`` as root, without a boot, and return what it printed."""
-        (self.results / "drive.py").write_text(script)
+    def run(self, module: str, timeout_s: float) -> str:
+        """Run ``module`` as root, without a boot, and return what it printed."""
         variables = [f"--setenv=PYTHONPATH={self.python_path}", "--setenv=LD_LIBRARY_PATH=/opt/python/lib"]
-        command = ["--as-pid2", *variables, "--", f"/opt/python/bin/{self.python}", "/results/drive.py"]
+        command = ["--as-pid2", *variables, "--", f"/opt/python/bin/{self.python}", "-m", module]
         return self._nspawn(command, timeout_s)
 
     def _nspawn(self, what: list[str], timeout_s: float) -> str:

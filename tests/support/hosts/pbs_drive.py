@@ -11,7 +11,7 @@ import sys
 import types
 from pathlib import Path
 
-from pbs_mom import HOME, MOM, await_recorded, begin, daemon_of, end, script, status_of
+from tests.support.hosts.pbs_mom import HOME, MOM, await_recorded, begin, daemon_of, end, script, status_of
 
 PYTHON = str(Path(sys.executable))
 BOTH_RANKS = "x/mean"  # a column that takes more than one rank

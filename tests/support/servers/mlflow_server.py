@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.waiting import wait_until
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -59,7 +61,7 @@ class MlflowServer:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=log, cwd=self.home, env=variables, start_new_session=True
             )
-        pytest.wait_until(self._healthy, "the mlflow server to be healthy", 120)
+        wait_until(self._healthy, "the mlflow server to be healthy", 120)
         return self
 
     def kill(self) -> None:

@@ -7,8 +7,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from pbs_hosts import NAMES, job_variables, make_hosts, on_first_host, tmp_of
-from pbs_mom import HOME, await_recorded, begin, end, status_of
+from tests.support.hosts.pbs_hosts import NAMES, job_variables, make_hosts, on_first_host, tmp_of
+from tests.support.hosts.pbs_mom import HOME, await_recorded, begin, end, status_of
 
 RANKS_PER_NODE = 2
 STEPS = 50

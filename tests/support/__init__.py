@@ -1,0 +1,16 @@
+"""What tests share. A file here is imported by its name: ``from tests.support.waiting import wait_until``.
+
+=================== ==============================================================================
+file                what it has
+=================== ==============================================================================
+``waiting``         ``wait_until``: waiting for what another process or thread brings about
+``daemon``          ``Daemon``: a real daemon process and its state directory
+``ranks``           ``Ranks``: real rank processes that run a script against a daemon
+``daemon_tree``     ``Tree``: a root, nodes' daemons that forward to it, and their ranks
+``streaming``       a script whose ranks log in turns, and what must be recorded of all turns
+``servers``         servers that the product talks to: MLflow's own, a stub of W&B's
+``hosts``           machines and clusters: systemd's nspawn, PBS, Slurm
+=================== ==============================================================================
+
+Scripts that a child process runs are here too. Their docstrings name them as such.
+"""

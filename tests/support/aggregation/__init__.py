@@ -1,0 +1,1 @@
+"""A run played without processes, as a sequence of events."""

@@ -1,0 +1,93 @@
+"""A daemon: a real process with its state directory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.waiting import PATIENCE_S, wait_until
+
+DRAIN_TIMEOUT_S = 120
+"""For daemons that deliver what is left: a slow machine's first MLflow database alone can take a minute."""
+
+
+@dataclass
+class Daemon:
+    """One state directory and the daemon processes that serve it, one after another.
+
+    They deliver to CSV unless ``flags`` name other backends.
+    """
+
+    home: Path
+    flags: tuple[str, ...] = ()
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def outdir(self) -> Path:
+        return self.home / "out"
+
+    @property
+    def state_dir(self) -> Path:
+        return self.home / "state"
+
+    @property
+    def endpoint_file(self) -> Path:
+        return self.home / "endpoint.json"
+
+    @property
+    def endpoint(self) -> dict[str, object]:
+        return json.loads(self.endpoint_file.read_text())
+
+    def start(self) -> Daemon:
+        backends = () if "--backends" in self.flags else ("--backends", "csv")
+        command = [
+            sys.executable, "-m", "tracker_daemon", "serve", "--state-dir", str(self.state_dir),
+            "--outdir", str(self.outdir), "--endpoint-file", str(self.endpoint_file),
+            "--drain-timeout-s", str(DRAIN_TIMEOUT_S), *backends, *self.flags,
+        ]  # fmt: skip
+        with (self.home / "daemon.log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until(self._ready, "the daemon to be ready")
+        return self
+
+    def _ready(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            pytest.fail(f"the daemon did not start:\n{self.log()}")
+        return self.endpoint_file.exists() and self.endpoint["pid"] == self.process.pid
+
+    def log(self) -> str:
+        return (self.home / "daemon.log").read_text()
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM: drain and end."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(DRAIN_TIMEOUT_S + PATIENCE_S)
+
+    def status(self) -> dict[str, object]:
+        # Here, since this file also serves the client's tests where the daemon's packages are not installed.
+        from tracker_daemon.endpoints.control import DaemonClient
+        from tracker_daemon.endpoints.endpoint_file import EndpointInfo
+
+        return json.loads(DaemonClient(EndpointInfo.read(self.endpoint_file)).status())
+
+    def last_status(self) -> dict[str, object]:
+        return json.loads((self.state_dir / "last-status.json").read_text())
+
+    def rows(self, directory: Path | None = None) -> list[dict[str, str]]:
+        """What metrics.csv holds."""
+        with ((directory or self.outdir) / "metrics.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
