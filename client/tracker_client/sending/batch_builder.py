@@ -32,7 +32,7 @@ class BatchBuilder:
     """Owned by the sender's thread. ``begin`` comes first: steps are unknown until the daemon answers."""
 
     def __init__(self, staging: StagingBuffer, refusals: Refusals, buffer_bytes: int) -> None:
-        self.held = Unacknowledged()
+        self.unacknowledged = Unacknowledged()
         self.items = ItemQueue()
         self.encoder = Encoder(refusals, lambda: staging.dropped_points)
         self._staging = staging
@@ -129,16 +129,16 @@ class BatchBuilder:
 
     def _make_room(self, size_bytes: int) -> bool:
         """Give up rows, if need be, for what may not be dropped."""
-        if self.held.held_bytes + size_bytes > self._held_max_bytes:
-            self.held.shrink(self._held_max_bytes - size_bytes)
-        return self.held.held_bytes + size_bytes <= self._held_max_bytes
+        if self.unacknowledged.held_bytes + size_bytes > self._held_max_bytes:
+            self.unacknowledged.shrink(self._held_max_bytes - size_bytes)
+        return self.unacknowledged.held_bytes + size_bytes <= self._held_max_bytes
 
     def finish(self, exit_code: int) -> int:
         """Close the pending row and the stream; the sequence of the last batch."""
         self._take_rows(self._rows.end())
         self._keep(self.encoder.close())
         self._keep([self.encoder.finish(exit_code)])
-        return self.held.next_sequence - 1
+        return self.unacknowledged.next_sequence - 1
 
     # ---- one slice -------------------------------------------------------------------------------
 
@@ -189,12 +189,12 @@ class BatchBuilder:
 
     def _keep(self, bodies: list[Body]) -> None:
         for body in bodies:
-            self.held.append(body)
+            self.unacknowledged.append(body)
 
     def _keep_within_budget(self) -> None:
-        if self.held.held_bytes > self._held_max_bytes:
-            self.held.shrink(self._held_max_bytes - self._held_max_bytes // GIVE_UP_AT_ONCE_SHARE)
-        self._staging.set_budget(max(0, self._buffer_bytes - self.held.held_bytes))
+        if self.unacknowledged.held_bytes > self._held_max_bytes:
+            self.unacknowledged.shrink(self._held_max_bytes - self._held_max_bytes // GIVE_UP_AT_ONCE_SHARE)
+        self._staging.set_budget(max(0, self._buffer_bytes - self.unacknowledged.held_bytes))
 
 
 def _is_ready(value: Value | Attachment) -> bool:

@@ -31,6 +31,7 @@ from tracker_client.trackers.introduction import introduce
 from tracker_client.trackers.remote_runs import RemoteBackends
 from tracker_client.trackers.status import TrackerStatus
 from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker
+from tracker_client.transport.stream import Welcomed
 from tracker_client.values.arguments import bounded_seconds, exit_code_for, step_number
 from tracker_client.values.configuration import read_configuration
 from tracker_client.values.snapshot import PLAIN, snapshot
@@ -62,17 +63,18 @@ class RemoteTracker(Tracker):
         self._rows = self._staging.rows
         self._scripts = ScriptBackends(_constructors(settings, config), self._refusals)
         self._sender = Sender(settings, introduce(settings), self._staging, self._refusals, self._scripts)
+        self._published = self._sender.published
         is_primary = settings.rank.rank == (settings.primary_rank or 0)
         self._scripts.start(self._sender.inbox.put, at_once=settings.script_classes.sure and is_primary)
         self._configuration: dict[str, Any] = {}
         self._remote = RemoteBackends(self, self._sender.handles.read, self._configuration)
-        self._media = Media(self._sender.intake.items, self._sender.uploads(), self._refusals)
+        self._media = Media(self._sender.batches.items, self._sender.uploads(), self._refusals)
         self._watches = Watches(self._attach, self._wants_items, self._refusals)
         if isinstance(settings.source, EmbeddedEndpoint):
             settings.source.prepare()
         self._sender.start()
         if sys.version_info[:2] == (3, 12):
-            self._sender.tried.wait(FIRST_TRY_S)
+            self._published.tried.wait(FIRST_TRY_S)
         if config is not None:
             self.log_config(config)
 
@@ -153,7 +155,7 @@ class RemoteTracker(Tracker):
         self._staging.make_room()
 
     def _wants_items(self) -> bool:
-        run = self._sender.run
+        run = self._published.run
         return not self._closed and (run is None or run.records_items)
 
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
@@ -232,9 +234,9 @@ class RemoteTracker(Tracker):
         timeout = bounded_seconds(timeout, FINISH_TIMEOUT_S)
         deadline = time.monotonic() + timeout
         self._sender.inbox.put(Finish(exit_code_for(exit_code), wait == "delivered", deadline))
-        self._sender.ended.wait(timeout + JOIN_GRACE_S)
-        self._media.end(self._sender.unrecorded)
-        if not self._sender.finished:
+        self._published.ended.wait(timeout + JOIN_GRACE_S)
+        self._media.end(self._published.unrecorded)
+        if not self._published.finished:
             self._warn_unfinished(wait, timeout)
 
     def _warn_unfinished(self, wait: str, timeout: float) -> None:
@@ -253,21 +255,23 @@ class RemoteTracker(Tracker):
     @property
     def run_id(self) -> str | None:
         """The run's id, which the daemon tells; waits up to ``handle_timeout`` for it, then None."""
-        return self._sender.run.run_id if self._wait_for_run() and self._sender.run else None
+        run = self._await_run()
+        return None if run is None else run.run_id
 
     @property
     def attempt(self) -> int | None:
         """Which incarnation of the run this is, from 1; waits up to ``handle_timeout``, then None."""
-        return self._sender.run.attempt if self._wait_for_run() and self._sender.run else None
+        run = self._await_run()
+        return None if run is None else run.attempt
 
-    def _wait_for_run(self) -> bool:
-        if self._inert:
-            return self._sender.run is not None
-        if self._sender.welcomed.wait(self._settings.handle_timeout_s):
-            return True
+    def _await_run(self) -> Welcomed | None:
+        """Wait up to ``handle_timeout`` for the daemon's Welcome; None, with a warning, if there is none."""
         seconds = self._settings.handle_timeout_s
-        self._refusals.warn_once("run_id", f"the daemon did not answer within {seconds:.0f} s; it is None")
-        return False
+        if not self._inert and not self._published.welcomed.wait(seconds):
+            self._refusals.warn_once(
+                "run_id", f"the daemon did not answer within {seconds:.0f} s; it is None"
+            )
+        return self._published.run
 
     def get_backend(self, name: str) -> Any:
         """The backend of that name; None where the run has none, once the daemon has said what it has.
@@ -279,7 +283,7 @@ class RemoteTracker(Tracker):
         own = self._scripts.get(name, self._settings.handle_timeout_s)
         if own is not None:
             return own
-        run = self._sender.run if self._wait_for_run() else None
+        run = self._await_run()
         known = (self._settings.backends or "").split(",") if run is None else run.backends
         at_daemon = name in known and name not in self._settings.script_classes.by_name
         return self._remote.get(name) if at_daemon else None
@@ -288,14 +292,15 @@ class RemoteTracker(Tracker):
         """This process's own state: what is buffered, acknowledged and dropped."""
         if self._inert:
             return TrackerStatus()
-        sender, held = self._sender, self._sender.intake.held
+        published, batches = self._published, self._sender.batches
+        held = batches.unacknowledged
         late = self._count_late_rows()
-        run, uploads = sender.run, self._media.uploads.progress()
+        run, uploads = published.run, self._media.uploads.progress()
         return TrackerStatus(
             state=self._state(),
             run_id=run.run_id if run else None,
             attempt=run.attempt if run else None,
-            buffered_points=self._staging.count_points() + sender.intake.blocked_points,
+            buffered_points=self._staging.count_points() + batches.blocked_points,
             unacknowledged_points=held.held_points,
             unacknowledged_batches=held.held_batches,
             unacknowledged_bytes=held.held_bytes,
@@ -303,20 +308,20 @@ class RemoteTracker(Tracker):
             dropped_points=self._staging.dropped_points + held.lost_points,
             refused_values=self._refusals.count,
             calls_after_finish=late,
-            connections=sender.connections,
+            connections=published.connections,
             backend_failures=self._scripts.failures,
-            problem=sender.problem,
+            problem=published.problem,
             waiting_uploads=uploads.waiting,
             upload_percent=uploads.percent,
         )
 
     def _state(self) -> str:
-        sender = self._sender
-        if sender.ended.is_set():
-            return "finished" if sender.finished else "unfinished"
-        if sender.connected:
+        published = self._published
+        if published.ended.is_set():
+            return "finished" if published.finished else "unfinished"
+        if published.connected:
             return "connected"
-        return "disconnected" if sender.connections else "connecting"
+        return "disconnected" if published.connections else "connecting"
 
     def wait_until_admitted(self) -> None:
         """Wait for the daemon's first answer.
@@ -325,11 +330,11 @@ class RemoteTracker(Tracker):
             DaemonRefused: it refused this rank.
             EndpointError: there was no answer within ``handle_timeout``.
         """
-        self._sender.answered.wait(self._settings.handle_timeout_s)
-        if self._sender.welcomed.is_set():
+        self._published.answered.wait(self._settings.handle_timeout_s)
+        if self._published.welcomed.is_set():
             return
-        kind = DaemonRefused if self._sender.answered.is_set() else EndpointError
-        problem = self._sender.problem or f"{self._settings.source}: no answer"
+        kind = DaemonRefused if self._published.answered.is_set() else EndpointError
+        problem = self._published.problem or f"{self._settings.source}: no answer"
         self.finish(1, timeout=0)
         raise kind(problem)
 
@@ -337,7 +342,7 @@ class RemoteTracker(Tracker):
 
     def _count_late_rows(self) -> int:
         # A call that had begun when finish() was called may have added its row after the last drain.
-        if self._sender.ended.is_set() and self._sender.finished:
+        if self._published.ended.is_set() and self._published.finished:
             late = self._staging.drop_rows()
             with self._lock:
                 self._calls_after_finish += late

@@ -316,7 +316,7 @@ def test_drops_that_had_arrived_after_all_are_forgiven(make_daemon, connect, wai
     for step in range(2_000):
         tracker.log({"loss": 1.0}, step)
     wait_until(lambda: len(series(daemon)) == 2_000)
-    held = tracker._sender.intake.held
+    held = tracker._sender.batches.unacknowledged
     assert tracker.status().unacknowledged_points == 2_000
     sent_points = held.held_points
     daemon.stop()

@@ -406,7 +406,7 @@ def test_statistics_still_on_their_device_count_as_buffered_and_hold_back_what_f
     results = (torch.ones(5, 1), torch.ones(1, 64).long(), torch.tensor([64]))
     tracker._attach(Slow(["gradients/w"], [Measured([0], [64], *results)], torch))
     tracker.log({"loss": 1.0}, step=3)
-    wait_until(lambda: tracker._sender.intake.blocked)
+    wait_until(lambda: tracker._sender.batches.blocked)
     assert tracker.status().buffered_points == 7
     assert daemon.points == []
     Slow.there = True

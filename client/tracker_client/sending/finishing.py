@@ -1,0 +1,120 @@
+"""The steps of ``finish()``: from its call to the end of the stream.
+
+:class:`~tracker_client.sending.state.StreamState` describes the states, in which order they follow, and their
+deadlines. This module does what each state needs.
+"""
+
+from __future__ import annotations
+
+from tracker_client.backends.script_backends import ScriptBackends
+from tracker_client.sending.batch_builder import BatchBuilder
+from tracker_client.sending.events import Finish
+from tracker_client.sending.flusher import Flusher
+from tracker_client.sending.link import Link
+from tracker_client.sending.published import Published
+from tracker_client.sending.state import StreamMachine, StreamState
+from tracker_client.sending.window import SendWindow
+from tracker_client.transport.stream import Connection
+
+BLOCKED_RETRY_S = 0.005
+"""The time until the next flush while the last rows wait for their device."""
+
+
+class Finishing:
+    """Finishes the stream, step by step. Only the sender's thread may use it."""
+
+    def __init__(
+        self,
+        batches: BatchBuilder,
+        link: Link,
+        window: SendWindow,
+        flusher: Flusher,
+        scripts: ScriptBackends,
+        published: Published,
+    ) -> None:
+        self.stream = StreamMachine()
+        self._batches = batches
+        self._link = link
+        self._window = window
+        self._flusher = flusher
+        self._scripts = scripts
+        self._published = published
+        self._finish: Finish | None = None
+        self._last_sequence = 0
+        self._asked_on: Connection | None = None
+        """The connection on which the daemon was asked to report the delivery."""
+
+    def begin(self, finish: Finish) -> None:
+        """Begin to finish."""
+        self._finish = finish
+        self.stream.finish_asked(finish.deadline)
+
+    def advance(self, now: float) -> None:
+        """Take each step whose condition is met; end the stream, or extend its time, at a deadline."""
+        finish = self._finish
+        if finish is None or not self.stream.is_finishing:
+            return
+        if self.stream.state is StreamState.DRAINING and self._batches.begun:
+            self._drain(finish, now)
+        if self.stream.state is StreamState.RECORDING:
+            self._await_acknowledgement()
+        if self.stream.state is StreamState.DELIVERING:
+            self._await_delivery(finish)
+        if self.stream.state is StreamState.CLOSING_BACKENDS and not self._scripts.open_names:
+            self._part(now)
+        if self.stream.is_overdue(now):
+            self._run_out_of_time(finish, now)
+
+    def delivered(self) -> None:
+        """Note that the daemon's backends have everything."""
+        if self.stream.state is StreamState.DELIVERING:
+            self.stream.delivered()
+
+    def end(self) -> None:
+        """End the stream and the link."""
+        self.stream.ended()
+        self._link.end()
+        self._published.unrecorded = self._batches.items.unfinished
+        self._published.ended.set()
+
+    # ---- the steps -------------------------------------------------------------------------------
+
+    def _drain(self, finish: Finish, now: float) -> None:
+        batches = self._batches
+        if batches.has_staged_rows or batches.blocked or batches.items.announced:
+            self._flusher.due_at = now + (BLOCKED_RETRY_S if batches.blocked else 0.0)
+        elif not batches.items.unfinished or now >= finish.items_until:
+            self._last_sequence = batches.finish(finish.exit_code)
+            self.stream.last_batch_encoded()
+            self._window.send()
+
+    def _await_acknowledgement(self) -> None:
+        if self._batches.unacknowledged.acknowledged >= self._last_sequence:
+            self.stream.all_acknowledged()
+
+    def _await_delivery(self, finish: Finish) -> None:
+        connection = self._link.streaming
+        if not finish.delivered:
+            self.stream.delivered()
+        elif connection is not None and connection is not self._asked_on:
+            self._asked_on = connection
+            connection.await_delivery()
+
+    def _part(self, now: float) -> None:
+        self.stream.backends_closed(now)
+        self._published.finished = self.stream.finished
+        if self._link.connection is None:
+            self.end()
+        else:
+            self._link.connection.end_requests()
+
+    def _run_out_of_time(self, finish: Finish, now: float) -> None:
+        still_open = self._scripts.open_names
+        if self.stream.may_extend(backends_open=bool(still_open)):
+            self._published.problem = (
+                self._published.problem or f"not all is given to {', '.join(still_open)}"
+            )
+            self.stream.extend(now)
+            self._scripts.leave(finish.exit_code)
+        else:
+            self.end()
