@@ -14,8 +14,9 @@ import numpy as np
 
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.root.fold import RunFold
-from tracker_daemon.aggregation.shared.batch import decode_batch
 from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.wire.batches import decode_batch
+from tracker_daemon.wire.node_batches import encode_forwarded
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 METRICS, STEPS, RANKS_PER_NODE = 20, 10, 16
@@ -78,9 +79,9 @@ class _Nodes:
             for own, body in bodies:
                 fold.batch(own, decode_batch(body, METRICS), second * _NS)
             fold.cut(everything=False)
-            settled = fold.settle(second * _NS)
+            batches = encode_forwarded(fold.settle(second * _NS).forwarded)
             self.took.append(time.perf_counter() - begun)
-            forwarded += [(stream, batch.body) for batch in settled.forwarded]
+            forwarded += [(stream, batch.body) for batch in batches]
         return forwarded
 
 

@@ -26,11 +26,11 @@ from tracker_daemon.recording import events
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Recorder, Submission
 from tracker_daemon.runs.claims import Claims
-from tracker_daemon.runs.hello_check import check_node_id
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Run, Stream
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.version import VERSION
+from tracker_daemon.wire.hello import check_node_id
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -10,7 +10,7 @@ from functools import partial
 
 import msgspec
 
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, decode_batch
+from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import MalformedBatch, ProtocolError
 from tracker_daemon.journal.event import SEQUENCE_MAX, EventKind, Gap
@@ -19,6 +19,7 @@ from tracker_daemon.journal.store import Journal
 from tracker_daemon.recording import events
 from tracker_daemon.recording.recorder import Recorder, Submission
 from tracker_daemon.runs.run import Admission
+from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

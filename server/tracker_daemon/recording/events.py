@@ -10,10 +10,10 @@ from enum import IntEnum
 
 import msgspec
 
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, decode_batch
+from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.aggregation.shared.fold import Fold
 from tracker_daemon.journal.event import EventKind, Gap
-from tracker_protocol import limits
+from tracker_daemon.wire.batches import decode_journalled
 
 _ORDINAL_JUMP = 1 << 32
 """Between journal epochs: far beyond what any backend can have received in the lost part."""
@@ -72,9 +72,7 @@ def apply(
 ) -> None:
     """Apply one event to ``fold``; ``decoded`` spares decoding a batch that ingest has decoded."""
     if kind is EventKind.BATCH:
-        # On replay every index that may exist is let through: ingest checked it, and so does the fold.
-        batch = decoded or decode_batch(payload, limits.METRICS_PER_RUN_MAX)
-        fold.batch(stream, batch, now_ns)
+        fold.batch(stream, decoded or decode_journalled(payload), now_ns)
     else:
         _EFFECTS[kind](fold, stream, payload, now_ns)
 

@@ -10,6 +10,7 @@ from tracker_daemon.aggregation.shared.fold import TickOutput
 from tracker_daemon.aggregation.shared.histograms import histogram_rows, is_histogram
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.outbox.entries import EntryKind
+from tracker_daemon.wire.node_batches import encode_forwarded
 
 
 def write_outbox(journal: Journal, run: int, settled: TickOutput) -> tuple[int, int]:
@@ -33,7 +34,7 @@ def write_outbox(journal: Journal, run: int, settled: TickOutput) -> tuple[int, 
         if item.contents:
             files = number
             journal.content_uses.add(run, number, {content.sha256 for content in item.contents})
-    for batch in settled.forwarded:
+    for batch in () if settled.forwarded is None else encode_forwarded(settled.forwarded):
         kind = EntryKind.FILES if batch.contents else EntryKind.FORWARDED
         number = journal.put_outbox(run, kind, batch.body, int(kind is EntryKind.FORWARDED))
         if batch.contents:

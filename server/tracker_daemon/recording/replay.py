@@ -16,6 +16,7 @@ from tracker_daemon.aggregation.shared.fold import Fold, TickOutput
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.recording import events
 from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.wire.batches import decode_journalled, encode_batch
 
 _NOTICES_KEPT = 200
 _SLICE_BYTES = 16 * 1024 * 1024
@@ -40,8 +41,7 @@ def restore(journal: Journal, run: LiveRun) -> tuple[Fold, int]:
     if stored is not None:
         position = stored[0]
         saved = msgspec.msgpack.decode(stored[1], type=_Saved)
-        load = node_snapshot.load if run.forwards else snapshot.load
-        fold, run.events = load(saved.fold, run.rules), saved.notices
+        fold, run.events = _load(saved.fold, run), saved.notices
     tick, time_ns = 0, 0
     while batch := journal.events_after(run.row_id, position, limit_bytes=_SLICE_BYTES):
         for event in batch:
@@ -55,9 +55,15 @@ def restore(journal: Journal, run: LiveRun) -> tuple[Fold, int]:
     return fold, time_ns
 
 
+def _load(payload: bytes, run: LiveRun) -> Fold:
+    if run.forwards:
+        return node_snapshot.load(payload, run.rules, decode_journalled)
+    return snapshot.load(payload, run.rules)
+
+
 def _dump(fold: Fold) -> bytes:
     if isinstance(fold, NodeFold):
-        return node_snapshot.dump(fold)
+        return node_snapshot.dump(fold, encode_batch)
     assert isinstance(fold, RunFold), "there are two kinds of folds"
     return snapshot.dump(fold)
 

@@ -1,7 +1,6 @@
 """Runs: who is who: runs, their ranks, attempts and streams.
 
 * ``registry``: all runs, and whether a client may join one; ``run``: one run and its ranks' streams.
-* ``hello_check``: checks a Hello before anyone acts on it.
 * ``claims``: decides between two processes that claim one rank.
 * ``run_options``: a run's own settings; ``client_options``: those that a client may give of its backends.
 """

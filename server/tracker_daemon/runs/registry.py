@@ -22,10 +22,10 @@ from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.journal.rows import RUNNING, RunRow, StreamRow
 from tracker_daemon.recording.live_run import LiveRun
-from tracker_daemon.runs.hello_check import check_hello
 from tracker_daemon.runs.run import Admission, LiveStream, Run, Stream
 from tracker_daemon.runs.run_options import RunOptions, complete_options, default_rules
 from tracker_daemon.settings.definitions import Settings
+from tracker_daemon.wire.hello import check_hello
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -33,7 +33,6 @@ from tracker_daemon.lifecycle.run_endings import KILLED
 from tracker_daemon.recording import events
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Recorder
-from tracker_daemon.runs.hello_check import check_hello
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Run, Stream
 from tracker_daemon.runs.run_options import RootBackends, RunOptions
@@ -43,6 +42,7 @@ from tracker_daemon.upstream.forwarded_session import ForwardedSession
 from tracker_daemon.upstream.link import PumpLane, ThisNode
 from tracker_daemon.upstream.root import Root, root_source
 from tracker_daemon.version import VERSION
+from tracker_daemon.wire.hello import check_hello
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -19,10 +19,14 @@ import numpy as np
 from scenario import Event, Scenario
 from scenario import apply as apply_any
 
+from tracker_daemon.aggregation.node import snapshot as node_snapshot
 from tracker_daemon.aggregation.node.fold import NodeFold
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, NodeReport, decode_batch
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, NodeReport
 from tracker_daemon.aggregation.shared.contribution import Contribution
-from tracker_daemon.aggregation.shared.fold import ForwardedBatch
+from tracker_daemon.aggregation.shared.fold import TickOutput
+from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.wire.batches import decode_batch, decode_journalled, encode_batch
+from tracker_daemon.wire.node_batches import ForwardedBatch, encode_forwarded
 from tracker_protocol import limits
 
 Value = tuple[int, int, str, int, int]
@@ -35,6 +39,20 @@ def apply(fold: NodeFold, event: Event, now_ns: int) -> None:
         fold.cut(everything=arguments[0])
     else:
         apply_any(fold, event, now_ns)
+
+
+def dump(fold: NodeFold) -> bytes:
+    """The fold's snapshot, as the recorder writes it."""
+    return node_snapshot.dump(fold, encode_batch)
+
+
+def load(payload: bytes, rules: Rules) -> NodeFold:
+    return node_snapshot.load(payload, rules, decode_journalled)
+
+
+def batches_of(settled: TickOutput) -> tuple[ForwardedBatch, ...]:
+    """The batches that go to the root."""
+    return () if settled.forwarded is None else encode_forwarded(settled.forwarded)
 
 
 class NodeScenario(Scenario):
@@ -70,8 +88,9 @@ class NodeScenario(Scenario):
         self.ticks.append((self.now_ns, self.events))
         self.events = []
         self.notices += settled.notices
-        self.forwarded += settled.forwarded
-        told = [self._decode(forwarded) for forwarded in settled.forwarded]
+        batches = batches_of(settled)
+        self.forwarded += batches
+        told = [self._decode(forwarded) for forwarded in batches]
         self.told += told
         self._check_books()
         assert self.fold.dictionary() == self.names

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from tracker_daemon.aggregation.root.fold import RunFold
-from tracker_daemon.aggregation.shared.batch import decode_batch
 from tracker_daemon.aggregation.shared.fold import TickOutput
 from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.rules.metric_rules import read_aggregates
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
+from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 SECOND = 1_000_000_000

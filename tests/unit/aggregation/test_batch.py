@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, decode_batch
+from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.errors import MalformedBatch
+from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

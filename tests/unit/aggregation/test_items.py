@@ -8,9 +8,9 @@ import pytest
 from scenario import Scenario
 
 from tracker_daemon.aggregation.root import snapshot
-from tracker_daemon.aggregation.shared.batch import decode_batch
 from tracker_daemon.aggregation.shared.item import Content, Item
 from tracker_daemon.errors import MalformedBatch
+from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -20,7 +20,7 @@ def test_it_follows_the_row_that_was_logged_last_whatever_the_order_of_the_block
     stream = b"s" * 16
     fold.hello(stream, 0, 1, 1, ("loss", "eval/loss"))
     blocks = (rows(0, [7, 8, 9], [10, 20, 40]), rows(1, [1, 2], [15, 30]))
-    fold.batch(stream, DecodedBatch((), blocks, (), (), 0, False, None, 5), 50)
+    fold.batch(stream, DecodedBatch(rows=blocks), 50)
     assert fold.next_step == {0: 10}
 
 
@@ -28,7 +28,7 @@ def progress_of(last_steps: dict[int, int]) -> DecodedBatch:
     """What a node's daemon says of its ranks, all of which have flushed."""
     ranks, steps = np.array(list(last_steps)), np.array(list(last_steps.values()))
     progress = Progress(1, ranks, steps, np.ones(len(ranks), np.bool_))
-    return DecodedBatch((), (), (), (), 0, False, None, 0, (), NodeReport((), (), (progress,), (), ()))
+    return DecodedBatch(forwarded=NodeReport((), (), (progress,), (), ()))
 
 
 def test_a_rank_of_a_node_that_has_flushed_and_logged_nothing_has_no_step():

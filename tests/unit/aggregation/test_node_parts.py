@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from node_scenario import NodeScenario, contributions_of, finished_in, flushed_in, news_of, parts_of
 
-from tracker_daemon.aggregation.node.batches import NodeDictionary
+from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb

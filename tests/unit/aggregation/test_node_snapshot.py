@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_scenario import NodeScenario, apply, contributions_of
+from node_scenario import NodeScenario, apply, batches_of, contributions_of, dump, load
 from scenario import Scenario, Tick
 
 from tracker_daemon.aggregation.node import snapshot as node_snapshot
@@ -32,23 +32,23 @@ def replay(fold: NodeFold, ticks: Sequence[Tick]) -> list[TickOutput]:
 
 
 def said(settled: Sequence[TickOutput]) -> list[tuple[Any, ...]]:
-    return [(tick.notices, tick.forwarded) for tick in settled]
+    return [(tick.notices, batches_of(tick)) for tick in settled]
 
 
 def assert_replays(node: NodeScenario) -> None:
     """From a snapshot after any tick on, and from the beginning, the same comes out and is left."""
     whole = NodeFold(node.rules)
-    saved, settled = [node_snapshot.dump(whole)], []
+    saved, settled = [dump(whole)], []
     for tick in node.ticks:
         settled += replay(whole, [tick])
-        saved.append(node_snapshot.dump(whole))
-    assert [forwarded for tick in settled for forwarded in tick.forwarded] == node.forwarded
-    assert node_snapshot.dump(node.fold) == saved[-1]
+        saved.append(dump(whole))
+    assert [batch for tick in settled for batch in batches_of(tick)] == node.forwarded
+    assert dump(node.fold) == saved[-1]
     for position, payload in enumerate(saved):
-        fold = node_snapshot.load(payload, node.rules)
-        assert node_snapshot.dump(fold) == payload
+        fold = load(payload, node.rules)
+        assert dump(fold) == payload
         assert said(replay(fold, node.ticks[position:])) == said(settled[position:])
-        assert node_snapshot.dump(fold) == saved[-1]
+        assert dump(fold) == saved[-1]
         assert fold.activity() == whole.activity()
         assert fold.summary() == whole.summary()
         assert (fold.over(), fold.outcome) == (whole.over(), whole.outcome)
@@ -132,7 +132,7 @@ def test_a_snapshot_amid_a_run_loses_nothing_that_waits() -> None:
     node.say(1, 4, note="x")
     node.gap(3)
     node.tick()
-    node.fold = node_snapshot.load(node_snapshot.dump(node.fold), node.rules)
+    node.fold = load(dump(node.fold), node.rules)
     told = node.cut_and_tick(everything=True)
     assert len(node.told_values) == 3 + 20 + 1
     assert node.cell("loss", 0, occurrence=1) == {(4,): 0.0}
@@ -144,11 +144,11 @@ def test_a_snapshot_amid_a_run_loses_nothing_that_waits() -> None:
 def test_a_snapshot_of_another_kind_of_fold_or_another_format_is_refused() -> None:
     node, run = NodeScenario(2), Scenario(2)
     with pytest.raises(JournalError, match="was recording it"):
-        node_snapshot.load(snapshot.dump(run.fold), node.rules)
+        load(snapshot.dump(run.fold), node.rules)
     with pytest.raises(JournalError, match="was forwarding it"):
-        snapshot.load(node_snapshot.dump(node.fold), run.rules)
+        snapshot.load(dump(node.fold), run.rules)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(node_snapshot, "FORMAT", node_snapshot.FORMAT + 1)
-        payload = node_snapshot.dump(node.fold)
+        payload = dump(node.fold)
     with pytest.raises(JournalError, match="finish the run with the version that began it"):
-        node_snapshot.load(payload, node.rules)
+        load(payload, node.rules)

@@ -3,7 +3,7 @@
 from scenario import Scenario
 
 from tracker_daemon.aggregation.root import snapshot
-from tracker_daemon.aggregation.shared.batch import decode_batch
+from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 NORM = "gradients/fc.weight/norm"

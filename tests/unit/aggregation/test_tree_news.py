@@ -14,8 +14,9 @@ from tree import Tree
 
 from tracker_daemon.aggregation.numbers.summary import summarize
 from tracker_daemon.aggregation.root import snapshot
-from tracker_daemon.aggregation.shared.contribution import Contribution, encode_contribution
+from tracker_daemon.aggregation.shared.contribution import Contribution
 from tracker_daemon.errors import MalformedBatch
+from tracker_daemon.wire.contributions import encode_contribution
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from node_scenario import batches_of
 from replaying import assert_replays
 from scenario import Client, Scenario
 from tree import assert_alike
 
 from tracker_daemon.aggregation.node.fold import NodeFold
-from tracker_daemon.aggregation.shared.batch import decode_batch
 from tracker_daemon.aggregation.shared.stream import NODE
+from tracker_daemon.wire.batches import decode_batch
 
 RANKS = 6
 
@@ -53,7 +54,7 @@ class TreeOfFolds(Scenario):
         """Every node forwards what it is to forward now."""
         for stream, node in self.nodes.items():
             node.cut(everything=everything)
-            for forwarded in node.settle(self.now_ns).forwarded:
+            for forwarded in batches_of(node.settle(self.now_ns)):
                 self._happen("batch", stream, forwarded.body)
 
 

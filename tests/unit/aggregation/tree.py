@@ -20,12 +20,10 @@ from tracker_daemon.aggregation.shared.contribution import (
     Contribution,
     Progress,
     StepKeys,
-    encode_contribution,
-    encode_progress,
-    encode_step_keys,
 )
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import NODE
+from tracker_daemon.wire.contributions import encode_contribution, encode_progress, encode_step_keys
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -17,7 +17,6 @@ import msgspec
 import pytest
 
 from tracker_daemon.aggregation.root.fold import RunFold
-from tracker_daemon.aggregation.shared.batch import decode_batch
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.ingest.nodes import Nodes, NodeSession, RelayedSession
 from tracker_daemon.ingest.session import SessionContext
@@ -31,6 +30,7 @@ from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission
 from tracker_daemon.runs.run_options import RunOptions
+from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 PATIENCE_S = 20.0

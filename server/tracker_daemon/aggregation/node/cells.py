@@ -7,13 +7,14 @@ their cells are divided by who reported them. Usually all did, and that is one c
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.node.gathering import Bits, Gathered
-from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary, summarize
+from tracker_daemon.aggregation.numbers.summary import Integers, summarize
+from tracker_daemon.aggregation.shared.contribution import Contribution
 
 _VALUES_REDUCED_AT_ONCE = 2**21
 """Bounds the memory of a reduction; so many make more than one batch in any case."""
@@ -21,56 +22,31 @@ Rectangle = tuple[Integers, Integers]
 """Indices of rows, and of columns."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Cells:
-    """n × k cells of ``names`` that all of ``ranks`` reported: a rank's values, or a summary of several's."""
-
-    names: tuple[str, ...]
-    ranks: Integers
-    steps: Integers
-    occurrences: Integers
-    times_ns: Integers
-    values: Floats | None
-    summary: Summary | None
-
-    @property
-    def points(self) -> int:
-        """How many values of ranks they stand for."""
-        return len(self.ranks) * len(self.names) * len(self.steps)
-
-    def part(self, rows: slice, columns: slice) -> Cells:
-        """Some rows and columns of them."""
-        return Cells(
-            self.names[columns],
-            self.ranks,
-            self.steps[rows],
-            self.occurrences[rows],
-            self.times_ns[rows],
-            None if self.values is None else self.values[rows, columns],
-            None if self.summary is None else self.summary[rows, columns],
-        )
-
-
-def divide(gathered: Gathered) -> Iterator[Cells]:
-    """All that was seen, each value in one of the results: ranks' own values first, in order of rank."""
+def divide(attempt: int, gathered: Gathered, names: NodeDictionary) -> Iterator[Contribution]:
+    """Yield everything that was seen, each value once: ranks' own values first, in order of rank."""
     for slot in np.flatnonzero(gathered.dense.any(axis=1)).tolist():
         own = gathered.seen[:, slot] & gathered.dense[slot]
         for rows, columns in _rectangles(own):
-            yield _cells(gathered, rows, columns, np.array([slot]))
+            yield _contribution(attempt, gathered, names, (rows, columns), np.array([slot]))
     rest = gathered.seen & ~gathered.dense
     for slots, rows, columns in _by_ranks(rest):
         at_once = max(1, _VALUES_REDUCED_AT_ONCE // (len(slots) * len(columns)))
         for first in range(0, len(rows), at_once):
-            yield _cells(gathered, rows[first : first + at_once], columns, slots)
+            some = rows[first : first + at_once], columns
+            yield _contribution(attempt, gathered, names, some, slots)
 
 
-def _cells(gathered: Gathered, rows: Integers, columns: Integers, slots: Integers) -> Cells:
+def _contribution(
+    attempt: int, gathered: Gathered, names: NodeDictionary, cells: Rectangle, slots: Integers
+) -> Contribution:
+    rows, columns = cells
     values = gathered.values[np.ix_(rows, slots, columns)]
     ranks = gathered.ranks[slots]
     alone = len(slots) == 1
-    return Cells(
-        tuple(gathered.names[column] for column in columns.tolist()),
+    return Contribution(
+        attempt,
         ranks,
+        names.keys(gathered.names[column] for column in columns.tolist()),
         gathered.steps[rows],
         gathered.occurrences[rows],
         gathered.times_ns[rows],

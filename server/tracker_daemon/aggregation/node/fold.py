@@ -1,12 +1,12 @@
-"""The fold of a run at a daemon that forwards to another: journalled events in, batches for the root out.
+"""The fold of a run at a daemon that forwards to another: journalled events in, values for the root out.
 
     ranks' rows ──▶ gathering ──▶ contributions ┐
-    texts, items, configurations ──▶ parts      ├──▶ at a cut: batch bodies
+    texts, items, configurations ──▶ parts      ├──▶ at a cut: forwarded values
     steps, flushes ──▶ progress                 ┘
 
 It decides nothing: whom a cell waits for, who is lost and when the run ends is the root's to say. What it
 gathers leaves at *cuts*, which are events, and when a rank or the job ends; no clock is looked at. So
-what is forwarded depends on the events and their ticks alone, and a replay forwards the same bytes.
+what is forwarded depends on the events and their ticks alone, and a replay forwards the same values.
 """
 
 from __future__ import annotations
@@ -16,14 +16,21 @@ from dataclasses import asdict
 from enum import IntEnum
 from typing import Any
 
-from tracker_daemon.aggregation.node.batches import BatchWriter, NodeDictionary
 from tracker_daemon.aggregation.node.cells import divide
+from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.node.gathering import Gathering, Plan
 from tracker_daemon.aggregation.node.rank_parts import RankParts
 from tracker_daemon.aggregation.node.steps import NodeSteps
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, Rows, TextRows
+from tracker_daemon.aggregation.shared.batch import (
+    DecodedBatch,
+    ForwardedValues,
+    NodeReport,
+    Rows,
+    TextRows,
+)
 from tracker_daemon.aggregation.shared.books import Books
-from tracker_daemon.aggregation.shared.fold import Activity, FoldSummary, ForwardedBatch, TickOutput
+from tracker_daemon.aggregation.shared.contribution import Contribution, Progress
+from tracker_daemon.aggregation.shared.fold import Activity, FoldSummary, TickOutput
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import StreamFold
 from tracker_protocol import limits
@@ -131,7 +138,7 @@ class NodeFold:
         if dropped_points > source.dropped_points:
             self.books.dropped_points += dropped_points - source.dropped_points
             source.dropped_points = dropped_points
-            self.parts.dropped(stream, dropped_points)
+            self.parts.add_dropped(stream, dropped_points)
 
     def _rows(self, stream: bytes, source: StreamFold, gathering: Gathering, block: Rows) -> None:
         plan = self._plans.get((stream, block.keys))
@@ -176,9 +183,9 @@ class NodeFold:
             self.books.rejected += points
             self._warn_of_refused()
         elif isinstance(block, Rows):
-            self.parts.own_rows(stream, block)
+            self.parts.add_own_rows(stream, block)
         else:
-            self.parts.texts(stream, block)
+            self.parts.add_texts(stream, block)
 
     def _standing(self, stream: bytes, source: StreamFold, gathering: Gathering, batch: DecodedBatch) -> None:
         """What a batch says beside its values."""
@@ -190,7 +197,7 @@ class NodeFold:
             if gathering is self.gathering:
                 self.steps.next_step[rank] = step + 1
         for document in batch.config:
-            self.parts.config(stream, document)
+            self.parts.add_config(stream, document)
         self._pass_on(stream, rank, batch)
         if batch.flushed:
             gathering.progress.flushed(rank, again=self.wants_flushes)
@@ -203,12 +210,12 @@ class NodeFold:
             return
         self.books.items += len(batch.items)
         for item in batch.items:
-            self.parts.item(stream, item)
+            self.parts.add_item(stream, item)
 
     def _finish(self, stream: bytes, gathering: Gathering, rank: int, exit_code: int) -> None:
         gathering.exit_codes[rank] = exit_code
         gathering.live.discard(rank)
-        self.parts.end(stream, exit_code)
+        self.parts.add_end(stream, exit_code)
         self._due = _Due.EVERYTHING
 
     def flushed(self, stream: bytes, now_ns: int) -> None:  # noqa: ARG002 - no clock
@@ -272,42 +279,48 @@ class NodeFold:
         if self.over() and self._has_news():
             due = _Due.EVERYTHING
         self._due = _Due.NOTHING
-        forwarded = () if due is _Due.NOTHING else self._forward(everything=due is _Due.EVERYTHING)
+        forwarded = None if due is _Due.NOTHING else self._forward(everything=due is _Due.EVERYTHING)
         return TickOutput(notices=notices, forwarded=forwarded)
 
-    def _forward(self, *, everything: bool) -> tuple[ForwardedBatch, ...]:
-        writer = BatchWriter(self.names)
+    def _forward(self, *, everything: bool) -> ForwardedValues:
+        """Remove and return what is due; its order is that in which the dictionary gets its new names."""
+        first_key = len(self.names.names)
         self.books.folded += self.parts.points
-        self.parts.write(writer, self.streams)
+        parts = self.parts.take(self.names, self.streams)
+        contributions = tuple(self._contributions(everything=everything))
+        self.books.folded += sum(contribution.points for contribution in contributions)
+        step_keys = self.steps.take(self.names, self.gathering.number)
+        report = NodeReport(parts, contributions, tuple(self._progress()), step_keys, tuple(self.untold))
+        self.untold.clear()
+        new_names = tuple(self.names.names[first_key:])
+        values = ForwardedValues(first_key, new_names, report, self._lost_points(), self.parts.take_ends())
+        self.window += 1
+        self._forget_oldest()
+        return values
+
+    def _contributions(self, *, everything: bool) -> Iterator[Contribution]:
         for gathering in self._gatherings():
             over = everything or gathering is not self.gathering
             for gathered in gathering.take(self.window, everything=over):
-                for cells in divide(gathered):
-                    self.books.folded += cells.points
-                    writer.cells(gathering.number, cells)
-        self.steps.write(writer, self.gathering.number)
-        for text in self.untold:
-            writer.notice(text)
-        self.untold.clear()
-        self._write_standing(writer)
-        self.window += 1
-        self._forget_oldest()
-        return writer.finish()
+                yield from divide(gathering.number, gathered, self.names)
 
     def _gatherings(self) -> Iterator[Gathering]:
         yield from self.older.values()
         yield self.gathering
 
-    def _write_standing(self, writer: BatchWriter) -> None:
-        """Tell how far ranks have come, and which have ended: after all that they logged."""
+    def _progress(self) -> Iterator[Progress]:
+        """Yield the progress of ranks that the root does not know yet, once their values were taken."""
         for gathering in self._gatherings():
             progress = gathering.progress.take(gathering.number, self.window, gathering.busy_ranks())
             if progress is not None:
-                writer.progress(progress)
-        if self.books.gap_points > self.gap_points_told:
-            self.gap_points_told = self.books.gap_points
-            writer.dropped_points(self.gap_points_told)
-        self.parts.write_ends(writer)
+                yield progress
+
+    def _lost_points(self) -> int:
+        """Return the values lost in gaps, in all, if the root does not know the number; else 0."""
+        if self.books.gap_points == self.gap_points_told:
+            return 0
+        self.gap_points_told = self.books.gap_points
+        return self.gap_points_told
 
     def _forget_oldest(self) -> None:
         while len(self.older) > _OLDER_ATTEMPTS_REMEMBERED:

@@ -1,7 +1,7 @@
-"""What ranks said that is forwarded as it is, in its order, until it is told.
+"""Things that the root receives as a rank sent them: texts, own statistics, configuration, items, the end.
 
-That is texts, statistics of a rank's own, configurations, items, values that its client dropped, and its end.
-Each is kept as a fragment of a body, with keys of the rank's own stream.
+They wait here as fragments, in the order in which they arrived, with keys of the rank's own stream. An end
+waits apart, since everything that the rank logged must reach the root before it.
 """
 
 from __future__ import annotations
@@ -9,110 +9,92 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tracker_daemon.aggregation.node.batches import BatchWriter
-from tracker_daemon.aggregation.shared.batch import Rows, TextRows
+from tracker_daemon.aggregation.node.dictionary import NodeDictionary
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, RankPart, Rows, TextRows
 from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.stream import StreamFold
-from tracker_protocol.v1 import tracker_pb2 as pb
+
+_OBJECT_BYTES = 128
+"""Counted for a fragment beside its values, roughly."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fragment:
-    """Something that the rank of a stream said; ``points`` are the values in it."""
+    """One thing that the rank of a stream sent."""
 
     stream: bytes
-    body: pb.BatchBody
-    points: int = 0
+    batch: DecodedBatch
 
 
 class RankParts:
-    """The fragments that wait to be told, and after them the ends of ranks."""
+    """The fragments that are not forwarded yet, and the ends of ranks."""
 
     def __init__(self) -> None:
         self.fragments: list[Fragment] = []
         self.ends: list[tuple[bytes, int]] = []
         self.points = 0
         self.bytes = 0
+        """The memory that the fragments hold, roughly."""
 
     def __bool__(self) -> bool:
         return bool(self.fragments or self.ends)
 
-    # ---- what comes ------------------------------------------------------------------------------
+    # ---- in --------------------------------------------------------------------------------------
 
     def add(self, fragment: Fragment) -> None:
-        """Have it told after what came before."""
+        """Append a fragment."""
         self.fragments.append(fragment)
-        self.points += fragment.points
-        self.bytes += fragment.body.ByteSize()
+        self.points += fragment.batch.points
+        self.bytes += _memory_bytes(fragment.batch)
 
-    def own_rows(self, stream: bytes, rows: Rows) -> None:
-        """Statistics that mean something for the rank alone."""
-        block = pb.Block(
-            keys=rows.keys,
-            steps=rows.steps.astype("<i8").tobytes(),
-            times=rows.times_ns.astype("<i8").tobytes(),
-            values=rows.values.astype("<f8").tobytes(),
-            automatic_steps=rows.automatic_steps,
-            own=True,
-        )
-        self.add(Fragment(stream, pb.BatchBody(blocks=[block]), rows.values.size))
+    def add_own_rows(self, stream: bytes, rows: Rows) -> None:
+        """Append statistics that mean something for the rank alone."""
+        self.add(Fragment(stream, DecodedBatch(rows=(rows,))))
 
-    def texts(self, stream: bytes, rows: TextRows) -> None:
-        """Values that are not numbers."""
-        block = pb.TextBlock(
-            keys=rows.keys,
-            steps=rows.steps.astype("<i8").tobytes(),
-            times=rows.times_ns.astype("<i8").tobytes(),
-            values=[text for row in rows.values for text in row],
-        )
-        self.add(Fragment(stream, pb.BatchBody(texts=[block]), len(rows.keys) * len(rows.steps)))
+    def add_texts(self, stream: bytes, rows: TextRows) -> None:
+        """Append values that are not numbers."""
+        self.add(Fragment(stream, DecodedBatch(texts=(rows,))))
 
-    def config(self, stream: bytes, document: str) -> None:
-        """A part of the run's configuration."""
-        self.add(Fragment(stream, pb.BatchBody(config=[document])))
+    def add_config(self, stream: bytes, document: str) -> None:
+        """Append a part of the run's configuration."""
+        self.add(Fragment(stream, DecodedBatch(config=(document,))))
 
-    def item(self, stream: bytes, item: Item) -> None:
-        """What is no value of a metric."""
-        contents = [
-            pb.Content(sha256=bytes.fromhex(content.sha256), size_bytes=content.size_bytes, path=content.path)
-            for content in item.contents
-        ]
-        message = pb.Item(
-            kind=item.kind,
-            key=item.key,
-            step=item.step,
-            automatic_step=item.automatic_step,
-            time_ns=item.time_ns,
-            document=item.document,
-            contents=contents,
-        )
-        self.add(Fragment(stream, pb.BatchBody(items=[message])))
+    def add_item(self, stream: bytes, item: Item) -> None:
+        """Append an item."""
+        self.add(Fragment(stream, DecodedBatch(items=(item,))))
 
-    def dropped(self, stream: bytes, points: int) -> None:
-        """How many values the rank's client has dropped so far."""
-        self.add(Fragment(stream, pb.BatchBody(dropped_points=points)))
+    def add_dropped(self, stream: bytes, points: int) -> None:
+        """Append the number of values that the rank's client has dropped so far."""
+        self.add(Fragment(stream, DecodedBatch(dropped_points=points)))
 
-    def end(self, stream: bytes, exit_code: int) -> None:
-        """The rank has ended."""
+    def add_end(self, stream: bytes, exit_code: int) -> None:
+        """Append the end of the rank."""
         self.ends.append((stream, exit_code))
 
-    # ---- what is told ----------------------------------------------------------------------------
+    # ---- out -------------------------------------------------------------------------------------
 
-    def write(self, writer: BatchWriter, streams: Mapping[bytes, StreamFold]) -> None:
-        """Tell all but the ends."""
-        for fragment in self.fragments:
-            items = fragment.body.items
-            if items and items[0].contents:
-                writer.file(fragment.stream, items[0])
-            else:
-                writer.part(fragment.stream, fragment.body, streams[fragment.stream].names)
+    def take(self, names: NodeDictionary, streams: Mapping[bytes, StreamFold]) -> tuple[RankPart, ...]:
+        """Remove and return the fragments, with keys of the node's dictionary."""
+        taken = tuple(_part(fragment, names, streams[fragment.stream].names) for fragment in self.fragments)
         self.fragments.clear()
         self.points = self.bytes = 0
+        return taken
 
-    def write_ends(self, writer: BatchWriter) -> None:
-        """Tell the ends, in batches that have nothing else: all that these ranks logged comes before them."""
-        if self.ends:
-            writer.close()
-        for stream, exit_code in self.ends:
-            writer.part(stream, pb.BatchBody(finish=exit_code), ())
+    def take_ends(self) -> tuple[RankPart, ...]:
+        """Remove and return the ends."""
+        taken = tuple((stream, DecodedBatch(finish=exit_code)) for stream, exit_code in self.ends)
         self.ends.clear()
+        return taken
+
+
+def _part(fragment: Fragment, names: NodeDictionary, its_names: list[str]) -> RankPart:
+    return fragment.stream, fragment.batch.with_keys(lambda keys: names.keys(its_names[key] for key in keys))
+
+
+def _memory_bytes(batch: DecodedBatch) -> int:
+    arrays = sum(rows.steps.nbytes + rows.times_ns.nbytes for rows in batch.blocks)
+    arrays += sum(rows.values.nbytes for rows in batch.rows)
+    texts = sum(len(text.encode()) for rows in batch.texts for row in rows.values for text in row)
+    texts += sum(len(document.encode()) for document in batch.config)
+    texts += sum(len(item.document.encode()) + _OBJECT_BYTES * len(item.contents) for item in batch.items)
+    return _OBJECT_BYTES + arrays + texts

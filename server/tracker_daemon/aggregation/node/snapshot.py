@@ -7,16 +7,18 @@ loaded numbers its rows anew, and nothing depends on that.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import msgspec
 import numpy as np
 
-from tracker_daemon.aggregation.node.batches import NodeDictionary
+from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.node.gathering import Gathering, NodePanel
 from tracker_daemon.aggregation.node.progress import RankProgress
 from tracker_daemon.aggregation.node.rank_parts import Fragment, RankParts
 from tracker_daemon.aggregation.node.steps import NodeSteps, UnsentSteps
+from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.aggregation.shared.plain_state import (
     FORWARDING,
     Plain,
@@ -29,15 +31,16 @@ from tracker_daemon.aggregation.shared.plain_state import (
 )
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import StreamFold
-from tracker_protocol.v1 import tracker_pb2 as pb
 
 FORMAT = 1
 _PER_ROW = ("step", "occurrence", "time_ns", "window")
 _BY_SLOT = ("values", "seen")
+Encoder = Callable[[DecodedBatch], bytes]
+Decoder = Callable[[bytes], DecodedBatch]
 
 
-def dump(fold: NodeFold) -> bytes:
-    """Encode the state of ``fold`` between two ticks."""
+def dump(fold: NodeFold, encode_batch: Encoder) -> bytes:
+    """Encode the state of ``fold`` between two ticks; ``encode_batch`` gives the body of a fragment."""
     return msgspec.msgpack.encode(
         {
             "kind": FORWARDING,
@@ -48,7 +51,7 @@ def dump(fold: NodeFold) -> bytes:
             ],
             "names": fold.names.names,
             "awaited_names": sorted(fold.names.awaited),
-            "parts": _dump_parts(fold.parts),
+            "parts": _dump_parts(fold.parts, encode_batch),
             "steps": _dump_steps(fold.steps),
             "window": fold.window,
             "untold": fold.untold,
@@ -61,8 +64,8 @@ def dump(fold: NodeFold) -> bytes:
     )
 
 
-def load(payload: bytes, rules: Rules) -> NodeFold:
-    """Decode what :func:`dump` made.
+def load(payload: bytes, rules: Rules, decode_batch: Decoder) -> NodeFold:
+    """Decode the bytes of :func:`dump`; ``decode_batch`` is the inverse of its ``encode_batch``.
 
     Raises:
         JournalError: it was made by another version of the product, or is of another kind of fold.
@@ -73,7 +76,7 @@ def load(payload: bytes, rules: Rules) -> NodeFold:
     for stream, rank, attempt, names, dropped in plain["streams"]:
         fold.streams[stream] = StreamFold(rank, attempt, names, dropped)
     fold.names = NodeDictionary(plain["names"], plain["awaited_names"])
-    fold.parts = _load_parts(plain["parts"])
+    fold.parts = _load_parts(plain["parts"], decode_batch)
     fold.steps = _load_steps(plain["steps"])
     fold.window = plain["window"]
     fold.untold = plain["untold"]
@@ -88,20 +91,20 @@ def load(payload: bytes, rules: Rules) -> NodeFold:
 # ---- parts and steps -----------------------------------------------------------------------------
 
 
-def _dump_parts(parts: RankParts) -> Plain:
+def _dump_parts(parts: RankParts, encode_batch: Encoder) -> Plain:
     return {
         "fragments": [
-            [fragment.stream, fragment.body.SerializeToString(deterministic=True), fragment.points]
+            [fragment.stream, encode_batch(fragment.batch), fragment.batch.points]
             for fragment in parts.fragments
         ],
         "ends": parts.ends,
     }
 
 
-def _load_parts(plain: Plain) -> RankParts:
+def _load_parts(plain: Plain, decode_batch: Decoder) -> RankParts:
     parts = RankParts()
-    for stream, body, points in plain["fragments"]:
-        parts.add(Fragment(stream, pb.BatchBody.FromString(body), points))
+    for stream, body, _ in plain["fragments"]:
+        parts.add(Fragment(stream, decode_batch(body)))
     parts.ends = [(stream, code) for stream, code in plain["ends"]]
     return parts
 

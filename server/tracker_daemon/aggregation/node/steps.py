@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracker_daemon.aggregation.node.batches import BatchWriter
+from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.shared import automatic_steps
 from tracker_daemon.aggregation.shared.books import Books
+from tracker_daemon.aggregation.shared.contribution import StepKeys
 
 
 @dataclass(slots=True, eq=False)
@@ -65,8 +66,11 @@ class NodeSteps:
         else:
             self.untold.append(UnsentSteps(rank, names, [step]))
 
-    def write(self, writer: BatchWriter, attempt: int) -> None:
-        """Tell what has not been told; ``attempt`` is the current one."""
-        for untold in self.untold:
-            writer.step_keys(attempt, untold.rank, untold.names, np.array(untold.steps, np.int64))
+    def take(self, names: NodeDictionary, attempt: int) -> tuple[StepKeys, ...]:
+        """Remove and return everything that was not forwarded; ``attempt`` is the current one."""
+        taken = tuple(
+            StepKeys(attempt, unsent.rank, names.keys(unsent.names), np.array(unsent.steps, np.int64))
+            for unsent in self.untold
+        )
         self.untold.clear()
+        return taken

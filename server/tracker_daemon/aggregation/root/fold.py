@@ -219,9 +219,8 @@ class RunFold:
         """Take in what a node's daemon says of its ranks: values first, as they come before what ends."""
         self._count_dropped(node, batch.dropped_points)
         news = batch.forwarded
-        of_itself = batch.points - (0 if news is None else news.points)
-        if of_itself:
-            self._reject_nobodys(of_itself)
+        if batch.own_points:
+            self._reject_nobodys(batch.own_points)
         if news is None:
             return
         for contribution in news.contributions:

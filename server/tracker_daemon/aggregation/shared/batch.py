@@ -1,34 +1,22 @@
-"""A batch's body, decoded and checked as a whole, before anything of it is used.
+"""Batches as values: what one batch of a rank or of a node's daemon holds.
 
-Decoding yields numpy views on the bytes that arrived: no value is touched one by one.
+Arrays are numpy views on the bytes that arrived: no value is touched one by one. :mod:`tracker_daemon.wire`
+decodes these from messages, and encodes them.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.shared.contribution import (
-    Contribution,
-    Progress,
-    StepKeys,
-    checked_keys,
-    decode_axis,
-    decode_contribution,
-    decode_progress,
-    decode_step_keys,
-)
-from tracker_daemon.aggregation.shared.item import Item, decode_items
-from tracker_daemon.errors import MalformedBatch
-from tracker_protocol import limits
-from tracker_protocol.v1 import tracker_pb2 as pb
+from tracker_daemon.aggregation.shared.contribution import Contribution, Progress, StepKeys
+from tracker_daemon.aggregation.shared.item import Item
 
-_STREAM_ID_BYTES = 16
+Keys = tuple[int, ...]
+"""Indices into a stream's dictionary of metric names."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,46 +26,82 @@ class Rows:
     ``keys`` index the stream's dictionary of names. ``own``: nothing is to be computed of them.
     """
 
-    keys: tuple[int, ...]
+    keys: Keys
     steps: NDArray[np.int64]
     times_ns: NDArray[np.int64]
     values: NDArray[np.float64]
     automatic_steps: bool
     own: bool = False
 
+    @property
+    def points(self) -> int:
+        """The number of values."""
+        return self.values.size
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TextRows:
     """n rows of k texts each; ``values[i]`` are the texts of row i."""
 
-    keys: tuple[int, ...]
+    keys: Keys
     steps: NDArray[np.int64]
     times_ns: NDArray[np.int64]
     values: tuple[tuple[str, ...], ...]
 
+    @property
+    def points(self) -> int:
+        """The number of texts."""
+        return len(self.keys) * len(self.steps)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedBatch:
-    """What one batch says. ``points`` counts its values, numbers and texts."""
+    """The content of one batch, checked as a whole before anything of it is used."""
 
-    names: tuple[str, ...]
-    rows: tuple[Rows, ...]
-    texts: tuple[TextRows, ...]
-    config: tuple[str, ...]
-    dropped_points: int
-    flushed: bool
-    finish: int | None
-    points: int
+    names: tuple[str, ...] = ()
+    rows: tuple[Rows, ...] = ()
+    texts: tuple[TextRows, ...] = ()
+    config: tuple[str, ...] = ()
+    dropped_points: int = 0
+    flushed: bool = False
+    finish: int | None = None
     items: tuple[Item, ...] = ()
     forwarded: NodeReport | None = None
-    """Of a node's daemon: what it has gathered of its ranks."""
+    """Values of a node's ranks, in the batch of a node's daemon."""
+
+    @property
+    def blocks(self) -> tuple[Rows | TextRows, ...]:
+        """All rows: first those of numbers, then those of texts."""
+        return (*self.rows, *self.texts)
+
+    @property
+    def own_points(self) -> int:
+        """The number of values, numbers and texts, that the sender logged itself."""
+        return sum(block.points for block in self.blocks)
+
+    @property
+    def points(self) -> int:
+        """The number of values, those of a node's ranks among them."""
+        return self.own_points + (0 if self.forwarded is None else self.forwarded.points)
+
+    def with_keys(self, translate: Callable[[Keys], Keys]) -> DecodedBatch:
+        """Return this batch with the keys of another dictionary."""
+        return replace(
+            self,
+            rows=tuple(replace(rows, keys=translate(rows.keys)) for rows in self.rows),
+            texts=tuple(replace(texts, keys=translate(texts.keys)) for texts in self.texts),
+        )
+
+
+RankPart = tuple[bytes, DecodedBatch]
+"""A rank's stream, and what the rank sent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NodeReport:
-    """What a node's daemon says of its ranks; ``parts`` are by the streams of these."""
+    """Values that a node's daemon sends of its ranks; keys index the node's dictionary."""
 
-    parts: tuple[tuple[bytes, DecodedBatch], ...]
+    parts: tuple[RankPart, ...]
     contributions: tuple[Contribution, ...]
     progress: tuple[Progress, ...]
     automatic_keys: tuple[StepKeys, ...]
@@ -85,114 +109,22 @@ class NodeReport:
 
     @property
     def points(self) -> int:
-        """How many values of ranks it stands for."""
+        """The number of ranks' values in it."""
         return sum(part.points for _, part in self.parts) + sum(c.points for c in self.contributions)
 
 
-def decode_batch(body: bytes, names_known: int) -> DecodedBatch:
-    """Decode ``body``, given that the stream's dictionary held ``names_known`` names before it.
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardedValues:
+    """Everything that a node's daemon sends to its root at one tick.
 
-    Raises:
-        MalformedBatch: anything in it breaks the protocol; nothing of it may be used.
+    The root must receive the parts first, then contributions, automatic keys, notices and progress, and
+    ``ends`` last: an end follows everything that its rank logged. ``names`` are new in the node's dictionary,
+    the first with the key ``first_key``, in the order in which the values use them.
     """
-    message = pb.BatchBody()
-    try:
-        message.ParseFromString(body)
-    except DecodeError as error:
-        raise MalformedBatch(f"the batch is not a BatchBody: {error}") from error
-    return _decoded(message, names_known)
 
-
-def _decoded(message: pb.BatchBody, names_known: int) -> DecodedBatch:
-    names = tuple(message.names)
-    check_names(names)
-    known = names_known + len(names)
-    rows = tuple(_decode_block(block, known) for block in message.blocks)
-    texts = tuple(_decode_texts(block, known) for block in message.texts)
-    for document in message.config:
-        _check_config(document)
-    points = sum(block.values.size for block in rows)
-    points += sum(len(block.keys) * len(block.steps) for block in texts)
-    forwarded = _decode_forwarded(message, known)
-    if forwarded is not None:
-        points += forwarded.points
-    finish = message.finish if message.HasField("finish") else None
-    return DecodedBatch(
-        names, rows, texts, tuple(message.config), message.dropped_points, message.flushed, finish, points,
-        decode_items(message.items), forwarded,
-    )  # fmt: skip
-
-
-def _decode_forwarded(message: pb.BatchBody, known: int) -> NodeReport | None:
-    lists = (
-        message.parts, message.contributions, message.progress, message.automatic_keys, message.notices
-    )  # fmt: skip
-    if not any(lists):
-        return None
-    return NodeReport(
-        tuple(_decode_part(part, known) for part in message.parts),
-        tuple(decode_contribution(contribution, known) for contribution in message.contributions),
-        tuple(decode_progress(progress) for progress in message.progress),
-        tuple(decode_step_keys(keys, known) for keys in message.automatic_keys),
-        tuple(message.notices),
-    )
-
-
-def _decode_part(part: pb.RankPart, known: int) -> tuple[bytes, DecodedBatch]:
-    if len(part.stream_id) != _STREAM_ID_BYTES:
-        raise MalformedBatch(f"a stream id has {_STREAM_ID_BYTES} bytes, not {len(part.stream_id)}")
-    if part.body.names or part.body.parts or part.body.contributions:
-        raise MalformedBatch("a rank's part of a node's batch has names, or parts of its own")
-    decoded = _decoded(part.body, known)
-    if not all(block.own for block in decoded.rows):
-        raise MalformedBatch("a rank's part of a node's batch has values that are for contributions")
-    return part.stream_id, decoded
-
-
-def check_names(names: tuple[str, ...]) -> None:
-    """Raise MalformedBatch unless every name is one that a metric may have, and there once."""
-    for name in names:
-        size = len(name.encode())
-        if not 0 < size <= limits.METRIC_NAME_MAX_BYTES:
-            raise MalformedBatch(
-                f"a metric name has {size} bytes; 1 to {limits.METRIC_NAME_MAX_BYTES} are allowed"
-            )
-    if len(set(names)) != len(names):
-        raise MalformedBatch("the dictionary of metric names has a name twice")
-
-
-def _decode_block(block: pb.Block, known: int) -> Rows:
-    keys = checked_keys(tuple(block.keys), known)
-    steps, times = decode_axis(block.steps, block.times)
-    if len(block.values) != 8 * len(steps) * len(keys):
-        raise MalformedBatch(
-            f"a block of {len(steps)} rows and {len(keys)} metrics has {len(block.values)} bytes of values"
-        )
-    values = np.frombuffer(block.values, "<f8").reshape(len(steps), len(keys))
-    return Rows(keys, steps, times, values, block.automatic_steps, block.own)
-
-
-def _decode_texts(block: pb.TextBlock, known: int) -> TextRows:
-    keys = checked_keys(tuple(block.keys), known)
-    steps, times = decode_axis(block.steps, block.times)
-    width = len(keys)
-    if len(block.values) != len(steps) * width:
-        raise MalformedBatch(
-            f"a block of {len(steps)} rows and {width} metrics has {len(block.values)} texts"
-        )
-    flat = list(block.values)
-    rows = tuple(tuple(flat[i : i + width]) for i in range(0, len(flat), width))
-    if any(len(text) > limits.TEXT_VALUE_MAX_CHARACTERS for text in chain.from_iterable(rows)):
-        raise MalformedBatch(f"a text has more than {limits.TEXT_VALUE_MAX_CHARACTERS} characters")
-    return TextRows(keys, steps, times, rows)
-
-
-def _check_config(document: str) -> None:
-    try:
-        parsed = json.loads(document)
-    except ValueError as error:
-        raise MalformedBatch(f"a configuration is not JSON: {error}") from error
-    except RecursionError as error:
-        raise MalformedBatch("a configuration is nested too deeply") from error
-    if not isinstance(parsed, dict):
-        raise MalformedBatch("a configuration is not a JSON object")
+    first_key: int
+    names: tuple[str, ...]
+    report: NodeReport
+    dropped_points: int
+    """Values of no known rank that were lost, in all so far; 0 if that has not changed."""
+    ends: tuple[RankPart, ...]

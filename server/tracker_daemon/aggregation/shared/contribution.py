@@ -1,7 +1,4 @@
-"""What a node's daemon forwards of its ranks: messages, and what they say.
-
-Decoding checks everything, since the root acts on it as a whole or not at all.
-"""
+"""Contributions: cells of a node's ranks, and these ranks' progress, as the node's daemon sends them."""
 
 from __future__ import annotations
 
@@ -11,9 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary
-from tracker_daemon.errors import MalformedBatch
-from tracker_protocol import limits
-from tracker_protocol.v1 import tracker_pb2 as pb
 
 NO_STEP = np.iinfo(np.int64).min
 """The last step of a rank that has logged none."""
@@ -38,16 +32,26 @@ class Contribution:
 
     @property
     def points(self) -> int:
-        """How many values of ranks it stands for."""
+        """The number of ranks' values in it."""
         return len(self.ranks) * len(self.keys) * len(self.steps)
+
+    def part(self, rows: slice, columns: slice) -> Contribution:
+        """Return some rows and columns of it."""
+        return Contribution(
+            self.attempt,
+            self.ranks,
+            self.keys[columns],
+            self.steps[rows],
+            self.occurrences[rows],
+            self.times_ns[rows],
+            None if self.values is None else self.values[rows, columns],
+            None if self.summary is None else self.summary[rows, columns],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Progress:
-    """How far ``ranks`` have come: the step that each logged last (or NO_STEP), and which have flushed.
-
-    Each array is (r,).
-    """
+    """The last step of each of ``ranks`` (or NO_STEP), and which ranks have flushed. Each array is (r,)."""
 
     attempt: int
     ranks: Integers
@@ -57,184 +61,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepKeys:
-    """Which metrics, by the node's dictionary, a rank logged at ``steps`` that it counted itself."""
+    """The metrics, by the node's dictionary, that a rank logged at ``steps`` that it counted itself."""
 
     attempt: int
     rank: int
     keys: tuple[int, ...]
     steps: Integers
-
-
-# ---- encoding ------------------------------------------------------------------------------------
-
-
-def encode_contribution(given: Contribution) -> pb.Contribution:
-    """The message for ``given``."""
-    first, bitmap = _bitmap(given.ranks)
-    message = pb.Contribution(
-        attempt=given.attempt,
-        first_rank=first,
-        ranks=bitmap,
-        keys=given.keys,
-        steps=given.steps.astype("<i8").tobytes(),
-        occurrences=given.occurrences.astype(np.uint8).tobytes() if given.occurrences.any() else b"",
-        times=given.times_ns.astype("<i8").tobytes(),
-    )
-    if given.summary is None:
-        assert given.values is not None, "one rank has its values, several have a summary"
-        message.values = given.values.astype("<f8").tobytes()
-        return message
-    summary = given.summary
-    message.values = summary.mean.astype("<f8").tobytes()
-    message.deviations = summary.std.astype("<f8").tobytes()
-    message.minima = summary.minimum.astype("<f8").tobytes()
-    message.maxima = summary.maximum.astype("<f8").tobytes()
-    message.minimum_ranks = summary.minimum_rank.astype("<u4").tobytes()
-    message.maximum_ranks = summary.maximum_rank.astype("<u4").tobytes()
-    message.nans = _counts(summary.nans)
-    message.infinities = _counts(summary.infinities)
-    message.negative_infinities = _counts(summary.negative_infinities)
-    return message
-
-
-def _bitmap(ranks: Integers) -> tuple[int, bytes]:
-    first = int(ranks[0])
-    bits = np.zeros(int(ranks[-1]) - first + 1, np.bool_)
-    bits[ranks - first] = True
-    return first, np.packbits(bits, bitorder="little").tobytes()
-
-
-def _counts(counts: Integers) -> bytes:
-    return counts.astype("<u4").tobytes() if counts.any() else b""
-
-
-def encode_progress(given: Progress) -> pb.Progress:
-    """The message for ``given``."""
-    return pb.Progress(
-        attempt=given.attempt,
-        ranks=given.ranks.astype("<u4").tobytes(),
-        last_steps=given.last_steps.astype("<i8").tobytes(),
-        flushed=given.flushed.astype(np.uint8).tobytes(),
-    )
-
-
-def encode_step_keys(given: StepKeys) -> pb.StepKeys:
-    """The message for ``given``."""
-    steps = given.steps.astype("<i8").tobytes()
-    return pb.StepKeys(attempt=given.attempt, rank=given.rank, keys=given.keys, steps=steps)
-
-
-# ---- decoding ------------------------------------------------------------------------------------
-
-
-def decode_contribution(message: pb.Contribution, known: int) -> Contribution:
-    """What ``message`` says, given that the node's dictionary has ``known`` names; raises MalformedBatch."""
-    ranks = _ranks_of(message)
-    keys = checked_keys(tuple(message.keys), known)
-    steps, times = decode_axis(message.steps, message.times)
-    shape = (len(steps), len(keys))
-    occurrences = _occurrences(message.occurrences, len(steps))
-    if len({*zip(steps.tolist(), occurrences.tolist(), strict=True)}) < len(steps):
-        raise MalformedBatch("a contribution has a step and occurrence twice")
-    values = _floats(message.values, shape)
-    if len(ranks) == 1:
-        return Contribution(message.attempt, ranks, keys, steps, occurrences, times, values, None)
-    summary = _summary(message, ranks, values, shape)
-    return Contribution(message.attempt, ranks, keys, steps, occurrences, times, None, summary)
-
-
-def _ranks_of(message: pb.Contribution) -> Integers:
-    bits = np.unpackbits(np.frombuffer(message.ranks, np.uint8), bitorder="little")
-    ranks = message.first_rank + np.flatnonzero(bits)
-    if not len(ranks) or ranks[-1] >= limits.WORLD_SIZE_MAX:
-        raise MalformedBatch(f"a contribution is of no rank, or of one beyond {limits.WORLD_SIZE_MAX - 1}")
-    return ranks
-
-
-def _occurrences(raw: bytes, rows: int) -> Integers:
-    occurrences = np.frombuffer(raw or bytes(rows), np.uint8).astype(np.int64)
-    if len(occurrences) != rows or occurrences.max(initial=0) >= limits.OCCURRENCES_PER_STEP_MAX:
-        raise MalformedBatch(f"a contribution of {rows} rows has occurrences that cannot be theirs")
-    return occurrences
-
-
-def _summary(message: pb.Contribution, ranks: Integers, mean: Floats, shape: tuple[int, int]) -> Summary:
-    summary = Summary(
-        np.full(shape, len(ranks), np.int64),
-        mean,
-        _floats(message.deviations, shape),
-        _floats(message.minima, shape),
-        _floats(message.maxima, shape),
-        _numbers(message.minimum_ranks, shape),
-        _numbers(message.maximum_ranks, shape),
-        _numbers(message.nans, shape, may_be_empty=True),
-        _numbers(message.infinities, shape, may_be_empty=True),
-        _numbers(message.negative_infinities, shape, may_be_empty=True),
-    )
-    floats = (summary.mean, summary.std, summary.minimum, summary.maximum)
-    if not all(np.isfinite(array).all() for array in floats) or (summary.std < 0).any():
-        raise MalformedBatch("a contribution's statistics over finite values are not finite")
-    if (summary.finite < 0).any():
-        raise MalformedBatch("a contribution counts more values than it has ranks")
-    return summary
-
-
-def _floats(raw: bytes, shape: tuple[int, int]) -> Floats:
-    if len(raw) != 8 * shape[0] * shape[1]:
-        raise MalformedBatch(
-            f"a contribution of {shape[0]} rows and {shape[1]} metrics has {len(raw)} bytes of values"
-        )
-    return np.frombuffer(raw, "<f8").reshape(shape)
-
-
-def _numbers(raw: bytes, shape: tuple[int, int], *, may_be_empty: bool = False) -> Integers:
-    if may_be_empty and not raw:
-        return np.zeros(shape, np.int64)
-    if len(raw) != 4 * shape[0] * shape[1]:
-        raise MalformedBatch(
-            f"a contribution of {shape[0]} rows and {shape[1]} metrics has {len(raw)} bytes of counts"
-        )
-    return np.frombuffer(raw, "<u4").reshape(shape).astype(np.int64)
-
-
-def decode_progress(message: pb.Progress) -> Progress:
-    """What ``message`` says; raises MalformedBatch."""
-    ranks = np.frombuffer(_whole(message.ranks, 4), "<u4").astype(np.int64)
-    steps = np.frombuffer(_whole(message.last_steps, 8), "<i8")
-    flushed = np.frombuffer(message.flushed, np.uint8).astype(np.bool_)
-    if not len(ranks) == len(steps) == len(flushed) or len(np.unique(ranks)) < len(ranks):
-        raise MalformedBatch("the progress of ranks has not one step and one mark for each of them")
-    if ranks.max(initial=0) >= limits.WORLD_SIZE_MAX:
-        raise MalformedBatch(f"ranks end at {limits.WORLD_SIZE_MAX - 1}")
-    return Progress(message.attempt, ranks, steps, flushed)
-
-
-def decode_step_keys(message: pb.StepKeys, known: int) -> StepKeys:
-    """What ``message`` says, given that the node's dictionary has ``known`` names; raises MalformedBatch."""
-    keys = checked_keys(tuple(message.keys), known)
-    return StepKeys(message.attempt, message.rank, keys, np.frombuffer(_whole(message.steps, 8), "<i8"))
-
-
-def _whole(raw: bytes, size: int) -> bytes:
-    if len(raw) % size:
-        raise MalformedBatch(f"{len(raw)} bytes are not a whole number of {size}-byte integers")
-    return raw
-
-
-def checked_keys(keys: tuple[int, ...], known: int) -> tuple[int, ...]:
-    """The ``keys`` of a block, each once and in a dictionary of ``known`` names; raises MalformedBatch."""
-    if not keys or len(set(keys)) != len(keys):
-        raise MalformedBatch("a block names no metric, or one metric twice")
-    if max(keys) >= known:
-        raise MalformedBatch(f"a block names metric {max(keys)}, and the stream's dictionary has {known}")
-    return keys
-
-
-def decode_axis(steps: bytes, times: bytes) -> tuple[Integers, Integers]:
-    """The steps and times of a block's rows; raises MalformedBatch."""
-    if not steps or len(steps) % 8 or len(times) != len(steps):
-        raise MalformedBatch(f"a block has {len(steps)} bytes of steps and {len(times)} of times")
-    decoded = np.frombuffer(steps, "<i8")
-    if decoded.max() > limits.STEP_MAX or decoded.min() < -limits.STEP_MAX:
-        raise MalformedBatch(f"a step lies beyond ±{limits.STEP_MAX}")
-    return decoded, np.frombuffer(times, "<i8")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tracker_daemon.aggregation.shared.batch import DecodedBatch
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, ForwardedValues
 from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.record import RecordBlock
 
@@ -27,16 +27,8 @@ class TickOutput:
     config_changes: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
     """Those of the notices that the primary rank's user is to see at once."""
-    forwarded: tuple[ForwardedBatch, ...] = ()
-    """What goes to another daemon, instead of all the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardedBatch:
-    """A BatchBody for the daemon above, with the SHA-256 digests of the contents that its items have."""
-
-    body: bytes
-    contents: frozenset[str] = frozenset()
+    forwarded: ForwardedValues | None = None
+    """At a node, instead of configurations, records and items: values for the root."""
 
 
 @dataclass(frozen=True, slots=True)

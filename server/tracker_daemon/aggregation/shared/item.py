@@ -1,25 +1,16 @@
-"""Items: what ranks log that is no value of a metric. Tables, images, artifacts, histograms.
+"""Items: tables, images, artifacts and histograms, which are no values of a metric.
 
-The fold decides whose items are recorded and under which name, and passes them on in their order; what
-a document holds is the kind's own, and the contents themselves never come here.
+The fold decides which ranks' items are recorded and under which name, and passes them on in their order. Each
+kind of item defines its own document. The fold never has the contents themselves.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-
 import msgspec
-
-from tracker_daemon.errors import MalformedBatch
-from tracker_protocol import limits
-from tracker_protocol.v1 import tracker_pb2 as pb
-
-_SHA256_BYTES = 32
 
 
 class Content(msgspec.Struct, frozen=True, array_like=True):
-    """Bytes that were uploaded apart: their SHA-256 in hexadecimal, and what the item calls them."""
+    """Bytes that are uploaded apart: their SHA-256 in hexadecimal, and their path within the item."""
 
     sha256: str
     size_bytes: int
@@ -50,58 +41,3 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
 
 
 _decode = msgspec.msgpack.Decoder(Item).decode
-
-
-def decode_items(messages: Iterable[pb.Item]) -> tuple[Item, ...]:
-    """Check and decode a batch's items.
-
-    Raises:
-        MalformedBatch: one of them breaks the protocol.
-    """
-    return tuple(_decoded(message) for message in messages)
-
-
-def _decoded(message: pb.Item) -> Item:
-    _check_size("kind", message.kind, 1, limits.ITEM_KIND_MAX_BYTES)
-    _check_size("key", message.key, 1, limits.METRIC_NAME_MAX_BYTES)
-    _check_size("document", message.document, 0, limits.ITEM_DOCUMENT_MAX_BYTES)
-    _check_document(message.document)
-    if abs(message.step) > limits.STEP_MAX:
-        raise MalformedBatch(f"an item's step lies beyond ±{limits.STEP_MAX}")
-    if len(message.contents) > limits.CONTENTS_PER_ITEM_MAX:
-        raise MalformedBatch(f"an item has more than {limits.CONTENTS_PER_ITEM_MAX} contents")
-    contents = tuple(map(_content, message.contents))
-    if len({content.path for content in contents}) != len(contents):
-        raise MalformedBatch("an item has two contents of one path")
-    return Item(
-        message.kind, message.key, message.step, message.time_ns, message.document, contents,
-        message.automatic_step,
-    )  # fmt: skip
-
-
-def _content(message: pb.Content) -> Content:
-    if len(message.sha256) != _SHA256_BYTES:
-        raise MalformedBatch(f"a content's SHA-256 has {_SHA256_BYTES} bytes, not {len(message.sha256)}")
-    _check_size("content's path", message.path, 0, limits.CONTENT_PATH_MAX_BYTES)
-    parts = message.path.split("/")
-    # Backends make files of these below a directory of theirs.
-    if "\0" in message.path or (message.path and not {"", ".", ".."}.isdisjoint(parts)):
-        raise MalformedBatch(f"the path of a content is relative and in its simplest form: {message.path!r}")
-    return Content(message.sha256.hex(), message.size_bytes, message.path)
-
-
-def _check_size(what: str, text: str, least: int, most: int) -> None:
-    size = len(text.encode())
-    if not least <= size <= most:
-        raise MalformedBatch(f"an item's {what} has {size} bytes; {least} to {most} are allowed")
-
-
-def _check_document(document: str) -> None:
-    try:
-        parsed = json.loads(document)
-    except ValueError as error:
-        raise MalformedBatch(f"an item's document is not JSON: {error}") from error
-    except RecursionError as error:
-        raise MalformedBatch("an item's document is nested too deeply") from error
-    if not isinstance(parsed, dict):
-        raise MalformedBatch("an item's document is not a JSON object")

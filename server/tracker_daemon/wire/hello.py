@@ -1,10 +1,10 @@
-"""What a Hello must be like before anyone asks what it means."""
+"""Checks a Hello before anyone acts on it."""
 
 from __future__ import annotations
 
-from tracker_daemon.aggregation.shared.batch import check_names
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.journal.event import SEQUENCE_MAX
+from tracker_daemon.wire.rows import check_names
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
