@@ -26,8 +26,8 @@ from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.registry import known as known_backends
 from tracker_daemon.backends.root import RootLane
 from tracker_daemon.backends.third_party.script_class import ScriptLinks
+from tracker_daemon.delivery.lane import OnLocated
 from tracker_daemon.delivery.locations import log_location
-from tracker_daemon.delivery.pump import OnLocated
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.endpoints.announcement import Announcement
 from tracker_daemon.endpoints.binding import BoundAddresses, bind_all

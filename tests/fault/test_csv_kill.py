@@ -127,8 +127,10 @@ def deliver_with_files_limited(directory):
         backoff=Backoff(0.001, 0.01),
     )
     pump.start()
-    with pump._changed:
-        assert pump._changed.wait_for(lambda: pump._state is DeliveryState.RETRYING, WITHIN_S)
+    deadline = time.monotonic() + WITHIN_S
+    while pump.health().state is not DeliveryState.RETRYING:
+        assert not pump.drain(time.monotonic() + 0.01), "all was delivered into limited files"
+        assert time.monotonic() < deadline
     print(pump.health().reason, flush=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     while not pump.finished:

@@ -1,60 +1,76 @@
-"""A pump: the thread that moves one run's outbox into one backend.
+"""A pump: the thread that delivers one run's outbox to one backend.
 
-Its loop opens the backend with the last committed state, reads a slice after the cursor, has the
-backend deliver it and commits the cursor with the state that came back. After any error the
-backend is closed and opened again with the last committed state, so that an error leaves nothing
-half done. What then happens depends on the error:
+The thread repeats one step: do the work of the present phase, then enter the phase that follows the result.
+``states`` has all phases and which one follows which. The work is here for the phases that wait, and in
+``lane`` for the others. After any error the backend is closed and opened again with the last committed
+state, so that an error leaves nothing half done. Then:
 
-* BackendUnavailable: wait and try again, with back-off, for ever;
-* BackendRefused: pause until :meth:`Pump.resume`, or until the backend sees that something has changed
-  (its credentials, say), trying by itself every few minutes;
-* PoisonEntry: halve the slice until the entry stands alone, set that one aside, and go on.
+* BackendUnavailable: the pump retries with back-off, without end;
+* BackendRefused: it pauses until :meth:`Pump.resume`, or until the backend sees that something has changed
+  (its credentials, say); it also tries again by itself every few minutes;
+* PoisonEntry: the lane sets that entry aside and continues.
 
-A backend with a lane for files has two pumps for a run: one passes over FILES entries, the other is given
-them alone, with the END. Each has its own cursor, and neither waits for the other.
-
-What a backend's store refuses of an entry whose rest it takes is set aside by the backend, and counted here.
-
-The journal's own errors end the pump: it may not go on from a position it cannot know. A restarted
-daemon begins again from what the journal holds.
+The journal's own errors end the pump: without the journal the position in the outbox is not known. A
+restarted daemon begins again from the journal.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 
 import structlog
 
 from tracker_daemon.backends.base import Backend, RunDescription
-from tracker_daemon.delivery.cursor import Cursor, records_in
+from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth, DeliveryState
-from tracker_daemon.errors import BackendError, BackendRefused, JournalError, PoisonEntry
-from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
-from tracker_daemon.outbox.lanes import FILES_LANE
+from tracker_daemon.delivery.lane import CommitCursor, Lane, OnLocated, ReadOutbox
+from tracker_daemon.delivery.progress import Progress
+from tracker_daemon.delivery.states import BEGINS_ATTEMPT, Phase, PumpEvent, PumpState
+from tracker_daemon.errors import BackendError, BackendRefused, JournalError
 from tracker_protocol import limits
 from tracker_protocol.backoff import Backoff
 
-ReadOutbox = Callable[[int], list[OutboxEntry]]
-"""The next entries after a number, a slice bounded in bytes; empty when there is none."""
-
-CommitCursor = Callable[[int, bytes, int, int], None]
-"""Commits position, state, delivered records and records set aside; returns once durable."""
-
-OnLocated = Callable[[RunDescription, str, str, Mapping[str, str]], None]
-"""Told once where a run is recorded: the run, the backend's name, the place, the run's handles there."""
-
 log = structlog.get_logger(__name__)
+
+Result = tuple[PumpEvent, str]
+"""The event that ended a step, and the reason where it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PumpTiming:
+    """The lengths of a pump's waits, in seconds."""
+
+    linger_s: float = limits.DELIVERY_LINGER_S
+    paused_retry_s: float = limits.DELIVERY_PAUSED_RETRY_S
+    look_s: float = limits.DELIVERY_LOOK_S
+    behind_after_s: float = limits.DELIVERY_BEHIND_AFTER_S
+
+
+@dataclass(slots=True)
+class _Requests:
+    """What other threads want of the pump."""
+
+    look_s: float
+    """How often to ask the backend for trouble while there is nothing to deliver."""
+    stop: bool = False
+    wake: bool = False
+    """True if a resume or a drain came since the present attempt began."""
+    drains: int = 0
+    """Threads that wait in :meth:`Pump.drain`."""
 
 
 class Pump:
     """Delivers one run's outbox to one backend, on its own thread, from ``cursor`` on.
 
     ``read``, ``commit`` and ``on_located`` are called on that thread and may block. The thread ends by itself
-    once the END entry and all that is there is delivered; one whose cursor is past the END entry already
-    waits for more, since nothing it reads tells of the end.
+    once the END entry and everything else is delivered. A pump that begins behind the END entry does not end
+    by itself, since it never reads that entry.
+
+    Each method may be called from any thread.
     """
 
     def __init__(
@@ -66,50 +82,33 @@ class Pump:
         read: ReadOutbox,
         commit: CommitCursor,
         backoff: Backoff | None = None,
-        linger_s: float = limits.DELIVERY_LINGER_S,
-        paused_retry_s: float = limits.DELIVERY_PAUSED_RETRY_S,
-        look_s: float = limits.DELIVERY_LOOK_S,
+        timing: PumpTiming | None = None,
         on_located: OnLocated | None = None,
-        behind_after_s: float = limits.DELIVERY_BEHIND_AFTER_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backend = backend
         self.run = run
-        self._read = read
-        self._commit = commit
+        self._lane = Lane(backend, run, cursor or Cursor(), read=read, commit=commit, on_located=on_located)
         self._backoff = backoff or Backoff(limits.DELIVERY_BACKOFF_MIN_S, limits.DELIVERY_BACKOFF_MAX_S)
-        self._linger_s = linger_s
-        self._paused_retry_s = paused_retry_s
-        self._look_s = look_s
-        self._on_located = on_located
-        self._behind_after_s = behind_after_s
+        self._timing = timing or PumpTiming()
         self._clock = clock
-        self._name = backend.name + FILES_LANE if run.files_lane else backend.name
-        self._passes_over_files = backend.separate_files and not run.files_lane
-        self._log = log.bind(backend=self._name, run_id=run.run_id)
+        self._log = log.bind(backend=self._lane.name, run_id=run.run_id)
         self._thread = threading.Thread(
-            target=self._work, name=f"deliver-{self._name}-{run.run_id}", daemon=True
+            target=self._work, name=f"deliver-{self._lane.name}-{run.run_id}", daemon=True
         )
-        # Only the pump's thread writes these.
-        self._cursor = cursor or Cursor()
-        self._opened = False
-        self._ended = False
-        self._failures = 0
-        # What follows is guarded by the condition, which is notified of every change.
+        self._steps: Mapping[Phase, Callable[[], Result]] = {
+            Phase.OPENING: self._open,
+            Phase.DELIVERING: self._deliver,
+            Phase.IDLE: self._idle,
+            Phase.GATHERING: self._gather,
+            Phase.RETRYING: self._wait_to_retry,
+            Phase.PAUSED: self._pause,
+        }
+        # The condition guards the three below, and is notified of each of their changes.
         self._changed = threading.Condition()
-        self._notified = 0
-        self._caught_up = -1
-        self._caught_up_at = clock()
-        self._kicks = 0
-        self._refusals = 0
-        self._drains = 0
-        self._stopping = False
-        self._over = False
-        self._state = DeliveryState.HEALTHY
-        self._reason = ""
-        self._location: str | None = None
-        self._handles: Mapping[str, str] = {}
-        self._set_aside_reason = ""
+        self._state = PumpState()
+        self._progress = Progress(clock())
+        self._requests = _Requests(self._timing.look_s)
 
     # ---- called from other threads ----
 
@@ -118,62 +117,53 @@ class Pump:
         self._thread.start()
 
     def notify(self) -> bool:
-        """Tell that the outbox has new entries. False once the pump has ended: it takes no more."""
+        """Announce new entries in the outbox. Returns False once the pump has ended: it delivers no more."""
         with self._changed:
-            if self._over:
+            if self._state.is_over:
                 return False
-            self._notified += 1
+            self._progress.notified += 1
             self._changed.notify_all()
             return True
 
     def resume(self) -> None:
-        """Try again now, whatever the pump waits for."""
+        """Try again now if the pump retries or is paused."""
         with self._changed:
-            self._kicks += 1
+            self._requests.wake = True
             self._changed.notify_all()
 
     def watch_closely(self) -> None:
-        """Look often from now on whether the backend is in trouble, since little time is left to mend it."""
+        """Ask the backend often for trouble from now on, since little time is left to mend it."""
         with self._changed:
-            self._look_s = min(self._look_s, limits.DELIVERY_LOOK_ENDING_S)
+            self._requests.look_s = min(self._requests.look_s, limits.DELIVERY_LOOK_ENDING_S)
             self._changed.notify_all()
 
     def drain(self, deadline: float) -> bool:
-        """Wait until all that was notified so far is delivered; True when it is.
+        """Wait until everything that was notified so far is delivered; return True if it is.
 
-        Waits are cut short meanwhile: records do not gather, and a failing backend is tried at
-        once. Returns False at ``deadline`` (on the pump's clock, ``time.monotonic`` by default),
-        when the pump has ended, or when the backend refuses again.
+        Meanwhile the pump's own waits are cut short: new entries do not gather, and a failing backend is
+        tried at once. Returns False at ``deadline`` (on the pump's clock, ``time.monotonic`` by default),
+        if the pump has ended, or if the backend refuses again.
         """
         with self._changed:
-            wanted, refusals = self._notified, self._refusals
-            self._drains += 1
-            self._kicks += 1
+            wanted, refusals = self._progress.notified, self._state.refusals
+            self._requests.drains += 1
+            self._requests.wake = True
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: self._caught_up >= wanted or self._over or self._refusals > refusals,
+                lambda: (
+                    self._progress.caught_up >= wanted
+                    or self._state.is_over
+                    or self._state.refusals > refusals
+                ),
                 timeout=max(0.0, deadline - self._clock()),
             )
-            self._drains -= 1
-            return self._caught_up >= wanted
-
-    @property
-    def refusals(self) -> int:
-        """How often the backend has refused so far, if it refuses what is left; else 0."""
-        with self._changed:
-            refused = self._state is DeliveryState.PAUSED and self._caught_up < self._notified
-            return self._refusals if refused else 0
-
-    @property
-    def caught_up(self) -> bool:
-        """Whether all that was notified is delivered or set aside."""
-        with self._changed:
-            return self._caught_up >= self._notified
+            self._requests.drains -= 1
+            return self._progress.caught_up >= wanted
 
     def stop(self, timeout_s: float | None = None) -> bool:
-        """End the thread after the delivery in progress; True when it ended within ``timeout_s``."""
+        """End the thread after the delivery in progress; return True if it ended within ``timeout_s``."""
         with self._changed:
-            self._stopping = True
+            self._requests.stop = True
             self._changed.notify_all()
         if self._thread.ident is None:
             return True
@@ -181,215 +171,158 @@ class Pump:
         return not self._thread.is_alive()
 
     @property
-    def finished(self) -> bool:
-        """Whether the run's end and all before it are delivered, or set aside."""
+    def refusals(self) -> int:
+        """The number of refusals so far if the backend refuses what is left; else 0."""
         with self._changed:
-            return self._over and self._ended and self._caught_up == self._notified
+            is_refused = self._state.shown is DeliveryState.PAUSED and not self._progress.is_caught_up
+            return self._state.refusals if is_refused else 0
+
+    @property
+    def caught_up(self) -> bool:
+        """True if everything that was notified is delivered or set aside."""
+        with self._changed:
+            return self._progress.is_caught_up
+
+    @property
+    def finished(self) -> bool:
+        """True if the run's end and everything before it are delivered or set aside."""
+        with self._changed:
+            return self._state.phase is Phase.FINISHED
 
     def health(self) -> BackendHealth:
-        """How the backend is doing now."""
+        """Return the backend's state for the status."""
         with self._changed:
-            state, cursor = self._state, self._cursor
-            late = self._caught_up < self._notified and not self._over
-            if (
-                state is DeliveryState.HEALTHY
-                and late
-                and self._clock() - self._caught_up_at > self._behind_after_s
-            ):
-                state = DeliveryState.BEHIND
+            state, lane = self._state, self._lane
+            late = self._progress.is_late(self._clock(), self._timing.behind_after_s)
+            is_behind = state.shown is DeliveryState.HEALTHY and late and not state.is_over
             return BackendHealth(
-                self._name,
-                state,
-                self._reason,
-                cursor.position,
-                cursor.delivered_records,
-                cursor.set_aside_records,
-                self._location,
-                self._set_aside_reason,
-                self._handles,
+                lane.name,
+                DeliveryState.BEHIND if is_behind else state.shown,
+                state.reason,
+                lane.cursor.position,
+                lane.cursor.delivered_records,
+                lane.cursor.set_aside_records,
+                lane.location,
+                lane.set_aside_reason,
+                lane.handles,
             )
 
     # ---- the thread ----
 
     def _work(self) -> None:
         try:
-            while not self._done():
-                self._turn()
+            while not self._is_over():
+                self._enter(*self._step())
         except (JournalError, CancelledError) as error:
-            self._show(DeliveryState.RETRYING, f"the journal stopped: {error}; restart the daemon")
+            self._enter(PumpEvent.JOURNAL_FAILED, f"the journal stopped: {error}; restart the daemon")
         finally:
-            self._close()
-            with self._changed:
-                self._over = True
-                self._changed.notify_all()
+            self._lane.close()
+            if not self._state.is_over:  # an unexpected error ends the thread
+                self._enter(PumpEvent.STOP_REQUESTED)
 
-    def _done(self) -> bool:
-        """Whether to end; decided under the lock, so that a notification is either seen or refused."""
-        with self._changed:
-            finished = self._ended and self._caught_up == self._notified
-            self._over = self._stopping or finished
-            return self._over
+    def _is_over(self) -> bool:
+        """End the pump if its work is done or a stop is requested; return True if it has ended.
 
-    def _turn(self) -> None:
+        All under the lock, so that a notification is either seen or refused.
+        """
         with self._changed:
-            kicks = self._kicks
+            if self._lane.end_delivered and self._progress.is_caught_up:
+                self._enter(PumpEvent.END_DELIVERED)
+            elif self._requests.stop:
+                self._enter(PumpEvent.STOP_REQUESTED)
+            return self._state.is_over
+
+    def _enter(self, event: PumpEvent, reason: str = "") -> None:
+        """Enter the state that follows ``event``."""
+        with self._changed:
+            before = self._state
+            # With the state and not after it: a drain that begins once "paused" is shown waits for the
+            # next refusal, and one that returns finds the backend shown as healthy.
+            after = self._state = before.after(event, reason)
+            if event is PumpEvent.CAUGHT_UP:
+                self._progress.catch_up(self._clock())
+            if event in BEGINS_ATTEMPT:
+                self._requests.wake = False
+            self._changed.notify_all()
+        if (after.shown, after.reason) == (before.shown, before.reason):
+            return
+        if after.shown is DeliveryState.HEALTHY:
+            self._log.info("delivery goes on")
+        else:
+            self._log.warning("delivery waits", state=after.shown.value, reason=after.reason)
+
+    def _step(self) -> Result:
+        """Do the work of the present phase; return what ended it."""
         try:
-            self._advance()
+            return self._steps[self._state.phase]()
         except (JournalError, CancelledError):
             raise
         except BackendRefused as error:
-            self._pause(str(error), kicks)
+            event, reason = PumpEvent.REFUSED, str(error)
         except BackendError as error:
-            self._retry_later(str(error), kicks)
+            event, reason = PumpEvent.UNAVAILABLE, str(error)
         # A backend may be anyone's code, and this is the outermost frame that knows which one it
         # was: whatever it raises may stop this backend, and nothing else.
         except Exception as error:  # noqa: BLE001
             self._log.exception("a backend failed in a way it should not")
-            self._retry_later(f"{type(error).__name__}: {error}", kicks)
+            event, reason = PumpEvent.UNAVAILABLE, f"{type(error).__name__}: {error}"
+        self._lane.close()
+        return event, reason
 
-    def _advance(self) -> None:
-        """Deliver the next slice, or wait for one."""
-        self._open()
+    # ---- a step for each phase ----
+
+    def _open(self) -> Result:
+        self._lane.open()
+        return PumpEvent.OPENED, ""
+
+    def _deliver(self) -> Result:
         with self._changed:
-            notified = self._notified
-        entries = self._next()
+            self._progress.begin_reading()
+        entries = self._lane.read()
         if entries:
-            self._take(entries)
-        self._failures = 0
-        trouble = self.backend.trouble()
-        self._show(DeliveryState.RETRYING if trouble else DeliveryState.HEALTHY, trouble)
-        if not entries:
-            self._wait_for_entries(notified)
+            self._lane.deliver(entries)
+        if not self._lane.is_open:
+            return PumpEvent.SET_ASIDE, ""
+        return (PumpEvent.DELIVERED if entries else PumpEvent.CAUGHT_UP), self.backend.trouble()
 
-    def _open(self) -> None:
-        if self._opened:
-            return
-        self.backend.open(self.run, self._cursor.state or None)
-        self._opened = True
-        self._locate()
-
-    def _take(self, entries: Sequence[OutboxEntry]) -> None:
-        mine = entries
-        if self._passes_over_files:
-            mine = [entry for entry in entries if entry.kind is not EntryKind.FILES]
-        if mine:
-            self._deliver(mine)
-        if self._cursor.position < entries[-1].number:
-            self._move(self._cursor.beyond(entries[-1]), ())
-
-    def _next(self) -> list[OutboxEntry]:
-        """The next slice, as far as the backend can take it; more is read where that is nothing."""
-        entries = self._read(self._cursor.position)
-        while entries:
-            ready = self.backend.count_ready(entries)
-            if ready:
-                return entries[:ready]
-            further = self._read(entries[-1].number)
-            if not further:
-                break
-            entries = [*entries, *further]
-        return []
-
-    def _deliver(self, entries: Sequence[OutboxEntry]) -> None:
-        """Deliver a slice; a poison entry in it is found by halving."""
-        try:
-            self._open()
-            state = self.backend.deliver(entries, self._commit_on_the_way)
-        except PoisonEntry as error:
-            self._close()  # A part of the slice may be stored already; the next opening undoes it.
-            if len(entries) == 1:
-                self._set_aside(entries[0], error)
-                return
-            middle = len(entries) // 2
-            self._deliver(entries[:middle])
-            self._deliver(entries[middle:])
-            return
-        refused = self.backend.set_aside()
-        for one in refused:
-            self._report_set_aside(one.entry, one.records, one.reason)
-        self._move(self._cursor.past(entries, state, sum(one.records for one in refused)), entries)
-        self._locate()
-
-    def _commit_on_the_way(self, state: bytes) -> None:
-        self._move(self._cursor.with_state(state), ())
-
-    def _set_aside(self, entry: OutboxEntry, error: PoisonEntry) -> None:
-        self._report_set_aside(entry.number, records_in(entry), str(error))
-        self._move(self._cursor.past_poison(entry), (entry,))
-
-    def _report_set_aside(self, entry: int, records: int, reason: str) -> None:
-        self._log.error("set aside", entry=entry, records=records, reason=reason)
+    def _idle(self) -> Result:
+        """Wait for a notification, or for the time to look for trouble."""
         with self._changed:
-            self._set_aside_reason = reason
+            requests, progress = self._requests, self._progress
+            if not self._lane.end_delivered:
+                look_s = requests.look_s
+                self._changed.wait_for(
+                    lambda: requests.stop or not progress.is_caught_up or requests.look_s != look_s, look_s
+                )
+                # A backend is behind only from when there was something to deliver.
+                progress.caught_up_at_s = self._clock()
+                if not progress.is_caught_up:
+                    return PumpEvent.NOTIFIED, ""
+            return PumpEvent.LOOK_DUE, ""
 
-    def _move(self, cursor: Cursor, entries: Sequence[OutboxEntry]) -> None:
-        self._commit(cursor.position, cursor.state, cursor.delivered_records, cursor.set_aside_records)
-        self._cursor = cursor
-        self._ended = self._ended or any(entry.kind is EntryKind.END for entry in entries)
-
-    def _wait_for_entries(self, notified: int) -> None:
-        """Note that all up to ``notified`` is delivered, then wait for more and let it gather."""
+    def _gather(self) -> Result:
+        """Wait a moment for more entries, unless a drain wants them delivered at once."""
         with self._changed:
-            self._caught_up, self._caught_up_at = notified, self._clock()
-            self._changed.notify_all()
-            if self._ended:
-                return
-            look_s = self._look_s
             self._changed.wait_for(
-                lambda: self._stopping or self._notified != notified or self._look_s != look_s, look_s
+                lambda: self._requests.stop or self._requests.drains > 0, self._timing.linger_s
             )
-            # Being behind is counted from when there was something to fetch.
-            self._caught_up_at = self._clock()
-            if self._notified == notified:
-                return  # the backend may be in trouble with what it has
-            self._changed.wait_for(lambda: self._stopping or self._drains > 0, self._linger_s)
+            return PumpEvent.GATHERED, ""
 
-    def _retry_later(self, reason: str, kicks: int) -> None:
-        self._failures += 1
-        self._close()
-        self._show(DeliveryState.RETRYING, reason)
-        self._wait_for_kick(self._backoff.wait_s(self._failures), kicks)
+    def _wait_to_retry(self) -> Result:
+        woken = self._is_woken_within(self._backoff.wait_s(self._state.failures))
+        return (PumpEvent.WOKEN if woken else PumpEvent.WAITED), ""
 
-    def _pause(self, reason: str, kicks: int) -> None:
-        self._close()
-        self._show(DeliveryState.PAUSED, reason)
-        retry_at = self._clock() + self._paused_retry_s
-        while (left_s := retry_at - self._clock()) > 0:
-            if self._wait_for_kick(min(left_s, self._look_s), kicks) or self.backend.may_be_resumed():
-                return
+    def _pause(self) -> Result:
+        """Wait for a resume, for a change that the backend sees, or for the next try of its own."""
+        retry_at_s = self._clock() + self._timing.paused_retry_s
+        while (left_s := retry_at_s - self._clock()) > 0:
+            if self._is_woken_within(min(left_s, self._requests.look_s)):
+                return PumpEvent.WOKEN, ""
+            if self.backend.may_be_resumed():
+                break
+        return PumpEvent.WAITED, ""
 
-    def _wait_for_kick(self, seconds: float, kicks: int) -> bool:
-        """Wait, but not beyond a resume() or drain() made since ``kicks`` was read; whether there was one."""
+    def _is_woken_within(self, seconds: float) -> bool:
+        """Wait; return True at once if a resume, a drain or a stop was requested since the attempt began."""
         with self._changed:
-            kicked = self._changed.wait_for(lambda: self._stopping or self._kicks != kicks, seconds)
-            if kicked:
-                self._failures = 0
-            return kicked
-
-    def _close(self) -> None:
-        self._opened = False
-        try:
-            self.backend.close()
-        # As in _turn: anyone's code, and its failure to close must not end the pump.
-        except Exception as error:  # noqa: BLE001
-            self._log.warning("the backend did not close cleanly", error=f"{type(error).__name__}: {error}")
-
-    def _show(self, state: DeliveryState, reason: str) -> None:
-        with self._changed:
-            changed = (state, reason) != (self._state, self._reason)
-            self._state, self._reason = state, reason
-            # With the state and not after it: a drain that begins once "paused" shows waits for the next.
-            self._refusals += state is DeliveryState.PAUSED
-            self._changed.notify_all()
-        if changed and state is DeliveryState.HEALTHY:
-            self._log.info("delivery goes on")
-        elif changed:
-            self._log.warning("delivery waits", state=state.value, reason=reason)
-
-    def _locate(self) -> None:
-        location, handles = self.backend.location(), self.backend.handles()
-        with self._changed:
-            is_first = self._location is None
-            self._location, self._handles = location, handles
-        if is_first and location is not None and self._on_located is not None:
-            self._on_located(self.run, self.backend.name, location, handles)
+            return self._changed.wait_for(lambda: self._requests.stop or self._requests.wake, seconds)

@@ -14,7 +14,8 @@ from tracker_daemon.backends.root import UPSTREAM, OpenLane, RootBackend
 from tracker_daemon.backends.third_party.script_class import ScriptBackend, ScriptLinks
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth
-from tracker_daemon.delivery.pump import OnLocated, Pump
+from tracker_daemon.delivery.lane import OnLocated
+from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.delivery.thinned_backend import is_script, thinned
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.journal.access import BlockingJournalAccess

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 
 from tests.support.waiting import wait_until
 from tracker_daemon.aggregation.shared.record import RecordBlock
@@ -15,7 +16,7 @@ from tracker_daemon.backends.base import RunDescription, SetAside
 from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import DeliveryState
-from tracker_daemon.delivery.pump import Pump
+from tracker_daemon.delivery.pump import Pump, PumpTiming
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, JournalError, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol.backoff import Backoff
@@ -83,13 +84,18 @@ def pump_of(outbox):
     """Starts pumps and stops them at the test's end."""
     started = []
 
-    def start(backend, cursor=None, log=None, **options):
+    def start(backend, cursor=None, commit=outbox.commit, backoff=None, clock=time.monotonic, **waits):
         run = RunDescription(uuid.uuid4().hex, "project", "name", Path("/nowhere"))
-        options = {"linger_s": 0.0, "backoff": Backoff(0.001, 0.002), "paused_retry_s": FAR_S} | options
-        options.setdefault("read", outbox.read)
-        options.setdefault("commit", outbox.commit)
-        pump = Pump(backend, run, cursor, **options)
-        pump._log = log or pump._log
+        pump = Pump(
+            backend,
+            run,
+            cursor,
+            read=outbox.read,
+            commit=commit,
+            backoff=backoff or Backoff(0.001, 0.002),
+            timing=PumpTiming(**{"linger_s": 0.0, "paused_retry_s": FAR_S} | waits),
+            clock=clock,
+        )
         pump.start()
         started.append(pump)
         return pump
@@ -97,6 +103,22 @@ def pump_of(outbox):
     yield start
     for pump in started:
         assert pump.stop(WITHIN_S)
+
+
+@pytest.fixture
+def call_at_log_events():
+    """Has loggers that are made later call a function with each event, on the thread that logs."""
+    before = structlog.get_config()
+
+    def install(function):
+        def process(logger, method, event):
+            function(event["event"])
+            raise structlog.DropEvent
+
+        structlog.configure(processors=[process])
+
+    yield install
+    structlog.configure(**before)
 
 
 def drained(pump):
@@ -108,9 +130,11 @@ def steps_of(pump):
 
 
 def wait_for_state(pump, state):
-    """Wait on the pump's own condition, which it notifies of every change."""
-    with pump._changed:
-        assert pump._changed.wait_for(lambda: pump._state is state, WITHIN_S)
+    wait_until(lambda: pump.health().state is state, f"the backend to be {state.value}", WITHIN_S)
+
+
+def wait_for_end(pump):
+    wait_until(lambda: pump.finished, "the pump to end", WITHIN_S)
 
 
 def test_all_is_delivered_in_order_and_counted(outbox, pump_of):
@@ -150,8 +174,7 @@ def test_a_pump_ends_after_the_end_entry_and_says_so(outbox, pump_of):
     outbox.add(EntryKind.RECORDS, records(1))
     outbox.slice_entries = 2
     pump = pump_of(MemoryBackend())
-    pump._thread.join(WITHIN_S)
-    assert pump.finished
+    wait_for_end(pump)
     assert steps_of(pump) == [0, 1]
     assert pump.notify() is False
     assert pump.finished
@@ -302,33 +325,36 @@ def test_a_drain_does_not_wait_for_a_backend_that_refuses_again(outbox, pump_of)
     assert pump.drain(time.monotonic() + FAR_S) is False
 
 
-def test_a_drain_that_begins_once_paused_shows_is_not_ended_by_the_refusal_before_it(outbox, pump_of):
+def test_a_drain_that_begins_once_paused_shows_is_not_ended_by_the_refusal_before_it(
+    outbox, pump_of, call_at_log_events
+):
     backend = Faulty()
     backend.failure = BackendRefused("no key")
     results, refusals, begun = [], [], threading.Event()
     drain = threading.Thread(target=lambda: results.append(drained(pump)))
 
-    class Log:
-        """Tells "paused" to somebody who puts it right and drains, before the pump does anything more."""
+    def clock():
+        """A drain asks for the time once it has noted the refusals before it."""
+        if threading.current_thread() is drain:
+            begun.set()
+        return time.monotonic()
 
-        def warning(self, *_, **__):
+    def mend_and_drain(event):
+        """Somebody sees "paused", mends the cause and drains, before the pump does anything more."""
+        if event == "delivery waits":
+            refusals.append(pump.refusals)
             backend.failure = None
             drain.start()
-            with pump._changed:
-                assert pump._changed.wait_for(lambda: pump._drains, WITHIN_S)
-                refusals.append(pump._refusals)
-            begun.set()
+            begun.wait(WITHIN_S)
 
-        def info(self, *_, **__):
-            """Delivery goes on."""
-
-    pump = pump_of(backend, log=Log())
+    call_at_log_events(mend_and_drain)
+    pump = pump_of(backend, clock=clock)
     outbox.add(EntryKind.RECORDS, records(0))
     pump.notify()
     assert begun.wait(WITHIN_S)
     drain.join(WITHIN_S)
     assert results == [True]
-    assert refusals == [1]  # what the drain took for past refusals has the one that it was told of
+    assert refusals == [1]  # the drain counts the refusal that was shown as one before it
 
 
 def test_a_drain_cuts_a_long_back_off_short(outbox, pump_of):
@@ -356,8 +382,7 @@ def test_poison_alone_is_set_aside_and_counted(outbox, pump_of, poison):
     backend = Faulty()
     backend.poison = poison
     pump = pump_of(backend)
-    pump._thread.join(WITHIN_S)
-    assert pump.finished
+    wait_for_end(pump)
     good = [n for n in range(10) if n + 1 not in poison]
     assert steps_of(pump) == [step for n in good for step in (10 * n, 10 * n + 1)]
     health = pump.health()
@@ -395,8 +420,7 @@ def test_a_poisonous_end_still_ends_the_pump(outbox, pump_of):
     backend = Faulty()
     backend.poison = {1}
     pump = pump_of(backend)
-    pump._thread.join(WITHIN_S)
-    assert pump.finished
+    wait_for_end(pump)
     assert outbox.cursors[-1] == Cursor(1, b"", 0, 0)
 
 
@@ -479,10 +503,11 @@ def test_a_journal_that_fails_ends_the_pump_and_nothing_is_tried_on(outbox, pump
     outbox.add(EntryKind.RECORDS, records(0))
     backend = Faulty()
     pump = pump_of(backend, commit=refuse)
-    pump._thread.join(WITHIN_S)
-    assert backend.attempts == 1
+    wait_until(lambda: "commit failed" in pump.health().reason, "the pump to fail", WITHIN_S)
+    assert pump.notify() is False
     assert not pump.finished
-    assert "commit failed" in pump.health().reason
+    assert pump.stop(WITHIN_S)
+    assert backend.attempts == 1
 
 
 def test_stop_wakes_a_pump_from_any_wait(outbox, pump_of):

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.memory import MemoryBackend
-from tracker_daemon.delivery.pump import Pump
+from tracker_daemon.delivery.pump import Pump, PumpTiming
 from tracker_daemon.delivery.thinned_backend import ThinnedBackend, thinned, thinned_so_far
 from tracker_daemon.delivery.thinning import Thinned, Thinner, ThinningRules
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
@@ -204,7 +204,13 @@ def test_a_backend_without_rules_is_not_wrapped():
 def test_a_pump_delivers_what_stays_and_the_cursor_says_what_does_not():
     entries = outbox(*(records(i, [i]) for i in range(25)))
     journal, run, inner = Journal(entries), described("mlflow:*=10s"), Named()
-    pump = Pump(thinned(inner, run, "mlflow"), run, read=journal.read, commit=journal.commit, linger_s=0.0)
+    pump = Pump(
+        thinned(inner, run, "mlflow"),
+        run,
+        read=journal.read,
+        commit=journal.commit,
+        timing=PumpTiming(linger_s=0.0),
+    )
     pump.start()
     pump.notify()
     wait_until(lambda: pump.finished, "the pump to deliver all")
