@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 import csv_rows
 import ingest

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from scenario import Scenario, apply
-
+from tests.support.aggregation.scenario import Scenario, apply
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 # ---- attempts ------------------------------------------------------------------------------------

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from scenario import Scenario
-
+from tests.support.aggregation.scenario import Scenario
 from tracker_daemon.aggregation.root import snapshot
 
 

@@ -6,8 +6,8 @@ import json
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenario import SECOND, Scenario
 
+from tests.support.aggregation.scenario import SECOND, Scenario
 from tracker_daemon.aggregation.root import snapshot
 from tracker_protocol import limits
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replaying import assert_replays
-from scenario import Scenario
 
+from tests.support.aggregation.replaying import assert_replays
+from tests.support.aggregation.scenario import Scenario
 from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.aggregation.root.fold import RunFold
 from tracker_daemon.aggregation.shared import marks

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from scenario import Scenario, learned
+
+from tests.support.aggregation.scenario import Scenario, learned
 
 # ---- the first cell ------------------------------------------------------------------------------
 

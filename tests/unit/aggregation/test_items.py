@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from scenario import Scenario
 
+from tests.support.aggregation.scenario import Scenario
 from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.aggregation.shared.item import Content, Item
 from tracker_daemon.errors import MalformedBatch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scenario import Scenario
+from tests.support.aggregation.scenario import Scenario
 
 
 def started(world_size: int = 2, **settings: object) -> Scenario:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from scenario import Scenario
 
+from tests.support.aggregation.scenario import Scenario
 from tracker_daemon.rules.metric_names import aggregate_base, rank_base
 
 STATISTICS = {"mean", "min", "max", "std"}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_scenario import Expected, NodeScenario, contributions_of
 
+from tests.support.aggregation.node_scenario import Expected, NodeScenario, contributions_of
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.numbers.summary import statistics
 from tracker_daemon.aggregation.shared.fold import Fold

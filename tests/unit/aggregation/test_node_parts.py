@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from node_scenario import NodeScenario, contributions_of, finished_in, flushed_in, news_of, parts_of
 
+from tests.support.aggregation.node_scenario import (
+    NodeScenario,
+    contributions_of,
+    finished_in,
+    flushed_in,
+    news_of,
+    parts_of,
+)
 from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_protocol import limits

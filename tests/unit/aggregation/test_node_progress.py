@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_scenario import NodeScenario, contributions_of, finished_in, flushed_in, values_in
 
+from tests.support.aggregation.node_scenario import (
+    NodeScenario,
+    contributions_of,
+    finished_in,
+    flushed_in,
+    values_in,
+)
 from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.aggregation.shared.contribution import NO_STEP
 

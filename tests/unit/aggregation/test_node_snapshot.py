@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_scenario import NodeScenario, apply, batches_of, contributions_of, dump, load
-from scenario import Scenario, Tick
 
+from tests.support.aggregation.node_scenario import (
+    NodeScenario,
+    apply,
+    batches_of,
+    contributions_of,
+    dump,
+    load,
+)
+from tests.support.aggregation.scenario import Scenario, Tick
 from tracker_daemon.aggregation.node import snapshot as node_snapshot
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.root import snapshot

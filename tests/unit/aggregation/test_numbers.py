@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenario import Scenario
 
+from tests.support.aggregation.scenario import Scenario
 from tracker_daemon.aggregation.numbers.reduction import reduce_ranks
 
 EPS = np.finfo(np.float64).eps

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scenario import Scenario
 
+from tests.support.aggregation.scenario import Scenario
 from tracker_daemon.aggregation.shared.occurrence import OccurrenceCounter
 from tracker_protocol import limits
 

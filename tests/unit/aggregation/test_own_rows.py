@@ -1,7 +1,6 @@
 """Own rows: numbers that mean something for their rank alone. Nobody waits, nothing is computed."""
 
-from scenario import Scenario
-
+from tests.support.aggregation.scenario import Scenario
 from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol.v1 import tracker_pb2 as pb

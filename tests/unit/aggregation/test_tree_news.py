@@ -8,10 +8,10 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from replaying import assert_replays
-from scenario import SECOND, Scenario
-from tree import Tree
 
+from tests.support.aggregation.replaying import assert_replays
+from tests.support.aggregation.scenario import SECOND, Scenario
+from tests.support.aggregation.tree import Tree
 from tracker_daemon.aggregation.numbers.summary import summarize
 from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.aggregation.shared.contribution import Contribution

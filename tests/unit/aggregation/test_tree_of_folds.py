@@ -8,11 +8,11 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_scenario import batches_of
-from replaying import assert_replays
-from scenario import Client, Scenario
-from tree import assert_alike
 
+from tests.support.aggregation.node_scenario import batches_of
+from tests.support.aggregation.replaying import assert_replays
+from tests.support.aggregation.scenario import Client, Scenario
+from tests.support.aggregation.tree import assert_alike
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.wire.batches import decode_batch

@@ -7,9 +7,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replaying import assert_replays
-from scenario import Scenario
-from tree import Tree, assert_alike
+
+from tests.support.aggregation.replaying import assert_replays
+from tests.support.aggregation.scenario import Scenario
+from tests.support.aggregation.tree import Tree, assert_alike
 
 RANKS = 6
 NAMES = ["loss", "acc", "lr"]

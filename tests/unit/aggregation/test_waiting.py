@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from scenario import Scenario, learned
 
+from tests.support.aggregation.scenario import Scenario, learned
 from tracker_daemon.aggregation.root import panel
 
 STATISTICS = {"loss/mean", "loss/min", "loss/max", "loss/std"}

@@ -9,27 +9,20 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_daemon.errors import CommandNotExecutable, CommandNotFound, DaemonStartError
 from tracker_daemon.launch.attended_daemon import DaemonPlace
 from tracker_daemon.launch.launcher import Launch, Launcher
 from tracker_daemon.lifecycle.grace import ranks_share_s
 from tracker_daemon.lifecycle.launch_outcome import LaunchOutcome
 
-FAKE_DAEMON = Path(__file__).with_name("fake_daemon.py")
+FAKE_DAEMON = Path(__file__).parents[2] / "support" / "cli" / "fake_daemon.py"
 DEADLINE_S = 20.0
-
-
-def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.01)
 
 
 def launch(directory: Path, *command: str, behaviours: tuple[str, ...] = (), **fields: object) -> Launch:
@@ -299,7 +292,7 @@ def test_a_signal_is_passed_on_and_the_daemon_outlives_the_command(
     tmp_path: Path, wrapper: Callable[..., Wrapper], name: str
 ) -> None:
     run = wrapper(*recorder(tmp_path, ends_on=name))
-    until(lambda: signals_of(tmp_path) == ["ready"], "the command")
+    wait_until(lambda: signals_of(tmp_path) == ["ready"], "the command")
     run.send(signal.Signals[name])
     assert run.wait() == 9
     assert signals_of(tmp_path) == ["ready", name]
@@ -311,17 +304,17 @@ def test_a_signal_reaches_the_whole_group_of_the_command(
 ) -> None:
     child = tmp_path / "child"
     run = wrapper("sh", "-c", f"sleep 100 & echo $! > {child}.new; mv {child}.new {child}; wait")
-    until(child.exists, "the command's child")
+    wait_until(child.exists, "the command's child")
     run.send(signal.SIGTERM)
     assert run.wait() == 128 + signal.SIGTERM
-    until(lambda: not is_running(int(child.read_text())), "the child's end")
+    wait_until(lambda: not is_running(int(child.read_text())), "the child's end")
 
 
 def test_a_command_that_outstays_its_share_of_the_grace_is_killed_so_that_the_rest_is_delivered(
     tmp_path: Path, wrapper: Callable[..., Wrapper]
 ) -> None:
     run = wrapper(*recorder(tmp_path, ends_on="SIGINT"), grace_s=5.0)  # 3 s are the command's
-    until(lambda: signals_of(tmp_path) == ["ready"], "the command")
+    wait_until(lambda: signals_of(tmp_path) == ["ready"], "the command")
     run.send(signal.SIGTERM)
     assert run.wait() == 128 + signal.SIGKILL
     assert signals_of(tmp_path) == ["ready", "SIGTERM"]
@@ -341,7 +334,9 @@ def test_ranks_have_less_where_the_daemon_forwards(grace_s: float, share_s: floa
 
 def test_ctrl_c_while_delivering_leaves_at_once(tmp_path: Path, wrapper: Callable[..., Wrapper]) -> None:
     run = wrapper("sh", "-c", "exit 4", behaviours=("hang",))
-    until(lambda: (tmp_path / "state" / "events").exists() and "sigterm" in events(tmp_path), "the drain")
+    wait_until(
+        lambda: (tmp_path / "state" / "events").exists() and "sigterm" in events(tmp_path), "the drain"
+    )
     run.send(signal.SIGINT)
     assert run.wait() == 4  # the drain time alone is as long as we wait here
     assert not is_running(daemon_pid(tmp_path))
@@ -353,7 +348,9 @@ def test_sigterm_while_delivering_does_not_cut_it_short(
     tmp_path: Path, wrapper: Callable[..., Wrapper]
 ) -> None:
     run = wrapper("true", behaviours=("hang",))
-    until(lambda: (tmp_path / "state" / "events").exists() and "sigterm" in events(tmp_path), "the drain")
+    wait_until(
+        lambda: (tmp_path / "state" / "events").exists() and "sigterm" in events(tmp_path), "the drain"
+    )
     run.send(signal.SIGTERM)
     assert run.process.stderr.readline().startswith("tracker-daemon: delivering what is left")
     assert is_running(daemon_pid(tmp_path))
@@ -363,7 +360,7 @@ def test_a_signal_before_the_daemon_is_ready_ends_without_the_command(
     tmp_path: Path, wrapper: Callable[..., Wrapper]
 ) -> None:
     run = wrapper("touch", str(tmp_path / "ran"), behaviours=("never-ready",))
-    until((tmp_path / "state" / "events").exists, "the daemon")
+    wait_until((tmp_path / "state" / "events").exists, "the daemon")
     run.send(signal.SIGINT)
     assert run.wait() == 128 + signal.SIGINT
     assert not (tmp_path / "ran").exists()
@@ -372,10 +369,10 @@ def test_a_signal_before_the_daemon_is_ready_ends_without_the_command(
 
 def test_the_daemon_ends_when_the_wrapper_is_killed(tmp_path: Path, wrapper: Callable[..., Wrapper]) -> None:
     run = wrapper(*recorder(tmp_path, ends_on="SIGTERM"))
-    until(lambda: signals_of(tmp_path) == ["ready"], "the command")
+    wait_until(lambda: signals_of(tmp_path) == ["ready"], "the command")
     run.send(signal.SIGKILL)
     run.wait()
-    until(lambda: not is_running(daemon_pid(tmp_path)), "the daemon's end")
+    wait_until(lambda: not is_running(daemon_pid(tmp_path)), "the daemon's end")
     assert "stdin closed" in events(tmp_path)
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
@@ -433,7 +430,7 @@ def test_on_a_terminal_ctrl_c_is_the_commands_alone(
     tmp_path: Path, terminal: Callable[..., Terminal]
 ) -> None:
     session = terminal(*recorder(tmp_path, ends_on="SIGINT"))
-    until(lambda: signals_of(tmp_path) == ["ready"], "the command")
+    wait_until(lambda: signals_of(tmp_path) == ["ready"], "the command")
     session.type(b"\x03")
     assert session.process.wait(DEADLINE_S) == 9
     assert signals_of(tmp_path) == ["ready", "SIGINT"]
@@ -444,7 +441,7 @@ def test_on_a_terminal_the_command_reads_what_is_typed(
     tmp_path: Path, terminal: Callable[..., Terminal]
 ) -> None:
     session = terminal("sh", "-c", f"read line; echo $line > {tmp_path}/typed")
-    until((tmp_path / "state" / "endpoint.json").exists, "the daemon")
+    wait_until((tmp_path / "state" / "endpoint.json").exists, "the daemon")
     session.type(b"hello\n")
     assert session.process.wait(DEADLINE_S) == 0
     assert (tmp_path / "typed").read_text() == "hello\n"
@@ -454,11 +451,11 @@ def test_on_a_terminal_ctrl_z_stops_the_wrapper_too_and_both_go_on(
     tmp_path: Path, terminal: Callable[..., Terminal]
 ) -> None:
     session = terminal(*recorder(tmp_path, ends_on="SIGINT"))
-    until(lambda: signals_of(tmp_path) == ["ready"], "the command")
+    wait_until(lambda: signals_of(tmp_path) == ["ready"], "the command")
     command = int((tmp_path / "pid").read_text())
     session.type(b"\x1a")
-    until(lambda: state(session.process.pid) == state(command) == "T", "the stop")
+    wait_until(lambda: state(session.process.pid) == state(command) == "T", "the stop")
     session.process.send_signal(signal.SIGCONT)
-    until(lambda: state(command) != "T", "the command to go on")
+    wait_until(lambda: state(command) != "T", "the command to go on")
     session.type(b"\x03")
     assert session.process.wait(DEADLINE_S) == 9

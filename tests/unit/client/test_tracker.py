@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.waiting import wait_until
 from tracker_client import Tracker, setup_tracker
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.values.refusals import Refusals
@@ -63,7 +64,7 @@ def test_the_hello_says_who_this_is_and_unset_options_stay_unset(daemon, connect
     assert not hello.options.HasField("primary_rank")
 
 
-def test_set_ups_of_one_project_are_counted(daemon, connect, wait_until):
+def test_set_ups_of_one_project_are_counted(daemon, connect):
     for _ in range(2):
         connect(daemon, project_name="counted").finish()
     connect(daemon, project_name="counted", name="other").finish()
@@ -141,9 +142,7 @@ def test_what_is_recorded_is_the_value_at_the_call(daemon, connect):
     assert {(p.name, p.step, p.value) for p in daemon.points} == {("plain", 4, 1.0), ("array", 4, 1.0)}
 
 
-def test_values_still_on_their_device_hold_back_what_was_logged_after_them(
-    daemon, connect, monkeypatch, wait_until
-):
+def test_values_still_on_their_device_hold_back_what_was_logged_after_them(daemon, connect, monkeypatch):
     class Pending:
         def __init__(self):
             self.done = False
@@ -253,9 +252,7 @@ def test_many_threads_may_log_and_lose_nothing(daemon, connect):
 
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("at", [1, 2, 3, 5])
-def test_a_broken_stream_is_resumed_and_every_value_arrives_once(
-    make_daemon, connect, stored, at, wait_until
-):
+def test_a_broken_stream_is_resumed_and_every_value_arrives_once(make_daemon, connect, stored, at):
     daemon = make_daemon(break_at=(at, stored), flush_interval_ms=5)
     tracker = connect(daemon)
     for step in range(5):
@@ -268,7 +265,7 @@ def test_a_broken_stream_is_resumed_and_every_value_arrives_once(
     assert tracker.status().dropped_points == 0
 
 
-def test_a_daemon_that_is_restarted_is_found_again(make_daemon, connect, tmp_path, wait_until):
+def test_a_daemon_that_is_restarted_is_found_again(make_daemon, connect, tmp_path):
     path = tmp_path / "endpoint.json"
     daemon = make_daemon()
     path.write_text(json.dumps({"endpoint": daemon.endpoint, "token": TOKEN}))
@@ -285,7 +282,7 @@ def test_a_daemon_that_is_restarted_is_found_again(make_daemon, connect, tmp_pat
     assert tracker.status().connections == 2
 
 
-def test_what_does_not_fit_is_dropped_oldest_first_declared_and_counted(make_daemon, connect, wait_until):
+def test_what_does_not_fit_is_dropped_oldest_first_declared_and_counted(make_daemon, connect):
     daemon = make_daemon()
     tracker = connect(daemon, buffer_bytes=1024 * 1024)
     wait_until(lambda: tracker.status().connections == 1)
@@ -309,7 +306,7 @@ def test_what_does_not_fit_is_dropped_oldest_first_declared_and_counted(make_dae
     assert gaps + last.dropped_points == dropped
 
 
-def test_drops_that_had_arrived_after_all_are_forgiven(make_daemon, connect, wait_until):
+def test_drops_that_had_arrived_after_all_are_forgiven(make_daemon, connect):
     daemon = make_daemon(flush_interval_ms=5)
     daemon.acknowledging.clear()
     tracker = connect(daemon, buffer_bytes=1024 * 1024)
@@ -330,7 +327,7 @@ def test_drops_that_had_arrived_after_all_are_forgiven(make_daemon, connect, wai
     assert daemon.stream.gaps == []
 
 
-def test_an_idle_rank_says_that_all_it_logged_is_sent(daemon, connect, wait_until):
+def test_an_idle_rank_says_that_all_it_logged_is_sent(daemon, connect):
     tracker = connect(daemon)
     tracker.log({"loss": 1.0})
     wait_until(lambda: daemon.points and len(daemon.heartbeats) > 3)
@@ -347,9 +344,7 @@ def test_an_idle_rank_says_that_all_it_logged_is_sent(daemon, connect, wait_unti
 # ---- refusals ------------------------------------------------------------------------------------
 
 
-def test_a_refusal_is_warned_about_once_with_the_daemons_words(
-    make_daemon, connect, caplog, wait_until, monkeypatch
-):
+def test_a_refusal_is_warned_about_once_with_the_daemons_words(make_daemon, connect, caplog, monkeypatch):
     monkeypatch.setattr(limits, "RECONNECT_BACKOFF_MAX_S", 0.02)
     refusal = (grpc.StatusCode.ALREADY_EXISTS, "rank 0 is host-b's process 7")
     daemon = make_daemon(refusal=refusal)
@@ -407,9 +402,7 @@ def test_finish_waits_for_delivery_when_asked_to(daemon, connect):
     assert tracker.status().state == "finished"
 
 
-def test_finish_gives_up_at_its_timeout_and_says_what_is_not_acknowledged(
-    make_daemon, connect, caplog, wait_until
-):
+def test_finish_gives_up_at_its_timeout_and_says_what_is_not_acknowledged(make_daemon, connect, caplog):
     daemon = make_daemon()
     daemon.acknowledging.clear()
     tracker = connect(daemon)

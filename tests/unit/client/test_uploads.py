@@ -9,6 +9,7 @@ import threading
 import grpc
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_protocol import limits
 
 DATA = bytes(range(256)) * 16_384  # 4 MiB, eight chunks
@@ -48,7 +49,7 @@ def test_a_broken_upload_goes_on_behind_what_has_come(daemon, connect, big):
     assert daemon.offsets[-1] >= len(DATA) // 2
 
 
-def test_rows_overtake_an_upload_and_the_last_batch_waits_for_it(daemon, connect, big, wait_until):
+def test_rows_overtake_an_upload_and_the_last_batch_waits_for_it(daemon, connect, big):
     daemon.upload_held = threading.Event()
     tracker = connect(daemon)
     tracker.log_artifacts({"model": big})

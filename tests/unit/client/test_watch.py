@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_client.values.refusals import Refusals
 from tracker_client.watch import watching
 from tracker_client.watch.record import WatchRecord
@@ -393,9 +394,7 @@ def test_a_rank_whose_items_are_not_recorded_sends_nothing(make_daemon, connect)
     assert daemon.stream.items == []
 
 
-def test_statistics_still_on_their_device_count_as_buffered_and_hold_back_what_follows(
-    daemon, connect, wait_until
-):
+def test_statistics_still_on_their_device_count_as_buffered_and_hold_back_what_follows(daemon, connect):
     class Slow(WatchRecord):
         there = False
 

@@ -7,13 +7,12 @@ import time
 
 import pytest
 
+from tests.support.ingest.messages import hello
 from tracker_daemon.errors import ClientRefused
 from tracker_daemon.runs.claims import Claims
 
 LONG_S = 60.0
 SHORT_S = 0.05
-
-hello = pytest.ingest_hello
 
 
 class Asked:

@@ -8,11 +8,10 @@ import struct
 
 import pytest
 
+from tests.support.ingest.messages import batch_message as batch
+from tests.support.ingest.messages import body, hello, stream_id
 from tracker_daemon.ingest.session import BrokenStream, Session, SessionContext
 from tracker_protocol.v1 import tracker_pb2 as pb
-
-hello, body = pytest.ingest_hello, pytest.ingest_body
-stream_id, batch = pytest.ingest_stream_id, pytest.ingest_batch_message
 
 
 def ends(**exit_codes):

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.ingest.messages import NODE, hello, stream_id
+from tests.support.ingest.messages import batch_message as batch
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest import nodes as nodes_module
 from tracker_protocol.v1 import tracker_pb2 as pb
-
-hello, stream_id, batch = pytest.ingest_hello, pytest.ingest_stream_id, pytest.ingest_batch_message
-NODE = pytest.ingest_node
 
 
 def presence(*streams, through=0, **more):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from tests.support.ingest.messages import body, stream_id
 from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.errors import JournalError
@@ -18,8 +19,6 @@ from tracker_daemon.journal.rows import RunRow
 from tracker_daemon.outbox.entries import EntryKind
 from tracker_daemon.recording import events, recorder
 from tracker_daemon.recording.recorder import Submission
-
-body, stream_id = pytest.ingest_body, pytest.ingest_stream_id
 
 
 def records(rig, run):

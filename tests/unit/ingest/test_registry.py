@@ -7,14 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.ingest.messages import hello, stream_id
 from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError
 from tracker_daemon.journal.rows import StreamRow
 from tracker_daemon.runs.registry import Registry
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
-
-hello = pytest.ingest_hello
-
 
 # ---- identity ------------------------------------------------------------------------------------
 
@@ -284,7 +282,7 @@ def test_a_forgotten_run_is_recalled_for_its_streams_and_its_id(door):
     assert door.registry.forgotten(hello(9, 0, run_id=second.run_id)) == second.live.row_id
     assert door.registry.forgotten(hello(9, 0)) is None
     live = door.come(100, 0).stream.run
-    rows = [StreamRow(pytest.ingest_stream_id(1), 1, 0, 1, 5)]
+    rows = [StreamRow(stream_id(1), 1, 0, 1, 5)]
     door.registry.restore(replace(first.row, id=first.live.row_id, status="FINISHED"), rows)
     assert door.registry.forgotten(hello(1, 0)) is None
     assert door.come(1, 0).stream.next_sequence == 5
@@ -296,7 +294,7 @@ def test_a_forgotten_run_is_recalled_for_its_streams_and_its_id(door):
 
 
 def node_hello(stream, run_id):
-    message = pb.Hello(stream_id=pytest.ingest_stream_id(stream), protocol_version=1)
+    message = pb.Hello(stream_id=stream_id(stream), protocol_version=1)
     message.node.CopyFrom(pb.Node(node_id=b"n" * 16, run_id=run_id, host="node", pid=1))
     return message
 

@@ -7,15 +7,13 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from tests.support.ingest.messages import hello, node_hello, stream_id
 from tracker_daemon.aggregation.shared.stream import NODE as NODE_RANK
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.journal.rows import StreamRow
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run_options import RootBackends, RunOptions
 from tracker_protocol import limits
-
-hello, node_hello = pytest.ingest_hello, pytest.ingest_node_hello
-stream_id = pytest.ingest_stream_id
 
 
 class Connection:

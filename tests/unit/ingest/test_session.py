@@ -7,6 +7,7 @@ import zlib
 
 import pytest
 
+from tests.support.ingest.messages import body, hello
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest.session import BrokenStream, Session, SessionContext
 from tracker_daemon.journal.event import SEQUENCE_MAX
@@ -14,8 +15,6 @@ from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run_options import RunOptions
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
-
-hello, body = pytest.ingest_hello, pytest.ingest_body
 
 
 def batch(sequence, rows=None, names=(), **fields):

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from tests.support.ingest.messages import body, hello, stream_id
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.event import EventKind, Gap
 from tracker_daemon.recording.recorder import Submission
@@ -13,8 +14,6 @@ from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run_options import RunOptions
 from tracker_daemon.status.document import DaemonStatus
 from tracker_daemon.status.report import read_facts, status_document
-
-hello, body = pytest.ingest_hello, pytest.ingest_body
 
 
 def document(rig, registry):
@@ -46,7 +45,7 @@ def test_the_books_balance_at_all_times_and_over_a_restart(rig, seed):
     registry = Registry(RunOptions("memory", "/out", 0, ""), rig.run().rules)
     run = registered(rig, registry)
     sent, sequences = 0, [1, 1]
-    rejected = Submission(run.live, EventKind.REJECTED, pytest.ingest_stream_id(0), 1, b"why")
+    rejected = Submission(run.live, EventKind.REJECTED, stream_id(0), 1, b"why")
     rig.recorder.submit(rejected)
     sequences[0] += 1
     for turn in range(40):
@@ -59,7 +58,7 @@ def test_the_books_balance_at_all_times_and_over_a_restart(rig, seed):
         if turn % 10 == 9:
             payload = Gap(sequences[rank] + 3, 5).to_bytes()
             rig.recorder.submit(
-                Submission(run.live, EventKind.GAP, pytest.ingest_stream_id(rank), sequences[rank], payload)
+                Submission(run.live, EventKind.GAP, stream_id(rank), sequences[rank], payload)
             )
             sequences[rank] += 4
         if draw.random() < 0.3:

@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
+from tests.support.ingest.messages import batch_message, body, hello, stream_id
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import StreamRow
@@ -18,7 +19,6 @@ from tracker_daemon.status.document import DaemonStatus
 from tracker_daemon.status.report import read_facts, standing, status_document
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-hello, body, stream_id = pytest.ingest_hello, pytest.ingest_body, pytest.ingest_stream_id
 OPTIONS = RunOptions("csv", "/out", 0, "", forwarding=RootBackends(("csv",), ()), described_by=0)
 DIGEST = b"d" * 32
 
@@ -162,7 +162,7 @@ def test_the_root_shows_who_forwards_apart_from_the_ranks(play_nodes):
         session = await desk.node()
         files = await desk.node(stream=101, files_lane=True)
         session.link.announce(pb.Presence(ranks=[pb.PresentRank(stream_id=stream_id(1))]))
-        session.take(pytest.ingest_batch_message(1, b""))
+        session.take(batch_message(1, b""))
         await desk.committed(session)
         run, line = await seen(desk)
         assert [(node.host, node.pid, node.state, node.next_sequence) for node in run.nodes] == [

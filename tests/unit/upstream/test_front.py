@@ -7,12 +7,11 @@ import threading
 
 import grpc
 import pytest
-from node_side import batch, hello, said, stream_id
 
+from tests.support.upstream.node_side import batch, hello, said, stream_id
+from tests.support.upstream.root_server import until
 from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError, UpstreamUnavailable
 from tracker_protocol.v1 import tracker_pb2 as pb
-
-until = pytest.upstream_until
 
 
 def test_a_new_rank_is_who_the_root_says_that_it_is(play_node):

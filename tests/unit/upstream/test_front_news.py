@@ -5,15 +5,11 @@ from __future__ import annotations
 import hashlib
 import time
 
-import pytest
-from node_side import Node, batch, configs, present, said, stream_id
-
+from tests.support.upstream.node_side import Node, batch, configs, present, said, stream_id
+from tests.support.upstream.root_server import until
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.journal.event import EventKind
 from tracker_protocol.v1 import tracker_pb2 as pb
-
-until = pytest.upstream_until
-
 
 # ---- what ranks say ------------------------------------------------------------------------------
 

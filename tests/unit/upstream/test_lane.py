@@ -7,12 +7,12 @@ import asyncio
 import grpc
 import pytest
 
+from tests.support.upstream.root_server import until
 from tracker_daemon.errors import JournalError, UpstreamUnavailable
 from tracker_daemon.upstream.lane import Lane, Mark
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-until = pytest.upstream_until
 STREAM = b"s" * 16
 MORE_THAN_HAS_ROOM = bytes(64 << 20)
 """As the body of one batch: it is not written before the root reads."""

@@ -6,12 +6,12 @@ from itertools import combinations
 
 import pytest
 
+from tests.support.upstream.root_server import NODE, Tied, until
 from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.upstream.lane import Mark
 from tracker_daemon.upstream.link import Link, ThisNode
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-until, Tied, NODE = pytest.upstream_until, pytest.upstream_tied, pytest.upstream_node
 RANK, OTHER = b"r" * 16, b"o" * 16
 
 

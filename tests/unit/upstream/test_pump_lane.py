@@ -9,6 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from tests.support.upstream.root_server import NODE, Tied, until
 from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
 from tracker_daemon.files.content_files import content_path
@@ -16,7 +17,6 @@ from tracker_daemon.upstream.link import PumpLane
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-until, Tied, NODE = pytest.upstream_until, pytest.upstream_tied, pytest.upstream_node
 RANK = b"r" * 16
 DATA = bytes(range(256)) * 5_000  # three chunks
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scenario import Record, Scenario
 
+from tests.support.aggregation.scenario import Record, Scenario
 from tracker_daemon.aggregation.numbers.summary import summarize
 from tracker_daemon.aggregation.shared.contribution import (
     NO_STEP,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scenario import Scenario, Tick, apply, assert_identical
-
+from tests.support.aggregation.scenario import Scenario, Tick, apply, assert_identical
 from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.aggregation.root.fold import RunFold
 from tracker_daemon.aggregation.shared.fold import TickOutput

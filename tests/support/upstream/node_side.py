@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-import pytest
 
+from tests.support.upstream.root_server import until
 from tracker_daemon.backends.third_party.script_class import ScriptLinks
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.store import Journal
@@ -27,7 +27,6 @@ from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.upstream.node_admission import NodeAdmission
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-until = pytest.upstream_until
 OPTIONS = RunOptions("csv", "/root/out", 0, "")
 
 

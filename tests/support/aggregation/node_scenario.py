@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scenario import Event, Scenario
-from scenario import apply as apply_any
 
+from tests.support.aggregation.scenario import Event, Scenario
+from tests.support.aggregation.scenario import apply as apply_any
 from tracker_daemon.aggregation.node import snapshot as node_snapshot
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.shared.batch import DecodedBatch, NodeReport
