@@ -64,109 +64,138 @@ class Settings(BaseSettings):
     config: AbsolutePath | None = Field(None, description="TOML file with settings.")
     listen: Addresses = Field(
         ["127.0.0.1:0"],
-        description="Addresses to listen at: host:port (port 0 chooses one) or unix:/path; comma-separated.",
+        description="Addresses to listen at, separated by commas: `host:port` (port 0 chooses a free port) "
+        "or `unix:/path`.",
     )
     interface: Names = Field(
         [],
-        description="Network interfaces whose addresses clients try first, as hsn0, where it listens at all: "
-        "at 0.0.0.0 or [::], which it does when this is set and listen is not.",
+        description="Network interfaces whose addresses clients try first, separated by commas: `hsn0`. "
+        "A daemon at `0.0.0.0` or `[::]` offers all addresses of its host. With `interface` and without "
+        "`listen`, the daemon listens at `0.0.0.0`.",
     )
-    tls: bool = Field(False, description="Encrypt, with a certificate that is made in the state directory.")
+    tls: bool = Field(
+        False,
+        description="Encrypt, with a certificate that the daemon makes in the state directory. "
+        "Needs `pip install 'tracker-daemon[tls]'`.",
+    )
     tls_cert: AbsolutePath | None = Field(
-        None, description="Encrypt with this certificate (PEM, with its chain); with tls_key."
+        None, description="Encrypt with this certificate: a PEM file with the chain. Needs `tls_key`."
     )
-    tls_key: AbsolutePath | None = Field(None, description="The key of tls_cert (PEM).")
+    tls_key: AbsolutePath | None = Field(None, description="The private key of `tls_cert`: a PEM file.")
     token: Token | None = Field(
-        None, description="The token that clients need. Unset: one is made, and kept in the state directory."
+        None,
+        description="Token that every client must send. Unset: the daemon makes one and keeps it in the "
+        "state directory. Set it for nodes that share no file.",
     )
     upstream: str | None = Field(
         None,
-        description="Record nothing here, but forward to this daemon: host:port, unix:/path or its endpoint "
-        "file. For a daemon on each node of a job.",
+        description="The root to forward to; this daemon then records nothing itself. `host:port` (several, "
+        "separated by commas), `unix:/path` or the root's endpoint file. For a daemon on each node of a job.",
     )
     upstream_token: Token | None = Field(
         None,
-        description="The token of the daemon to forward to. Unset: its endpoint file's, else this one's own.",
+        description="The root's token. Unset: the token in the root's endpoint file, else `token`.",
     )
     upstream_tls_root: AbsolutePath | None = Field(
         None,
-        description="The certificate (PEM) of the daemon to forward to, where it is named by an address.",
+        description="Certificate to verify the root with: a PEM file. Needed if `upstream` is a `host:port`.",
     )
     endpoint_file: AbsolutePath | None = Field(
-        None, description="File that tells clients where the daemon is; written once it is ready."
+        None,
+        description="File to write the daemon's addresses and token to, with mode 0600. The daemon writes "
+        "it once it is ready; clients read it to connect.",
     )
     state_dir: AbsolutePath | None = Field(
         None,
-        description="Directory of the journal. Unset: OUTDIR/.tracker for run, the platform's for serve.",
+        description="Directory of the journal; one daemon each. Unset: `OUTDIR/.tracker` for `run` and for "
+        "a script's own daemon, the platform's state directory for `serve`.",
     )
     outdir: AbsolutePath | None = Field(
-        None, description="Where file backends write. Unset: the working directory."
+        None, description="Directory that file backends write to. Unset: the working directory."
     )
     backends: CommaSeparated = Field(
-        "wandb", description="Backends of runs that name none, with commas; 'none' records nowhere."
+        "wandb",
+        description="Backends of runs that name none, separated by commas. `none` records nowhere.",
     )
     primary_rank: int = Field(
         0, ge=0, lt=limits.WORLD_SIZE_MAX, description="The rank whose own value is the plain metric."
     )
     record_ranks: Ranks = Field(
-        "", description="Ranks whose own values are recorded too: '0,8-15', 'all' or nothing."
+        "", description="Further ranks whose own values are recorded: `0,8-15` or `all`."
     )
     item_ranks: Ranks = Field(
-        "", description="Ranks whose tables, images, artifacts and histograms are recorded too."
+        "",
+        description="Further ranks whose tables, images, artifacts and histograms are recorded: `0,8-15` "
+        "or `all`.",
     )
     reporters: Reporters = Field(
-        "", description="Who reports a metric, by glob: 'lr=primary,eval/*=primary'. Others are learned."
+        "",
+        description="The ranks that report a metric, by glob: `lr=primary,eval/*=primary` (or `=all`). "
+        "The daemon learns the reporters of every other metric.",
     )
     aggregates: Aggregates = Field(
-        "", description="Aggregates across ranks, by glob: 'lr=none,loss=mean+max'. Others have all."
+        "",
+        description="Aggregates to record, by glob: `lr=none,loss=mean+max`. Choose from `mean`, `min`, "
+        "`max`, `std` and `count`, or `all` or `none`. Every other metric has all.",
     )
     step_axes: StepAxes = Field(
-        "", description="Metrics that are drawn over another than the step, by glob: 'eval/*=epoch'."
+        "",
+        description="The metric to draw other metrics over, by glob: `eval/*=epoch`. "
+        "Every other metric is drawn over the step.",
     )
     summaries: Summaries = Field(
-        "", description="Which value stands for the run, by glob: 'loss=min,eval/acc=max'; last, mean, none."
+        "",
+        description="The value that stands for the run, by glob: `loss=min,eval/acc=max`. Choose from "
+        "`last`, `min`, `max`, `mean` and `none`. Every other metric has its last value.",
     )
     thinning: ThinningRules = Field(
-        "", description="What a slow backend gets, by BACKEND:GLOB: 'mlflow:eval/*=none,mlflow:*=5s', '=10'."
+        "",
+        description="The values that a slow backend gets, by backend and glob: "
+        "`mlflow:eval/*=none,mlflow:*=5s`. `5s` keeps the first, last, least and greatest value of a metric "
+        "in every 5 s; `10` keeps every tenth value; `none` keeps all. Every other backend gets all values.",
     )
     config_may_differ: Globs = Field(
         CONFIG_MAY_DIFFER,
-        description="Keys of the configuration that may differ between ranks unreported, as globs.",
+        description="Configuration keys that may differ between ranks without a warning, as globs "
+        "separated by commas.",
     )
     system_prefix: str = Field(
         "tracker",
         pattern=r"^[A-Za-z0-9_-]{1,40}$",
-        description="What the names of MLflow params begin with that describe the surroundings.",
+        description="First part of the names of MLflow params that describe the script and its host. "
+        "`ezpz` keeps the saved searches of users of `ezpz.tracker` valid.",
     )
     learn_wait_s: float = Field(
         limits.LEARN_WAIT_S,
         ge=0,
         allow_inf_nan=False,
-        description="How long a metric's first value waits for ranks that may report it too.",
+        description="How long the first value of a metric waits for other ranks that may report it too.",
     )
     partial_after_s: Seconds = Field(
-        limits.PARTIAL_AFTER_S, description="When an aggregate is recorded without the ranks still missing."
+        limits.PARTIAL_AFTER_S,
+        description="How long an aggregate waits for missing ranks. Then it is recorded without them.",
     )
     lagging_after_cells: int = Field(
         limits.LAGGING_AFTER_CELLS,
         ge=1,
-        description="How many values in a row a rank misses before it is waited for no longer.",
+        description="A rank that misses this many values in a row is no longer waited for.",
     )
     lost_timeout_s: Seconds = Field(
-        limits.LOST_TIMEOUT_S, description="Silence after which a rank counts as lost."
+        limits.LOST_TIMEOUT_S, description="A rank that is silent for this long counts as lost."
     )
     restart_grace_s: float = Field(
         limits.RESTART_GRACE_S,
         ge=0,
         allow_inf_nan=False,
-        description="How long a run that lost its last ranks waits for a new attempt before it ends.",
+        description="How long a run that has lost its last rank waits for a new attempt before it ends.",
     )
     challenge_timeout_s: Seconds = Field(
         limits.CHALLENGE_TIMEOUT_S,
-        description="How long a process whose rank another claims has to show that it lives.",
+        description="If two processes claim one rank, how long the first has to answer that it lives.",
     )
     start_timeout_s: Seconds = Field(
-        limits.START_TIMEOUT_S, description="Wait for ranks that never connected; then they are absent."
+        limits.START_TIMEOUT_S,
+        description="How long a run waits for ranks that never connected. Then they count as absent.",
     )
     commit_window_s: float = Field(
         limits.COMMIT_WINDOW_S,
@@ -175,49 +204,55 @@ class Settings(BaseSettings):
         description="How long the journal gathers batches for one commit.",
     )
     history_bytes: ByteCount = Field(
-        limits.HISTORY_BYTES_MAX, description="Budget for the ranks' own data kept after aggregation."
+        limits.HISTORY_BYTES_MAX, description="Budget for the ranks' own data that is kept after aggregation."
     )
     content_max_bytes: ByteCount = Field(
-        limits.CONTENT_MAX_BYTES, description="The largest file that is taken of an artifact, image or table."
+        limits.CONTENT_MAX_BYTES, description="The largest file of an artifact, image or table."
     )
     contents_max_bytes: ByteCount = Field(
-        limits.CONTENTS_MAX_BYTES, description="Budget for files that are not delivered yet."
+        limits.CONTENTS_MAX_BYTES, description="Budget for files that are not yet delivered."
     )
     open_cells_bytes: ByteCount = Field(
         limits.OPEN_CELLS_BYTES_MAX, description="Budget for values that wait for further ranks."
     )
     snapshot_every_bytes: ByteCount = Field(
-        limits.SNAPSHOT_EVERY_BYTES, description="Journalled bytes after which the aggregation is saved."
+        limits.SNAPSHOT_EVERY_BYTES,
+        description="The daemon saves the state of the aggregation after this much journalled data, so that "
+        "a restart replays little.",
     )
     snapshot_every_s: Seconds = Field(
-        limits.SNAPSHOT_EVERY_S, description="Time after which the aggregation is saved."
+        limits.SNAPSHOT_EVERY_S, description="The daemon saves the state of the aggregation this often."
     )
     flush_interval_s: Seconds | None = Field(
-        None, description="How often clients send. Unset: grows with the number of ranks."
+        None, description="How often clients send. Unset: 0.2 s to 2 s, growing with the number of ranks."
     )
     drain_timeout_s: float = Field(
         limits.DRAIN_TIMEOUT_S,
         ge=0,
         allow_inf_nan=False,
-        description="How long a daemon that ends goes on delivering; the journal keeps the rest.",
+        description="How long a daemon that ends continues to deliver. The journal keeps the rest.",
     )
     grace_s: Seconds | None = Field(
         None,
-        description="What the batch system gives a job between SIGTERM and SIGKILL. Set, SIGTERM is "
-        "the job's end: ranks have most of that time, then their runs end too.",
+        description="Time that the batch system gives a job between SIGTERM and SIGKILL (PBS 10, Slurm and "
+        "Kubernetes 30). If set, SIGTERM is the job's end: the ranks have most of this time, then their "
+        "runs end.",
     )
     idle_timeout_s: Seconds | None = Field(
         None,
-        description="End once no rank was connected for so long, no run is going on and all is delivered.",
+        description="The daemon ends once no rank was connected for this long, no run is live and all is "
+        "delivered. Unset: never; 10 for a script's own daemon. `run` ignores it.",
     )
     orphan_timeout_s: Seconds | None = Field(
-        None, description="End once for so long no rank was connected and nothing could be delivered."
+        None,
+        description="The daemon ends once no rank was connected and nothing could be delivered for this "
+        "long; missing ranks count as lost. Unset: never; 300 for a script's own daemon. `run` ignores it.",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = Field(
-        "info", description="debug, info, warning or error."
+        "info", description="`debug`, `info`, `warning` or `error`."
     )
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)] = Field(
-        "auto", description="console, json, or auto: console on a terminal, else json."
+        "auto", description="`console`, `json`, or `auto`: console on a terminal, else JSON."
     )
 
     @classmethod
