@@ -17,7 +17,8 @@ from tracker_client.staging.buffer import NO_SHIFT, Entry, HeavyRow, StagingBuff
 from tracker_client.staging.items import ItemDraft, ItemQueue, PlacedItem
 from tracker_client.staging.row_items import items_of
 from tracker_client.staging.rows import LoggedRow, RowAssembler
-from tracker_client.transport.encoder import Body, Encoder
+from tracker_client.transport.body import Body, config_body, item_bodies
+from tracker_client.transport.encoder import Encoder
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import Row, Value
 
@@ -104,7 +105,7 @@ class BatchBuilder:
         if not self._make_room(len(document)):
             self._refusals.refuse("config", "the buffer is full; this configuration is not recorded")
             return
-        self._keep(self.encoder.config([document]))
+        self._keep([config_body(document)])
         self._keep_within_budget()
 
     def complete_item(self, draft: ItemDraft) -> None:
@@ -118,7 +119,7 @@ class BatchBuilder:
         if not items:
             return
         self._keep(self.encoder.close())  # the rows before them
-        for body in self.encoder.items(items):
+        for body in item_bodies(items):
             if self._make_room(len(body.data)):
                 self._keep([body])
             else:

@@ -16,7 +16,8 @@ from tracker_client.sending.published import Published
 from tracker_client.sending.reconnecting import Reconnecting
 from tracker_client.sending.state import LinkMachine, LinkState
 from tracker_client.settings.reading import ClientSettings
-from tracker_client.transport.stream import Closed, Connection, Introduction, Reply
+from tracker_client.transport.messages import ConnectionClosed, Introduction, Reply
+from tracker_client.transport.stream import Connection
 from tracker_protocol import limits
 
 Deliver = Callable[[Connection, Reply], None]
@@ -94,7 +95,7 @@ class Link:
         """Note that the daemon works."""
         self._reconnecting.acknowledged()
 
-    def closed(self, closed: Closed, now: float) -> None:
+    def closed(self, closed: ConnectionClosed, now: float) -> None:
         """Note that the daemon has ended the connection, perhaps with a refusal."""
         text = f"{closed.details} ({closed.code})"
         self._lose(f"refused: {text}" if closed.is_refusal else text, now, refused=closed.is_refusal)

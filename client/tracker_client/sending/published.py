@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from tracker_client.staging.items import ItemDraft
-from tracker_client.transport.stream import Welcomed
+from tracker_client.transport.messages import Welcome
 
 
 class Published:
@@ -23,7 +23,7 @@ class Published:
         """Set once a daemon has welcomed or refused the stream."""
         self.ended = threading.Event()
         """Set once the sender has stopped for good."""
-        self.run: Welcomed | None = None
+        self.run: Welcome | None = None
         """The last Welcome; None before the first."""
         self.connected = False
         """True while the link is STREAMING."""

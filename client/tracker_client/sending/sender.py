@@ -27,16 +27,16 @@ from tracker_client.sending.state import StreamState
 from tracker_client.sending.window import SendWindow
 from tracker_client.settings.reading import ClientSettings
 from tracker_client.staging.buffer import StagingBuffer
-from tracker_client.transport.stream import (
-    Acknowledged,
-    Challenged,
-    Connection,
+from tracker_client.transport.messages import (
+    Acknowledgement,
+    Challenge,
     Delivered,
     Introduction,
-    Noticed,
+    Notice,
     Reply,
-    Welcomed,
+    Welcome,
 )
+from tracker_client.transport.stream import Connection
 from tracker_client.transport.uploads import Uploads
 from tracker_client.values.refusals import Refusals
 
@@ -172,19 +172,19 @@ class Sender:
     # ---- replies of the daemon -------------------------------------------------------------------
 
     def _take_reply(self, connection: Connection, reply: Reply, now: float) -> None:
-        if isinstance(reply, Acknowledged):
+        if isinstance(reply, Acknowledgement):
             self._link.acknowledged()
             self.batches.unacknowledged.acknowledge(reply.sequence)
             self._flusher.set_interval(reply.flush_interval_s, now)
-        elif isinstance(reply, Welcomed):
+        elif isinstance(reply, Welcome):
             self._take_welcome(reply, now)
-        elif isinstance(reply, Noticed):
+        elif isinstance(reply, Notice):
             logger.warning("%s", reply.text)
         elif isinstance(reply, DeliveredEntry):
             self._scripts.offer(reply)
         elif isinstance(reply, HandlesAnswer):
             self.handles.tell(reply)
-        elif isinstance(reply, Challenged):
+        elif isinstance(reply, Challenge):
             connection.answer(reply)
         elif isinstance(reply, Delivered):
             self._finishing.delivered()
@@ -195,7 +195,7 @@ class Sender:
             if reply.is_refusal:
                 self.published.answered.set()
 
-    def _take_welcome(self, welcome: Welcomed, now: float) -> None:
+    def _take_welcome(self, welcome: Welcome, now: float) -> None:
         self.published.run = welcome
         self._link.welcomed()
         self.batches.unacknowledged.resume(welcome.next_sequence)
@@ -206,7 +206,7 @@ class Sender:
         self.published.welcomed.set()
         self.published.answered.set()
 
-    def _ask_handles(self, welcome: Welcomed) -> None:
+    def _ask_handles(self, welcome: Welcome) -> None:
         for backend in self.handles.asked:
             self.inbox.put(HandlesRequest(backend))
         if self._is_primary:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from tracker_client.transport.encoder import Body
+from tracker_client.transport.body import Body
 
 BATCH_OVERHEAD_BYTES = 400
 """Memory that a batch takes beside its bytes."""

@@ -6,7 +6,7 @@ import secrets
 import threading
 
 from tracker_client.settings.reading import ClientSettings
-from tracker_client.transport.stream import Introduction
+from tracker_client.transport.messages import Introduction
 from tracker_client.values.arguments import valid_text
 from tracker_client.version import __version__
 

@@ -31,7 +31,7 @@ from tracker_client.trackers.introduction import introduce
 from tracker_client.trackers.remote_runs import RemoteBackends
 from tracker_client.trackers.status import TrackerStatus
 from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker
-from tracker_client.transport.stream import Welcomed
+from tracker_client.transport.messages import Welcome
 from tracker_client.values.arguments import bounded_seconds, exit_code_for, step_number
 from tracker_client.values.configuration import read_configuration
 from tracker_client.values.snapshot import PLAIN, snapshot
@@ -264,14 +264,13 @@ class RemoteTracker(Tracker):
         run = self._await_run()
         return None if run is None else run.attempt
 
-    def _await_run(self) -> Welcomed | None:
+    def _await_run(self) -> Welcome | None:
         """Wait up to ``handle_timeout`` for the daemon's Welcome; None, with a warning, if there is none."""
         seconds = self._settings.handle_timeout_s
-        if not self._inert and not self._published.welcomed.wait(seconds):
-            self._refusals.warn_once(
-                "run_id", f"the daemon did not answer within {seconds:.0f} s; it is None"
-            )
-        return self._published.run
+        if self._inert or self._published.welcomed.wait(seconds):
+            return self._published.run
+        self._refusals.warn_once("run_id", f"the daemon did not answer within {seconds:.0f} s; it is None")
+        return None
 
     def get_backend(self, name: str) -> Any:
         """The backend of that name; None where the run has none, once the daemon has said what it has.

@@ -1,8 +1,11 @@
 """Transport: the only part of the client that uses gRPC and protobuf.
 
 * ``stream``: one connection to the daemon.
-* ``encoder``: rows to columnar batches within the message limits.
+* ``messages``: the messages of a stream, as values; ``message_coding``: those values as protobuf, and back.
+* ``encoder``: rows to batches within the message limits.
+* ``blocks``: the columns of a batch; ``body``: its bytes; ``name_dictionary``: metric names by index.
 * ``uploads``: the loop that uploads contents, one after another, on a connection of its own.
 * ``upload_call``: one call of the Upload method, and the meaning of its errors.
+* ``channel``: gRPC channels, and the token that calls carry.
 * ``probe``: checks that a daemon can be reached, without joining a run.
 """

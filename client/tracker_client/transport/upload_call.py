@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 
 from tracker_client.endpoints.endpoint import Endpoint
-from tracker_client.transport.stream import code_name, open_channel
-from tracker_protocol import TOKEN_METADATA_KEY, UPLOAD_METHOD
+from tracker_client.transport.channel import code_name, open_channel, token_metadata
+from tracker_protocol import UPLOAD_METHOD
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 _REFUSED = frozenset(("FAILED_PRECONDITION", "INVALID_ARGUMENT", "PERMISSION_DENIED", "UNIMPLEMENTED"))
@@ -40,7 +40,7 @@ class UploadChannel:
     def __init__(self, address: str, endpoint: Endpoint) -> None:
         self.address = address
         self._channel = open_channel(address, endpoint.tls_root_pem)
-        self._metadata = ((TOKEN_METADATA_KEY, f"Bearer {endpoint.token}"),) if endpoint.token else None
+        self._metadata = token_metadata(endpoint)
 
     def send(self, sha256: bytes, size_bytes: int, chunks: Callable[[int], Iterator[bytes]]) -> None:
         """Upload a content; returns once it is durable at the daemon.

@@ -22,7 +22,7 @@ from tracker_client.endpoints.endpoint import (
     is_address,
 )
 from tracker_client.errors import EndpointError as ClientEndpointError
-from tracker_client.transport.stream import CHANNEL_OPTIONS
+from tracker_client.transport.channel import CHANNEL_OPTIONS
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import ClientRefused, SettingsError, TrackerDaemonError, UpstreamUnavailable
 from tracker_daemon.settings.definitions import Settings

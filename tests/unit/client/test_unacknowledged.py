@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker_client.sending.unacknowledged import HeldBatch, LostRange, Unacknowledged
-from tracker_client.transport.encoder import Body
+from tracker_client.transport.body import Body
 
 ROWS = Body(b"x" * 1000, points=10, droppable=True)
 NAMES = Body(b"n" * 10, names=("a",))

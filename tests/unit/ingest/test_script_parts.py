@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 
-from tracker_client.transport.stream import _fed
+from tracker_client.transport.message_coding import delivered_entry
 from tracker_daemon.admission.script_messages import script_parts
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
@@ -34,7 +34,7 @@ def test_records_that_are_more_than_a_message_come_in_parts_that_the_client_read
     assert max(part.ByteSize() for part in parts) < 2 * limits.SCRIPT_PART_BYTES
     assert [part.more for part in parts] == [True] * (len(parts) - 1) + [False]
     assert {(part.backend, part.epoch, part.entry) for part in parts} == {("mine", 2, 7)}
-    rows = [row for part in parts for row in _fed(part).content.rows()]
+    rows = [row for part in parts for row in delivered_entry(part).content.rows()]
     assert [step for step, _ in rows] == list(range(n))
     for at, (_, cells) in enumerate(rows):
         wanted = {f"m{k}": sent.values[at, k] for k in range(c) if valid[at, k]}
@@ -47,7 +47,7 @@ def test_configurations_and_the_end_come_as_they_are():
     assert config.config == '{"lr": 0.1}'
     (end,) = parts_of(EntryKind.END, b'{"status": "FAILED", "reason": "rank 1 lost contact"}')
     assert (end.end.status, end.end.reason) == ("FAILED", "rank 1 lost contact")
-    assert _fed(end).content.exit_code == 1
+    assert delivered_entry(end).content.exit_code == 1
 
 
 def test_an_entry_that_cannot_be_read_has_one_part_without_content():

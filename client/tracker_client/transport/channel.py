@@ -1,0 +1,40 @@
+"""gRPC channels to a daemon, and the status codes that their calls end with."""
+
+from __future__ import annotations
+
+import grpc
+
+from tracker_client.endpoints.endpoint import Endpoint
+from tracker_protocol import TOKEN_METADATA_KEY, limits
+
+CHANNEL_OPTIONS = (
+    # A proxy of the environment would be used even for connections to this host.
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.max_receive_message_length", limits.RECEIVE_MAX_BYTES),
+    ("grpc.keepalive_time_ms", int(limits.KEEPALIVE_TIME_S * 1000)),
+    ("grpc.keepalive_timeout_ms", int(limits.KEEPALIVE_TIMEOUT_S * 1000)),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Two trackers of one process must not share a connection that one of them may break.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def open_channel(address: str, tls_root_pem: bytes | None) -> grpc.Channel:
+    """Return a new channel to the daemon at ``address``; Unix sockets never use TLS."""
+    if tls_root_pem is None or address.startswith("unix:"):
+        return grpc.insecure_channel(address, CHANNEL_OPTIONS)
+    return grpc.secure_channel(address, grpc.ssl_channel_credentials(tls_root_pem), CHANNEL_OPTIONS)
+
+
+def token_metadata(endpoint: Endpoint) -> Metadata | None:
+    """Return the metadata that carries the endpoint's token with a call; None without a token."""
+    return ((TOKEN_METADATA_KEY, f"Bearer {endpoint.token}"),) if endpoint.token else None
+
+
+def code_name(error: grpc.RpcError) -> str:
+    """Return gRPC's name of the status that a call ended with."""
+    # The error that a call raises is also the call, with its status; the types do not show that.
+    code = getattr(error, "code", None)
+    return str(code().name) if code is not None else "UNKNOWN"
