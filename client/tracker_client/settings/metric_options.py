@@ -1,6 +1,7 @@
-"""The options of ``setup_tracker`` that go by metric, as texts for the daemon, which reads their rules.
+"""Options of ``setup_tracker`` that apply by metric, as texts for the daemon.
 
-Each is a text such as ``"lr=none,loss=mean+max"`` or a dict from globs to values; of several values a list.
+Each is a text such as ``"lr=none,loss=mean+max"``, or a dict from globs of metric names to a value or a list
+of values. The daemon parses the rules.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ METRIC_OPTIONS = ("aggregates", "step_axes", "summaries", "thinning")
 
 @dataclass(frozen=True)
 class MetricOptions:
-    """Rules by metric, for this run; they come before the daemon's."""
+    """Rules by metric for this run, in the daemon's syntax; they win over the daemon's own rules."""
 
     aggregates: str = ""
     step_axes: str = ""
@@ -26,22 +27,22 @@ class MetricOptions:
 
 
 def read_metric_options(options: Mapping[str, Any]) -> MetricOptions:
-    """Those among the keyword arguments of ``setup_tracker``.
+    """Read the rules from ``options``, the keyword arguments of ``setup_tracker``.
 
     Raises:
-        SettingsError: one of them is neither a text nor a dict.
+        SettingsError: a rule is neither a text nor a dict.
     """
-    return MetricOptions(**{name: _text(name, options.get(name)) for name in METRIC_OPTIONS})
+    return MetricOptions(**{name: _rules_text(name, options.get(name)) for name in METRIC_OPTIONS})
 
 
-def _text(name: str, value: object) -> str:
+def _rules_text(name: str, value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, Mapping):
-        value = ",".join(f"{glob}={_joined(of)}" for glob, of in value.items())
+        value = ",".join(f"{glob}={_joined(rule)}" for glob, rule in value.items())
     if not isinstance(value, str):
         raise SettingsError(
-            f"{name} is {value!r}; it must be a dict from globs of metrics, or 'GLOB=VALUE,…'"
+            f"{name} is {value!r}; it must be a dict from globs of metrics to values, or 'GLOB=VALUE,…'"
         )
     return valid_text(value)
 

@@ -1,7 +1,6 @@
-"""The client's settings: from the arguments of ``setup_tracker``, then from the environment.
+"""The client's settings, from the arguments of ``setup_tracker`` and from the environment.
 
-This is the only module that reads the environment. An argument wins over its variables, the first
-variable that is set and not empty wins over the rest:
+An argument wins over its variables. Of several variables the first one that is set and not empty wins:
 
 ==========================  ========================================================================
 setting                     variables
@@ -32,10 +31,10 @@ cluster                     NERSC_HOST, LMOD_SYSTEM_NAME, SLURM_CLUSTER_NAME
 scheduler                   PBS_JOBID, SLURM_JOB_ID, LSB_JOBID, FLUX_JOB_ID, COBALT_JOBID
 ==========================  ========================================================================
 
-Keys, passwords and addresses of backends are never read here: they are the daemon's.
+Keys, passwords and addresses of backends are never read here: only the daemon reads them.
 
 ``outdir``, ``primary_rank``, ``record_ranks``, ``item_ranks`` and the rules by metric have no variable
-here: unset, the daemon's decide.
+here: if an argument is not given, the daemon's setting applies.
 """
 
 from __future__ import annotations
@@ -77,9 +76,9 @@ PROJECT_VARIABLES = ("WB_PROJECT", "WANDB_PROJECT", "WB_PROJECT_NAME")
 BACKENDS_VARIABLES = ("TRACKER_BACKENDS", "EZPZ_TRACKER_BACKENDS", "EZPZ_TRACKERS")
 HANDLE_TIMEOUT_S = 10.0
 EXIT_TIMEOUT_S = 30.0
-"""How long an exiting interpreter waits for the daemon when the script did not call ``finish``."""
+"""The longest wait for the daemon at the interpreter's exit, if the script did not call ``finish``."""
 TIMEOUT_MAX_S = 1e6
-"""Far below what a lock's timeout can take on any platform."""
+"""The upper bound of a timeout; far below the longest timeout of a lock on any platform."""
 BUFFER_BYTES_MIN = 1024 * 1024
 KNOWN_OPTIONS = frozenset(
     (
@@ -93,7 +92,7 @@ Backends = str | Sequence[str] | None
 
 @dataclass(frozen=True)
 class ClientSettings:
-    """Everything that one tracker needs to know. Times are in seconds."""
+    """The settings of one tracker. Times are in seconds."""
 
     source: EndpointSource
     project: str
@@ -123,7 +122,10 @@ class ClientSettings:
 
 
 def backends_of(backends: Backends, environ: Mapping[str, str] | None = None) -> str | None:
-    """The backends with commas between; None where nothing names any; "none" where none are wanted."""
+    """Return the names of the backends, separated by commas.
+
+    Returns None if neither the argument nor a variable names backends, and "none" if no backend is wanted.
+    """
     environ = os.environ if environ is None else environ
     if backends is None:
         for variable in BACKENDS_VARIABLES:
@@ -147,12 +149,15 @@ def read_settings(
     environ: Mapping[str, str] | None = None,
     modules: Mapping[str, Any] | None = None,
 ) -> ClientSettings:
-    """Resolve the arguments of ``setup_tracker``; ``options`` are its keyword arguments.
+    """Read all settings of a tracker that sends to a daemon.
+
+    The arguments are those of ``setup_tracker``; ``options`` are its keyword arguments. ``environ`` and
+    ``modules`` default to this process's environment and imported modules.
 
     Raises:
         SettingsError: a value cannot be used.
-        EndpointError: what is given is no endpoint, or none is and no daemon can be started here.
-        RankUnknown: several processes are evident and the rank is not.
+        EndpointError: the given endpoint is invalid; or none is given, and no daemon can be started here.
+        RankUnknown: several processes run, and the rank of this one cannot be found.
     """
     environ = os.environ if environ is None else environ
     modules = sys.modules if modules is None else modules
@@ -204,17 +209,17 @@ def read_settings(
 
 
 def is_worker_of_rank() -> bool:
-    """Whether a process that has a tracker has started this one as its worker."""
+    """Return True if this process is a ``multiprocessing`` worker of a process that has a tracker."""
     return is_worker(os.environ, sys.modules)
 
 
 def mark_as_rank() -> None:
-    """This process has a tracker: its workers need to know (TRACKER_SET_UP_BY)."""
+    """Mark this process as one with a tracker, for its workers (TRACKER_SET_UP_BY)."""
     mark_process(os.environ, os.getpid())
 
 
 def is_inprocess(endpoint: str | os.PathLike[str] | None, environ: Mapping[str, str] | None = None) -> bool:
-    """Whether the endpoint is this process itself."""
+    """Return True if the endpoint is "inprocess", from the argument or a variable."""
     environ = os.environ if environ is None else environ
     if endpoint is None:
         endpoint = _first(environ, ENDPOINT_VARIABLES, None)
@@ -229,7 +234,12 @@ def read_run_arguments(
     run_id: str | None,
     options: Mapping[str, Any],
 ) -> RunArguments:
-    """What the backends of a run in this process are told; raises as :func:`read_settings` does."""
+    """Read what every backend of a run in this process is given.
+
+    Raises:
+        SettingsError: a value cannot be used.
+        RankUnknown: several processes run, and the rank of this one cannot be found.
+    """
     environ = os.environ
     overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
     info = detect_rank(environ, sys.modules, overrides)
@@ -241,18 +251,18 @@ def read_run_arguments(
 
 
 def backends_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments that are not the client's alone; a run's name is the backends' too."""
+    """Return the keyword arguments that concern backends; ``name`` concerns both backends and client."""
     own = KNOWN_OPTIONS - {"name"}
     return {name: value for name, value in options.items() if name not in own}
 
 
 def project_of(project_name: str | None, environ: Mapping[str, str]) -> str:
-    """The project: the argument, else what the environment says, else the script's name."""
+    """Return the project: the argument, else a variable of the environment, else the script's name."""
     return _first(environ, PROJECT_VARIABLES, project_name) or script_name(sys.argv)
 
 
 def script_name(argv: Sequence[str]) -> str:
-    """A project's name from the script's."""
+    """Derive a project's name from ``argv``; "tracker" if there is no script's file."""
     path = Path(argv[0] if argv else "")
     stem = path.parent.name if path.stem == "__main__" else path.stem
     return stem if stem and stem != "-c" else "tracker"
@@ -261,7 +271,7 @@ def script_name(argv: Sequence[str]) -> str:
 def _endpoint_source(
     environ: Mapping[str, str], endpoint: str | os.PathLike[str] | None, token: str | None
 ) -> EndpointSource | None:
-    """What is configured; None where nothing is, and the launch has a daemon of its own."""
+    """Return the configured endpoint; None if none is configured and the launch starts its own daemon."""
     if endpoint is None:
         endpoint = _first(environ, ENDPOINT_VARIABLES, None)
     if endpoint is None:

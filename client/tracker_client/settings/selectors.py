@@ -1,13 +1,17 @@
-"""What selects a backend's run: read on the rank, and sent to the daemon.
+"""Selectors: the options that select a backend's run, read on the rank and sent to the daemon.
 
-Three places say it; a later one wins: the rank's environment, bare keyword arguments of
-``setup_tracker`` (which go to each backend whose table has them), and a backend's own dict
-(``wandb={...}``, ``mlflow={...}``, or of that name for any other backend that ``backends`` names).
-Only WANDB_DISABLED wins over all.
+There are three sources; a later one wins:
 
-Secrets and addresses of services belong to the daemon alone: one that could choose where the daemon's
-key is sent could have it. Their variables are not read here, and arguments with such names are left out
-with a warning. On the wire W&B's ``tags`` are always a list of texts, MLflow's an object of texts.
+1. the rank's environment;
+2. bare keyword arguments of ``setup_tracker``, which apply to each backend whose table has them;
+3. a backend's own dict: ``wandb={...}``, ``mlflow={...}``, or a dict named as any other backend of the run.
+
+WANDB_DISABLED wins over all three.
+
+Secrets and addresses of services belong to the daemon alone: who could choose where the daemon's key is
+sent could obtain it. Their variables are not read here, and arguments with such names are left out with a
+warning (``tracker_protocol.backend_options``). On the wire W&B's ``tags`` are always a list of texts,
+MLflow's an object of texts.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ MLFLOW_ARGUMENTS: Mapping[str, str] = {
     "description": "description",
     "tags": "tags",
 }
-"""Bare arguments and what the backend calls them; of two with one meaning the later wins."""
+"""Bare arguments, each with the backend's name for it; of two with the same name the later wins."""
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {WANDB: WANDB_ARGUMENTS, MLFLOW: MLFLOW_ARGUMENTS}
 
 WANDB_VARIABLES: Mapping[str, str] = {
@@ -66,11 +70,11 @@ Options = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Selectors:
-    """What the daemon is told.
+    """The selectors of one run, as they are sent to the daemon.
 
     Attributes:
-        document: a JSON object, for each backend an object of its options; None where there are none.
-        taken: the keyword arguments that concern backends, those left out with a warning included.
+        document: a JSON object with an object of options for each backend; None if there are no options.
+        taken: names of the keyword arguments that belong to backends, also of those left out.
         warnings: sentences for the user.
     """
 
@@ -82,12 +86,12 @@ class Selectors:
 def read_selectors(
     environ: Mapping[str, str], arguments: Mapping[str, Any], backends: str | None = None
 ) -> Selectors:
-    """The selectors in ``environ`` and among ``setup_tracker``'s keyword ``arguments``.
+    """Read the selectors from ``environ`` and from the keyword ``arguments`` of ``setup_tracker``.
 
     Args:
         environ: the rank's environment.
-        arguments: keyword arguments, less those that are the client's own options.
-        backends: the names of the run's backends with commas between, where they are known.
+        arguments: keyword arguments, without the client's own options.
+        backends: the names of the run's backends, separated by commas; None if they are not known.
     """
     owners = {WANDB, MLFLOW, *filter(None, (backends or "").split(","))} & set(arguments)
     withheld: list[str] = []
@@ -114,7 +118,7 @@ def read_selectors(
 
 
 def is_disabled(environ: Mapping[str, str]) -> bool:
-    """Whether WANDB_DISABLED says so; W&B itself takes even "false" for yes."""
+    """Return True if WANDB_DISABLED is set to anything but a no; W&B itself treats even "false" as yes."""
     return environ.get(DISABLED_VARIABLE, "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
@@ -144,12 +148,12 @@ def _own_options(backend: str, given: Any, withheld: list[str], warnings: list[s
     if not isinstance(given, Mapping):
         warnings.append(
             f"setup_tracker takes {backend}'s options as a dict; {backend} is of type "
-            f"{type(given).__name__} and left out"
+            f"{type(given).__name__} and is left out"
         )
         return {}
     own = {valid_text(str(name)): value for name, value in given.items() if value is not None}
     for name in filter(is_daemon_only, tuple(own)):
-        # Not even looked at: the conversion of a settings object to text would show what it holds.
+        # Removed before the conversion: a settings object converted to text would show its secrets.
         del own[name]
         withheld.append(f"{backend}[{name!r}]")
     converted = {name: _as_json(value) for name, value in own.items()}
@@ -200,7 +204,7 @@ def _tag_object(tags: Any) -> dict[str, str]:
 
 
 def _bounded_document(options: Options, warnings: list[str]) -> str | None:
-    """``options`` as JSON, less the largest of them where they are more than the daemon takes."""
+    """Encode ``options`` as JSON; drop the largest options until the daemon accepts the size."""
     size = len(_encode(options))
     if size > limits.BACKEND_OPTIONS_MAX_BYTES:
         weights = [
@@ -215,9 +219,10 @@ def _bounded_document(options: Options, warnings: list[str]) -> str | None:
             del options[backend][name]
             size -= weight
             left_out.append(f"{backend}[{name[:80]!r}]")
+        named = ", ".join(left_out[:8]) + (" and more" if len(left_out) > 8 else "")
         warnings.append(
-            f"{', '.join(left_out[:8])}{' and more' if len(left_out) > 8 else ''} of setup_tracker are left "
-            f"out: all backends' options together may have {limits.BACKEND_OPTIONS_MAX_BYTES} bytes of JSON"
+            f"{named} of setup_tracker are left out: the options of all backends together may have "
+            f"{limits.BACKEND_OPTIONS_MAX_BYTES} bytes of JSON"
         )
     filled = {backend: own for backend, own in options.items() if own}
     return _encode(filled).decode() if filled else None

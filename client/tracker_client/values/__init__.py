@@ -1,4 +1,4 @@
-"""Values: what ``log()`` and ``log_config()`` take, made safe at the call.
+"""Values that ``log()`` and ``log_config()`` accept, copied and checked at the call.
 
 * ``snapshot``: numbers, tensors and texts of a call.
 * ``nesting``: nested dicts of metrics.

@@ -1,4 +1,4 @@
-"""What callers pass, made usable: steps, exit codes, timeouts, configurations, texts without secrets."""
+"""Converts arguments of callers: steps, exit codes, timeouts, values as JSON, texts without secrets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tracker_protocol import limits
 MASK = "****"
 JSON_DEPTH_MAX = 16
 INTERRUPTED = 130
-"""What a process exits with that Ctrl-C has ended: 128 and the number of SIGINT."""
+"""The exit code of a process that Ctrl-C has ended: 128 + the number of SIGINT."""
 _SENSITIVE = "(?:key|token(?!iz)|passw|passphrase|pwd|secret|credential|authorization)"
 SECRET_NAME = re.compile(_SENSITIVE, re.IGNORECASE)
-"""What the name of an option contains whose value is a secret. A tokenizer is none."""
+"""Matches within the name of an option whose value is a secret; "tokenizer" does not match."""
 _NAMED_SECRET = re.compile(
     rf"""({_SENSITIVE}[\w.-]{{0,64}}\\*["']?\s*[=:]\s*)("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\S+)""",
     re.IGNORECASE,
@@ -28,10 +28,11 @@ _USER_INFORMATION = re.compile(r"(?<=://)(?:[^\s/@:]*:\S*|[^\s/]*)(?=@)")
 
 
 def step_number(step: Any) -> int:
-    """A step as an integer: of any integer type, or a float without a fraction.
+    """Convert a step to an int, from any integer type or from a float without a fraction.
 
     Raises:
-        TypeError: it is none.
+        TypeError: ``step`` has a fraction, or is no number.
+        ValueError: ``step`` is a text that holds no number.
     """
     try:
         return operator.index(step)
@@ -43,9 +44,11 @@ def step_number(step: Any) -> int:
 
 
 def strict_json(value: Any, depth: int = JSON_DEPTH_MAX) -> Any:
-    """``value`` as any reader of JSON takes it; what is not JSON becomes a text, its secrets masked.
+    """Convert ``value`` to strict JSON.
 
-    Sets become lists, sorted; numbers that are not finite, or beyond 64 bits, become texts.
+    A value that is not JSON becomes a text with its secrets masked. A set becomes a sorted list. A number
+    becomes a text if it is not finite or has more than 64 bits. Containers below ``depth`` levels become
+    texts.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -64,12 +67,12 @@ def strict_json(value: Any, depth: int = JSON_DEPTH_MAX) -> Any:
 
 
 def valid_text(text: str) -> str:
-    """``text`` as UTF-8 can carry it; names of files may hold bytes that are none."""
+    """Replace the characters of ``text`` that UTF-8 cannot encode, as names of files may contain."""
     return text.encode("utf-8", "replace").decode()
 
 
 def mask_secrets(text: str) -> str:
-    """``text`` with ``****`` for the values of secrets that names in it tell, and for users in URLs."""
+    """Replace secrets in ``text`` by ``****``: values behind a secret's name, and users in URLs."""
     text = _USER_INFORMATION.sub(MASK, text)
     text = _BEARER.sub(rf"\1 {MASK}", text)
     text = _OPTION_SECRET.sub(rf"\1{MASK}", text)
@@ -77,14 +80,14 @@ def mask_secrets(text: str) -> str:
 
 
 def exit_code_for(code: Any) -> int:
-    """What a process exits with for ``code``, within what the protocol carries."""
+    """Return the exit code of a process for ``code``, the argument of ``sys.exit``; a signed 32-bit int."""
     if isinstance(code, int):
         return max(-(2**31), min(2**31 - 1, int(code)))
     return 0 if code is None else 1
 
 
 def exit_code_of(error: BaseException | None) -> int:
-    """The exit code that ``error`` would end the interpreter with."""
+    """Return the exit code of an interpreter that ``error`` ends; 0 for None."""
     if isinstance(error, SystemExit):
         return exit_code_for(error.code)
     if isinstance(error, KeyboardInterrupt):
@@ -93,7 +96,7 @@ def exit_code_of(error: BaseException | None) -> int:
 
 
 def bounded_seconds(timeout: Any, default_s: float) -> float:
-    """``timeout`` as seconds that a lock takes; ``default_s`` where it is no number."""
+    """Return ``timeout`` in seconds, within what a lock accepts; ``default_s`` if it is no number."""
     try:
         seconds = float(timeout)
     except (TypeError, ValueError, OverflowError):

@@ -1,13 +1,17 @@
-"""A run's configuration, of whatever kind it is, as a JSON object that any reader takes.
+"""Converts a run's configuration, of any kind, to a strict JSON object.
 
-Taken by their shape, and nothing is imported for it: mappings, dataclasses, ``argparse.Namespace``,
-OmegaConf's containers (resolved where that is possible, else as written), pydantic's and attrs' models, named
-tuples, enums, paths, dates, sets, bytes, numbers and small arrays of numpy and torch. Of any other object the
-attributes count if it is the whole configuration, or if its class says nothing else about itself; else its
-text does. Numbers that are not finite, or beyond 64 bits, become texts, since JSON has none.
+Known kinds are recognised by their shape, without an import:
 
-What a secret's name stands before is masked: see :func:`is_secret_name`. So are users in URLs and the like
-in texts. Nothing here raises: what fails to convert is told by its type's name.
+* mappings, dataclasses, ``argparse.Namespace``, pydantic's and attrs' models, named tuples;
+* OmegaConf's containers: each value is resolved if that is possible, else kept as it is written;
+* enums, paths, dates, sets, bytes, numbers, and small arrays of numpy and torch.
+
+Another object becomes an object of its attributes if it is the whole configuration, or if its class defines
+neither ``__str__`` nor ``__repr__``. Otherwise it becomes its text. Numbers that are not finite, or have more
+than 64 bits, become texts, since JSON cannot hold them.
+
+Values of secret names are masked (:func:`is_secret_name`), and so are secrets and users of URLs within
+texts. Nothing here raises: a value that fails to convert becomes the name of its type.
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from tracker_client.values.arguments import JSON_DEPTH_MAX, MASK, mask_secrets, 
 from tracker_protocol import limits
 
 VALUES_MAX = limits.CONFIG_MAX_BYTES // 2
-"""A value and what parts it from the next have two characters of JSON at least."""
+"""A bound on the values: each takes at least two characters of JSON, itself and a separator."""
 CYCLE = "<itself>"
 LEFT_OUT = "<left out>"
 _NAMES_SHOWN = 5
@@ -57,7 +61,13 @@ _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 @dataclass(frozen=True)
 class Configuration:
-    """``values`` are plain JSON, and so is ``document``, in CONFIG_MAX_BYTES; ``warning`` is for the user."""
+    """A configuration as JSON.
+
+    Attributes:
+        values: a JSON object, as Python's dicts, lists, texts, numbers, booleans and None.
+        document: the same, encoded; at most CONFIG_MAX_BYTES.
+        warning: a sentence for the user about values that were left out; "" if there are none.
+    """
 
     values: dict[str, Any]
     document: str
@@ -65,9 +75,9 @@ class Configuration:
 
 
 def read_configuration(config: Any) -> Configuration | None:
-    """``config`` as a JSON object; None where it is nothing that has names and values.
+    """Convert ``config`` to a JSON object; return None if it has no names and values.
 
-    What does not fit into CONFIG_MAX_BYTES is left out, the largest values first, and named in a warning.
+    If it takes more than CONFIG_MAX_BYTES, the largest values are left out and named in the warning.
     """
     reader = _Reader()
     try:
@@ -91,11 +101,11 @@ def read_configuration(config: Any) -> Configuration | None:
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a value of this name is a secret.
+    """Return True if a value of this name is a secret.
 
-    It is where one of its words says password, secret, credential or the like, where it ends in ``key`` after
-    ``api``, ``access``, ``private`` and such, and where it is or ends in ``token``, but for the tokens of
-    texts (``pad_token``, ``eos_token``).
+    A name is a secret's if one of its words is password, secret, credential or the like; if it ends in
+    ``key`` after ``api``, ``access``, ``private`` and such; or if it is or ends in ``token``. Tokens of texts
+    (``pad_token``, ``eos_token``) are no secrets.
     """
     words = _words(name)
     if not words:
@@ -109,7 +119,10 @@ def is_secret_name(name: str) -> bool:
 
 
 def _is_hidden(name: str, value: Any) -> bool:
-    """A number is a secret only as a password or the like: ``token: 512`` counts tokens."""
+    """Return True if the value is to be masked.
+
+    A number is a secret only if it is a password or the like: ``token: 512`` is a number of tokens.
+    """
     if not is_secret_name(name) or value is None or isinstance(value, bool):
         return False
     return not isinstance(value, (int, float)) or not _SECRET_WORDS.isdisjoint(_words(name))
@@ -118,7 +131,7 @@ def _is_hidden(name: str, value: Any) -> bool:
 def _name(key: Any) -> str:
     try:
         return _text(str(key.value if isinstance(key, Enum) else key))
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - a foreign object may raise anything
         return f"<{type(key).__name__}>"
 
 
@@ -127,14 +140,14 @@ def _words(name: str) -> list[str]:
 
 
 class _Reader:
-    """One reading: what it may still take, and what it is in the middle of."""
+    """One conversion: the number of values that it may still take, and the containers it is within."""
 
     def __init__(self) -> None:
         self.left = VALUES_MAX
         self._open: set[int] = set()
 
     def whole(self, config: Any) -> Any:
-        """The configuration itself: of a plain object the attributes count, whatever its text says."""
+        """Convert the configuration itself; a plain object becomes its attributes, even if it has a text."""
         items = _items(config)
         if items is None and not isinstance(config, (type, str, bytes, list, tuple, set, frozenset)):
             attributes = getattr(config, "__dict__", None)
@@ -142,13 +155,13 @@ class _Reader:
         return _UNUSABLE if items is None else self._named(config, items, JSON_DEPTH_MAX)
 
     def value(self, value: Any, depth: int, name: str = "") -> Any:
-        """``value`` as JSON, masked if its ``name`` says so; what cannot be is told by its type."""
+        """Convert ``value`` to JSON, masked if ``name`` is a secret's; on failure return its type's name."""
         self.left -= 1
         if self.left < 0:
             return LEFT_OUT
         try:
             return MASK if _is_hidden(name, value) else self._value(value, depth)
-        except Exception:  # noqa: BLE001 - as above; one value must not cost the others
+        except Exception:  # noqa: BLE001 - a foreign object may raise anything; one value must not cost the others
             return f"<{type(value).__name__}>"
 
     def _value(self, value: Any, depth: int) -> Any:
@@ -168,7 +181,7 @@ class _Reader:
                 self.value(array, depth) if not isinstance(array, list) else self._listed(value, array, depth)
             )
         attributes = getattr(value, "__dict__", None)
-        if isinstance(attributes, dict) and _says_nothing(type(value)):
+        if isinstance(attributes, dict) and _has_no_text(type(value)):
             return self._named(value, _attributes(attributes), depth)
         return _text(str(value))
 
@@ -193,7 +206,7 @@ class _Reader:
         return self._guarded(value, depth, lambda: [self.value(item, depth - 1) for item in _each(items)])
 
     def _guarded(self, value: Any, depth: int, read: Callable[[], Any]) -> Any:
-        """Read a container, unless it lies too deep or within itself."""
+        """Convert a container, unless it lies too deep or within itself."""
         if depth <= 0:
             return f"<{type(value).__name__}>"
         if id(value) in self._open:
@@ -209,7 +222,7 @@ class _Reader:
 
 
 def _scalar(value: Any) -> Any:
-    """What has no parts, as JSON has it; _UNUSABLE for all else."""
+    """Convert a value without parts to JSON; return _UNUSABLE for any other."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, Enum):
@@ -225,7 +238,7 @@ def _scalar(value: Any) -> Any:
 
 
 def _described(value: Any) -> Any:
-    """The text of what is neither a number nor a container, but means something."""
+    """Return the text of a date, bytes, a secret, a path, a class or a function; _UNUSABLE for others."""
     if isinstance(value, (datetime, date, time)):
         return value.isoformat()
     if isinstance(value, (bytes, bytearray)):
@@ -241,13 +254,13 @@ def _described(value: Any) -> Any:
 
 
 def _text(text: str) -> str:
-    """Masked, as UTF-8 can carry it, and without addresses, which tell nothing and differ by process."""
-    # A longer one would not fit anyway.
+    """Return ``text`` with secrets masked, valid in UTF-8, and without addresses, which differ by process."""
+    # A longer text would not fit anyway.
     return _ADDRESS.sub("", mask_secrets(valid_text(str.__str__(text)[: limits.CONFIG_MAX_BYTES + 1])))
 
 
 def _array(value: Any) -> Any:
-    """A number, or the list of a small array's; _UNUSABLE for what is no array."""
+    """Return an array's number or list of numbers; the shape of a large array; _UNUSABLE if it is none."""
     if not (hasattr(value, "tolist") and hasattr(value, "shape") and hasattr(value, "dtype")):
         return _UNUSABLE
     count = math.prod(value.shape)
@@ -256,11 +269,11 @@ def _array(value: Any) -> Any:
     return value.tolist()
 
 
-# ---- what has names ------------------------------------------------------------------------------
+# ---- objects with names and values ---------------------------------------------------------------
 
 
 def _items(value: Any) -> Iterable[tuple[Any, Any]] | None:
-    """The names and values of what is known to have them."""
+    """Return the names and values of a known kind of object; None for any other."""
     kind = type(value)
     if _is_omega(value, "DictConfig"):
         return _omega_items(value)
@@ -283,7 +296,7 @@ def _dataclass_names(kind: type) -> Iterable[str] | None:
 
 
 def _pydantic_names(kind: type) -> Iterable[str] | None:
-    """Version 2 has ``model_fields``, version 1 ``__fields__``."""
+    """Return the names of a pydantic model: version 2 has ``model_fields``, version 1 ``__fields__``."""
     for name in ("model_fields", "__fields__"):
         fields = getattr(kind, name, None)
         if isinstance(fields, Mapping):
@@ -305,8 +318,8 @@ def _attributes(attributes: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     return [(name, value) for name, value in attributes.items() if not str(name).startswith("_")]
 
 
-def _says_nothing(kind: type) -> bool:
-    """Whether a class has no text of its own, so that its objects' attributes say more."""
+def _has_no_text(kind: type) -> bool:
+    """Return True if the class defines no text of its own, so that attributes describe its objects better."""
     return all(getattr(kind, name) is getattr(object, name) for name in ("__str__", "__repr__"))
 
 
@@ -316,7 +329,7 @@ def _is_omega(value: Any, name: str) -> bool:
 
 
 def _omega_items(config: Any) -> list[tuple[Any, Any]]:
-    """Each value resolved by itself; one that is missing, or points nowhere, as it is written."""
+    """Resolve each value by itself; a value that is missing or cannot be resolved stays as it is written."""
     written = sys.modules["omegaconf"].OmegaConf.to_container(config, resolve=False)
     return [(key, _resolved(config, key, raw)) for key, raw in (written or {}).items()]
 
@@ -335,11 +348,11 @@ def _resolved(container: Any, key: Any, written: Any) -> Any:
         return written
 
 
-# ---- what fits -----------------------------------------------------------------------------------
+# ---- the bound -----------------------------------------------------------------------------------
 
 
 def _fit(plain: dict[str, Any]) -> list[tuple[int, str]]:
-    """Remove the largest values until the rest fits; their sizes in bytes and their names."""
+    """Remove the largest values until the rest fits; return their sizes in bytes and their names."""
     excess = _size(plain) - limits.CONFIG_MAX_BYTES
     if excess <= 0:
         return []
@@ -355,7 +368,7 @@ def _fit(plain: dict[str, Any]) -> list[tuple[int, str]]:
 
 
 def _leaves(plain: dict[str, Any], path: tuple[str, ...]) -> Iterable[tuple[int, dict[str, Any], str, str]]:
-    """(bytes with its name, the dict it is in, its key there, its dotted name) of all that is no dict."""
+    """Yield for each value that is no dict: its bytes with its name, its dict, its key, its dotted name."""
     for key, value in plain.items():
         if isinstance(value, dict) and value:
             yield from _leaves(value, (*path, key))

@@ -1,4 +1,4 @@
-"""A histogram, as it travels to the backends."""
+"""A histogram, as it is sent to the backends."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ KIND = "histogram"
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many values lie between each two neighbouring ``edges``.
+    """A histogram of n bins: ``counts[i]`` values lie between ``edges[i]`` and ``edges[i + 1]``.
 
-    Two edges for more than one count are the ends of bins of equal width.
+    There are n + 1 edges; or two, the outer edges of n bins of equal width.
     """
 
     edges: Sequence[float]
@@ -23,7 +23,11 @@ class Histogram:
         return len(self.edges) + len(self.counts)
 
     def document(self) -> str:
-        """As JSON."""
+        """Encode the histogram as JSON: ``{"edges": [...], "counts": [...]}``.
+
+        Raises:
+            ValueError: an edge or a count is not finite.
+        """
         return json.dumps(
             {"edges": list(self.edges), "counts": list(self.counts)}, separators=(",", ":"), allow_nan=False
         )

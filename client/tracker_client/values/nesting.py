@@ -1,6 +1,7 @@
-"""Nested dicts of metrics: ``{"eval": {"loss": 1}}`` is the metric ``eval.loss``, in every backend.
+"""Flattens nested dicts of metrics: ``{"eval": {"loss": 1}}`` is the metric ``eval.loss``, in every backend.
 
-W&B shows them so, and the configuration's parameters in MLflow are spelled so. Numbers may be keys within.
+W&B shows nested metrics so, and MLflow's parameters of the configuration have such names. Keys of a nested
+dict may be numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from tracker_protocol import limits
 
 
 def flatten(metrics: Mapping[Any, Any], refusals: Refusals) -> Iterator[tuple[Any, Any]]:
-    """The names and values of ``metrics``, with nested dicts opened; what has no name or value is refused."""
+    """Yield the names and values of ``metrics``, those of nested dicts under dotted names.
+
+    A nested key that is neither text nor number, an empty dict, and dicts nested deeper than
+    METRICS_NESTED_DEPTH_MAX are refused.
+    """
     for key, value in dict(metrics).items():
         if isinstance(value, dict) and isinstance(key, str):
             yield from _open(key, value, refusals, 1)
@@ -24,7 +29,7 @@ def flatten(metrics: Mapping[Any, Any], refusals: Refusals) -> Iterator[tuple[An
 def _open(name: str, nested: dict[Any, Any], refusals: Refusals, depth: int) -> Iterator[tuple[Any, Any]]:
     if depth > limits.METRICS_NESTED_DEPTH_MAX:
         most = limits.METRICS_NESTED_DEPTH_MAX
-        refusals.refuse(name, f"dicts are nested more than {most} deep; what lies deeper is not recorded")
+        refusals.refuse(name, f"dicts are nested more than {most} deep; deeper values are not recorded")
         return
     if not nested:
         refusals.refuse(name, "an empty dict holds no value; nothing is recorded")

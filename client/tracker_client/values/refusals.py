@@ -1,7 +1,7 @@
-"""What could not be taken: counted exactly, and told to the user once for each key and reason.
+"""Counts values that cannot be recorded, and warns about each key once.
 
-``log()`` raises nothing, so this is how a user hears that ``log({"img": figure})`` records nothing.
-Both the calling threads and the sender report here.
+``log()`` raises nothing, so these warnings are how a user learns that ``log({"img": figure})`` records
+nothing. Both the calling threads and the sender's thread report here.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import threading
 
 WARNED_KEYS_MAX = 1_000
-"""So that a script that makes up a new key at each step fills neither the log nor the memory."""
+"""A bound, so that a script with a new key at each step fills neither the log nor the memory."""
 KEY_SHOWN_CHARACTERS = 80
 
 logger = logging.getLogger("tracker_client")
@@ -26,17 +26,17 @@ class Refusals:
 
     @property
     def count(self) -> int:
-        """How many values were refused so far."""
+        """The number of values refused so far."""
         return self._count
 
     def refuse(self, key: object, reason: str, *, values: int = 1) -> None:
-        """Count ``values`` refused values of ``key``; warn if it is the first time for this key."""
+        """Count ``values`` refused values of ``key``; warn if this key has not been warned about yet."""
         with self._lock:
             self._count += values
         self.warn_once(key, reason)
 
     def warn_once(self, key: object, reason: str) -> None:
-        """Warn about ``key`` unless that was done before; counts nothing."""
+        """Warn about ``key``, unless it has been warned about already; count nothing."""
         shown = _shown(key)
         with self._lock:
             if shown in self._warned or len(self._warned) > WARNED_KEYS_MAX:

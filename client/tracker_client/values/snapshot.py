@@ -1,10 +1,10 @@
-"""Taking the value at the call: what ``log()`` was given becomes numbers and texts.
+"""Takes the values of a ``log()`` call, as they are at the call, as numbers and texts.
 
-Python's numbers are immutable, so a shallow copy of the dict is their snapshot (the fast path, in
-``tracker``). Everything else comes here. A value on an accelerator, or one still being computed,
-becomes a :class:`Deferred`: its copy is enqueued behind the work that produces it, and only the
-sender, in the background, ever asks for the number. No array library is imported: an object can
-only be a tensor if the script has imported torch already.
+Python's numbers are immutable, so a shallow copy of the dict is their snapshot: the fast path, in
+``trackers.remote_tracker``. All other values are converted here. A value on an accelerator, or one still
+being computed, becomes a :class:`Deferred`: its copy is enqueued behind the work that produces it, and only
+the sender, in the background, reads the number. No array library is imported: an object can be a tensor only
+if the script has imported torch already.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ PLAIN: frozenset[type] = frozenset((float, int, bool))
 
 
 class UnusableValue(Exception):
-    """A value is neither a number nor a text; the message says what it is."""
+    """A value cannot be recorded; the message is the reason, for the user."""
 
 
 class Deferred(Protocol):
-    """A number that is on its way from a device."""
+    """A number that is still being computed, or copied from a device."""
 
     def ready(self) -> bool:
-        """Whether :meth:`value` returns without waiting."""
+        """Return True if :meth:`value` returns without waiting."""
 
     def value(self) -> float:
-        """The number; waits for it if need be."""
+        """Return the number; wait for it if necessary."""
 
 
 Value = float | str | Deferred
@@ -43,11 +43,11 @@ Row = dict[str, Value]
 
 
 def snapshot(metrics: Mapping[Any, Any], refusals: Refusals) -> dict[Any, Value | Histogram | MediaValue]:
-    """Copy ``metrics``, with each value as it is now; what cannot be used is refused and left out.
+    """Copy ``metrics`` with each value as it is now; refuse and leave out unusable values.
 
-    Nested dicts are opened, see :mod:`tracker_client.values.nesting`.
+    Nested dicts are flattened (:mod:`tracker_client.values.nesting`).
 
-    Raises nothing of its own; iterating over ``metrics`` may raise what that mapping raises.
+    Only iterating over ``metrics`` may raise, if that mapping raises.
     """
     row: dict[Any, Value | Histogram | MediaValue] = {}
     for key, value in flatten(metrics, refusals):
@@ -69,10 +69,10 @@ def snapshot(metrics: Mapping[Any, Any], refusals: Refusals) -> dict[Any, Value 
 
 
 def snapshot_value(value: Any) -> Value | Histogram | MediaValue:
-    """One value as it is now.
+    """Take one value as it is now.
 
     Raises:
-        UnusableValue: it is not one number and not a text.
+        UnusableValue: the value is neither one number, a text, nor an object of W&B that can be recorded.
     """
     torch, numpy, jax = (sys.modules.get(name) for name in ("torch", "numpy", "jax"))
     if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
@@ -94,7 +94,7 @@ def _from_wandb(value: Any) -> Histogram | MediaValue:
 
 
 def _array_types(numpy: Any) -> tuple[type, ...]:
-    # A module that is only half imported, in another thread, has made no array yet.
+    # While another thread is still importing numpy, these names may be missing, and no array exists yet.
     return getattr(numpy, "generic", type(None)), getattr(numpy, "ndarray", type(None))
 
 
@@ -109,7 +109,7 @@ def _from_python(value: Any) -> float | str:
         return _number(value)
     kind = type(value)
     if hasattr(kind, "__dlpack__") or hasattr(kind, "__cuda_array_interface__"):
-        # float() of such an array could wait for its device, and this is the training loop.
+        # float() of such an array could wait for its device, which would block the training loop.
         raise UnusableValue(f"arrays of type {_type_name(value)} are not known; log float(value)")
     if hasattr(kind, "__float__") or hasattr(kind, "__index__"):
         return _number(value)
@@ -125,7 +125,9 @@ def _number(value: Any) -> float:
 
 def _from_one(value: Any, size: int) -> float | str:
     if size != 1:
-        raise UnusableValue(f"a {_type_name(value)} of {size} values is not a scalar; log its mean, say")
+        raise UnusableValue(
+            f"a {_type_name(value)} of {size} values is not a scalar; log its mean, for example"
+        )
     item = value.item()
     if isinstance(item, (float, int, str)):
         return _from_python(item)
@@ -145,15 +147,15 @@ def _from_tensor(tensor: Any, torch: Any) -> Value:
     device = getattr(torch, tensor.device.type, None)
     if device is None or not hasattr(device, "current_stream"):
         return _Computed(tensor.clone())  # the clone is enqueued; only the sender reads it
-    # Into pinned memory, on the stream that the script is using: behind what computes the value,
-    # and before whatever overwrites it.
+    # The copy goes to pinned memory, on the stream that the script uses: after the work that computes the
+    # value, and before any work that overwrites it.
     copy = tensor.to("cpu", non_blocking=True)
     return _Copied(copy, device.current_stream(tensor.device).record_event())
 
 
 def _from_jax(array: Any, jax: Any) -> Deferred:
     if isinstance(array, jax.core.Tracer):
-        raise UnusableValue("a value inside jit has no number yet; return it and log it outside")
+        raise UnusableValue("a value inside jit has no number yet; return it and log it outside of jit")
     if array.size != 1:
         return _from_one(array, array.size)  # type: ignore[return-value]  # always raises
     if not (array.is_fully_addressable or array.is_fully_replicated):
@@ -162,7 +164,7 @@ def _from_jax(array: Any, jax: Any) -> Deferred:
 
 
 class _Copied:
-    """A tensor's copy in pinned memory, complete once its event has happened."""
+    """A tensor's copy in pinned memory; the copy is complete once its event has happened."""
 
     __slots__ = ("_copy", "_event")
 
@@ -179,7 +181,7 @@ class _Copied:
 
 
 class _Computed:
-    """An array that nothing will change any more; reading it waits until it is computed."""
+    """An array that nothing will change any more; a read waits until the array is computed."""
 
     __slots__ = ("_array",)
 

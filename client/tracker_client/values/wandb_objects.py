@@ -1,7 +1,7 @@
 """W&B's own objects as values of ``log()``: a Histogram, an Image, a Table.
 
-They are known by the names of their classes and never imported: who has one has imported W&B. What they
-hold is plain: lists of counts and edges, the path of an image file, columns and rows.
+They are recognised by the names of their classes, without an import: a script that has one has imported W&B.
+They hold plain data: lists of counts and edges, the path of an image file, columns and rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tracker_client.values.histogram import Histogram
 
 @dataclass(frozen=True)
 class ImageValue:
-    """An image file, which W&B has written or the script has named."""
+    """An image file, written by W&B or named by the script."""
 
     path: str
     caption: str | None
@@ -32,12 +32,12 @@ MediaValue = ImageValue | TableValue
 
 
 def is_of_wandb(value: Any) -> bool:
-    """Whether W&B's package has the class of ``value``."""
+    """Return True if the class of ``value`` belongs to W&B's package."""
     return type(value).__module__.startswith("wandb.")
 
 
 def from_wandb(value: Any) -> Histogram | MediaValue | None:
-    """What a Histogram, an Image or a Table holds; None for anything else."""
+    """Return the data of a Histogram, an Image or a Table; None for any other object."""
     kind = type(value).__name__
     if kind == "Histogram":
         return Histogram(tuple(map(float, value.bins)), tuple(map(float, value.histogram)))
