@@ -1,9 +1,10 @@
-"""Which of a daemon's addresses to connect to.
+"""Chooses the address of a daemon to connect to.
 
-A daemon tells all that its host has, and some of them lead nowhere from here: another network, a bridge of
-containers. So where there are several, plain connections to them are tried first, each a moment after the
-one before and all within a bound (after RFC 8305, "Happy Eyeballs"); the first that comes about tells the
-address. One that was good before is tried first, and those that led to no daemon since then last.
+A daemon publishes all addresses of its host, and some cannot be reached from here: those of another network,
+or of a bridge of containers. So if there are several, plain TCP connections are tried first, after RFC 8305
+("Happy Eyeballs"): each begins CONNECT_STAGGER_S after the one before, and all end within CONNECT_RACE_S. The
+first connection that succeeds decides. An address that worked before is tried first; addresses that have
+failed since then are tried last.
 """
 
 from __future__ import annotations
@@ -19,47 +20,49 @@ from tracker_protocol import limits
 
 
 class AddressHistory:
-    """Remembers how the addresses fared. For one thread."""
+    """The addresses that have worked and failed so far. For one thread."""
 
     def __init__(self) -> None:
-        self._good: str | None = None
-        self._bad: list[str] = []
+        self._worked: str | None = None
+        self._failed: list[str] = []
 
     def choose(self, addresses: Sequence[str]) -> str:
-        """The address to connect to.
+        """Return the address to connect to; if there is only one, without a try.
 
         Raises:
-            EndpointError: none of several can be reached.
+            EndpointError: none of several addresses can be reached.
         """
         if len(addresses) == 1:
             return addresses[0]
-        if all(address in self._bad for address in addresses):
-            self._bad.clear()
-        ordered = sorted(addresses, key=lambda address: (address in self._bad, address != self._good))
+        if all(address in self._failed for address in addresses):
+            self._failed.clear()
+        ordered = sorted(addresses, key=lambda address: (address in self._failed, address != self._worked))
         chosen = first_reachable(ordered)
         if chosen is None:
-            raise EndpointError(f"none of its addresses can be reached from here: {', '.join(addresses)}")
+            raise EndpointError(
+                f"none of the daemon's addresses can be reached from here: {', '.join(addresses)}"
+            )
         return chosen
 
     def worked(self, address: str) -> None:
-        """A daemon welcomed us there."""
-        self._good = address
-        self._bad.clear()
+        """Note that a daemon has welcomed this client at ``address``."""
+        self._worked = address
+        self._failed.clear()
 
     def failed(self, address: str) -> None:
-        """A connection there ended, or led to no daemon."""
-        self._bad.append(address)
+        """Note that a connection to ``address`` has ended, or reached no daemon."""
+        self._failed.append(address)
 
 
 def first_reachable(addresses: Sequence[str]) -> str | None:
-    """The first of ``addresses`` at which something accepts a connection; None if none does in time."""
+    """Return the first of ``addresses`` to accept a connection; None if none does within CONNECT_RACE_S."""
     waiting, begun = list(addresses), time.monotonic()
     with selectors.DefaultSelector() as selector:
         try:
             while True:
                 waited = time.monotonic() - begun
                 due = min(len(addresses), 1 + int(waited / limits.CONNECT_STAGGER_S))
-                # Where all that were tried have failed, there is nothing to wait for.
+                # If every connection so far has failed, the next one begins at once.
                 while waiting and (len(addresses) - len(waiting) < due or not selector.get_map()):
                     if (address := waiting.pop(0)) and _begin(address, selector):
                         return address
@@ -73,7 +76,7 @@ def first_reachable(addresses: Sequence[str]) -> str | None:
 
 
 def _begin(address: str, selector: selectors.BaseSelector) -> bool:
-    """Begin a connection; True when it is there at once, as at a socket of this host."""
+    """Begin a connection; return True if it succeeds at once, as to a Unix socket."""
     with contextlib.suppress(OSError, ValueError):
         attempt, where = _socket_for(address)
         attempt.setblocking(False)
@@ -101,7 +104,7 @@ def _socket_for(address: str) -> tuple[socket.socket, str | tuple[object, ...]]:
 
 
 def _connected(selector: selectors.BaseSelector) -> str | None:
-    """The address of an attempt that has succeeded within the next moment; failed ones are dropped."""
+    """Wait up to CONNECT_STAGGER_S; return the address of a connection that succeeded; drop failed ones."""
     for key, _ in selector.select(limits.CONNECT_STAGGER_S):
         attempt = key.fileobj
         assert isinstance(attempt, socket.socket)

@@ -1,13 +1,13 @@
-"""Where no endpoint is configured: the daemon that the launch starts for itself.
+"""The endpoint of a launch that starts its own daemon, because no endpoint is configured.
 
-Rank 0 starts a daemon (``embedded_daemon``), which publishes an endpoint file in the run's directory,
-``<outdir>/.tracker/launch-<hash of the launch key>.json``. The other ranks wait for that file, on this
-host or on others that share the directory. All of it happens in the background, while values are buffered.
+Rank 0 starts a daemon (``embedded_daemon``). The daemon publishes an endpoint file in the run's directory,
+``<outdir>/.tracker/launch-<hash of the launch key>.json``. The other ranks wait for that file, on this host
+or on others that share the directory. All of this happens in the background, while values are buffered.
 
-A file may be stale: its launch key is another's, or its daemon is dead. On the daemon's own host its
-process tells; from another host only the silence at its addresses does, and then rank 0, after some
-vain attempts, has a daemon started that takes over or joins whichever lives. What the file says is
-believed anew at each connection, and the token in it keeps a wrong daemon from being taken for the right one.
+A file may be stale: it belongs to another launch, or its daemon is dead. On the daemon's own host its process
+shows that. From another host only connections that fail show it. After some failed connections rank 0 starts
+a daemon again, which replaces the earlier daemon, or joins it if that one is alive. The file is read again at
+each connection, and the token in it keeps clients from using a wrong daemon.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from tracker_client.errors import EmbeddedDaemonFailed, EndpointPending
 from tracker_client.identity.rank import ALONE, RankInfo
 
 STATE_DIRECTORY_NAME = ".tracker"
-"""In the run's directory; the daemon's command line looks there too."""
-BELIEVED_CONNECTIONS = 4
-"""How often rank 0 connects to what a file says before it asks for a daemon again."""
+"""The directory's name within the run's directory; the daemon's command line uses it too."""
+CONNECTIONS_BEFORE_RESTART = 4
+"""The connections that rank 0 makes with one content of the file before it starts a daemon again."""
 LOCAL_SIZE_VARIABLES = (
     "LOCAL_WORLD_SIZE",
     "OMPI_COMM_WORLD_LOCAL_SIZE",
@@ -50,12 +50,12 @@ class LaunchFile:
 
     @property
     def path(self) -> Path:
-        """Named after the launch key, whatever characters that has."""
+        """The file's path; its name is a hash of the launch key, which may have any characters."""
         digest = hashlib.sha256(self.launch_key.encode(errors="surrogateescape")).hexdigest()
         return self.directory / f"launch-{digest[:20]}.json"
 
     def read(self) -> dict[str, Any] | None:
-        """What it says; None where there is none, or none of this launch."""
+        """Return the file's JSON object; None if there is no file, or it belongs to another launch."""
         try:
             document = json.loads(self.path.read_bytes())
         except (OSError, ValueError):
@@ -65,53 +65,53 @@ class LaunchFile:
 
 
 class EmbeddedEndpoint:
-    """The endpoint of this launch's own daemon. ``daemon`` is rank 0's, who alone starts one."""
+    """The endpoint of this launch's own daemon; ``daemon`` is None on ranks other than 0."""
 
     def __init__(self, file: LaunchFile, daemon: EmbeddedDaemon | None) -> None:
         self._file = file
         self._daemon = daemon
         self._last: dict[str, Any] | None = None
-        self._believed = 0
+        self._connections = 0
 
     def read(self) -> Endpoint:
-        """The endpoint as the launch's file tells it now; rank 0 has a daemon started where none lives.
+        """Return the endpoint in the launch's file; on rank 0 start a daemon if none is alive.
 
         Raises:
-            EndpointPending: there is none yet.
+            EndpointPending: the file is not written yet.
             EmbeddedDaemonFailed: the daemon ended at once.
         """
         document = self._file.read()
-        if document is not None and self._believe(document):
+        if document is not None and self._is_usable(document):
             try:
                 return endpoint_in(document)
             except ValueError:
-                pass  # as good as missing
+                pass  # treated as missing
         if self._daemon is None:
             raise EndpointPending(f"rank 0's daemon has not written {self._file.path} (yet)")
         self._daemon.ensure()
         raise EndpointPending(f"the daemon is starting, see {self._daemon.log_path}")
 
     def prepare(self) -> None:
-        """On rank 0 begin at once: a script may be over before the sender's thread gets to it."""
+        """On rank 0 start the daemon now: a script may end before the sender's thread starts it."""
         if self._daemon is None:
             return
         try:
             self.read()
         except (EndpointPending, EmbeddedDaemonFailed):
-            return  # the sender sees the same, and tells the user
-        self._believed = 0
+            return  # the sender gets the same error, and reports it to the user
+        self._connections = 0
 
-    def _believe(self, document: dict[str, Any]) -> bool:
+    def _is_usable(self, document: dict[str, Any]) -> bool:
         if self._daemon is None:
             return not _is_dead(document)
         if self._daemon.is_process(document.get("pid")):
             return True
         if _is_dead(document) and not self._daemon.has_joined(document):
             return False
-        self._believed = self._believed + 1 if document == self._last else 1
+        self._connections = self._connections + 1 if document == self._last else 1
         self._last = document
-        if self._believed > BELIEVED_CONNECTIONS:
-            self._believed = 0
+        if self._connections > CONNECTIONS_BEFORE_RESTART:
+            self._connections = 0
             return False
         return True
 
@@ -122,13 +122,13 @@ class EmbeddedEndpoint:
 def embedded_endpoint(
     environ: Mapping[str, str], outdir: str | None, info: RankInfo, launch_key: str
 ) -> EmbeddedEndpoint:
-    """The launch's own daemon, for a process that is told of no other.
+    """Return the endpoint of the launch's own daemon, for a process without a configured endpoint.
 
     Raises:
-        EndpointError: on rank 0: the daemon's packages are not installed here.
+        EndpointError: on rank 0, if the daemon's packages are not installed here.
     """
     directory = Path(outdir or environ.get("TRACKER_OUTDIR") or ".").expanduser().absolute()
-    # A process that is alone shares its daemon among all its runs: their launch keys differ.
+    # A single process uses one daemon for all its runs, whose launch keys differ.
     key = f"{_PROCESS_KEY}.{os.getpid()}" if info.source == ALONE else launch_key
     file = LaunchFile(directory / STATE_DIRECTORY_NAME, key)
     if info.rank != 0:
@@ -146,7 +146,7 @@ def _on_one_host(environ: Mapping[str, str], info: RankInfo) -> bool:
 
 
 def _is_dead(document: dict[str, Any]) -> bool:
-    """Whether the daemon's process is certainly gone; from another host that cannot be told."""
+    """Return True if the daemon's process has ended for certain; from another host always False."""
     pid = document.get("pid")
     if document.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
         return False

@@ -1,8 +1,8 @@
 """Rank 0's daemon, as a child process that outlives the script.
 
-Started by exec in a session of its own, so that neither Ctrl-C nor a launcher that kills its ranks'
-process groups ends it: it still has the other ranks to record, and backends to deliver to. It ends by
-itself once nobody needs it. What it prints goes to ``daemon.log`` beside the launch's endpoint file.
+The daemon is started by exec in its own session. So neither Ctrl-C ends it, nor a launcher that kills the
+process groups of its ranks: it still records the other ranks, and delivers to backends. It ends by itself
+once no rank needs it. Its output is written to ``daemon.log`` beside the launch's endpoint file.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ logger = logging.getLogger("tracker_client")
 
 
 class _Outliving(subprocess.Popen[bytes]):
-    """A child that is still to run when we end, which ``Popen`` would warn of."""
+    """A child process that runs on after this one ends; ``Popen`` would warn of that."""
 
     def __del__(self) -> None:
         pass
 
 
 class EmbeddedDaemon:
-    """Starts the daemon of one launch, and knows how it fares. Safe from several threads.
+    """Starts the daemon of one launch, and observes its process. Safe from several threads.
 
     ``path`` is the launch's endpoint file, which the daemon writes.
     """
@@ -56,18 +56,18 @@ class EmbeddedDaemon:
 
     @classmethod
     def of(cls, path: Path, launch_key: str, *, several_hosts: bool) -> EmbeddedDaemon:
-        """The one of this process for ``path``: all its trackers share it."""
+        """Return the daemon for ``path``, which all trackers of this process share."""
         with cls._known_lock:
             if path not in cls._known:
                 cls._known[path] = cls(path, launch_key, several_hosts=several_hosts)
             return cls._known[path]
 
     def ensure(self) -> None:
-        """Start the daemon unless it runs, or is just starting.
+        """Start the daemon, unless it runs or is starting.
 
         Raises:
-            EmbeddedDaemonFailed: it had been started and ended badly, or cannot be started. The next
-                call tries again.
+            EmbeddedDaemonFailed: the daemon ended with an error, or cannot be started. The next call tries
+                again.
         """
         with self._lock:
             if self._process is not None:
@@ -76,18 +76,21 @@ class EmbeddedDaemon:
                     return
                 self._process = None
                 if code:
-                    self._tell_of_end(code)
+                    self._report_end(code)
             self._start()
 
     def is_process(self, pid: object) -> bool:
-        """Whether ``pid`` is the daemon that this process has started, and it runs."""
+        """Return True if ``pid`` is the daemon that this process has started, and that daemon runs."""
         process = self._process
         runs = process is not None and process.pid == pid and process.poll() is None
         self._served = self._served or runs
         return runs
 
     def has_joined(self, document: dict[str, Any]) -> bool:
-        """Whether our child has found the daemon of ``document`` alive, though its pid tells nothing here."""
+        """Return True if the child process has ended because the daemon of ``document`` is alive.
+
+        The pid in ``document`` may be one of another host, where this process cannot check it.
+        """
         with self._lock:
             if self._process is not None and self._process.poll() == 0:
                 self._process = None
@@ -95,13 +98,13 @@ class EmbeddedDaemon:
                 self._joined = pid if isinstance(pid, int) else None
         return self._joined is not None and self._joined == document.get("pid")
 
-    def _tell_of_end(self, code: int) -> None:
+    def _report_end(self, code: int) -> None:
         if not self._served:
             raise EmbeddedDaemonFailed(
-                f"the daemon that this rank started has ended: {self._last_words(code)}; "
+                f"the daemon that this rank started has ended: {self._last_log_line(code)}; "
                 f"its log is {self.log_path}"
             )
-        # What it acknowledged is in its journal; the rest is still here.
+        # Acknowledged data is in the daemon's journal; the rest is still in this process.
         logger.warning(
             "the daemon has ended (exit code %d, see %s) and is started again", code, self.log_path
         )
@@ -111,7 +114,7 @@ class EmbeddedDaemon:
         self._served = False
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _shorten(self.log_path)
+            _rotate(self.log_path)
             with self.log_path.open("ab") as log:
                 self._log_start = log.tell()
                 self._process = _Outliving(
@@ -124,13 +127,13 @@ class EmbeddedDaemon:
             ) from None
 
     def _command(self) -> list[str]:
-        # -P (since 3.11) keeps the working directory, a training script's, from shadowing modules.
+        # -P (since 3.11): modules in the working directory, which is the script's, shadow no others.
         safe = ["-P"] if sys.version_info >= (3, 11) else []
         command = [sys.executable, *safe, "-m", "tracker_daemon", "serve"]
         command += [f"--embedded={self._path}", f"--launch-key={self._launch_key}"]
         return [*command, "--several-hosts"] if self._several_hosts else command
 
-    def _last_words(self, code: int) -> str:
+    def _last_log_line(self, code: int) -> str:
         try:
             with self.log_path.open("rb") as log:
                 end = log.seek(0, os.SEEK_END)
@@ -138,15 +141,15 @@ class EmbeddedDaemon:
                 lines = log.read().decode("utf-8", "replace").split("\n")
         except OSError:
             lines = []
-        said = [line.strip() for line in lines if line.strip()]
-        return said[-1].removeprefix("error: ") if said else f"exit status {code}"
+        filled = [line.strip() for line in lines if line.strip()]
+        return filled[-1].removeprefix("error: ") if filled else f"exit status {code}"
 
 
 def demand_daemon() -> None:
-    """See that a daemon can be started here, without importing any of it.
+    """Check that a daemon can be started here, without importing its packages.
 
     Raises:
-        EndpointError: names what to install.
+        EndpointError: it cannot; the message names the missing packages and the extra to install.
     """
     needed = {"tracker_daemon", *DAEMON_PACKAGES}
     if sys.version_info >= (3, 11):
@@ -161,8 +164,8 @@ def demand_daemon() -> None:
         )
 
 
-def _shorten(path: Path) -> None:
-    """Keep one earlier log beside the current one, and neither above its bound by more than one daemon's."""
+def _rotate(path: Path) -> None:
+    """Rename a log above EMBEDDED_LOG_MAX_BYTES, and so drop the log that was renamed before."""
     with contextlib.suppress(FileNotFoundError):
         if path.stat().st_size > limits.EMBEDDED_LOG_MAX_BYTES:
             path.replace(path.with_suffix(".log.1"))

@@ -1,7 +1,7 @@
-"""Where the daemon is: an address that was given, or an endpoint file that is read again each time.
+"""The daemon's endpoint: a fixed address, or an endpoint file that is read again at each connection.
 
-A daemon that is restarted may listen on another port, and its endpoint file tells which; so a source
-is asked at every connection and never remembered.
+A restarted daemon may listen on another port, which its endpoint file then holds. So the endpoint is read at
+every connection and never kept.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%\w]+\]|[^\s/:\[\]]+):\d{1,5}")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Addresses to try in turn, each ``host:port`` or ``unix:/path``, and what it takes to be let in."""
+    """The addresses of a daemon, with the token and the certificate that a connection needs.
+
+    Attributes:
+        addresses: each ``host:port`` or ``unix:/path``.
+        token: the daemon's token; None if it is not known.
+        tls_root_pem: the root certificate, in PEM; None for a connection without TLS.
+    """
 
     addresses: tuple[str, ...]
     token: str | None = field(default=None, repr=False)
@@ -27,13 +33,13 @@ class Endpoint:
 
 
 class EndpointSource(Protocol):
-    """Tells the endpoint as it is now."""
+    """A source that the endpoint is read from at each connection."""
 
     def read(self) -> Endpoint:
-        """The endpoint.
+        """Return the current endpoint.
 
         Raises:
-            EndpointError: it cannot be told now; it may be later.
+            EndpointError: the endpoint is not known now; a later call may succeed.
         """
 
 
@@ -44,7 +50,7 @@ class FixedEndpoint:
     endpoint: Endpoint
 
     def read(self) -> Endpoint:
-        """The endpoint."""
+        """Return the endpoint."""
         return self.endpoint
 
     def __str__(self) -> str:
@@ -59,7 +65,7 @@ class EndpointFile:
     token: str | None = field(default=None, repr=False)
 
     def read(self) -> Endpoint:
-        """The endpoint that the file tells now.
+        """Read the endpoint from the file.
 
         Raises:
             EndpointError: the file is missing, unreadable or not an endpoint file.
@@ -85,10 +91,10 @@ class EndpointFile:
 
 
 def endpoint_in(document: Any, token: str | None = None) -> Endpoint:
-    """The endpoint that the JSON of an endpoint file tells; ``token`` goes before the file's.
+    """Return the endpoint in ``document``, an endpoint file's JSON; ``token`` wins over the file's token.
 
     Raises:
-        ValueError: it tells none.
+        ValueError: ``document`` holds no endpoint.
     """
     fields = document if isinstance(document, dict) else {}
     addresses = fields.get("endpoints") or [fields.get("endpoint")]
@@ -99,7 +105,7 @@ def endpoint_in(document: Any, token: str | None = None) -> Endpoint:
 
 
 def is_address(text: object) -> bool:
-    """Whether ``text`` is ``host:port`` or ``unix:/path``."""
+    """Return True if ``text`` is ``host:port`` or ``unix:/path``."""
     if not isinstance(text, str):
         return False
     return text.startswith("unix:") or _HOST_AND_PORT.fullmatch(text) is not None

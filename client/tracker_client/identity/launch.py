@@ -1,20 +1,20 @@
-"""The launch key: what all ranks of one launch share, and no other launch has.
+"""Derives the launch key: a text that all ranks of one launch share, and no other launch has.
 
-It is made without any communication, from what the launcher tells each rank:
+The key is made without communication, from the first of these that is set:
 
 1. the ``launch_id`` argument, or TRACKER_LAUNCH_ID (which ``tracker-daemon run`` sets);
-2. TORCHELASTIC_RUN_ID, unless it is "none". Alone: when torchrun restarts its ranks, MASTER_ADDR and
-   MASTER_PORT may change, and the launch is still the same;
-3. what the launcher of the rank says: PMIX_NAMESPACE under Open MPI (whose ranks on further nodes of a
-   Slurm job see SLURM_STEP_ID, while those on the first do not), PALS_APID under PALS, the address of
-   ``mpiexec`` under MPICH's hydra, which sets no variable for it, LSB_JOBID with PMIX_NAMESPACE
-   under jsrun;
-4. SLURM_JOB_ID with SLURM_STEP_ID, PALS_APID, PMIX_NAMESPACE, else the scheduler's job;
-   with MASTER_ADDR and MASTER_PORT where those are set.
+2. TORCHELASTIC_RUN_ID, unless it is "none". MASTER_ADDR and MASTER_PORT are not part of the key then: they
+   may change when torchrun restarts its ranks, and the launch stays the same;
+3. the identity that the rank's launcher sets:
+   PMIX_NAMESPACE under Open MPI (its ranks on the first node of a Slurm job do not see SLURM_STEP_ID, those
+   on further nodes do); PALS_APID under PALS; the address of ``mpiexec`` under MPICH's hydra, which sets no
+   variable for it; LSB_JOBID with PMIX_NAMESPACE under jsrun;
+4. SLURM_JOB_ID with SLURM_STEP_ID, PALS_APID, PMIX_NAMESPACE, else the scheduler's job.
 
-A process that is alone is a launch of its own, whatever job it runs in: trials of a sweep share their
-job, their shell and their environment, and are different runs. To go on with an earlier run it names
-that run's id.
+In cases 3 and 4 the key also has MASTER_ADDR and MASTER_PORT, if they are set.
+
+A single process is a launch of its own, whatever job it runs in: trials of a sweep share their job, their
+shell and their environment, but are different runs. To continue an earlier run, it names that run's id.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ANCESTORS_MAX = 32
 def launch_key(
     environ: Mapping[str, str], info: RankInfo, given: str | None = None
 ) -> tuple[str, str | None]:
-    """What all ranks of one launch share and no other launch has, and a warning where that is doubtful."""
+    """Return the launch key; and a warning if other launches on the same daemon may have the same key."""
     if given:
         return given, None
     explicit = environ.get("TRACKER_LAUNCH_ID", "")
@@ -47,14 +47,14 @@ def launch_key(
     if info.world_size == 1:
         return uuid.uuid4().hex, None
     warning = (
-        "nothing tells this launch from another on the same daemon; "
+        "nothing distinguishes this launch from another one on the same daemon; "
         "set TRACKER_LAUNCH_ID to a value that all of its ranks share"
     )
     return "default", warning
 
 
 def restarts(environ: Mapping[str, str]) -> int:
-    """How often torchrun's agent has started its ranks again; 0 under every other launcher."""
+    """Return how often torchrun's agent has restarted its ranks; 0 under every other launcher."""
     text = environ.get("TORCHELASTIC_RESTART_COUNT", "") if "TORCHELASTIC_RUN_ID" in environ else ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
@@ -83,7 +83,7 @@ def _launcher_id(environ: Mapping[str, str], info: RankInfo) -> str:
 
 
 def _hydra_address() -> str | None:
-    """Where the ``mpiexec`` of this rank listens: each node's hydra proxy is told it in its arguments."""
+    """Return the address of this rank's ``mpiexec``, from the arguments of the node's hydra proxy."""
     for arguments in _ancestors():
         if "--control-port" in arguments[:-1]:
             return "mpiexec " + arguments[arguments.index("--control-port") + 1]
@@ -91,7 +91,7 @@ def _hydra_address() -> str | None:
 
 
 def _ancestors() -> Iterator[list[str]]:
-    """The command lines of this process's parent, its parent and so on, where /proc tells them."""
+    """Yield the command lines of this process's parent, of the parent's parent and so on, from /proc."""
     pid = os.getppid()
     for _ in range(_ANCESTORS_MAX):
         process = Path("/proc", str(pid))

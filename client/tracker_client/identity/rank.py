@@ -1,7 +1,7 @@
-"""Which process of the job this is: rank, world size and local rank, all from one source.
+"""Finds rank, world size and local rank of this process, all from one source.
 
-The sources, in order; the first that fits is taken whole, since mixing them gives wrong answers
-(under Open MPI inside an sbatch script every process sees ``SLURM_PROCID=0``):
+The first source that fits is used for all three, since a mixture of sources gives wrong answers: under Open
+MPI inside an sbatch script, for example, every process sees ``SLURM_PROCID=0``. The sources, in order:
 
  1. arguments, or TRACKER_RANK, TRACKER_WORLD_SIZE, TRACKER_LOCAL_RANK
  2. torch.distributed, if the script has already initialised it
@@ -16,9 +16,8 @@ The sources, in order; the first that fits is taken whole, since mixing them giv
 11. RANK and WORLD_SIZE alone, with a warning
 12. one process: rank 0 of 1
 
-A source fits when its rank is a number from 0 and below its world size. When none fits and a
-variable shows more than one process, the rank is unknown and that is an error: guessing 0 would
-make every process rank 0.
+A source fits if its rank is a number from 0 and below its world size. If none fits, but a variable shows more
+than one process, the rank is unknown. That is an error: a guess of 0 would make every process rank 0.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ WORLD_SIZE_VARIABLES = (
 ALONE = "one process"
 HYDRA = "MPICH"
 OPEN_MPI = "Open MPI"
-"""Sources that the launch key depends on."""
+"""Sources that decide how the launch key is made."""
 RANK_VARIABLES = (
     "TRACKER_RANK",
     "RANK",
@@ -56,7 +55,15 @@ RANK_VARIABLES = (
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Where this process stands. ``world_size`` is None where the source does not tell it."""
+    """The rank of this process.
+
+    Attributes:
+        rank: from 0.
+        world_size: the number of ranks; None if the source does not give it.
+        local_rank: the rank among the processes of this host, from 0.
+        source: the source of these, for messages.
+        warning: a sentence for the user; None if there is none.
+    """
 
     rank: int
     world_size: int | None
@@ -67,7 +74,7 @@ class RankInfo:
 
 @dataclass(frozen=True)
 class RankOverrides:
-    """What the user's arguments say; None where they say nothing."""
+    """The ranks that the user's arguments give; None for an argument that is not given."""
 
     rank: int | None = None
     world_size: int | None = None
@@ -81,12 +88,12 @@ def detect_rank(
 ) -> RankInfo:
     """Find the rank from ``environ``, the imported ``modules`` and the user's ``overrides``.
 
-    A rank that the user gives without a world size takes the launcher's world size when the
-    launcher agrees about the rank.
+    A rank that the user gives without a world size gets the launcher's world size and local rank, if the
+    launcher gives the same rank.
 
     Raises:
-        RankUnknown: several processes are evident and no source tells the rank.
-        SettingsError: a TRACKER_* variable or an argument is not a number that can be used.
+        RankUnknown: several processes run, and no source gives the rank.
+        SettingsError: a TRACKER_* variable or an argument is not a usable number.
     """
     given = _from_overrides(environ, overrides or RankOverrides())
     if given is None:
@@ -177,15 +184,15 @@ def _hydra(environ: Mapping[str, str]) -> RankInfo | None:
 
 
 def _pmix(environ: Mapping[str, str]) -> RankInfo | None:
-    # Only where Slurm's own plugin is the PMIx server do the step's variables speak of the same
-    # processes; under prterun they describe its helpers, one per node.
+    # The variables of the Slurm step describe the same processes only if Slurm's own plugin is the PMIx
+    # server. Under prterun they describe its helper processes, one per node.
     if environ.get("PMIX_NAMESPACE", "").startswith("slurm.pmix"):
         return _read(environ, "PMIX_RANK", _slurm_size(environ), "SLURM_LOCALID", size_required=False)
     return _read(environ, "PMIX_RANK", "", "", size_required=False)
 
 
 def _slurm(environ: Mapping[str, str]) -> RankInfo | None:
-    # Without a step this is the batch script's own shell, where SLURM_PROCID is 0 for everyone.
+    # Without a step this is the batch script's own shell, where SLURM_PROCID is 0 for every process.
     if "SLURM_STEP_ID" not in environ:
         return None
     return _read(environ, "SLURM_PROCID", _slurm_size(environ), "SLURM_LOCALID")
@@ -227,7 +234,7 @@ def _alone(environ: Mapping[str, str]) -> RankInfo:
     seen = [f"{name}={environ[name]!r}" for name in RANK_VARIABLES if name in environ]
     evidence = ", ".join(f"{name}={environ[name]}" for name in several)
     raise RankUnknown(
-        f"{evidence} shows several processes, but which of them this is cannot be told. "
+        f"{evidence} shows several processes, but the rank of this one cannot be found. "
         f"Looked at torch.distributed and {', '.join(RANK_VARIABLES)}"
         f" (set: {', '.join(seen) or 'none'}). Pass rank=... to setup_tracker or set TRACKER_RANK."
     )

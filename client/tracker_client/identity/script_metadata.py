@@ -1,9 +1,9 @@
-"""What describes the training script: who runs what, where, on which source, as which rank.
+"""Collects facts about the training script: user, command, host, git state, rank.
 
-Backends record it of the script, and not of the daemon. Every value is a text. A fact that cannot be
-had is left out, and nothing here raises. Nothing is started or initialised either: a subprocess means a
-fork, which is dangerous under MPI, so git's state is read from its files; and torch is asked only if the
-script has imported it, and only what does not touch a device.
+Backends record these facts of the script, and not those of the daemon. Every value is a text. A fact that
+cannot be found is left out, and nothing here raises. Nothing is started or initialised: a subprocess needs a
+fork, which is dangerous under MPI, so git's state is read from its files. torch is used only if the script
+has imported it, and only for facts that do not touch a device.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SCHEDULER_VARIABLES: Mapping[str, str] = {
 }
 
 _ARGUMENT_MAX_CHARACTERS = 2 * VALUE_MAX_CHARACTERS
-"""Read beyond what can be shown, since the @ that ends a URL's password may lie there."""
+"""Longer than the text that is shown: the @ that ends a URL's password may be beyond the shown part."""
 _GIT_FILE_MAX_CHARACTERS = 256 * 1024
 _PARENTS_MAX = 128
 _PACKED_REFS_MAX = 1_000_000
@@ -48,7 +48,7 @@ _REMOTE_URL = re.compile(r"url\s*=\s*(.+)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Script:
-    """What the facts are read from."""
+    """The process that the facts are read from."""
 
     environ: Mapping[str, str]
     modules: Mapping[str, Any]
@@ -59,7 +59,7 @@ class Script:
 
 
 def describe(script: Script) -> str:
-    """The facts about ``script``: a JSON object of texts."""
+    """Collect the facts about ``script``; return a JSON object of texts, at most DOCUMENT_MAX_BYTES."""
     facts: dict[str, str] = {}
     for name, read in _FACTS.items():
         value = _attempt(read, script)
@@ -71,10 +71,10 @@ def describe(script: Script) -> str:
 
 
 def masked_command(argv: Sequence[str]) -> str:
-    """``argv`` as a shell would take it, with ``****`` for secrets.
+    """Quote ``argv`` as for a shell, with ``****`` for secrets.
 
-    An option's name tells that a secret comes: ``--api-key=…``, and after ``--api-key`` all values up to
-    the next option.
+    A secret is recognised by the option's name: the value in ``--api-key=…``, and all values after
+    ``--api-key`` up to the next option.
     """
     shown: list[str] = []
     hiding = first = False
@@ -95,7 +95,7 @@ def masked_command(argv: Sequence[str]) -> str:
 
 
 def git_state(directory: Path) -> dict[str, str]:
-    """Commit, branch and remote of the repository that ``directory`` is in; {} where it is in none."""
+    """Return commit, branch and remote of the repository that contains ``directory``; {} if there is none."""
     found = _git_directories(directory)
     if found is None:
         return {}
@@ -167,7 +167,7 @@ def _device(script: Script) -> str | None:
         accelerator = getattr(torch, kind, None)
         if accelerator is not None and accelerator.is_initialized():
             return kind
-    # Before that, only a build without accelerators tells what the script will run on.
+    # Before initialisation only a build without accelerators shows the device: the CPU.
     version = torch.version
     built = any(getattr(version, kind, None) for kind in ("cuda", "hip", "xpu"))
     return None if built or torch.backends.mps.is_built() else "cpu"
@@ -217,7 +217,7 @@ def _git(script: Script) -> dict[str, str]:
 
 
 def _git_directories(directory: Path) -> tuple[Path, Path] | None:
-    """Where HEAD is, and where the branches and the configuration are: two places for a worktree."""
+    """Return the directory of HEAD, and that of branches and configuration; in a worktree they differ."""
     for parent in islice((directory, *directory.parents), _PARENTS_MAX):
         entry = parent / ".git"
         if entry.is_dir() and (entry / "HEAD").exists():
@@ -230,7 +230,7 @@ def _git_directories(directory: Path) -> tuple[Path, Path] | None:
 
 
 def _head(private: Path, common: Path) -> tuple[str, str]:
-    """The commit and the branch; "" for what there is not, as before the first commit."""
+    """Return the commit and the branch; "" for each that does not exist, as before the first commit."""
     head = _read(private / "HEAD").strip()
     if not head.startswith("ref:"):
         return _hash(head), ""
@@ -267,7 +267,7 @@ def _hash(text: str) -> str:
 
 
 def _remote(common: Path) -> str:
-    """The address of ``origin``, else of the first remote, without what logs in there."""
+    """Return the address of ``origin``, else of the first remote, without credentials."""
     urls: dict[str, str] = {}
     section = None
     for line in map(str.strip, _read(common / "config").splitlines()):
@@ -280,7 +280,7 @@ def _remote(common: Path) -> str:
 
 
 def without_credentials(url: str) -> str:
-    """A remote's ``url`` without user, password and query; ``git@host:path`` has no secret and stays."""
+    """Return a remote's ``url`` without user, password and query; ``git@host:path`` stays."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         user, at, place = url.partition("@")
@@ -295,9 +295,9 @@ def without_credentials(url: str) -> str:
 
 
 def _read(path: Path) -> str:
-    """The text of a file; "" where it is none or cannot be read."""
+    """Return the text of a file; "" if it is no regular file or cannot be read."""
     try:
-        if not path.is_file():  # opening a pipe would wait for its other end
+        if not path.is_file():  # opening a pipe would wait for its writer
             return ""
         with path.open(encoding="utf-8", errors="replace") as file:
             return file.read(_GIT_FILE_MAX_CHARACTERS)

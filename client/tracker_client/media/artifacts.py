@@ -1,8 +1,8 @@
 """Artifacts: files and directories, as the contents of one item.
 
-A single file is taken as it is at the call (see ``sources``). A directory is read when its turn to be
-uploaded comes, with all that is below it: links to files are followed, links to directories are not, and what
-is no regular file or cannot be read is left out with a warning.
+A single file is taken as it is at the call (``staging.sources``). A directory is read when its upload begins,
+with all files below it. Links to files are followed, links to directories are not. An entry that is no
+regular file, or cannot be read, is left out with a warning.
 """
 
 from __future__ import annotations
@@ -18,21 +18,25 @@ from tracker_protocol import limits
 
 _NAMED_MAX = 5
 CONTENT_BYTES = 64
-"""What a content takes of an item's message beside its path."""
+"""The bytes that one content takes in an item's message, beside its path."""
 
 
 @dataclass(frozen=True)
 class Directory:
-    """A directory that is walked when it is uploaded."""
+    """A directory whose files are listed when the upload begins."""
 
     location: str
     label: str
     refusals: Refusals
     left_out: list[str] = field(default_factory=list, init=False)
-    """What is left out, each with its reason."""
+    """The entries that are left out, each with its reason."""
 
     def sources(self) -> Iterator[Source]:
-        """Its files; raises SourceUnusable where there are too many or none."""
+        """Yield the files of the directory.
+
+        Raises:
+            SourceUnusable: there are more files than one item may have, or none.
+        """
         files = sorted(self._files(self.location, ""))
         weight = sum(len(path.encode()) + CONTENT_BYTES for path, _ in files)
         if len(files) > limits.CONTENTS_PER_ITEM_MAX or weight > limits.ITEM_MAX_BYTES:
@@ -49,7 +53,7 @@ class Directory:
                 continue
             found += 1
             yield source
-        self._tell()
+        self._warn_of_left_out()
         if not found:
             raise SourceUnusable(f"{self.location} has no files; it is not recorded")
 
@@ -71,8 +75,8 @@ class Directory:
             else:
                 yield path, entry.path
 
-    def _tell(self) -> None:
-        """One warning that names them: of their own they could be as many as the directory has files."""
+    def _warn_of_left_out(self) -> None:
+        """Warn once for all entries that are left out: there may be as many as the directory has files."""
         if self.left_out:
             more = f"; and {len(self.left_out) - _NAMED_MAX} more" if len(self.left_out) > _NAMED_MAX else ""
             named = "; ".join(self.left_out[:_NAMED_MAX])
@@ -80,7 +84,13 @@ class Directory:
 
 
 def artifact_file(location: str, *, keep_open: bool) -> tuple[Source, int]:
-    """A single file as it is now, and the bytes of memory that it holds until it is uploaded."""
+    """Take a single file as it is now; return its source, and the bytes of memory it needs until its upload.
+
+    A file up to FILE_SNAPSHOT_BYTES is read now. ``keep_open``: keep a larger file open until its upload.
+
+    Raises:
+        SourceUnusable: the file cannot be read.
+    """
     source = FileSource(_valid(os.path.basename(location)) or "file", location, keep_open=True)  # noqa: PTH119 - a text stays one
     if source.size_bytes <= limits.FILE_SNAPSHOT_BYTES:
         try:
@@ -94,10 +104,10 @@ def artifact_file(location: str, *, keep_open: bool) -> tuple[Source, int]:
 
 
 def location_of(path: Any) -> str:
-    """``path`` as a text.
+    """Return ``path`` as an absolute path.
 
     Raises:
-        SourceUnusable: it is no path.
+        SourceUnusable: ``path`` is no path.
     """
     try:
         return os.path.abspath(os.path.expanduser(os.fsdecode(path)))  # noqa: PTH100, PTH111 - a text stays one
@@ -106,7 +116,7 @@ def location_of(path: Any) -> str:
 
 
 def _valid(name: str) -> str:
-    """A file's name as UTF-8 can carry it; distinct names stay distinct."""
+    """Return a file's name as valid UTF-8; distinct names stay distinct."""
     try:
         name.encode()
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
-"""Tables, images, artifacts and histograms: from what a caller has to items of the stream.
+"""Makes drafts of items from tables, images and artifacts.
 
-Nothing here waits: what can change is copied, and what takes long (reading files, encoding, uploading) is
-left to the uploads' thread.
+Nothing here waits. Data that the caller can change is copied at the call. Slow work (reading large files,
+encoding, uploading) is left to the uploading thread.
 """
 
 from __future__ import annotations
@@ -31,37 +31,37 @@ logger = logging.getLogger("tracker_client")
 
 
 class ItemSink(Protocol):
-    """Who takes drafts, in the order of the calls."""
+    """The receiver of drafts, in the order of the calls."""
 
     def announce(self, draft: ItemDraft) -> bool:
-        """Take ``draft``; False where there is no room for it."""
+        """Queue ``draft``; return False if there is no room for it."""
 
 
 class UploadSink(Protocol):
-    """Who takes what drafts consist of."""
+    """The receiver of the drafts' contents."""
 
     def submit(self, upload: Upload) -> bool:
-        """Take ``upload``; False where there is no room for it."""
+        """Queue ``upload``; return False if there is no room for it."""
 
     def progress(self) -> UploadProgress:
-        """Where the uploads are now."""
+        """Return the current progress of the uploads."""
 
     def stop(self) -> None:
-        """Take nothing more."""
+        """Accept no further upload."""
 
 
 class Media:
-    """What one tracker logs beside metrics. Its methods may raise what the caller's own objects raise."""
+    """The media that one tracker logs. A method may raise what the caller's own objects raise."""
 
     def __init__(self, items: ItemSink, uploads: UploadSink, refusals: Refusals) -> None:
         self.uploads = uploads
         self._items = items
         self._refusals = refusals
 
-    # ---- what is logged --------------------------------------------------------------------------
+    # ---- calls of the script ---------------------------------------------------------------------
 
     def table(self, key: str, columns: Any, data: Any, step: Any = None) -> None:
-        """Log a table of rows, or a frame."""
+        """Log a table of rows, or a data frame."""
         name = self._checked_key(key)
         if name is None:
             return
@@ -88,7 +88,7 @@ class Media:
         )
 
     def value(self, key: str, value: MediaValue, step: int | None) -> None:
-        """Log what was a value of ``log()``; without a step, it has that of the call's row."""
+        """Log an image or table that was a value of ``log()``; without a step it gets the step of its row."""
         if isinstance(value, ImageValue):
             self.image(key, value.path, value.caption, step)
         else:
@@ -112,7 +112,7 @@ class Media:
         draft = _draft("artifact", label, step, {"directory": False})
         self._submit(draft, lambda: iter([source]), held_bytes)
 
-    # ---- on its way ------------------------------------------------------------------------------
+    # ---- checks and queues -----------------------------------------------------------------------
 
     def _submit(self, draft: ItemDraft, sources: Callable[[], Iterator[Source]], held_bytes: int) -> None:
         if not self.uploads.submit(Upload(draft, sources, held_bytes)):
@@ -127,7 +127,7 @@ class Media:
             self._refusals.refuse(draft.key, reason)
 
     def _unless_unusable(self, key: str, take: Callable[[], T]) -> T | None:
-        """What ``take`` returns; None, with a warning, where it finds nothing that can be recorded."""
+        """Call ``take`` and return its result; refuse ``key`` and return None if it raises SourceUnusable."""
         try:
             return take()
         except SourceUnusable as unusable:
@@ -148,22 +148,22 @@ class Media:
     # ---- the end ---------------------------------------------------------------------------------
 
     def end(self, unrecorded: Sequence[ItemDraft]) -> None:
-        """Stop uploading, and name what did not make it."""
+        """Stop the uploads, and warn of the ``unrecorded`` items by name."""
         progress = self.uploads.progress()
         self.uploads.stop()
         if not unrecorded:
             return
         named = ", ".join(f"{draft.kind} {draft.key!r}" for draft in unrecorded[:_NAMED_MAX])
         more = f" and {len(unrecorded) - _NAMED_MAX} more" if len(unrecorded) > _NAMED_MAX else ""
-        under_way = f"; of {progress.key!r} {progress.percent} % was uploaded" if progress.key else ""
+        uploading = f"; of {progress.key!r} {progress.percent} % was uploaded" if progress.key else ""
         logger.warning(
             "finish() had no more time: %d items are not recorded: %s%s%s",
-            len(unrecorded), named, more, under_way,
+            len(unrecorded), named, more, uploading,
         )  # fmt: skip
 
 
 def _draft(kind: str, key: str, step: Any, document: Mapping[str, Any]) -> ItemDraft:
-    """A draft whose contents are still to come."""
+    """Make a draft whose contents are not uploaded yet."""
     return ItemDraft(kind, key, _step(step), time_ns(), json.dumps(document), None)
 
 

@@ -1,9 +1,10 @@
-"""Images: from a path, bytes, a picture of a library, a figure or an array to the bytes of an image file.
+"""Converts a path, bytes, a PIL image, a figure or an array to the bytes of an image file.
 
-An array is height × width, or with 1, 3 or 4 channels behind (HWC) or before them (CHW); of uint8, or of
-floats in [0, 1]. It is copied at the call and encoded on the uploading thread; a tensor on a device is
-copied behind the work that produces it, as a value of ``log()`` is, and only that thread waits for it.
-No array or image library is imported: an object can only be an array if the script has imported its own.
+An array has the shape (height, width), (height, width, channels) or (channels, height, width), with 1, 3 or 4
+channels. Its values are uint8, or floats in [0, 1]. An array is copied at the call and encoded on the
+uploading thread. The copy of a tensor on a device is enqueued behind the work that produces the tensor; only
+the uploading thread waits for it. No array or image library is imported: an object can be an array only if
+the script has imported the library.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ _FORMATS = (
 )
 _SUFFIXES = frozenset(("png", "jpg", "jpeg", "gif", "bmp", "tif", "tiff", "webp", "svg"))
 _CHANNELS = frozenset((1, 3, 4))
-_ARRAY_ADVICE = "give it height × width, or with 1, 3 or 4 channels behind or before them"
-_VALUES_ADVICE = "give it uint8, or floats in [0, 1]"
+_ARRAY_ADVICE = "log height × width, with 1, 3 or 4 channels as the last or first axis if there are any"
+_VALUES_ADVICE = "log uint8, or floats in [0, 1]"
 _SLACK = 1e-4
-"""How far beyond [0, 1] a float may lie: what an interpolation or a half-precision number leaves."""
+"""The most that a float may exceed [0, 1] by, as after interpolation or in half precision."""
 
 
 @dataclass(frozen=True)
 class ImageContent:
-    """What was found: its source, and the bytes of memory that it holds until it is uploaded."""
+    """The source of an image, and the bytes that it holds in memory until its upload."""
 
     source: Source
     held_bytes: int
@@ -48,8 +49,8 @@ def image_content(image: Any) -> ImageContent:
     """Take ``image`` as it is now.
 
     Raises:
-        SourceUnusable: it is no image, or none that can be recorded; for an array's values this comes
-            only when its source is opened.
+        SourceUnusable: ``image`` is no image, or one that cannot be recorded. The values of an array are
+            checked later, when its source is opened.
     """
     if isinstance(image, (str, os.PathLike)):
         return _from_path(image)
@@ -92,7 +93,8 @@ def _format_of(data: bytes) -> str:
 
 
 def _from_figure(figure: Any) -> ImageContent:
-    # Now, and here: the script may draw on or close it next, and no drawing library is safe to share.
+    # Drawn now and on this thread: the script may change or close the figure next, and no drawing library may
+    # be used by several threads.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     data = buffer.getvalue()
@@ -132,12 +134,12 @@ def _from_array(array: Any) -> ImageContent:
 
 
 def _is_a(array: Any, module: str, name: str) -> bool:
-    """Whether ``array`` is of a class that the script must have imported, if it is."""
+    """Return True if ``array`` is an instance of ``module.name``; the module is not imported for that."""
     return isinstance(array, getattr(sys.modules.get(module), name, ()))
 
 
 def _copied_tensor(tensor: Any, torch: Any) -> Callable[[], Any]:
-    """A copy that the script's next write does not reach; called, it waits for it."""
+    """Copy ``tensor`` as it is at the call; return a function that waits for the copy and returns it."""
     tensor = tensor.detach()
     if tensor.device.type == "cpu":
         copy = tensor.clone()
@@ -145,7 +147,8 @@ def _copied_tensor(tensor: Any, torch: Any) -> Callable[[], Any]:
     device = getattr(torch, tensor.device.type, None)
     if device is None or not hasattr(device, "current_stream"):
         return tensor.clone().cpu  # type: ignore[no-any-return]
-    # Into pinned memory, on the stream that the script is using: behind what computes the values.
+    # The copy goes to pinned memory, on the stream that the script uses: after the work that computes the
+    # values.
     copy = tensor.to("cpu", non_blocking=True)
     event = device.current_stream(tensor.device).record_event()
 
@@ -159,7 +162,7 @@ def _copied_tensor(tensor: Any, torch: Any) -> Callable[[], Any]:
 def _numpy_of(array: Any) -> Any:
     numpy = sys.modules.get("numpy")
     if numpy is None:
-        raise SourceUnusable("an image of this array needs numpy; import it, or log a path or bytes")
+        raise SourceUnusable("an image of this array needs numpy; import numpy, or log a path or bytes")
     if str(getattr(array, "dtype", "")) == "torch.bfloat16":
         array = array.float()  # numpy has no such type
     return numpy.asarray(array)
@@ -169,7 +172,7 @@ def _checked_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(shape) not in {2, 3} or 0 in shape:
         raise SourceUnusable(f"an array of shape {shape} is no image; {_ARRAY_ADVICE}")
     if len(shape) == 3 and _CHANNELS.isdisjoint((shape[0], shape[2])):
-        raise SourceUnusable(f"an array of shape {shape} has no channels that an image has; {_ARRAY_ADVICE}")
+        raise SourceUnusable(f"an array of shape {shape} has no channels of an image; {_ARRAY_ADVICE}")
     pixels = shape[0] * shape[1] * (shape[2] if len(shape) == 3 else 1)
     if pixels > limits.IMAGE_PIXELS_MAX * 4:
         raise SourceUnusable(f"an image of shape {shape} has more than {limits.IMAGE_PIXELS_MAX} pixels")
@@ -186,7 +189,7 @@ def _encoder(
 
 
 def _is_channels_first(shape: tuple[int, ...], *, prefers: bool) -> bool:
-    """Whether the channels come before height and width; ``prefers`` decides where both are possible."""
+    """Return True if the first axis holds the channels; ``prefers`` decides if the last axis could too."""
     if len(shape) == 2 or shape[0] not in _CHANNELS:
         return False
     return prefers or shape[2] not in _CHANNELS
@@ -202,16 +205,16 @@ def _encoded(array: Any, channels_first: bool) -> bytes:  # noqa: FBT001 - priva
 
 
 def _as_bytes(array: Any) -> Any:
-    """The array as uint8, each value of [0, 1] as the nearest of 0 to 255."""
+    """Convert the array to uint8; a float in [0, 1] becomes the nearest of 0 to 255."""
     kind = array.dtype.kind
     if array.dtype == "uint8":
         return array
     if kind == "b":
         return array.astype("uint8") * 255
     if kind != "f":
-        raise SourceUnusable(f"an image of {array.dtype} could mean anything; {_VALUES_ADVICE}")
+        raise SourceUnusable(f"an image of {array.dtype} has no known range of values; {_VALUES_ADVICE}")
     low, high = float(array.min()), float(array.max())
-    if not (low >= -_SLACK and high <= 1 + _SLACK):  # also where there is a NaN
+    if not (low >= -_SLACK and high <= 1 + _SLACK):  # true also if there is a NaN
         raise SourceUnusable(
             f"an image of floats from {low:g} to {high:g} is not in [0, 1]; {_VALUES_ADVICE}"
         )

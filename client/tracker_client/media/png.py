@@ -1,7 +1,7 @@
-"""PNG by hand: zlib is all that it takes, so images of arrays need no image library.
+"""Encodes PNG with zlib alone, so that images of arrays need no image library.
 
-After the PNG specification (W3C, third edition): signature, IHDR, one IDAT of zlib data whose rows each
-begin with filter type 0, IEND; each chunk with its length and CRC-32.
+The format follows the PNG specification (W3C, third edition): signature, IHDR, one IDAT, IEND. The IDAT holds
+zlib data, whose rows each begin with filter type 0. Each chunk has its length and its CRC-32.
 """
 
 from __future__ import annotations
@@ -11,15 +11,21 @@ import zlib
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
-"""By channels: grey, grey with alpha, RGB, RGBA."""
+"""PNG's colour types by number of channels: grey, grey with alpha, RGB, RGBA."""
 _COMPRESSION = 6
 
 
 def encode_png(width: int, height: int, channels: int, pixels: bytes) -> bytes:
-    """Encode 8-bit ``pixels``, row by row from the top, the channels of a pixel side by side.
+    """Encode an image as PNG.
+
+    Args:
+        width: in pixels, at least 1.
+        height: in pixels, at least 1.
+        channels: from 1 to 4: grey, grey with alpha, RGB, RGBA.
+        pixels: height × width × channels bytes, row by row from the top.
 
     Raises:
-        ValueError: the sizes do not fit each other, or there is no such number of channels.
+        ValueError: the sizes do not fit each other, or the number of channels is not one of these.
     """
     row_bytes = width * channels
     if channels not in _COLOUR_TYPES or width < 1 or height < 1 or len(pixels) != row_bytes * height:

@@ -1,7 +1,7 @@
-"""Tables: rows, or a frame of pandas, polars or pyarrow, as one JSON document of columns and rows.
+"""Converts rows, or a frame of pandas, polars or pyarrow, to one JSON document of columns and rows.
 
-The rows are copied at the call, cell by cell but not deeper; a frame is copied as a whole. What a cell
-holds is looked at on the uploading thread: numbers, texts, booleans and None stay, anything of one element is
+The rows are copied at the call, cell by cell but not deeper; a frame is copied as a whole. The uploading
+thread converts the cells: numbers, texts, booleans and None stay as they are, an array of one element becomes
 that element, and everything else becomes its text.
 """
 
@@ -18,13 +18,20 @@ from tracker_client.values.arguments import valid_text
 from tracker_protocol import limits
 
 CELL_BYTES = 64
-"""What a cell takes of the memory, about."""
+"""The approximate memory of one cell."""
 Rows = Iterable[Sequence[Any]]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it was logged: ``rows`` gives its rows, once. ``cut_from``: how many there were, if more."""
+    """A table as it was logged.
+
+    Attributes:
+        columns: names of the columns.
+        rows: returns the rows; may be called once.
+        row_count: the number of rows that are recorded.
+        cut_from: the number of rows that were logged, if there were more; else 0.
+    """
 
     columns: list[str]
     rows: Callable[[], Rows]
@@ -33,20 +40,20 @@ class Table:
 
     @property
     def held_bytes(self) -> int:
-        """What it takes of the memory, about."""
+        """The approximate memory of the table."""
         return self.row_count * len(self.columns) * CELL_BYTES
 
     def encode(self) -> bytes:
-        """The JSON document ``{"columns": [...], "data": [[...], ...]}``."""
+        """Encode the table as JSON: ``{"columns": [...], "data": [[...], ...]}``."""
         document = {"columns": self.columns, "data": [[_cell(value) for value in row] for row in self.rows()]}
         return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def make_table(columns: Any, data: Any) -> Table:
-    """Take a table as it is now; ``columns`` may be left out where ``data`` is a frame.
+    """Take a table as it is now; ``columns`` may be None if ``data`` is a frame.
 
     Raises:
-        SourceUnusable: it is no table, or one that is too wide.
+        SourceUnusable: the arguments are no table, or the table has too many columns.
     """
     if data is None and columns is not None and _frame(columns) is not None:
         columns, data = None, columns
@@ -93,7 +100,10 @@ def _row(row: Any, width: int) -> list[Any]:
 
 
 def _frame(data: Any) -> tuple[list[Any], int, Callable[[int], Rows]] | None:
-    """A frame's column names, its number of rows, and how to get the first so many; None for others."""
+    """Return a frame's column names, its number of rows, and a function that returns the first n rows.
+
+    Returns None if ``data`` is no frame.
+    """
     module = type(data).__module__.partition(".")[0]
     if module == "pandas" and hasattr(data, "itertuples"):
         return list(data.columns), len(data), lambda most: _copied_pandas(data, most)
@@ -116,7 +126,9 @@ def _columns_of(table: Any) -> Rows:
 def _from_frame(columns: Any, names: list[Any], total: int, first: Callable[[int], Rows]) -> Table:
     wanted = _names(names if columns is None else columns)
     if len(wanted) != len(names):
-        raise SourceUnusable(f"the frame has {len(names)} columns and {len(wanted)} names are given for them")
+        raise SourceUnusable(
+            f"the frame has {len(names)} columns, but {len(wanted)} names are given for them"
+        )
     count = min(total, _most_rows(len(wanted)))
     rows = first(count)
     return Table(wanted, lambda: rows, count, total if total > count else 0)
@@ -134,7 +146,7 @@ def _cell(value: Any) -> Any:
     if callable(item) and getattr(value, "size", 1) != 0:
         try:
             single = item()
-        except (TypeError, ValueError, RuntimeError):  # numpy's and torch's for more than one element
+        except (TypeError, ValueError, RuntimeError):  # raised by numpy and torch for several elements
             single = value
         if type(single) in {bool, int, float, str}:
             return _cell(single)

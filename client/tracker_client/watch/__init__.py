@@ -1,7 +1,7 @@
-"""``watch(model)``: how a model's gradients and parameters are distributed.
+"""``watch(model)``: records the distributions of a model's gradients and parameters.
 
-* ``watching``: hooks a model, and measures every so many steps.
-* ``targets``: the parameters to watch, their names, and when a gradient is complete.
-* ``statistics``: statistics of tensors, computed on their device without waiting for it.
-* ``record``: one measurement on its way from the devices to the stream.
+* ``watching``: puts hooks on a model, and measures in every n-th backward pass.
+* ``targets``: finds the parameters to watch, their names, and the tensors whose hooks report their gradients.
+* ``statistics``: computes statistics of tensors on their device, without waiting for the device.
+* ``record``: holds one measurement until it can be read from the devices.
 """

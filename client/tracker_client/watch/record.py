@@ -1,4 +1,4 @@
-"""A model's statistics on their way from its devices to the stream."""
+"""One measurement of a model, from the statistics on its devices to metrics and histograms."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ STATISTICS = ("norm", "mean", "std", "min", "max")
 NONFINITE = "nonfinite"
 _NUMBER_BYTES = 8
 _CONSTANT_HALF_WIDTH = 0.5
-"""Half of what the histogram of a constant spans, as numpy has it."""
+"""Half the width of a constant's histogram, as in numpy."""
 
 
 class WatchRecord(Attachment):
-    """The statistics of the tensors called ``names``, as :func:`measure` has enqueued them."""
+    """The statistics that :func:`measure` has enqueued, for tensors that are named by ``names``."""
 
     __slots__ = ("_copies", "_events", "_names")
 
@@ -28,22 +28,23 @@ class WatchRecord(Attachment):
         numbers = tensors * (BINS + len(STATISTICS) + 1)
         super().__init__(tensors * (len(STATISTICS) + 1), numbers * _NUMBER_BYTES // VALUE_BYTES)
         self._names = names
-        # Into pinned memory, on the stream that the script is using: behind what computes them.
-        self._copies = [(group, [_on_its_way(one, torch) for one in _tensors(group)]) for group in measured]
+        # The copies go to pinned memory, on the stream that the script uses: after the work that computes
+        # them.
+        self._copies = [(group, [_copy_begun(one, torch) for one in _tensors(group)]) for group in measured]
         devices = {group.moments.device for group in measured}
         self._events = [_event(device, torch) for device in devices if _has_streams(device, torch)]
 
     def ready(self) -> bool:
-        """Whether all of it is here."""
+        """Return True if all copies are complete."""
         return all(event.query() for event in self._events)
 
     def resolve(self) -> AttachedRow:
-        """Metrics and histograms by their names."""
+        """Return the metrics and histograms by name; wait for the copies if necessary."""
         for event in self._events:
             event.synchronize()
         row: Row = {}
         items: dict[str, Histogram] = {}
-        # In the order of the names, which that of the groups is not.
+        # Sorted by place, hence in the order of the names; the groups have another order.
         found = sorted(one for group, copies in self._copies for one in _rows(group, copies))
         for place, size, moments, counts, finite in found:
             name = self._names[place]
@@ -62,8 +63,8 @@ def _has_streams(device: Any, torch: Any) -> bool:
     return device.type != "cpu" and hasattr(getattr(torch, device.type, None), "current_stream")
 
 
-def _on_its_way(tensor: Any, torch: Any) -> Any:
-    # Where there are no streams to wait for, the sender's own reading waits instead.
+def _copy_begun(tensor: Any, torch: Any) -> Any:
+    # On a device without streams there is no event to wait for; there the sender's read waits.
     return tensor.to("cpu", non_blocking=True) if _has_streams(tensor.device, torch) else tensor
 
 
@@ -84,5 +85,5 @@ def _unscaled(norm: float, mean: float, std: float, low: float, high: float) -> 
 def _ends(low: float, high: float) -> tuple[float, float]:
     if low < high:
         return low, high
-    half = max(_CONSTANT_HALF_WIDTH, abs(low) * 2.0**-20)  # what a float64 can be told apart from
+    half = max(_CONSTANT_HALF_WIDTH, abs(low) * 2.0**-20)  # so that a float64 can hold both ends
     return low - half, high + half

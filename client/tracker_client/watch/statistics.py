@@ -1,13 +1,14 @@
-"""Statistics of tensors, computed where the tensors are, without waiting for them.
+"""Computes statistics of tensors on their device, without waiting for the device.
 
-Nothing here asks a device for a number: every bound, count and divisor stays a tensor. What the
-histogram's kernel must know beforehand, its range, is made a constant by moving the values on the
-device. Tensors are the rows of matrices: small ones share one, filled up with NaN, so that a hundred
-biases cost about what one does; a large one has a matrix of its own, gone through in pieces, so that the
-memory needed beside it is bounded. Half precision is widened to float32 piece by piece.
+No number is read from a device: every bound, count and divisor stays a tensor. The histogram's kernel needs
+its range beforehand, so the values are scaled to a constant range on the device. Tensors are the rows of
+matrices. Small tensors share a matrix, padded with NaN, so that a hundred biases cost about as much as one. A
+large tensor has its own matrix, which is processed in pieces, so that the extra memory is bounded. Half
+precision is widened to float32 piece by piece.
 
-Only finite values count; the others are counted apart. ``std`` is the population's. A constant tensor
-fills the middle bin. Of a complex tensor the moduli are taken, of a sparse one the stored values.
+Only finite values enter the statistics; the others are counted separately. ``std`` is the population's. A
+constant tensor fills the middle bin. A complex tensor counts with its moduli, a sparse one with its stored
+values.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from typing import Any
 
 BINS = 64
 SMALL_VALUES_MAX = 1 << 14
-"""Tensors up to this size are gathered in matrices, with others of up to four times their size."""
+"""Tensors of up to so many values share matrices, with others of up to four times their size."""
 CHUNK_VALUES = 1 << 22
 _OUTSIDE = -1.0
-"""Where the histogram does not look."""
+"""The bin of values that are not finite; the histogram leaves it out."""
 
 
 class Unmeasurable(Exception):
@@ -44,9 +45,10 @@ class Measured:
 
 
 def measure(tensors: Iterable[Any], torch: Any, refuse: Callable[[int, Exception], None]) -> list[Measured]:
-    """Enqueue the statistics of ``tensors``; those without values are left out.
+    """Enqueue the statistics of ``tensors``; leave out tensors without values.
 
-    A tensor that cannot be measured is named to ``refuse`` by its place, and the others are measured.
+    If a tensor cannot be measured, ``refuse`` is called with its place and the error; the others are
+    measured.
     """
     groups: dict[object, list[tuple[int, Any]]] = {}
     for place, tensor in enumerate(tensors):
@@ -70,17 +72,17 @@ def _wide(values: Any, torch: Any) -> Any:
     return torch.float64 if values.dtype == torch.float64 else torch.float32
 
 
-# ---- which values --------------------------------------------------------------------------------
+# ---- the values of a tensor ----------------------------------------------------------------------
 
 
 def _local(tensor: Any, torch: Any) -> Any:
-    """The part that this rank holds, which takes no communication; the stored values of a sparse tensor."""
+    """Return the part that this rank holds, without communication; of a sparse tensor the stored values."""
     to_local = getattr(tensor, "to_local", None)
     tensor = (tensor if to_local is None else to_local()).detach()
     if tensor.device.type == "meta":
         raise Unmeasurable("it is on the device 'meta' and has no values")
     if tensor.layout == torch.sparse_coo:
-        # Adding up what several look-ups share must know their number, for which a device is waited for.
+        # coalesce() adds up values with the same index; on a device it would wait for their number.
         joined = tensor.coalesce() if tensor.device.type == "cpu" else tensor
         return joined._values()  # noqa: SLF001 - values() refuses what is not coalesced
     if tensor.layout != torch.strided:
@@ -95,7 +97,7 @@ def _real(tensor: Any) -> Any:
 
 
 def _flat(tensor: Any) -> Any:
-    """All values in one dimension, in the order of the memory, so that no copy is made of a dense tensor."""
+    """Flatten the tensor in the order of its memory, so that a dense tensor is not copied."""
     strides = tensor.stride()
     order = sorted(range(tensor.dim()), key=lambda dimension: -strides[dimension])
     return tensor.permute(order).reshape(-1)
@@ -125,7 +127,7 @@ def _measure_group(group: list[tuple[int, Any]], torch: Any) -> Measured:
 
 
 def _extent(piece: Any) -> list[Any]:
-    """For each row how many values are finite, their sum, minimum and maximum."""
+    """Return for each row the number of finite values, their sum, minimum and maximum."""
     others = piece.isfinite().logical_not_()
     low = piece.masked_fill(others, float("inf")).amin(1)
     high = piece.masked_fill(others, float("-inf")).amax(1)
@@ -141,20 +143,20 @@ def _joined(torch: Any, extents: list[list[Any]]) -> list[Any]:
 
 
 class _Spread:
-    """What needs the extent of all pieces: norms, deviations from the mean, bins between the extremes."""
+    """Statistics that need the extent of all pieces: norms, deviations from the mean, counts of the bins."""
 
     def __init__(self, torch: Any, mean: Any, low: Any, high: Any) -> None:
         self._torch = torch
         self._mean = mean.unsqueeze(1)
         largest = torch.maximum(high, -low)
         self._scale = torch.where(largest > 0, largest, 1.0).unsqueeze(1)
-        # Divided before they are subtracted: the difference of two large numbers may be infinite.
+        # Each is divided before the subtraction: the difference of two large numbers may be infinite.
         self._low = (low / BINS).unsqueeze(1)
         self._width = (high / BINS).unsqueeze(1) - self._low
         self._constant = self._width <= 0
 
     def of(self, piece: Any) -> tuple[Any, Any, Any]:
-        """For each row the norm of the values, the norm of their deviations and the counts of the bins."""
+        """Return for each row the norm of the values, that of their deviations, the counts of the bins."""
         others = piece.isfinite().logical_not_()
         norm = self._norm(piece / self._scale, others)
         deviation = self._norm((piece - self._mean) / self._scale, others)
@@ -166,9 +168,9 @@ class _Spread:
         return self._torch.linalg.vector_norm(values.masked_fill_(others, 0.0), dim=1)
 
     def _counts(self, bins: Any) -> Any:
-        """How often each bin occurs in each row; the rows' bins lie behind each other."""
+        """Count the values in each bin of each row; row r's bins are numbered from r × (BINS + 1)."""
         torch, rows = self._torch, bins.shape[0]
-        width = BINS + 1  # one for what is outside
+        width = BINS + 1  # one for _OUTSIDE
         first = torch.arange(rows, device=bins.device, dtype=bins.dtype).unsqueeze(1) * width - _OUTSIDE
         places, total = (bins + first).reshape(-1), rows * width
         return self._counter(places, total).view(rows, width).narrow(1, 1, BINS)
@@ -178,13 +180,14 @@ class _Spread:
         if places.device.type == "cpu":
             return _count_directly(places, total, torch)
         if torch.are_deterministic_algorithms_enabled():
-            # Counts do not depend on the order in which they are added up, but histc says they might.
+            # histc refuses to run in deterministic mode, though counts do not depend on the order of
+            # additions.
             return _count_by_sorting(places, total, torch)
         return _count_by_histogram(places, total, torch)
 
 
 def _count_directly(places: Any, total: int, torch: Any) -> Any:
-    """How often each whole number below ``total`` occurs. Elsewhere than on the CPU this waits."""
+    """Count how often each whole number below ``total`` occurs; on a device other than the CPU this waits."""
     return torch.bincount(places.to(torch.int64), minlength=total)
 
 

@@ -1,8 +1,8 @@
-"""Which parameters of a model are watched, what they are called, and what tells that one has its gradient.
+"""The watched parameters of a model, their names, and the tensors whose hooks report their gradients.
 
-A parameter is called as in the model itself: the wrappers of data parallelism, compilation and
-checkpointing are taken off. FSDP's first version may hide the parameters that it shards behind
-flat ones, and then the flat ones tell.
+A parameter has its name in the model itself: the wrappers of data parallelism, compilation and checkpointing
+are removed. FSDP's first version may hide the parameters that it shards behind flat ones; then the hook is
+on the flat parameter.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _WRAPPERS = {
     "FullyShardedDataParallel": "_fsdp_wrapped_module",
     "OptimizedModule": "_orig_mod",
 }
-"""Classes around a model, and the attribute that holds it."""
+"""Classes that wrap a model, each with the attribute that holds the model."""
 _INNER_WRAPPERS = ("_fsdp_wrapped_module.", "_orig_mod.", "_checkpoint_wrapped_module.")
 
 
 @dataclass(frozen=True)
 class Target:
-    """A watched parameter, which this does not keep alive."""
+    """A watched parameter, held by a weak reference."""
 
     name: str
     parameter: weakref.ref[Any]
@@ -32,27 +32,28 @@ class Target:
 
 @dataclass(frozen=True)
 class Signal:
-    """When ``tensor`` has its gradient, so have the targets at these places."""
+    """A tensor with a hook: when ``tensor`` has its gradient, so have the targets at these places."""
 
     tensor: Any
     targets: tuple[int, ...]
 
 
 def targets_of(model: Any, prefix: str) -> list[tuple[str, Any]]:
-    """The names and parameters of ``model``; one that several modules share has its first name."""
+    """Return the names and parameters of ``model``; a parameter that modules share has its first name."""
     return [(prefix + _plain(name), parameter) for name, parameter in _unwrapped(model).named_parameters()]
 
 
 def signals_of(model: Any, parameters: list[Any]) -> tuple[list[Signal], tuple[int, ...]]:
-    """What tells of the parameters' gradients, and the places of those that never have one."""
+    """Return the tensors that need a hook, and the places of parameters that never have a gradient."""
     place = {id(parameter): at for at, parameter in enumerate(parameters)}
     signals = [
         Signal(flat, tuple(place[id(one)] for one in hidden if id(one) in place))
         for flat, hidden in _flat_parameters(model)
     ]
-    told = {at for signal in signals for at in signal.targets}
-    plain = [at for at, one in enumerate(parameters) if one.requires_grad and at not in told]
-    frozen = tuple(at for at, one in enumerate(parameters) if not one.requires_grad and at not in told)
+    hidden_places = {at for signal in signals for at in signal.targets}
+    others = [(at, one) for at, one in enumerate(parameters) if at not in hidden_places]
+    plain = [at for at, one in others if one.requires_grad]
+    frozen = tuple(at for at, one in others if not one.requires_grad)
     return [*signals, *(Signal(parameters[at], (at,)) for at in plain)], frozen
 
 
@@ -72,7 +73,7 @@ def _plain(name: str) -> str:
 
 
 def _flat_parameters(model: Any) -> Iterator[tuple[Any, list[Any]]]:
-    """FSDP's flat parameters, each with those that it hides (``use_orig_params=True``)."""
+    """Yield FSDP's flat parameters, each with the parameters that it hides (``use_orig_params=True``)."""
     for module in model.modules():
         flat = getattr(getattr(module, "_handle", None), "flat_param", None)
         hidden = getattr(flat, "_params", None)

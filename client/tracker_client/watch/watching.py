@@ -1,12 +1,13 @@
-"""``watch(model)``: how a model's gradients and parameters are distributed, every so many steps.
+"""``watch(model)``: measures a model's gradients and parameters in every n-th backward pass.
 
-The script's own backward passes drive it. Each parameter has a hook that counts the passes which reach it; in
-every ``log_freq``-th it asks the autograd engine to be called once the pass is over. There the gradients are
-what an optimizer would see: accumulated over micro-batches, reduced over the ranks by DDP or FSDP (which
-finish in such a call themselves, so this one is put off behind theirs), still scaled under a gradient
-scaler. They are measured on their devices, which nobody waits for, and the results go to the sender.
+The script's own backward passes drive it. Each parameter has a hook that counts the passes which reach the
+parameter. In every ``log_freq``-th pass the hook asks the autograd engine for a call at the end of the pass.
+At that call the gradients are those that an optimizer would see: accumulated over micro-batches, reduced over
+the ranks by DDP or FSDP, and still scaled under a gradient scaler. DDP and FSDP finish in such a call too, so
+this call is postponed until after theirs. The gradients are measured on their devices, without a wait, and
+the sender gets the results.
 
-Nothing here keeps a model alive or a gradient beyond the step, and nothing raises into the training.
+Nothing here keeps a model alive, or a gradient beyond the step, and nothing raises into the training.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ from tracker_client.watch.statistics import measure
 from tracker_client.watch.targets import Signal, Target, signals_of, targets_of
 
 GRADIENTS, PARAMETERS, ALL = "gradients", "parameters", "all"
-_PUT_OFF_TIMES = 3
-"""DDP's and FSDP's last calls may each make one more; this many rounds later all are done."""
+_POSTPONEMENTS = 3
+"""DDP's and FSDP's final calls may each enqueue one more call; after so many rounds all have run."""
 
 Attach = Callable[[Attachment], None]
 
 
 class Watches:
-    """The models that one tracker watches. ``wanted()`` tells whether this rank's statistics are recorded."""
+    """The models that one tracker watches.
+
+    ``attach`` receives each measurement. ``wanted()`` is True if this rank's statistics are recorded.
+    """
 
     def __init__(self, attach: Attach, wanted: Callable[[], bool], refusals: Refusals) -> None:
         self._attach = attach
@@ -51,7 +55,7 @@ class Watches:
         criterion: Any = None,  # noqa: ARG002 - W&B's users pass it; there is no graph to record
         log_graph: Any = None,
     ) -> None:
-        """Watch a model, or each of a sequence of models; see :meth:`Tracker.watch`."""
+        """Begin to watch a model, or each of a sequence of models; see :meth:`Tracker.watch`."""
         if log_graph:
             self._refusals.warn_once(
                 "watch(log_graph)", "it has no effect: the model's graph is not recorded"
@@ -68,7 +72,7 @@ class Watches:
             self._refusals.refuse("watch(log)", reason)
             return False
         if isinstance(log_freq, bool) or not isinstance(log_freq, int) or log_freq < 1:
-            reason = f"log_freq={log_freq!r} is no number of steps from 1; nothing is watched"
+            reason = f"log_freq={log_freq!r} is not an integer from 1; nothing is watched"
             self._refusals.refuse("watch(log_freq)", reason)
             return False
         return True
@@ -93,7 +97,7 @@ class Watches:
         return next(number for number in count() if number not in taken)
 
     def unwatch(self, models: Any = None) -> None:
-        """Watch a model, or each of a sequence, no more; None: all of them."""
+        """Stop watching a model, or each of a sequence of models; None means all."""
         with self._lock:
             if models is None:
                 models = tuple(self._watched)
@@ -105,7 +109,7 @@ class Watches:
 
 
 class _Passes:
-    """The hook of one tensor. It only counts, in most passes, so that it costs little."""
+    """The hook of one tensor; in most passes it only counts, so that its cost is small."""
 
     __slots__ = ("_count", "_every", "_signal", "targets")
 
@@ -123,9 +127,9 @@ class _Passes:
 
 
 class ModelWatch:
-    """One watched model: its hooks, and what is due in the pass that is under way.
+    """One watched model: its hooks, and the targets that are due in the current pass.
 
-    From the second on (``number``), the names of a tracker's models begin with their number.
+    The names of a tracker's second and later models (``number`` from 1) begin with ``model<number>.``.
     """
 
     def __init__(
@@ -155,7 +159,7 @@ class ModelWatch:
     # ---- hooks -----------------------------------------------------------------------------------
 
     def begin(self, model: Any, torch: Any) -> None:
-        """Put the hooks on the model's parameters."""
+        """Add the hooks to the model's parameters."""
         self._torch = torch
         named = targets_of(model, f"model{self.number}." if self.number else "")
         self._targets = [Target(name, weakref.ref(parameter)) for name, parameter in named]
@@ -173,7 +177,7 @@ class ModelWatch:
         return register(passes)
 
     def end(self) -> None:
-        """Take the hooks off again."""
+        """Remove the hooks."""
         handles, self._handles = self._handles, []
         for handle in handles:
             handle.remove()
@@ -188,16 +192,16 @@ class ModelWatch:
                 self._leader = self._leader or passes
                 self._due.update(passes.targets)
                 if passes is self._leader:
-                    self._due.update(self._frozen)  # nothing else ever tells of them
-                under_way, self._pass = self._pass, _pass_under_way(self._torch)
-                asked = under_way is not None and under_way == self._pass
-            if not asked:
-                self._put_off(_PUT_OFF_TIMES)
+                    self._due.update(self._frozen)  # these have no hook of their own
+                earlier, self._pass = self._pass, _current_pass(self._torch)
+                is_enqueued = earlier is not None and earlier == self._pass
+            if not is_enqueued:
+                self._enqueue_record(_POSTPONEMENTS)
         except Exception as error:  # noqa: BLE001 - the outermost frame within the script's backward pass
             self._refuse(error)
 
-    def _put_off(self, times: int) -> None:
-        then = partial(self._put_off, times - 1) if times else self._record
+    def _enqueue_record(self, postponements: int) -> None:
+        then = partial(self._enqueue_record, postponements - 1) if postponements else self._record
         self._torch.autograd.Variable._execution_engine.queue_callback(then)  # noqa: SLF001 - as DDP and FSDP do
 
     def _record(self) -> None:
@@ -219,7 +223,7 @@ class ModelWatch:
                     names.append(f"{kind}/{target.name}")
                     tensors.append(tensor)
         if _is_capturing(tensors, self._torch):
-            return  # what a CUDA graph holds would be measured anew at each replay, and never be read
+            return  # a captured measurement would run again at each replay, and never be read
         measured = measure(tensors, self._torch, lambda place, error: self._refuse(error, names[place]))
         if measured:
             self._attach(WatchRecord(names, measured, self._torch))
@@ -228,8 +232,8 @@ class ModelWatch:
         self._refusals.refuse(name, f"it cannot be measured: {error!r}")
 
 
-def _pass_under_way(torch: Any) -> object:
-    """What tells a backward pass from another; None where torch does not say."""
+def _current_pass(torch: Any) -> object:
+    """Return the identity of the current backward pass; None if this version of torch has none."""
     current = getattr(torch._C, "_current_graph_task_id", None)  # noqa: SLF001 - there is no public way
     return None if current is None else current()
 

@@ -102,7 +102,7 @@ def test_rank_0_asks_for_a_daemon_again_when_what_a_file_says_does_not_help(file
     publish(file, host="node7")
     daemon = FakeDaemon(file.path, "")
     endpoint = EmbeddedEndpoint(file, daemon)
-    for _ in range(embedded.BELIEVED_CONNECTIONS):
+    for _ in range(embedded.CONNECTIONS_BEFORE_RESTART):
         assert endpoint.read().addresses
     with pytest.raises(EndpointPending):
         endpoint.read()
