@@ -102,7 +102,11 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
 def _help(field: FieldInfo) -> str:
     default = field.get_default()
     shown = ",".join(default) if isinstance(default, list) else default
-    return f"{field.description} [default: {shown}]" if shown not in (None, "") else str(field.description)
+    if shown in (None, ""):
+        return str(field.description)
+    # As code: help is Markdown, which would take the asterisks of globs for emphasis.
+    code = f"`{shown}`" if "*" in str(shown) else shown
+    return f"{field.description} [default: {code}]"
 
 
 def _metavar(name: str) -> str:

@@ -211,6 +211,14 @@ def test_help_shows_every_setting(capfd: pytest.CaptureFixture[str]) -> None:
     assert "--until-stdin-closes" not in shown
 
 
+def test_help_shows_globs_of_a_default_with_their_asterisks(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    exit_status("serve", "--help")
+    assert "rank,*_rank,host" in capfd.readouterr().out
+
+
 # ---- check-config --------------------------------------------------------------------------------
 
 
