@@ -1,10 +1,12 @@
 """Trackers: what ``setup_tracker`` returns to a training script.
 
-* ``tracker``: :class:`Tracker`, over backends in the script's own process; what all trackers share.
-* ``remote_tracker``: the tracker that streams to a daemon.
+* ``tracker``: :class:`Tracker`, over backends in the script's own process, and the base of all trackers.
+* ``remote_tracker``: the tracker that streams to a daemon; ``remote_status``: its status.
 * ``null_tracker``: the tracker that records nothing.
-* ``remote_runs``: the handles of a run whose backends are at the daemon.
-* ``introduction``: the first message of a tracker to the daemon.
+* ``remote_backends``: the handles of backends at the daemon, on ``remote_handle``, their base.
+* ``wandb_run``, ``mlflow_run``: the handles of runs at the daemon.
+* ``logged_values``: the configuration and summary that such a handle offers.
+* ``introduction``: the part of a tracker's first message that describes the process and its settings.
 * ``exit_code``: the code with which the interpreter is about to end.
 * ``status``: the answer of ``Tracker.status()``.
 """

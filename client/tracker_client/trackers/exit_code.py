@@ -1,9 +1,9 @@
-"""With which code the interpreter is about to end, as far as that can be told while it does.
+"""The code with which the interpreter is about to end, as far as an exit handler can know it.
 
-A script that never calls ``finish`` is finished at its exit, and the interpreter does not tell the handlers
-there what it ends with. An uncaught exception leaves its type behind; ``sys.exit`` leaves nothing, so it is
-replaced, once there is a tracker, by one that takes note and then does the same. What remains unseen is a
-``raise SystemExit(1)`` outside of a ``with`` block.
+If a script never calls ``finish``, an exit handler does. The interpreter does not pass its exit code to exit
+handlers. An uncaught exception leaves its type behind. ``sys.exit`` leaves nothing; so, once there is a
+tracker, a function replaces ``sys.exit`` that notes the code and then calls the original. One case stays
+unseen: ``raise SystemExit(1)`` outside of a ``with`` block.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _watching = threading.Lock()
 
 
 def watch_exit() -> None:
-    """Take note of ``sys.exit`` from now on."""
+    """Note the codes of ``sys.exit`` from now on."""
     if _watching.acquire(blocking=False):
         sys.exit = _noting(sys.exit)
 
@@ -28,7 +28,7 @@ def watch_exit() -> None:
 def _noting(original: Any) -> Any:
     @functools.wraps(original)
     def noting(status: Any = None, /) -> NoReturn:
-        # In another thread it ends that thread only.
+        # In another thread, sys.exit ends that thread only.
         if threading.current_thread() is threading.main_thread():
             _noted[:] = [exit_code_for(status)]
         original(status)
@@ -38,8 +38,8 @@ def _noting(original: Any) -> Any:
 
 
 def exit_code_so_far() -> int:
-    """The code of the exception or of the ``sys.exit`` that is ending the script, else 0."""
-    kind = getattr(sys, "last_type", None)  # of CPython 3.12 too, beside last_exc
+    """Return the code of the exception or of the ``sys.exit`` that is ending the script, else 0."""
+    kind = getattr(sys, "last_type", None)  # CPython 3.12 still sets it, beside last_exc
     if kind is not None:
         return INTERRUPTED if issubclass(kind, KeyboardInterrupt) else 1
     return _noted[0] if _noted else 0

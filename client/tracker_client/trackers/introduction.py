@@ -1,4 +1,4 @@
-"""How a tracker introduces itself to the daemon: once for each set-up."""
+"""The introduction of a tracker to the daemon, made once for each set-up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ordinals_lock = threading.Lock()
 
 
 def introduce(settings: ClientSettings) -> Introduction:
-    """What the Hellos of a new stream say; counts the set-ups of its project and name."""
+    """Return the introduction of a new stream; count the set-ups of its project and name."""
     ordinal = _count(settings.project, settings.name)
     return Introduction(
         stream_id=secrets.token_bytes(16),
@@ -46,15 +46,19 @@ def introduce(settings: ClientSettings) -> Introduction:
 
 
 def _run_id(settings: ClientSettings) -> str:
-    """The environment is the whole script's: each further tracker that takes its run id has its own run."""
+    """Return the run id.
+
+    A run id from the environment is shared by all trackers of the script. So each further tracker that uses
+    it gets a run of its own: ``<run id>-2``, and so on.
+    """
     if not settings.run_id or not settings.run_id_is_shared:
         return settings.run_id
-    before = _count(settings.run_id)
-    return f"{settings.run_id}-{before + 1}" if before else settings.run_id
+    earlier = _count(settings.run_id)
+    return f"{settings.run_id}-{earlier + 1}" if earlier else settings.run_id
 
 
 def _count(*key: str) -> int:
-    """How many set-ups with this key came before this one, in this process."""
+    """Return the number of earlier set-ups with this key in this process."""
     with _ordinals_lock:
         count = _ordinals.get(key, 0)
         _ordinals[key] = count + 1

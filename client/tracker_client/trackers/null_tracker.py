@@ -10,7 +10,7 @@ from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker
 
 
 class NullTracker(Tracker):
-    """Takes every call of a tracker and does nothing: for ``backends="none"``."""
+    """A tracker whose calls do nothing, for ``backends="none"``."""
 
     def __init__(self) -> None:
         pass
@@ -44,7 +44,7 @@ class NullTracker(Tracker):
         """Do nothing."""
 
     def get_backend(self, name: str) -> None:
-        """None: there is no backend."""
+        """Return None: there is no backend."""
 
     @property
     def wandb_run(self) -> None:
@@ -63,5 +63,5 @@ class NullTracker(Tracker):
         """None: there is no run."""
 
     def status(self) -> TrackerStatus:
-        """The status of a tracker that is disabled."""
+        """Return the status of a disabled tracker."""
         return TrackerStatus()

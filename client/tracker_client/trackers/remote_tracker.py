@@ -1,10 +1,10 @@
 """The tracker that streams to a daemon: :class:`RemoteTracker`.
 
-``RemoteTracker.log`` is the hot path. It copies the dict, takes the time and appends to the staging buffer;
-which step is meant, what makes a row and whether a name is valid is decided later, by the sender.
+``RemoteTracker.log`` is the hot path. It copies the dict, reads the time and appends to the staging buffer.
+The sender decides later which step a call means, which calls make a row, and which names are valid.
 
-After a fork the tracker is inert in the child: its sender's thread does not exist there and gRPC must
-not be touched, so ``log`` does nothing and neither does the exit of the child.
+After a fork the tracker is inert in the child: the sender's thread does not exist there, and gRPC must not be
+used. So ``log`` does nothing in the child, and neither does the exit of the child.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import FAST_ROW_VALUES_MAX, StagingBuffer, weighed
 from tracker_client.trackers.exit_code import exit_code_so_far
 from tracker_client.trackers.introduction import introduce
-from tracker_client.trackers.remote_runs import RemoteBackends
+from tracker_client.trackers.remote_backends import RemoteBackends
+from tracker_client.trackers.remote_status import remote_status
 from tracker_client.trackers.status import TrackerStatus
 from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker
 from tracker_client.transport.messages import Welcome
@@ -39,10 +40,10 @@ from tracker_client.values.wandb_objects import MediaValue
 from tracker_client.watch.watching import Watches
 
 JOIN_GRACE_S = 2.0
-"""How much longer than its own deadline ``finish`` waits for the sender's thread."""
+"""``finish`` waits for the sender's thread until its own deadline, and this much longer."""
 FIRST_TRY_S = 0.5
-"""CPython 3.12 starts no thread once a script has ended, so the connection of a very short one must
-have its threads before that; how long setting up waits for them there."""
+"""The time that setting up waits, on CPython 3.12, for the threads of the first connection. That version
+starts no thread once a script has ended, and so the connection of a very short script needs them before."""
 WAITS = ("recorded", "delivered")
 
 _all_plain = PLAIN.issuperset  # looked up once: log() is measured in nanoseconds
@@ -51,9 +52,9 @@ _forked_from_tracker = False
 
 
 class RemoteTracker(Tracker):
-    """A rank's connection to its run on a daemon. Make one with :func:`setup_tracker`.
+    """A rank's connection to its run on a daemon; :func:`setup_tracker` makes it.
 
-    All methods may be called from any thread, and none raises for bad input.
+    Any thread may call all methods. No method raises for bad input.
     """
 
     def __init__(self, settings: ClientSettings, config: Any = None) -> None:
@@ -80,13 +81,14 @@ class RemoteTracker(Tracker):
 
     # ---- logging ---------------------------------------------------------------------------------
 
-    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature that W&B's and the seed's users know
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature of W&B's ``log``
         """Record ``metrics`` as they are now.
 
         Args:
-            metrics: names and values: numbers, texts, and arrays or tensors of one element; a
-                ``wandb.Histogram``, ``Image`` or ``Table``; dicts of these: ``{"a": {"b": 1}}`` is ``a.b``.
-            step: the training step; None counts on from the last one.
+            metrics: names and values. A value is a number, a text, an array or tensor of one element, or a
+                ``wandb.Histogram``, ``Image`` or ``Table``. It may be a dict of these: ``{"a": {"b": 1}}``
+                logs ``a.b``.
+            step: the training step; None continues from the last step.
             commit: False keeps the row open for further calls with the same step.
         """
         if self._closed:
@@ -108,7 +110,7 @@ class RemoteTracker(Tracker):
             self._refusals.refuse("log()", f"a call raised {error!r}; it recorded nothing")
 
     def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
-        """The general path: snapshot each value, weigh the row exactly."""
+        """Log any row: copy each value, and weigh the row exactly."""
         at = None if step is None else step_number(step)
         found = snapshot(metrics, self._refusals)
         media = {key: value for key, value in found.items() if isinstance(value, MediaValue)}
@@ -136,7 +138,7 @@ class RemoteTracker(Tracker):
     def watch(
         self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
     ) -> None:
-        """Record how a model's gradients and parameters are distributed; see :meth:`Tracker.watch`."""
+        """Record statistics of a model's gradients and parameters; see :meth:`Tracker.watch`."""
         if self._closed:
             self._count_late_call()
             return
@@ -147,7 +149,7 @@ class RemoteTracker(Tracker):
             self._refusals.refuse("watch()", f"it raised {error!r}; this model may be watched in part only")
 
     def unwatch(self, model: Any = None) -> None:
-        """Watch this model (or these) no more, by default all of them; ``finish`` does so too."""
+        """Stop watching this model, these models, or (by default) all models; ``finish`` does so too."""
         self._watches.unwatch(model)
 
     def _attach(self, attachment: Attachment) -> None:
@@ -159,16 +161,16 @@ class RemoteTracker(Tracker):
         return not self._closed and (run is None or run.records_items)
 
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
-        """Record a table as it is now; one that is logged again under ``key`` takes its place.
+        """Record a table as it is now. A later table with the same ``key`` replaces it.
 
         Args:
             key: the table's name.
-            columns: the columns' names; None where ``data`` is a frame that has its own.
+            columns: the columns' names; None if ``data`` is a frame, which has names.
             data: rows, each with a cell for each column, or a pandas, polars or pyarrow frame.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        passed = DirectCall("log_table", (key, columns, data))
-        self._take(key, lambda: self._media.table(key, columns, data, step), passed)
+        direct = DirectCall("log_table", (key, columns, data))
+        self._record_media(key, lambda: self._media.table(key, columns, data, step), direct)
 
     def log_image(
         self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
@@ -177,60 +179,64 @@ class RemoteTracker(Tracker):
 
         Args:
             key: the image's name.
-            image_path: a path, the bytes of an image file, a PIL image, a figure, or an array or tensor of
-                height × width or with 1, 3 or 4 channels behind or before them, of uint8 or floats in [0, 1].
-            caption: a text that belongs to it.
+            image_path: a path, the bytes of an image file, a PIL image, a figure, or an array or tensor. An
+                array has the shape height × width, or 1, 3 or 4 channels before or after these. Its
+                values are uint8, or floats in [0, 1].
+            caption: a text about the image.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        passed = DirectCall("log_image", (key, image_path, caption))
-        self._take(key, lambda: self._media.image(key, image_path, caption, step), passed)
+        direct = DirectCall("log_image", (key, image_path, caption))
+        self._record_media(key, lambda: self._media.image(key, image_path, caption, step), direct)
 
     def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
         """Record files and directories, in the background.
 
-        A file that is replaced or deleted afterwards is recorded as it was; one that is written into before
-        it is uploaded is not, with a warning. A directory is read when its turn comes. Paths that are not
-        there are left out with a warning.
+        A file that is replaced or deleted afterwards is recorded as it was at the call. A file that is
+        written into before its upload is not recorded, with a warning. A directory is read when its upload
+        starts. Paths that do not exist are left out, with a warning.
 
         Args:
             artifacts: a path for each label.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        passed = DirectCall("log_artifacts", (artifacts,))
-        self._take("log_artifacts()", lambda: self._media.artifacts(artifacts, step), passed)
+        direct = DirectCall("log_artifacts", (artifacts,))
+        self._record_media("log_artifacts()", lambda: self._media.artifacts(artifacts, step), direct)
 
-    def _take(self, key: object, record: Callable[[], None], passed: DirectCall) -> None:
+    def _record_media(self, key: object, record: Callable[[], None], direct: DirectCall) -> None:
         if self._closed:
             self._count_late_call()
             return
-        self._scripts.pass_on(passed)
+        self._scripts.pass_on(direct)
         try:
             record()
         except Exception as error:  # noqa: BLE001 - tables, images and arrays are the user's own code
-            self._refusals.refuse(key, f"taking it raised {error!r}; it is not recorded")
+            self._refusals.refuse(key, f"reading it raised {error!r}; it is not recorded")
 
     # ---- the end ---------------------------------------------------------------------------------
 
     def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
-        """Send what is left and end this rank's part of the run; the second call does nothing.
+        """Send the remaining values and end this rank's part of the run; a second call does nothing.
 
         Args:
-            exit_code: 0, or what the run failed with.
-            wait: "recorded" until the daemon has everything durably, "delivered" until its backends
-                have it too.
-            timeout: how many seconds to wait at most; what is unacknowledged then is named in a warning.
+            exit_code: 0, or the code that the run failed with.
+            wait: "recorded" waits until the daemon has everything durably, "delivered" until its backends
+                have everything too.
+            timeout: the longest wait, in seconds. A warning counts the values that are unacknowledged then.
 
-        The primary rank's also waits until the classes that ``register_backend`` named have had every record
-        and have finished: with the run's end, where the other ranks end within a few seconds; else with all
-        that is recorded once no value of the primary rank waits for another rank's any more (the daemon's
-        ``partial_after_s`` at the latest). What other ranks log after that is not given to them. When the
-        time is over they finish with what they have.
+        On the primary rank, ``finish`` also waits for the classes that ``register_backend`` named: until they
+        have received their records and have finished.
+
+        * If the other ranks end within a few seconds, the classes receive the whole run.
+        * Otherwise they receive all that is recorded until no value of the primary rank waits for other
+          ranks any more. This takes the daemon's ``partial_after_s`` at most. They do not receive values that
+          other ranks log later.
+        * When the timeout is over, they finish with the records that they have.
         """
         if not self._close_once():
             return
         self._watches.unwatch()
         if wait not in WAITS:
-            logger.warning("finish(wait=%r): it is one of %s; waiting until recorded", wait, WAITS)
+            logger.warning("finish(wait=%r): wait is one of %s; waiting until recorded", wait, WAITS)
         timeout = bounded_seconds(timeout, FINISH_TIMEOUT_S)
         deadline = time.monotonic() + timeout
         self._sender.inbox.put(Finish(exit_code_for(exit_code), wait == "delivered", deadline))
@@ -254,18 +260,18 @@ class RemoteTracker(Tracker):
 
     @property
     def run_id(self) -> str | None:
-        """The run's id, which the daemon tells; waits up to ``handle_timeout`` for it, then None."""
+        """The run's id. Waits up to ``handle_timeout`` for the daemon to send it; then None."""
         run = self._await_run()
         return None if run is None else run.run_id
 
     @property
     def attempt(self) -> int | None:
-        """Which incarnation of the run this is, from 1; waits up to ``handle_timeout``, then None."""
+        """The number of this attempt at the run, from 1. Waits up to ``handle_timeout`` for it; then None."""
         run = self._await_run()
         return None if run is None else run.attempt
 
     def _await_run(self) -> Welcome | None:
-        """Wait up to ``handle_timeout`` for the daemon's Welcome; None, with a warning, if there is none."""
+        """Return the daemon's Welcome; None, with a warning, if there is none within ``handle_timeout``."""
         seconds = self._settings.handle_timeout_s
         if self._inert or self._published.welcomed.wait(seconds):
             return self._published.run
@@ -273,10 +279,11 @@ class RemoteTracker(Tracker):
         return None
 
     def get_backend(self, name: str) -> Any:
-        """The backend of that name; None where the run has none, once the daemon has said what it has.
+        """Return the backend ``name``; None if the run has no such backend.
 
-        For a class of the script, in the primary rank's process, the object itself; for what is at the daemon
-        a :class:`~tracker_client.trackers.remote_runs.RemoteBackend`.
+        In the primary rank's process, a class of the script is returned as the object itself. A backend at
+        the daemon is returned as a :class:`~tracker_client.trackers.remote_backends.RemoteBackend`; for this
+        the call waits up to ``handle_timeout`` for the daemon's list of the run's backends.
         """
         name = name.strip().lower()
         own = self._scripts.get(name, self._settings.handle_timeout_s)
@@ -288,46 +295,24 @@ class RemoteTracker(Tracker):
         return self._remote.get(name) if at_daemon else None
 
     def status(self) -> TrackerStatus:
-        """This process's own state: what is buffered, acknowledged and dropped."""
+        """Return this process's own state: counts of buffered, acknowledged and dropped values."""
         if self._inert:
             return TrackerStatus()
-        published, batches = self._published, self._sender.batches
-        held = batches.unacknowledged
-        late = self._count_late_rows()
-        run, uploads = published.run, self._media.uploads.progress()
-        return TrackerStatus(
-            state=self._state(),
-            run_id=run.run_id if run else None,
-            attempt=run.attempt if run else None,
-            buffered_points=self._staging.count_points() + batches.blocked_points,
-            unacknowledged_points=held.held_points,
-            unacknowledged_batches=held.held_batches,
-            unacknowledged_bytes=held.held_bytes,
-            acknowledged_sequence=held.acknowledged,
-            dropped_points=self._staging.dropped_points + held.lost_points,
+        return remote_status(
+            self._sender,
+            self._staging,
+            self._media.uploads.progress(),
             refused_values=self._refusals.count,
-            calls_after_finish=late,
-            connections=published.connections,
+            calls_after_finish=self._count_late_rows(),
             backend_failures=self._scripts.failures,
-            problem=published.problem,
-            waiting_uploads=uploads.waiting,
-            upload_percent=uploads.percent,
         )
-
-    def _state(self) -> str:
-        published = self._published
-        if published.ended.is_set():
-            return "finished" if published.finished else "unfinished"
-        if published.connected:
-            return "connected"
-        return "disconnected" if published.connections else "connecting"
 
     def wait_until_admitted(self) -> None:
         """Wait for the daemon's first answer.
 
         Raises:
-            DaemonRefused: it refused this rank.
-            EndpointError: there was no answer within ``handle_timeout``.
+            DaemonRefused: the daemon refused this rank.
+            EndpointError: the daemon did not answer within ``handle_timeout``.
         """
         self._published.answered.wait(self._settings.handle_timeout_s)
         if self._published.welcomed.is_set():
@@ -340,7 +325,7 @@ class RemoteTracker(Tracker):
     # ---- after the end, and after a fork ---------------------------------------------------------
 
     def _count_late_rows(self) -> int:
-        # A call that had begun when finish() was called may have added its row after the last drain.
+        # A call of log() that had begun before finish() may have added its row after the last drain.
         if self._published.ended.is_set() and self._published.finished:
             late = self._staging.drop_rows()
             with self._lock:
@@ -351,13 +336,13 @@ class RemoteTracker(Tracker):
         self._sender.wake()
 
     def _make_inert(self) -> None:
-        global _forked_from_tracker  # noqa: PLW0603 - what a fork changes is the process itself
+        global _forked_from_tracker  # noqa: PLW0603 - a fork changes the process itself
         super()._make_inert()
         _forked_from_tracker = True
 
 
 def _constructors(settings: ClientSettings, config: Any) -> dict[str, Construct]:
-    """How the script's classes are made for this run."""
+    """Return a constructor for each class of the script, with this run's arguments."""
     read = read_configuration(config) if config is not None else None
     described = {
         "project_name": settings.project,
@@ -370,5 +355,5 @@ def _constructors(settings: ClientSettings, config: Any) -> dict[str, Construct]
 
 
 def is_forked_child() -> bool:
-    """Whether this process was forked from one that had a daemon's tracker."""
+    """Return True if this process was forked from a process with a RemoteTracker."""
     return _forked_from_tracker

@@ -1,4 +1,4 @@
-"""What a tracker tells about itself."""
+"""The status of a tracker."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TrackerStatus:
-    """What ``Tracker.status()`` returns: this process's own state, without asking the daemon.
+    """The answer of ``Tracker.status()``: this process's own state, without a question to the daemon.
 
-    Points are values: a ``log()`` of ten metrics is ten. ``dropped_points`` did not fit the buffer and
-    will never be recorded; ``refused_values`` were neither numbers nor texts.
+    A point is a value: ``log()`` of ten metrics makes ten points. ``dropped_points`` did not fit the buffer
+    and will never be recorded. ``refused_values`` were neither numbers nor texts.
     """
 
     state: str = "disabled"
@@ -28,10 +28,10 @@ class TrackerStatus:
     calls_after_finish: int = 0
     connections: int = 0
     backend_failures: int = 0
-    """Calls that a backend in this process has failed at."""
+    """Calls of a backend in this process that failed."""
     waiting_uploads: int = 0
     """Tables, images and artifacts whose contents the daemon does not have yet."""
     upload_percent: int = 0
-    """How far the file in progress is."""
+    """The part of the present file that is sent, in percent."""
     problem: str = ""
-    """Why there is no connection; empty while there is one."""
+    """The reason why there is no connection; empty while there is one."""

@@ -1,8 +1,8 @@
 """The object that a training script holds: :class:`Tracker`, over backends in the script's own process.
 
 ``setup_tracker`` returns one of three kinds. ``RemoteTracker`` streams to a daemon. ``NullTracker`` records
-nothing. For ``endpoint="inprocess"`` it is this class itself. All of them finish once, at the interpreter's
-exit at the latest, count later calls, and are inert in a forked child.
+nothing. :class:`Tracker` itself serves ``endpoint="inprocess"``. All trackers finish once, at the
+interpreter's exit at the latest, count later calls, and are inert in a forked child.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tracker_client.values.refusals import Refusals
 
 FINISH_TIMEOUT_S = 60.0
 LOG_FREQ = 100
-"""In how many backward passes a watched model's parameters are measured once."""
+"""A watched parameter is measured once in this many backward passes."""
 
 logger = logging.getLogger("tracker_client")
 _trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
@@ -34,8 +34,8 @@ _trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
 class Tracker:
     """Records a run through ``backends``, in this process and without a daemon.
 
-    All methods may be called from any thread that the backends allow, and none raises: what a backend raises
-    is counted, warned about once for each of its methods, and reaches no other backend.
+    Any thread that the backends allow may call all methods. No method raises. An error of a backend is
+    counted, warned about once for each of the backend's methods, and does not affect other backends.
     """
 
     def __init__(self, backends: Iterable[TrackerBackend] = (), *, run_id: str | None = None) -> None:
@@ -52,18 +52,18 @@ class Tracker:
 
     # ---- logging ---------------------------------------------------------------------------------
 
-    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature that W&B's and the seed's users know
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature of W&B's ``log``
         """Record ``metrics`` as they are now.
 
         Args:
             metrics: names and values: numbers, texts, and arrays or tensors of one element.
-            step: the training step; None counts on from the last one.
+            step: the training step; None continues from the last step.
             commit: False keeps the row open for further calls with the same step.
         """
         self._each("log()", lambda backend: backend.log(metrics, step, commit))
 
     def log_config(self, config: Any) -> None:
-        """Merge ``config`` into the run's configuration: a nested dict, a dataclass or the like."""
+        """Merge ``config``, a nested dict, a dataclass or the like, into the run's configuration."""
         read = None if isinstance(config, Mapping) else read_configuration(config)
         values = config if read is None else read.values
         self._each("log_config()", lambda backend: backend.log_config(values))
@@ -71,41 +71,51 @@ class Tracker:
     def watch(
         self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
     ) -> None:
-        """Record how a model's gradients and parameters are distributed, every ``log_freq`` backward passes.
+        """Record statistics of a model's gradients and parameters, every ``log_freq`` backward passes.
 
-        For each parameter: ``gradients/<parameter>/norm``, ``/mean``, ``/std`` (the population's), ``/min``
-        and ``/max`` over its finite values, ``/nonfinite``, how many the others are, and a histogram of 64
-        bins, ``gradients/<parameter>``; and the same under ``parameters/``. They belong to the step of the
-        next call of ``log()`` that commits, and come from the primary rank (and from those that
-        ``item_ranks`` names, whose rank joins the name); nothing is computed of them across ranks.
+        For each parameter these metrics are recorded:
 
-        Gradients are those at the end of the backward pass: accumulated over micro-batches so far, reduced
-        over the ranks under DDP (unless in ``no_sync``) and FSDP, as a gradient scaler has scaled them,
-        before clipping. Under FSDP each rank sees its own shards, without communication: the first
-        version's flat parameters, or what they hold of each parameter; the second's local parts. Watch
-        after wrapping. Of a sparse gradient the stored values are taken, those of each look-up apart on an
-        accelerator; of a complex tensor the moduli. Frozen parameters have no gradient, and are measured
-        beside the others.
+        * ``gradients/<parameter>/norm``, ``/mean``, ``/std`` (of the population), ``/min`` and ``/max``, over
+          the finite values;
+        * ``gradients/<parameter>/nonfinite``, the number of other values;
+        * ``gradients/<parameter>``, a histogram of 64 bins;
+        * the same under ``parameters/``.
+
+        They belong to the step of the next call of ``log()`` that commits. The primary rank records them,
+        and so do the ranks that ``item_ranks`` names; the rank is then part of the name. They are not
+        aggregated across ranks.
+
+        Gradients are measured at the end of the backward pass, before clipping. They are accumulated over the
+        micro-batches so far, and scaled if a gradient scaler has scaled them. Under FSDP, and under DDP
+        (except in ``no_sync``), they are reduced over the ranks.
+
+        Watch a model after wrapping it. Under FSDP each rank measures its own shards, without communication:
+        in the first version the flat parameters, or their part of each parameter; in the second version the
+        local parts.
+
+        Of a sparse gradient the stored values are measured; on an accelerator the values of each look-up
+        count separately. Of a complex tensor the moduli are measured. Frozen parameters have no gradient, and
+        are measured together with the others.
 
         Args:
             model: a ``torch.nn.Module``, or several; names of the second begin with ``model1.``, and so on.
             log: "gradients", "parameters", "all", or None for nothing.
-            log_freq: in how many backward passes that reach a parameter it is measured once.
-            **kwargs: ``idx``, the number that ``model<idx>.`` is made of; W&B's ``criterion`` and
-                ``log_graph`` have no effect.
+            log_freq: a parameter is measured once in this many backward passes that reach it.
+            **kwargs: ``idx``, the number in ``model<idx>.``. W&B's ``criterion`` and ``log_graph`` have no
+                effect.
         """
         self._each("watch()", lambda backend: backend.watch(model, log=log, log_freq=log_freq, **kwargs))
 
     def unwatch(self, model: Any = None) -> None:
-        """Watch this model (or these) no more, by default all of them; ``finish`` does so too."""
+        """Stop watching this model, these models, or (by default) all models; ``finish`` does so too."""
         self._each("unwatch()", lambda backend: backend.unwatch(model))
 
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
-        """Record a table as it is now; one that is logged again under ``key`` takes its place.
+        """Record a table as it is now. A later table with the same ``key`` replaces it.
 
         Args:
             key: the table's name.
-            columns: the columns' names; None where ``data`` is a frame that has its own.
+            columns: the columns' names; None if ``data`` is a frame, which has names.
             data: rows, each with a cell for each column, or a pandas, polars or pyarrow frame.
             step: as in :meth:`log`, but None means the step of the last row.
         """
@@ -120,14 +130,14 @@ class Tracker:
         Args:
             key: the image's name.
             image_path: a path, the bytes of an image file, a PIL image, a figure, or an array or tensor.
-            caption: a text that belongs to it.
+            caption: a text about the image.
             step: as in :meth:`log`, but None means the step of the last row.
         """
         at = _given_step(step)
         self._each("log_image()", lambda backend: backend.log_image(key, image_path, caption, **at))
 
     def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
-        """Record files and directories, in the background: a path for each label."""
+        """Record files and directories, in the background. ``artifacts`` has a path for each label."""
         at = _given_step(step)
         self._each("log_artifacts()", lambda backend: backend.log_artifacts(artifacts, **at))
 
@@ -146,7 +156,7 @@ class Tracker:
                     self._backend_failures += 1
                 self._refusals.warn_once(
                     f"{backend.name or type(backend).__name__}.{method}",
-                    f"it raised {error!r}; the run goes on, and later failures of this call are only counted",
+                    f"it raised {error!r}; the run continues; later failures of this call are only counted",
                 )
 
     # ---- the end ---------------------------------------------------------------------------------
@@ -154,14 +164,14 @@ class Tracker:
     def finish(
         self,
         exit_code: int = 0,
-        wait: str = "recorded",  # noqa: ARG002 - there is no daemon here that would have one before the other
+        wait: str = "recorded",  # noqa: ARG002 - without a daemon both values mean the same
         timeout: float = FINISH_TIMEOUT_S,  # noqa: ARG002 - each backend bounds its own end
     ) -> None:
-        """End the run in each backend, which has all that was logged then; the second call does nothing.
+        """End the run in each backend, which then has everything; a second call does nothing.
 
         Args:
-            exit_code: 0, or what the run failed with.
-            wait: means the same for both of its values where no daemon is.
+            exit_code: 0, or the code that the run failed with.
+            wait: "recorded" or "delivered", which mean the same without a daemon.
             timeout: unused here; each backend bounds its own end.
         """
         if self._close_once():
@@ -169,7 +179,7 @@ class Tracker:
             self._call_each("finish()", lambda backend: backend.finish_with(code))
 
     def _close_once(self) -> bool:
-        """Take nothing more from now on; False where that was so already."""
+        """Close the tracker to further calls; return False if it was closed already."""
         with self._lock:
             first, self._closed = not self._closed, True
             return first
@@ -189,16 +199,16 @@ class Tracker:
 
     @property
     def run_id(self) -> str | None:
-        """The run's id; None where the backends were given no common one."""
+        """The run's id; None if the backends have no common id."""
         return self._run_id
 
     @property
     def attempt(self) -> int | None:
-        """Which incarnation of the run this is, from 1; None where nothing counts them."""
+        """The number of this attempt at the run, from 1; None if attempts are not counted."""
         return None
 
     def get_backend(self, name: str) -> Any:
-        """The backend of that name; None where the run has none."""
+        """Return the backend ``name``; None if the run has no such backend."""
         wanted = name.strip().lower()
         return next((backend for backend in self._backends if backend.name.lower() == wanted), None)
 
@@ -213,7 +223,7 @@ class Tracker:
         return getattr(self.get_backend("mlflow"), "run", None)
 
     def status(self) -> TrackerStatus:
-        """This process's own state: what failed or was called too late."""
+        """Return this process's own state: counts of failed, refused and late calls."""
         return TrackerStatus(
             state="finished" if self._closed else "inprocess",
             refused_values=self._refusals.count,
@@ -228,7 +238,7 @@ class Tracker:
             return
         with self._lock:
             self._calls_after_finish += 1
-        self._refusals.warn_once("log()", "called after finish(); it records nothing any more")
+        self._refusals.warn_once("log()", "called after finish(); nothing more is recorded")
 
     def _make_inert(self) -> None:
         self._closed = True
@@ -236,7 +246,7 @@ class Tracker:
 
 
 def _given_step(step: int | None) -> dict[str, Any]:
-    """A step for those backends that know of one; the seed's classes take none."""
+    """Return the step as an argument if there is one; the methods of some backends have no such argument."""
     return {} if step is None else {"step": step}
 
 

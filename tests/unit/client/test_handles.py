@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 from tracker_client import NullTracker, Tracker, TrackerBackend
 from tracker_client.backends.handles import Handles, HandlesAnswer, HandlesRequest
 from tracker_client.errors import NotRemote
-from tracker_client.trackers.remote_runs import RemoteBackends
+from tracker_client.trackers.remote_backends import RemoteBackends
 from tracker_client.values.refusals import Refusals
 
 PATIENCE_S = 20.0

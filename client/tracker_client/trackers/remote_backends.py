@@ -1,0 +1,107 @@
+"""The handles of backends at the daemon. A handle passes its calls to the tracker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tracker_client.backends.base import TrackerBackend
+from tracker_client.errors import NotRemote
+from tracker_client.trackers.logged_values import RunConfig
+from tracker_client.trackers.mlflow_run import MlflowRun
+from tracker_client.trackers.remote_handle import OWN_METHODS, ReadHandles
+from tracker_client.trackers.wandb_run import WandbRun
+
+if TYPE_CHECKING:
+    from tracker_client.trackers.tracker import Tracker
+
+
+class RemoteBackend(TrackerBackend):
+    """A backend at the daemon. Its calls are calls of the tracker, and so reach all backends of the run."""
+
+    def __init__(
+        self, name: str, tracker: Tracker, read: ReadHandles, run: WandbRun | MlflowRun | None
+    ) -> None:
+        self.name = name  # type: ignore[misc]  # each is another backend
+        self._tracker = tracker
+        self._read = read
+        self._run = run
+
+    @property
+    def run(self) -> WandbRun | MlflowRun:
+        """The handle of the backend's run, for W&B and MLflow.
+
+        Raises:
+            NotRemote: the backend has no run of its own.
+        """
+        if self._run is None:
+            raise NotRemote(f"the backend {self.name!r} has no run of its own; use {OWN_METHODS}")
+        return self._run
+
+    @property
+    def run_url(self) -> str | None:
+        """The address of the run's page at W&B or on an MLflow server; None for local stores and offline."""
+        handles = self._read()
+        return handles.get("run_url") or handles.get("url")
+
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - as TrackerBackend
+        """Call the tracker's ``log``."""
+        self._tracker.log(metrics, step, commit)
+
+    def log_config(self, config: Any) -> None:
+        """Call the tracker's ``log_config``."""
+        self._tracker.log_config(config)
+
+    def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]]) -> None:
+        """Call the tracker's ``log_table``."""
+        self._tracker.log_table(key, columns, data)
+
+    def log_image(self, key: str, image_path: str | os.PathLike[str], caption: str | None = None) -> None:
+        """Call the tracker's ``log_image``."""
+        self._tracker.log_image(key, image_path, caption)
+
+    def log_artifacts(self, artifacts: Mapping[str, Any]) -> None:
+        """Call the tracker's ``log_artifacts``."""
+        self._tracker.log_artifacts(artifacts)
+
+    def watch(self, model: Any, **kwargs: Any) -> None:
+        """Call the tracker's ``watch``."""
+        self._tracker.watch(model, **kwargs)
+
+    def finish(self) -> None:
+        """Call the tracker's ``finish``, which ends this rank's part of the run in all backends."""
+        self._tracker.finish()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise NotRemote(
+            f"the backend {self.name!r} is at the daemon, and its handle has no {name!r}; use {OWN_METHODS}"
+        )
+
+
+class RemoteBackends:
+    """The handles of a tracker's backends, each made once.
+
+    ``read(name)`` returns the attributes of a backend that the daemon has sent.
+    """
+
+    def __init__(
+        self, tracker: Tracker, read: Callable[[str], Mapping[str, str]], configuration: dict[str, Any]
+    ) -> None:
+        self._tracker = tracker
+        self._read = read
+        self._config = RunConfig(configuration, tracker.log_config)
+        self._made: dict[str, RemoteBackend] = {}
+
+    def get(self, name: str) -> RemoteBackend:
+        """Return the handle of the backend ``name``."""
+        if name not in self._made:
+            read = partial(self._read, name)
+            self._made.setdefault(name, RemoteBackend(name, self._tracker, read, self._run(name, read)))
+        return self._made[name]
+
+    def _run(self, name: str, read: ReadHandles) -> WandbRun | MlflowRun | None:
+        if name == "wandb":
+            return WandbRun(self._tracker, read, self._config)
+        return MlflowRun(read) if name == "mlflow" else None

@@ -1,0 +1,50 @@
+"""The base of the handles of runs that are written at the daemon.
+
+A handle reads ids, names and addresses that the daemon has sent. Attributes that cannot exist here, away from
+the backend's process and its credentials, raise :class:`~tracker_client.errors.NotRemote`, an AttributeError
+whose message names a replacement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from tracker_client.errors import NotRemote
+
+ReadHandles = Callable[[], Mapping[str, str]]
+"""Returns the attributes of one backend that the daemon has sent; may wait for them."""
+OWN_METHODS = "the tracker's own methods"
+
+
+class RemoteHandle:
+    """Reads attributes from the daemon's answer. Only private attributes can be set."""
+
+    _kind: ClassVar[str]
+    """The handle's name in messages."""
+    _sent: ClassVar[frozenset[str]]
+    """Attributes that the daemon sends, as texts; None until it has sent them."""
+    _replacements: ClassVar[Mapping[str, str]] = {}
+    """What to use instead of an attribute that does not exist here; :data:`OWN_METHODS` by default."""
+
+    def __init__(self, read: ReadHandles) -> None:
+        self._read = read
+
+    def __getattr__(self, name: str) -> str | None:
+        if name in self._sent:
+            return self._read().get(name)
+        raise NotRemote(
+            f"{self._kind}.{name} does not exist here, since the run is written at the daemon; use "
+            f"{self._replacements.get(name, OWN_METHODS)} instead"
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            raise NotRemote(
+                f"{self._kind}.{name} cannot be set here, since the run is written at the daemon; give it to "
+                "setup_tracker, or log it as configuration"
+            )
+        object.__setattr__(self, name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self), *self._sent})
