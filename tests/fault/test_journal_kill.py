@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.journal_scene import cursor_of, transaction
 from tracker_daemon.journal import EventKind, Journal, RunRow, StreamRow
 
 STREAMS = [bytes([index]) * 16 for index in range(4)]
@@ -48,7 +49,7 @@ APPENDER = """
 
 def prepare(directory: Path) -> None:
     journal = Journal.open(directory, history_bytes=1)
-    with journal.transaction():
+    with transaction(journal):
         run = journal.insert_run(RunRow(0, "r", "l", "p", "n", 0, "/o", "{}"))
         journal.put_cursor(run, "csv", 0, b"0", 0)
         for rank, stream in enumerate(STREAMS):
@@ -126,7 +127,7 @@ def test_kills_in_the_midst_of_reclaiming_lose_nothing_that_is_needed(tmp_path):
         assert payload == b"up to %d" % position
         after = [event.position for event in journal.events_after(1, position, limit_bytes=1 << 40)]
         assert after == list(range(position + 1, appended + 1))
-        cursor = journal.cursor(1, "csv")
+        cursor = cursor_of(journal, 1, "csv")
         assert cursor.state == b"%d" % cursor.position
         pending = [entry.number for entry in journal.outbox_after(1, cursor.position, limit_bytes=1 << 40)]
         assert pending == list(range(cursor.position + 1, appended + 1))

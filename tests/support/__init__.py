@@ -11,7 +11,7 @@ file                what it has
 ``client_daemon``   ``FakeDaemon``: a daemon in this process, for the client's tests
 ``blocks``          blocks of records, written as lists of rows
 ``csv_ledger``      ``Ledger``: plays the journal for a CSV backend
-``journal_scene``   ``Scene``: a journal with a run and a stream
+``journal_scene``   ``Scene``: a journal with a run and a stream; ``transaction``, ``cursor_of``
 ``aggregation``     runs played without processes, as a sequence of events
 ``ingest``          messages, a recorder on a journal, and clients that a registry lets in
 ``upstream``        a root in this process, and a node's daemon that forwards to it

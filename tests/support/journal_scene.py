@@ -1,14 +1,33 @@
-"""A journal in a fresh directory with a run, a stream and short-hands."""
+"""A journal in a fresh directory with a run, a stream and short-hands; its transactions as blocks."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tracker_daemon.journal import Event, EventKind, Gap, Journal, RunRow, StoredEvent, StreamRow
+from tracker_daemon.journal import CursorRow, Event, EventKind, Gap, Journal, RunRow, StoredEvent, StreamRow
 
 HISTORY_BYTES = 1 << 30
 STREAM = b"s" * 16
+
+
+@contextmanager
+def transaction(journal: Journal) -> Iterator[None]:
+    """Commit at the end of the block, or roll back and raise the block's error."""
+    journal.begin()
+    try:
+        yield
+    except BaseException:  # whatever it was: clean up, and let it go on
+        journal.rollback()
+        raise
+    journal.commit()
+
+
+def cursor_of(journal: Journal, run: int, backend: str) -> CursorRow | None:
+    """Return one backend's cursor in a run, or None."""
+    return next((cursor for cursor in journal.backlog(run).cursors if cursor.backend == backend), None)
 
 
 @dataclass
@@ -22,7 +41,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.journal = self._open()
-        with self.journal.transaction():
+        with transaction(self.journal):
             self.run = self.add_run("first")
             self.add_stream(STREAM)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -39,12 +38,6 @@ class EndpointInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     def __repr__(self) -> str:
         # The token must not reach a log or a traceback.
         return f"EndpointInfo(endpoint={self.endpoint!r}, pid={self.pid}, host={self.host!r})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON document as a dictionary, token included."""
-        document = msgspec.to_builtins(self)
-        assert isinstance(document, dict)
-        return document
 
     def write_atomically(self, path: Path) -> None:
         """Write the file to ``path`` atomically, with mode 0600.

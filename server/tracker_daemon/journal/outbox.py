@@ -25,7 +25,10 @@ _PUT_CURSOR = (
     " delivered_records = excluded.delivered_records, set_aside = excluded.set_aside,"
     " crc = excluded.crc, state = excluded.state"
 )
-_CURSORS = "SELECT run, backend, position, state, delivered_records, set_aside, crc FROM cursor"
+_CURSORS = (
+    "SELECT run, backend, position, state, delivered_records, set_aside, crc FROM cursor"
+    " WHERE run = ? ORDER BY backend"
+)
 
 
 class Outbox:
@@ -109,14 +112,9 @@ class Outbox:
         self._database.execute(_PUT_CURSOR, (*numbers, _cursor_checksum(row), row.state))
         self._positions.setdefault(row.run, {})[row.backend] = row.position
 
-    def cursor(self, run: int, backend: str) -> CursorRow | None:
-        """Return one backend's cursor."""
-        found = self._cursors(f"{_CURSORS} WHERE run = ? AND backend = ?", (run, backend))
-        return found[0] if found else None
-
     def backlog(self, run: int) -> Backlog:
         """Return the run's outbox against all its cursors."""
-        cursors = self._cursors(f"{_CURSORS} WHERE run = ? ORDER BY backend", (run,))
+        cursors = self._cursors(run)
         entries, records = self._last_number.get(run, 0), self._records.get(run, 0)
         return Backlog(entries, records, tuple(cursors), self._last_files.get(run, 0))
 
@@ -131,9 +129,9 @@ class Outbox:
         )
         return min(needed, default=FOREVER)
 
-    def _cursors(self, sql: str, parameters: tuple[object, ...]) -> list[CursorRow]:
+    def _cursors(self, run: int) -> list[CursorRow]:
         cursors = []
-        for *values, crc in self._database.all(sql, parameters):
+        for *values, crc in self._database.all(_CURSORS, (run,)):
             row = CursorRow(*values)
             if _cursor_checksum(row) != crc:
                 raise JournalCorrupt(

@@ -24,6 +24,11 @@ def _insert(table: str, columns: Sequence[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - our own names
 
 
+_NEXT_ORDINAL = 1
+"""The value of the column ``next_ordinal``, which nothing reads: the run's fold has that number."""
+_INSERT_RUN = _insert("run", (*_RUN_COLUMNS[1:], "next_ordinal"))
+
+
 @dataclass(slots=True)
 class _Place:
     """Where a stream stands."""
@@ -51,7 +56,7 @@ class Registry:
 
     def insert_run(self, row: RunRow) -> int:
         """Store a new run and return its id."""
-        run = self._database.insert(_insert("run", _RUN_COLUMNS[1:]), astuple(row)[1:])
+        run = self._database.insert(_INSERT_RUN, (*astuple(row)[1:], _NEXT_ORDINAL))
         self._ended[run] = row.status != RUNNING
         return run
 

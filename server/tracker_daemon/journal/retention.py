@@ -48,15 +48,17 @@ class Retention:
     ) -> None:
         self._database = database
         self._budget_bytes = budget_bytes
-        self._sum = f"SELECT coalesce(sum(size), 0) FROM {table}"  # noqa: S608 - our own names, here and below
-        self._between = f"{self._sum} WHERE run = ? AND {key} > ? AND {key} <= ?"
+        # The names in these statements are our own.
+        self._between = (
+            f"SELECT coalesce(sum(size), 0) FROM {table}"  # noqa: S608
+            f" WHERE run = ? AND {key} > ? AND {key} <= ?"
+        )
         self._first_after = f"SELECT position FROM {table} WHERE run = ? AND {key} > ? ORDER BY {key} LIMIT 1"  # noqa: S608
         self._scan = (
             f"SELECT position, run, {key}, size, {records} FROM {table}"  # noqa: S608
             f" WHERE position > ? ORDER BY position LIMIT {_CHUNK_ROWS}"
         )
         self._delete = f"DELETE FROM {table} WHERE position = ?"  # noqa: S608
-        self.held_bytes = 0
         self.reclaimable_bytes = 0
         self.load({})
 
@@ -64,14 +66,12 @@ class Retention:
         """Take the running totals from the database."""
         self._boundaries = dict(boundaries)
         self._scanned_to = 0
-        (self.held_bytes,) = self._database.one(self._sum)
         self.reclaimable_bytes = sum(
             self._weigh(run, 0, boundary) for run, boundary in boundaries.items() if boundary > 0
         )
 
     def added(self, run: int, key: int, size: int) -> None:
         """Count a row that was inserted."""
-        self.held_bytes += size
         if key <= self._boundaries.get(run, 0):
             self.reclaimable_bytes += size
 
@@ -121,7 +121,6 @@ class Retention:
         if row.key > self._boundaries.get(row.run, 0):
             return 0
         gone.append(row)
-        self.held_bytes -= row.size
         self.reclaimable_bytes -= row.size
         return row.size
 

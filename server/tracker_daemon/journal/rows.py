@@ -30,8 +30,6 @@ class RunRow:
     reason: str = ""
     created_ns: int = 0
     ended_ns: int = 0
-    next_ordinal: int = 1
-    """The ordinal of the next record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tracker_daemon.errors import JournalError, StateDirectoryError
+from tracker_daemon.errors import StateDirectoryError
 from tracker_daemon.journal.contents import ContentUses
 from tracker_daemon.journal.database import JOURNAL_FILE_NAME, Database
 from tracker_daemon.journal.event import Event, StoredEvent
@@ -118,11 +118,6 @@ class Journal:
                 size += (self.directory / name).stat().st_size
         return size
 
-    def used_bytes(self) -> int:
-        """Return :meth:`size_bytes` less the free pages, which the next appends fill again."""
-        (free,) = self._database.one("PRAGMA freelist_count")
-        return self.size_bytes() - int(free) * self._database.page_bytes
-
     # ---- transactions ----
 
     def begin(self) -> None:
@@ -145,19 +140,6 @@ class Journal:
             self.content_uses.load()
             self._load_boundaries()
             self._load_meta()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Begin, and commit at the end, or roll back and raise what the body raised."""
-        self.begin()
-        try:
-            yield
-        except BaseException:  # whatever it was: clean up, and let it go on
-            # The body's own error is the one to report, also where the rollback fails as well.
-            with suppress(JournalError):
-                self.rollback()
-            raise
-        self.commit()
 
     # ---- runs and streams ----
 
@@ -266,19 +248,11 @@ class Journal:
         self._outbox.put_cursor(CursorRow(run, backend, position, state, delivered_records, set_aside))
         self._outbox.retention.move_boundary(run, self._outbox.boundary(run))
 
-    def cursor(self, run: int, backend: str) -> CursorRow | None:
-        """Return how far a backend has come, or None."""
-        return self._outbox.cursor(run, backend)
-
     def backlog(self, run: int) -> Backlog:
         """Return how many entries and records the run emitted, and all its cursors."""
         backlog = self._outbox.backlog(run)
         pending = {row.backend: self.content_uses.pending(run, row.position) for row in backlog.cursors}
         return replace(backlog, pending_files=pending)
-
-    def pinned_outbox_bytes(self) -> int:
-        """Return the bytes of all entries that some cursor still needs."""
-        return self._outbox.retention.held_bytes - self._outbox.retention.reclaimable_bytes
 
     # ---- space ----
 

@@ -104,7 +104,7 @@ def test_a_missing_file_is_told_from_a_broken_one(tmp_path: Path) -> None:
 
 
 def test_fields_of_a_newer_daemon_are_ignored(tmp_path: Path) -> None:
-    (tmp_path / "e.json").write_bytes(msgspec.json.encode(INFO.to_dict() | {"invented_later": {}}))
+    (tmp_path / "e.json").write_bytes(msgspec.json.encode(msgspec.to_builtins(INFO) | {"invented_later": {}}))
     assert EndpointInfo.read(tmp_path / "e.json") == INFO
 
 

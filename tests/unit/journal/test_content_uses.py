@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.journal_scene import transaction
 from tracker_daemon.journal.rows import RunRow
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.outbox.entries import EntryKind
@@ -17,7 +18,7 @@ def journal(tmp_path):
 
 
 def begin(journal, *cursors):
-    with journal.transaction():
+    with transaction(journal):
         run = journal.insert_run(RunRow(0, "run", "key", "p", "n", 0, "/out", "{}"))
         for cursor in cursors:
             journal.put_cursor(run, cursor, 0, b"", 0)
@@ -25,7 +26,7 @@ def begin(journal, *cursors):
 
 
 def put(journal, run, kind, *digests):
-    with journal.transaction():
+    with transaction(journal):
         number = journal.put_outbox(run, kind, b"x" * 100, int(kind is EntryKind.RECORDS))
         if digests:
             journal.content_uses.add(run, number, digests)
@@ -33,12 +34,12 @@ def put(journal, run, kind, *digests):
 
 
 def move(journal, run, cursor, position, delivered=0):
-    with journal.transaction():
+    with transaction(journal):
         journal.put_cursor(run, cursor, position, b"", delivered)
 
 
 def needed(journal):
-    with journal.transaction():
+    with transaction(journal):
         return journal.content_uses.release()
 
 
@@ -77,8 +78,8 @@ def test_a_lane_for_files_reads_past_the_records_and_does_not_hold_them(journal)
     found = journal.outbox_after(run, 0, limit_bytes=10_000, files_alone=True)
     assert [(entry.number, entry.kind) for entry in found] == [(files, EntryKind.FILES), (end, EntryKind.END)]
     move(journal, run, "csv", end, 5)
-    with journal.transaction():
+    with transaction(journal):
         assert journal.reclaim().entries == 0  # the lane still needs the first one, and so the rest
     move(journal, run, "csv:files", files, 1)
-    with journal.transaction():
+    with transaction(journal):
         assert journal.reclaim().entries == last - files + 2

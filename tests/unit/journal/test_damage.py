@@ -4,12 +4,13 @@ import sqlite3
 
 import pytest
 
+from tests.support.journal_scene import cursor_of, transaction
 from tracker_daemon.errors import JournalCorrupt, JournalError
 from tracker_daemon.journal import Journal
 
 
 def test_a_flipped_byte_in_an_event_is_found_and_the_rest_can_be_read(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.append(*[scene.batch(n, f"payload number {n}".encode() * 3) for n in range(1, 6)])
     scene.flip_byte_of(b"payload number 3" * 3)
     good = scene.journal.events_after(scene.run, 0, limit_bytes=1 << 20)
@@ -22,7 +23,7 @@ def test_a_flipped_byte_in_an_event_is_found_and_the_rest_can_be_read(scene):
 
 
 def test_a_flipped_byte_in_a_large_payload_is_found(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.append(scene.batch(1, bytes(150_000) + b"the place" + bytes(150_000)))
     scene.flip_byte_of(b"the place")
     with pytest.raises(JournalCorrupt):
@@ -30,7 +31,7 @@ def test_a_flipped_byte_in_a_large_payload_is_found(scene):
 
 
 def test_a_changed_number_beside_the_payload_is_found(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.append(scene.batch(1, b"x"))
     scene.journal.close()
     with sqlite3.connect(scene.directory / "journal.sqlite3") as other:
@@ -42,7 +43,7 @@ def test_a_changed_number_beside_the_payload_is_found(scene):
 
 
 def test_a_flipped_byte_in_a_snapshot_is_found(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.journal.put_snapshot(scene.run, 0, b"a snapshot of the fold")
     scene.flip_byte_of(b"a snapshot of the fold")
     with pytest.raises(JournalCorrupt, match="snapshot of run"):
@@ -50,7 +51,7 @@ def test_a_flipped_byte_in_a_snapshot_is_found(scene):
 
 
 def test_a_flipped_byte_in_an_outbox_entry_is_found(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         for text in (b"entry the first", b"entry the second"):
             scene.journal.put_outbox(scene.run, 1, text, 1)
     scene.flip_byte_of(b"entry the second")
@@ -60,11 +61,11 @@ def test_a_flipped_byte_in_an_outbox_entry_is_found(scene):
 
 
 def test_a_flipped_byte_in_a_cursors_state_is_found(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.journal.put_cursor(scene.run, "csv", 0, b"generation 3, offset 4711", 0)
     scene.flip_byte_of(b"generation 3, offset 4711")
     with pytest.raises(JournalCorrupt, match="cursor of csv"):
-        scene.journal.cursor(scene.run, "csv")
+        cursor_of(scene.journal, scene.run, "csv")
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):

@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 
+from tests.support.journal_scene import cursor_of, transaction
 from tracker_daemon.errors import JournalError
 from tracker_daemon.journal import Journal, RunRow
 
@@ -30,7 +31,7 @@ def test_the_settings_that_durability_rests_on_are_in_force_again_after_reopenin
 
 def test_no_shared_memory_is_used_by_a_new_or_a_reopened_journal(scene):
     for _ in range(2):
-        with scene.journal.transaction():
+        with transaction(scene.journal):
             scene.append(scene.notice())
         names = {path.name for path in scene.directory.iterdir()}
         assert names == {"journal.sqlite3", "journal.sqlite3-wal", "lock", "owner.json"}
@@ -42,7 +43,7 @@ def test_the_state_directory_is_its_owners_alone(scene):
 
 
 def test_opening_moves_everything_from_the_wal_into_the_database(scene, tmp_path):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.append(scene.notice(b"x" * 100_000))
     copy = tmp_path / "copy"
     copy.mkdir()
@@ -68,7 +69,7 @@ class FailingConnection(sqlite3.Connection):
 
 def test_after_a_failed_commit_every_call_fails_and_nothing_of_it_is_kept(tmp_path, monkeypatch):
     journal = Journal.open(tmp_path, history_bytes=1, connection_class=FailingConnection)
-    with journal.transaction():
+    with transaction(journal):
         run = journal.insert_run(RunRow(0, "kept", "l", "p", "n", 0, "/o", "{}"))
     journal.begin()
     journal.update_run(run, status="FAILED")
@@ -84,11 +85,10 @@ def test_after_a_failed_commit_every_call_fails_and_nothing_of_it_is_kept(tmp_pa
         lambda: journal.append([], tick=9, time_ns=0),
         lambda: journal.events_after(run, 0, limit_bytes=1),
         lambda: journal.outbox_after(run, 0, limit_bytes=1),
-        lambda: journal.cursor(run, "csv"),
+        lambda: cursor_of(journal, run, "csv"),
         lambda: journal.snapshot(run),
         lambda: journal.put_outbox(run, 1, b"", 0),
         journal.reclaim,
-        journal.used_bytes,
     ]
     for call in calls:
         with pytest.raises(JournalError, match="disk I/O error"):
@@ -106,14 +106,16 @@ FILL_THE_DISK = """
     from tracker_daemon.journal import Event, EventKind, Journal, RunRow
 
     journal = Journal.open(Path(sys.argv[1]), history_bytes=1 << 30)
-    with journal.transaction():
-        run = journal.insert_run(RunRow(0, "r", "l", "p", "n", 0, "/o", "{}"))
+    journal.begin()
+    run = journal.insert_run(RunRow(0, "r", "l", "p", "n", 0, "/o", "{}"))
+    journal.commit()
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))
     acknowledged = 0
     try:
         while acknowledged < 1000:
-            with journal.transaction():
-                journal.append([Event(run, EventKind.NOTICE, b"", 0, bytes(100_000))], tick=1, time_ns=0)
+            journal.begin()
+            journal.append([Event(run, EventKind.NOTICE, b"", 0, bytes(100_000))], tick=1, time_ns=0)
+            journal.commit()
             acknowledged += 1
     except JournalError:
         pass

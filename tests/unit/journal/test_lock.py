@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.journal_scene import transaction
 from tracker_daemon.errors import JournalError, StateDirectoryError
 from tracker_daemon.journal import Journal, lock
 from tracker_daemon.journal.lock import StateLock
@@ -62,7 +63,7 @@ def test_a_second_daemon_is_refused_and_told_who_holds_the_directory(tmp_path):
 def test_two_journals_of_one_process_cannot_share_a_directory(scene):
     with pytest.raises(StateDirectoryError, match=f"pid {os.getpid()}"):
         Journal.open(scene.directory, history_bytes=1)
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.append(scene.notice())
 
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.journal_scene import cursor_of, transaction
 from tracker_daemon.errors import JournalError
 from tracker_daemon.journal import Event, EventKind, Journal, RunRow
 
@@ -37,13 +38,13 @@ def read_in_slices(journal, run, limit_bytes):
 def test_whatever_was_appended_is_replayed_in_order_after_reopening(ticks, limit_bytes):
     with tempfile.TemporaryDirectory() as directory:
         journal = Journal.open(Path(directory), history_bytes=1 << 30)
-        with journal.transaction():
+        with transaction(journal):
             for _ in range(2):
                 journal.insert_run(RunRow(0, "r", "l", "p", "n", 0, "/o", "{}"))
         expected = {1: [], 2: []}
         for tick, batch in enumerate(ticks, 1):
             events = [Event(*values) for values in batch]
-            with journal.transaction():
+            with transaction(journal):
                 positions = journal.append(events, tick=tick, time_ns=-tick)
             for event, position in zip(events, positions, strict=True):
                 expected[event.run].append((event, position, tick, -tick))
@@ -59,18 +60,18 @@ def test_whatever_was_appended_is_replayed_in_order_after_reopening(ticks, limit
 
 
 def test_positions_are_contiguous_over_all_runs(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         other = scene.add_run("other")
         first = scene.append(scene.notice(), scene.notice(run=other), scene.notice())
         second = scene.append(scene.notice(run=other))
     scene.reopen()
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         third = scene.append(scene.notice())
     assert first + second + third == [1, 2, 3, 4, 5]
 
 
 def test_ticks_never_go_back_and_go_on_after_reopening(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.journal.append([scene.notice()], tick=7, time_ns=0)
         scene.journal.append([scene.notice()], tick=7, time_ns=0)
         with pytest.raises(JournalError, match="tick 6"):
@@ -79,7 +80,7 @@ def test_ticks_never_go_back_and_go_on_after_reopening(scene):
 
 
 def test_a_slice_holds_at_least_one_event_and_stops_at_its_bytes(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.append(*[scene.notice(b"x" * 1000) for _ in range(5)])
     assert len(scene.journal.events_after(scene.run, 0, limit_bytes=1)) == 1
     assert len(scene.journal.events_after(scene.run, 0, limit_bytes=2000)) == 2
@@ -108,7 +109,7 @@ def test_nothing_is_written_outside_a_transaction(scene):
 
 
 def test_a_rollback_leaves_no_trace(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.append(scene.batch(1))
         scene.journal.put_outbox(scene.run, 1, b"kept", 1)
         scene.journal.put_snapshot(scene.run, 1, b"kept")
@@ -123,9 +124,9 @@ def test_a_rollback_leaves_no_trace(scene):
 
     assert (scene.next_sequence(), scene.journal.epoch, len(scene.journal.runs())) == (2, 1, 1)
     assert scene.journal.backlog(scene.run).records == 1
-    assert scene.journal.cursor(scene.run, "csv") is None
+    assert cursor_of(scene.journal, scene.run, "csv") is None
     assert scene.journal.snapshot(scene.run) == (1, b"kept")
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         assert scene.append(scene.batch(2)) == [2]
         assert scene.journal.put_outbox(scene.run, 1, b"", 0) == 2
         with pytest.raises(JournalError):
@@ -134,7 +135,7 @@ def test_a_rollback_leaves_no_trace(scene):
 
 def test_an_error_within_a_transaction_rolls_it_back_and_is_raised(scene):
     def append_and_fail():
-        with scene.journal.transaction():
+        with transaction(scene.journal):
             scene.append(scene.batch(1))
             raise ZeroDivisionError
 
@@ -145,7 +146,7 @@ def test_an_error_within_a_transaction_rolls_it_back_and_is_raised(scene):
 
 
 def test_the_latest_snapshot_alone_is_kept(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.append(scene.notice(), scene.notice())
         assert scene.journal.snapshot(scene.run) is None
         scene.journal.put_snapshot(scene.run, 1, b"old" * 100_000)
@@ -155,7 +156,7 @@ def test_the_latest_snapshot_alone_is_kept(scene):
 
 @pytest.mark.parametrize("position", [0, 3])
 def test_a_snapshot_neither_goes_back_nor_beyond_the_last_event(scene, position):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.append(scene.notice(), scene.notice())
         scene.journal.put_snapshot(scene.run, 1, b"")
         with pytest.raises(JournalError, match=f"snapshot at {position}"):
@@ -165,7 +166,7 @@ def test_a_snapshot_neither_goes_back_nor_beyond_the_last_event(scene, position)
 def test_token_and_epoch_outlive_the_daemon(scene):
     token = scene.journal.token
     assert len(token) >= 43
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         assert scene.journal.begin_epoch() == 2
     journal = scene.reopen()
     assert (journal.token, journal.epoch) == (token, 2)

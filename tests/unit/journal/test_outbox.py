@@ -2,23 +2,24 @@
 
 import pytest
 
+from tests.support.journal_scene import cursor_of, transaction
 from tracker_daemon.errors import JournalError
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 
 def test_entries_are_numbered_from_one_within_each_run(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         other = scene.add_run("other")
         numbers = [scene.journal.put_outbox(run, EntryKind.RECORDS, b"", 1) for run in (scene.run, other) * 2]
     scene.reopen()
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         numbers.append(scene.journal.put_outbox(other, EntryKind.END, b"", 0))
     assert numbers == [1, 1, 2, 2, 3]
 
 
 def test_entries_come_back_in_order_in_slices(scene):
     payloads = [bytes([n]) * 1000 for n in range(5)]
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         for payload in payloads:
             scene.journal.put_outbox(scene.run, EntryKind.CONFIG, payload, 0)
     found = scene.journal.outbox_after(scene.run, 0, limit_bytes=1 << 20)
@@ -28,22 +29,22 @@ def test_entries_come_back_in_order_in_slices(scene):
 
 
 def test_a_cursor_comes_back_as_it_was_committed(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         scene.journal.put_outbox(scene.run, 1, b"", 10)
         scene.journal.put_cursor(scene.run, "csv", 0, b"", 0)
         scene.journal.put_cursor(scene.run, "csv", 1, b"offset 17", 7, 3)
-    cursor = scene.reopen().cursor(scene.run, "csv")
+    cursor = cursor_of(scene.reopen(), scene.run, "csv")
     assert (cursor.position, cursor.state, cursor.delivered_records, cursor.set_aside) == (
         1,
         b"offset 17",
         7,
         3,
     )
-    assert scene.journal.cursor(scene.run, "wandb") is None
+    assert cursor_of(scene.journal, scene.run, "wandb") is None
 
 
 def test_a_cursor_neither_goes_back_nor_beyond_the_last_entry(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         for _ in range(2):
             scene.journal.put_outbox(scene.run, 1, b"", 1)
         scene.journal.put_cursor(scene.run, "csv", 1, b"", 1)
@@ -55,7 +56,7 @@ def test_a_cursor_neither_goes_back_nor_beyond_the_last_entry(scene):
 
 
 def test_emitted_is_delivered_and_pending_and_set_aside_for_each_backend(scene):
-    with scene.journal.transaction():
+    with transaction(scene.journal):
         for records in (5, 0, 7):
             scene.journal.put_outbox(scene.run, 1, b"", records)
         scene.journal.put_cursor(scene.run, "csv", 3, b"", 12)
@@ -63,17 +64,3 @@ def test_emitted_is_delivered_and_pending_and_set_aside_for_each_backend(scene):
     backlog = scene.reopen().backlog(scene.run)
     assert (backlog.entries, backlog.records) == (3, 12)
     assert [(c.backend, backlog.pending(c)) for c in backlog.cursors] == [("csv", 0), ("wandb", 7)]
-
-
-def test_pinned_bytes_are_those_that_the_slowest_cursor_needs(scene):
-    with scene.journal.transaction():
-        scene.journal.put_cursor(scene.run, "csv", 0, b"", 0)
-        scene.journal.put_cursor(scene.run, "wandb", 0, b"", 0)
-        for _ in range(3):
-            scene.journal.put_outbox(scene.run, 1, b"x" * 10_000, 1)
-        all_pinned = scene.journal.pinned_outbox_bytes()
-        scene.journal.put_cursor(scene.run, "csv", 3, b"", 3)
-        assert scene.journal.pinned_outbox_bytes() == all_pinned >= 30_000
-        scene.journal.put_cursor(scene.run, "wandb", 2, b"", 2)
-        assert 10_000 <= scene.journal.pinned_outbox_bytes() < 11_000
-    assert 10_000 <= scene.reopen().pinned_outbox_bytes() < 11_000
