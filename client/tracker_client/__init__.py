@@ -5,7 +5,7 @@
 >>> tracker.log({"loss": 0.42, "lr": 1e-4})
 >>> tracker.finish()
 
-It needs grpcio and protobuf, never blocks the training loop and never raises into it.
+The package needs grpcio and protobuf only. ``log()`` never blocks the training loop and never raises into it.
 """
 
 from typing import TYPE_CHECKING, Any

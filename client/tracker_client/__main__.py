@@ -1,8 +1,9 @@
-"""``python -m tracker_client``: what a rank finds here, for the launcher's own command line.
+"""``python -m tracker_client``: shows the rank, the launch and the daemon that a process finds.
 
-For example, on each node of a job: ``mpiexec -n 4 -ppn 1 python -m tracker_client``. Prints which rank
-this is and how that was found, which daemon is configured and whether it answers at each of its
-addresses. It joins no run. Exits with 1 if the rank is unknown or no address answers.
+Run it under the launcher, for example on each node of a job: ``mpiexec -n 4 -ppn 1 python -m
+tracker_client``. It prints the rank of the process and the source of the rank, and for each address of the
+configured daemon whether the daemon answers. It joins no run. It exits with 1 if the rank is unknown or no
+address answers.
 """
 
 from __future__ import annotations
@@ -20,25 +21,25 @@ CALL_TIMEOUT_S = 5.0
 
 
 def main() -> None:
-    """Look, tell, and exit."""
+    """Print what this process finds, and exit."""
     try:
         settings = read_settings()
     except TrackerError as error:
         sys.exit(f"problem: {error}")
     rank = settings.rank
-    who = f"rank {rank.rank} of {rank.world_size or 'an unknown number'} on {settings.host}"
-    _say(who, f"found by {rank.source}; launch {settings.launch_key!r}")
+    process = f"rank {rank.rank} of {rank.world_size or 'an unknown number'} on {settings.host}"
+    _print(process, f"found by {rank.source}; launch {settings.launch_key!r}")
     for warning in settings.warnings:
-        _say(who, f"note: {warning}")
-    reached = [_tell(who, address, problem) for address, problem in _daemons(settings)]
-    sys.exit(0 if any(reached) or not reached else 1)
+        _print(process, f"note: {warning}")
+    answers = [_print_answer(process, address, problem) for address, problem in _daemons(settings)]
+    sys.exit(0 if any(answers) or not answers else 1)
 
 
 def _daemons(settings: ClientSettings) -> Iterator[tuple[str, str | None]]:
-    """Each address of the configured daemon, with why it cannot be reached, None where it can."""
+    """Yield each address of the configured daemon, with the reason why it cannot be reached, or None."""
     source = settings.source
     if not isinstance(source, (FixedEndpoint, EndpointFile)):
-        return  # the launch starts a daemon of its own
+        return  # the launch starts its own daemon
     try:
         endpoint = source.read()
     except TrackerError as error:
@@ -48,14 +49,14 @@ def _daemons(settings: ClientSettings) -> Iterator[tuple[str, str | None]]:
         yield address, why_unreachable(address, endpoint, CALL_TIMEOUT_S)
 
 
-def _tell(who: str, address: str, problem: str | None) -> bool:
-    _say(who, f"{address} answers" if problem is None else f"problem: {address}: {problem}")
+def _print_answer(process: str, address: str, problem: str | None) -> bool:
+    _print(process, f"{address} answers" if problem is None else f"problem: {address}: {problem}")
     return problem is None
 
 
-def _say(who: str, text: str) -> None:
-    # One write a line, so that the lines of many ranks do not run into each other.
-    os.write(1, f"{who}: {text}\n".encode())
+def _print(process: str, text: str) -> None:
+    # One write for each line, so that lines of many ranks are not mixed.
+    os.write(1, f"{process}: {text}\n".encode())
 
 
 if __name__ == "__main__":

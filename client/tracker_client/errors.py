@@ -1,10 +1,10 @@
-"""The client's errors: one small tree. Only setting up raises them, and remote handles; never ``log()``."""
+"""The client's errors. ``setup_tracker`` and remote handles raise them; ``log()`` never does."""
 
 from __future__ import annotations
 
 
 class TrackerError(Exception):
-    """The root of every error that the client raises on purpose."""
+    """The base class of every error that the client raises on purpose."""
 
 
 class SettingsError(TrackerError):
@@ -12,7 +12,7 @@ class SettingsError(TrackerError):
 
 
 class RankUnknown(TrackerError):
-    """Several processes are running and nothing says which one this is."""
+    """Several processes run, and the rank of this one cannot be found."""
 
 
 class EndpointError(TrackerError):
@@ -20,26 +20,26 @@ class EndpointError(TrackerError):
 
 
 class EndpointPending(EndpointError):
-    """The daemon of this launch has not said yet where it is; it is about to."""
+    """The daemon of this launch has not written its endpoint file yet."""
 
 
 class EmbeddedDaemonFailed(EndpointError):
-    """The daemon that rank 0 started for this launch has ended at once; its own words are in the message."""
+    """The daemon that rank 0 started ended at once; the message has the last line of its log."""
 
 
 class DaemonRefused(TrackerError):
-    """The daemon answered and does not admit this rank; raised only when ``strict`` is set."""
+    """The daemon answered, and does not admit this rank; raised only if ``strict`` is set."""
 
 
 class NotRemote(TrackerError, AttributeError):
-    """A backend's handle has no such attribute: it exists in the backend's process at the daemon alone."""
+    """A handle has no such attribute: it exists only in the backend's own process, at the daemon."""
 
 
 class NotLoggedHere(NotRemote, KeyError):
-    """This process has logged no such value, and what other ranks have logged is at the daemon."""
+    """This process has logged no such value; values of other ranks are only at the daemon."""
 
-    __str__ = Exception.__str__  # a KeyError's shows the repr of its message
+    __str__ = Exception.__str__  # KeyError would show the repr of the message
 
 
 class BackendNotInstalled(TrackerError, ImportError):
-    """A backend for this process needs a package that is not installed."""
+    """A backend in this process needs a package that is not installed."""

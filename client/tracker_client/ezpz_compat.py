@@ -1,21 +1,21 @@
-"""The names of ``ezpz.tracker``, for a script that changes its import line and nothing else.
+"""The names of ``ezpz.tracker``, for a script that changes only its import line.
 
 >>> from tracker_client.ezpz_compat import setup_tracker, Tracker, NullTracker, TrackerBackend
 >>> from tracker_client.ezpz_compat import register_backend, CSVBackend, MLflowBackend, WandbBackend
 
-What departs on purpose:
+The differences from ``ezpz``, all on purpose:
 
-* ``setup_tracker`` streams to a daemon, which holds the backends and their credentials, and aggregates what
-  all ranks log; ``endpoint="inprocess"``, or TRACKER_ENDPOINT=inprocess, has them in the script's process.
-  There, as in ``ezpz``, only rank 0 records, and nothing is aggregated.
-* CSV rows and MLflow's points are written in the background: they are there after ``finish``, and a fraction
-  of a second after ``log`` before that. A CSV row always has its step; a file is appended to, never
-  rewritten, and a directory that is another run's gets a subdirectory.
-* W&B's rows carry the column ``step``, the axis of all charts. W&B works offline without a key.
-* MLflow's run is not the process's active one: MLflow's own ``log_metric()`` and the like do not go to it.
-  Params of the system begin with ``tracker.``.
-* A rank that cannot be known with several processes is an error, and not rank 0.
-* A tracker finishes by itself at exit, as failed after an uncaught exception, and is a context manager.
+* ``setup_tracker`` sends to a daemon. The daemon holds the backends and their credentials, and aggregates the
+  values of all ranks. With ``endpoint="inprocess"``, or TRACKER_ENDPOINT=inprocess, the backends are in the
+  script's process. There, as in ``ezpz``, only rank 0 records, and nothing is aggregated.
+* CSV rows and MLflow's points are written in the background, within a fraction of a second after ``log``, and
+  completely before ``finish`` returns. A CSV row always has its step. A file is appended to, never rewritten.
+  In a directory of another run, this run writes to a subdirectory.
+* W&B's rows have the column ``step``, the axis of all charts. W&B works offline without a key.
+* MLflow's run is not the active run of the process: MLflow's own ``log_metric()`` and the like do not record
+  to it. Parameters that describe the system begin with ``tracker.``.
+* If several processes run and the rank is unknown, that is an error; ``ezpz`` takes rank 0.
+* A tracker finishes by itself at exit, as failed after an uncaught exception. It is a context manager.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The built-in backends, as :mod:`tracker_client` has them."""
+    """Import a built-in backend's class from :mod:`tracker_client` when a script asks for it."""
     if name in __all__:
         return getattr(tracker_client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""``setup_tracker``: from arguments and the environment to a tracker."""
+"""``setup_tracker``: makes a tracker from its arguments and the environment."""
 
 from __future__ import annotations
 
@@ -34,37 +34,55 @@ def setup_tracker(
     endpoint: str | os.PathLike[str] | None = None,
     **kwargs: Any,
 ) -> Tracker:
-    """Join the run, and return at once: connecting goes on in the background.
+    """Join a run and return its tracker at once; the connection is made in the background.
 
     Args:
-        project_name: W&B's project, MLflow's experiment; from the environment or the script's name if None.
-        backends: "wandb,mlflow,csv" or a list; "none" gives a :class:`NullTracker`; None lets the
-            environment decide, and then the daemon.
-        config: the run's configuration: a nested dict, a dataclass, an ``argparse.Namespace``, OmegaConf's
-            containers, pydantic's or attrs' models …; values whose names are secrets' are masked.
-        outdir: where file backends write, on the daemon's host; relative to the working directory.
-        rank: this process's rank; detected from the launcher if None.
-        run_id: a run to resume or to name; else the daemon chooses.
-        endpoint: "host:port", "unix:/path" or the path of an endpoint file; else TRACKER_ENDPOINT or
-            TRACKER_ENDPOINT_FILE. With none of these the launch has a daemon of its own: rank 0 starts it,
-            and the others find it in ``outdir``, or in the working directory, which they must share.
-            "inprocess" needs no daemon: the backends write from this process, and
-            what they are given stays there (``wandb={...}`` is anything that ``wandb.init`` takes).
-        **kwargs: ``name``, ``primary_rank``, ``record_ranks``, ``item_ranks``, ``world_size``,
-            ``local_rank``, ``launch_id``, ``token``, ``buffer_bytes``, ``handle_timeout`` and
-            ``exit_timeout`` (seconds), ``strict`` (wait for the daemon and raise if it refuses);
-            ``aggregates``, ``step_axes``, ``summaries`` and ``thinning``, dicts from globs of metrics to what
-            the daemon's settings of these names take, which come before the daemon's own. Options of
-            backends: ``wandb={...}``, ``mlflow={...}`` or a dict of that name for any other backend that
-            ``backends`` names; bare ones (``entity``, ``group``, ``job_type``, ``tags``, ``notes``, ``mode``,
-            ``id``, ``resume``, ``experiment_name``, ``run_name``, ``description`` …) go to each backend that
-            has them. Secrets and addresses are the daemon's and are left out; others are warned about.
+        project_name: W&B's project and MLflow's experiment. If None: WB_PROJECT, WANDB_PROJECT or
+            WB_PROJECT_NAME, else the script's name.
+        backends: a text such as "wandb,mlflow,csv", or a list of names; "none" returns a
+            :class:`NullTracker`. If None: TRACKER_BACKENDS, EZPZ_TRACKER_BACKENDS or EZPZ_TRACKERS, else the
+            daemon's setting ``backends``.
+        config: the run's configuration: a nested dict, a dataclass, an ``argparse.Namespace``, a container of
+            OmegaConf, a model of pydantic or attrs, or the like. Values with names of secrets are masked.
+        outdir: the directory that file backends write to, on the daemon's host; relative to this process's
+            working directory. If None, the daemon's setting ``outdir``.
+        rank: this process's rank, from 0; found from the launcher if None.
+        run_id: the id of a run to create or to resume. If None: TRACKER_RUN_ID, else the daemon chooses.
+        endpoint: the daemon: "host:port", "unix:/path" or the path of an endpoint file. If None:
+            TRACKER_ENDPOINT or TRACKER_ENDPOINT_FILE. Without any of these, rank 0 starts a daemon for the
+            launch; the other ranks find it through ``outdir``, or the working directory, which they must
+            share. "inprocess" needs no daemon: the backends write from this process, and their options stay
+            in it (``wandb={...}`` takes any argument of ``wandb.init``).
+        **kwargs: further settings; a keyword that neither the client nor a backend knows causes a warning.
+
+            Settings of the run and the rank: ``name`` (of the run), ``primary_rank`` (default 0),
+            ``record_ranks`` and ``item_ranks`` (such as "0,8-15", "all", or a list), ``world_size``,
+            ``local_rank``, ``launch_id``.
+
+            Settings of the client: ``token``; ``buffer_bytes`` (default 64 MiB); ``handle_timeout`` (seconds
+            to wait for a backend's id and URL, default 10); ``exit_timeout`` (seconds to wait at exit without
+            ``finish``, default 30); ``strict`` (default False: True waits for the daemon, and raises if it
+            does not admit this rank).
+
+            Rules by metric: ``aggregates``, ``step_axes``, ``summaries`` and ``thinning``. Each is a dict
+            from globs of metric names to values of the daemon's setting of the same name, and wins over that
+            setting.
+
+            Options of backends: ``wandb={...}``, ``mlflow={...}``, or a dict named as any other backend of
+            the run. Bare options (``entity``, ``group``, ``job_type``, ``tags``, ``notes``, ``mode``, ``id``,
+            ``resume``, ``experiment_name``, ``run_name``, ``description`` …) apply to each backend that has
+            them. Secrets and addresses of services are left out with a warning: only the daemon sets them.
+
+    Returns:
+        A tracker; a :class:`NullTracker` if no backend is wanted, or in a process that is no rank: a forked
+        child or a ``multiprocessing`` worker of one that has a tracker.
 
     Raises:
         SettingsError: a value cannot be used.
-        EndpointError: none is configured and no daemon can be started here, or (``strict``) none answers.
-        RankUnknown: several processes are evident and the rank is not.
-        DaemonRefused: (``strict``) the daemon does not admit this rank.
+        EndpointError: the endpoint is invalid; or none is configured, and no daemon can be started here; or,
+            with ``strict``, no daemon answers.
+        RankUnknown: several processes run, and the rank of this one cannot be found.
+        DaemonRefused: with ``strict``, the daemon does not admit this rank.
     """
     wanted = backends_of(backends)
     if wanted == "none":
@@ -91,7 +109,7 @@ def setup_tracker(
 
 
 def _is_no_rank(rank: int | None) -> bool:
-    """Whether this process cannot be a rank, or is only a rank's worker; the user is told."""
+    """Return True, with a warning, if this process cannot be a rank, or is a worker of a rank."""
     if is_forked_child():
         logger.warning(
             "setup_tracker in a forked child of a process that has a tracker records nothing, since gRPC "
@@ -100,7 +118,7 @@ def _is_no_rank(rank: int | None) -> bool:
         return True
     if rank is None and is_worker_of_rank():
         logger.warning(
-            "setup_tracker in a worker that this rank has started records nothing: the rank itself has a "
+            "setup_tracker in a worker that a rank has started records nothing: the rank itself has a "
             'tracker. Set up under `if __name__ == "__main__":`, or pass rank=... where the worker is a rank'
         )
         return True

@@ -1,8 +1,8 @@
-"""Backends, as a script knows them: its own classes, and handles of those at the daemon.
+"""Backends on the script's side: the script's own classes, and handles of the daemon's backends.
 
 * ``base``: :class:`TrackerBackend`, and the names that classes are registered under.
-* ``built_in``: the names of the daemon's own backends, and what one that runs in the script is given.
-* ``script_classes``: the classes of the script that a run's backends name.
-* ``script_backends``: feeds those classes with the daemon's records, each on a thread of its own.
+* ``built_in``: the names of the daemon's own backends, and the arguments of one that runs in the script.
+* ``script_classes``: selects the classes of the script that a run's backends name.
+* ``script_backends``: delivers the daemon's records to those classes, each on its own thread.
 * ``handles``: ids, names and addresses of the daemon's backends.
 """

@@ -1,4 +1,4 @@
-"""What third parties record to: :class:`TrackerBackend`, and the names they register it under."""
+"""The public base class of backends, :class:`TrackerBackend`, and their registration by name."""
 
 from __future__ import annotations
 
@@ -15,64 +15,91 @@ _registered_lock = threading.Lock()
 
 
 class TrackerBackend(ABC):
-    """A destination for one run. Subclass it, and name it with :func:`register_backend`.
+    """A destination for one run. Derive a class from it, and register the class by :func:`register_backend`.
 
-    It is constructed with ``project_name``, ``config``, ``outdir`` and ``rank`` as keyword arguments, and
-    with those of ``setup_tracker`` that are its own: the dict of its name, and bare ones that its
-    constructor takes. All of its methods are called on one thread, that of its construction. What
-    one raises is contained.
+    The constructor gets ``project_name``, ``config``, ``outdir`` and ``rank`` as keyword arguments, as far as
+    it has parameters for them. It also gets the keyword arguments of ``setup_tracker`` that belong to the
+    backend: the items of the dict with the backend's name, and other arguments that the constructor has
+    parameters for.
+
+    With a daemon, the constructor and all methods are called on one thread of the backend's own. With
+    ``endpoint="inprocess"`` they are called on the threads that call the tracker. An exception of a method is
+    caught, counted and warned about once.
     """
 
     name: ClassVar[str] = ""
-    """How messages call it; the name that it is registered under, if this is empty."""
+    """The backend's name in messages; if empty, the name that the class is registered under."""
 
     @abstractmethod
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature that W&B's and the seed's users know
-        """Take one row: numbers and texts by name."""
+        """Record one row.
+
+        Args:
+            metrics: numbers and texts by name.
+            step: the row's training step.
+            commit: False if further calls add to the same row.
+        """
 
     @abstractmethod
     def log_config(self, config: Mapping[str, Any]) -> None:
-        """Take a part of the run's configuration, to be merged into what came before."""
+        """Record a part of the run's configuration; merge it into the earlier parts."""
 
     @abstractmethod
     def finish(self) -> None:
-        """The run is over, as far as this backend is concerned: flush and close. Called once, at last."""
+        """Flush and close: the run has ended for this backend. This is the last call, and made once."""
 
-    def finish_with(self, exit_code: int) -> None:  # noqa: ARG002 - for those that tell how a run ended
-        """As :meth:`finish`, with what the script ends with, 0 for success; calls it unless overridden."""
+    def finish_with(self, exit_code: int) -> None:  # noqa: ARG002 - for classes that record how a run ended
+        """Finish with the script's ``exit_code``, 0 for success; calls :meth:`finish` unless overridden."""
         self.finish()
 
     def log_table(self, key: str, columns: Sequence[str], data: Sequence[Sequence[Any]]) -> None:  # noqa: B027 - optional
-        """Take a table; does nothing unless overridden."""
+        """Record a table; does nothing unless overridden.
+
+        Args:
+            key: the table's name.
+            columns: names of the columns.
+            data: rows, each with one cell for each column.
+        """
 
     def log_image(self, key: str, image_path: str | os.PathLike[str], caption: str | None = None) -> None:  # noqa: B027 - optional
-        """Take an image; does nothing unless overridden."""
+        """Record an image; does nothing unless overridden.
+
+        Args:
+            key: the image's name.
+            image_path: the image, as the script gave it to :meth:`Tracker.log_image`.
+            caption: a text for the image.
+        """
 
     def log_artifacts(self, artifacts: Mapping[str, Any]) -> None:  # noqa: B027 - optional
-        """Take files and directories by label; does nothing unless overridden."""
+        """Record files and directories, a path for each label; does nothing unless overridden."""
 
     def watch(self, model: Any, **kwargs: Any) -> None:  # noqa: B027 - optional
-        """Follow a model's parameters; does nothing unless overridden."""
+        """Begin to watch a model's parameters; does nothing unless overridden."""
 
     def unwatch(self, model: Any = None) -> None:  # noqa: B027 - optional
-        """Follow a model, or all, no more; does nothing unless overridden."""
+        """Stop watching a model, or all models if None; does nothing unless overridden."""
 
 
 def register_backend(name: str, cls: type[TrackerBackend]) -> None:
-    """Make ``cls`` usable as ``backends="name"`` by the ``setup_tracker`` calls that follow.
+    """Make ``cls`` usable as ``backends="name"`` in later calls of ``setup_tracker``.
 
-    Call it on every rank. The class then lives in the primary rank's process, on a thread of its own,
-    and is fed back what the daemon records, aggregates included. Tables, images, artifacts and ``watch`` of
-    that rank are given to it as the script gives them to the tracker. A name that the daemon has too
-    (``csv``) means the class in runs of this script; registered again, the later class counts.
+    Call it on every rank. The class is constructed in the primary rank's process, on its own thread. It
+    receives the rows that the daemon records, aggregates included. It also receives the primary rank's
+    tables, images, artifacts and ``watch`` calls, as the script gives them to the tracker.
+
+    Args:
+        name: the backend's name; case and outer spaces do not matter. If the daemon has a backend of that
+            name (``csv``), the name means ``cls`` in runs of this script. A name that is registered again
+            means the later class.
+        cls: the class, derived from :class:`TrackerBackend`.
 
     Raises:
-        SettingsError: the name cannot be one, or ``cls`` is no class derived from :class:`TrackerBackend`.
+        SettingsError: ``name`` is empty, "none" or has a comma, or ``cls`` is not such a class.
     """
     wanted = _backend_name(name)
     if not wanted or wanted == "none" or "," in wanted or not wanted.isprintable():
         raise SettingsError(
-            f"a backend cannot be called {name!r}; its name is a text without commas, and not 'none'"
+            f"a backend cannot have the name {name!r}; its name is a text without commas, and not 'none'"
         )
     if not _is_backend_class(cls):
         raise SettingsError(
@@ -92,6 +119,6 @@ def _is_backend_class(found: object) -> bool:
 
 
 def registered_backends() -> dict[str, type[TrackerBackend]]:
-    """The classes that this process has registered, by name."""
+    """Return the classes that this process has registered, by name."""
     with _registered_lock:
         return dict(_registered)

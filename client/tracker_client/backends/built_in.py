@@ -1,4 +1,4 @@
-"""The daemon's own backends, as the client knows them: their names, and what one in this process is given.
+"""The daemon's own backends that can run in the script's process: their names and their interface.
 
 The classes themselves are in the daemon's package, which ``tracker_client.inprocess.loading`` imports.
 """
@@ -13,12 +13,21 @@ from typing import Any, Protocol
 from tracker_client.backends.base import TrackerBackend
 
 CLASSES = {"csv": "CSVBackend", "mlflow": "MLflowBackend", "wandb": "WandbBackend"}
-"""By the names that ``setup_tracker`` takes."""
+"""The classes' names, by the names that ``setup_tracker`` accepts for ``backends``."""
 
 
 @dataclass(frozen=True)
 class RunArguments:
-    """What every backend of a run in this process is told; ``continues``: the run's id was given to it."""
+    """The arguments that every backend of a run in this process is given.
+
+    Attributes:
+        project_name: the project.
+        config: the run's configuration, of any kind; None if there is none.
+        outdir: the directory for files; None for the default.
+        rank: this process's rank.
+        run_id: the run's id.
+        continues: True if the script or TRACKER_RUN_ID gave the id, so that an earlier run may continue.
+    """
 
     project_name: str | None
     config: Any
@@ -29,10 +38,10 @@ class RunArguments:
 
 
 class BuiltInClass(Protocol):
-    """What the built-in classes have beside :class:`TrackerBackend`'s own."""
+    """The methods that the built-in classes have beside those of :class:`TrackerBackend`."""
 
     def for_run(self, run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend:
-        """Begin ``run`` with the backend's own options."""
+        """Begin ``run`` with the backend's own ``options``; return the backend."""
 
     def option_names(self) -> frozenset[str]:
-        """The options that it takes."""
+        """Return the names of the options that the class accepts."""

@@ -1,4 +1,4 @@
-"""How a daemon's backends are found: ids, names and addresses, asked for when somebody reads one."""
+"""Handles of the daemon's backends: ids, names and addresses, requested when the script reads one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tracker_client.values.refusals import Refusals
 
 @dataclass(frozen=True)
 class HandlesRequest:
-    """Ask the daemon for a backend's handles."""
+    """A request to the daemon for a backend's handles."""
 
     backend: str
 
 
 @dataclass(frozen=True)
 class HandlesAnswer:
-    """What the daemon says of a backend; ``problem``: why there is nothing to say for a while."""
+    """The handles of a backend, by name; ``problem``: why there are none at present, "" if there are."""
 
     backend: str
     handles: Mapping[str, str]
@@ -27,10 +27,11 @@ class HandlesAnswer:
 
 
 class Handles:
-    """What the daemon has told of its backends. ``ask`` hands a question to the sender.
+    """The handles that the daemon has sent, by backend.
 
-    A question stays open at the daemon, which also tells what changes. The first reading of a backend's
-    handles waits for the answer, ``timeout_s`` at most; later ones wait only for what is left of that.
+    ``ask`` gives a request to the sender. The daemon answers a request, and sends a further answer whenever
+    the handles change. The first read of a backend's handles waits up to ``timeout_s`` for the answer; later
+    reads wait for the rest of that time.
     """
 
     def __init__(self, ask: Callable[[HandlesRequest], None], timeout_s: float, refusals: Refusals) -> None:
@@ -38,26 +39,26 @@ class Handles:
         self._timeout_s = timeout_s
         self._refusals = refusals
         self._changed = threading.Condition()
-        self._told: dict[str, HandlesAnswer] = {}
+        self._answers: dict[str, HandlesAnswer] = {}
         self._asked: list[str] = []
         self._deadlines: dict[str, float] = {}
 
     def read(self, backend: str) -> Mapping[str, str]:
-        """The backend's handles; empty, with a warning, where there are none to be had."""
+        """Return the backend's handles; warn and return an empty mapping if there are none."""
         self.ask_for(backend)
         with self._changed:
             deadline = self._deadlines.setdefault(backend, time.monotonic() + self._timeout_s)
-            self._changed.wait_for(lambda: backend in self._told, max(0.0, deadline - time.monotonic()))
-            told = self._told.get(backend)
-        if told is not None and told.handles:
-            return told.handles
-        problem = told.problem if told is not None else ""
-        reason = problem or f"the daemon did not tell within {self._timeout_s:g} s"
+            self._changed.wait_for(lambda: backend in self._answers, max(0.0, deadline - time.monotonic()))
+            answer = self._answers.get(backend)
+        if answer is not None and answer.handles:
+            return answer.handles
+        problem = answer.problem if answer is not None else ""
+        reason = problem or f"the daemon did not answer within {self._timeout_s:g} s"
         self._refusals.warn_once(f"{backend}'s id, url and the like", f"they are None for now: {reason}")
         return {}
 
     def ask_for(self, backend: str) -> None:
-        """Ask for what may be read later, so that it is there even after the end."""
+        """Request the backend's handles once, so that they can be read even after the run's end."""
         with self._changed:
             new = backend not in self._asked
             if new:
@@ -67,14 +68,14 @@ class Handles:
 
     # ---- the sender's thread ---------------------------------------------------------------------
 
-    def tell(self, told: HandlesAnswer) -> None:
-        """The daemon has answered."""
+    def receive(self, answer: HandlesAnswer) -> None:
+        """Store an answer of the daemon, and wake the threads that wait for it."""
         with self._changed:
-            self._told[told.backend] = told
+            self._answers[answer.backend] = answer
             self._changed.notify_all()
 
     @property
     def asked(self) -> list[str]:
-        """The backends that were asked for, which each new connection asks for again."""
+        """The backends whose handles were requested; each new connection requests them again."""
         with self._changed:
             return list(self._asked)

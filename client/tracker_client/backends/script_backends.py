@@ -1,9 +1,9 @@
-"""Feeds a script's own classes with what the daemon records of their run, each on a thread of its own.
+"""Delivers the daemon's records to the script's own classes, each class on its own thread.
 
-The daemon sends outbox entries, in parts, and keeps a cursor for each class; an entry is acknowledged once
-the class has taken it. After a reconnection the daemon sends again what was not acknowledged: what
-the class has already is acknowledged and not given to it again, and what waits for it already is left out.
-So a class has each record once, as long as this process lives.
+The daemon sends outbox entries, in parts, and keeps a cursor for each class. An entry is acknowledged once
+the class has taken it. After a reconnection the daemon sends unacknowledged entries again. Rows that the
+class already has are acknowledged and not given to it again; rows that are already queued are not queued
+again. So a class gets each record once, as long as this process lives.
 """
 
 from __future__ import annotations
@@ -26,7 +26,16 @@ Construct = Callable[[], TrackerBackend]
 
 @dataclass(frozen=True)
 class DeliveredRows:
-    """n records with the same c columns, from the entry's row ``first_row`` on, as the protocol has them."""
+    """n records with the same c columns, from the entry's row ``first_row`` on, encoded as in the protocol.
+
+    Attributes:
+        first_row: the index of the first record within the entry.
+        columns: c names.
+        steps: n int64, little-endian.
+        values: n × c float64, little-endian, row by row.
+        valid: n × c bytes, 0 where a record has no such value; empty if every record has every value.
+        texts: for each text its row, counted from ``first_row``, its column and the text.
+    """
 
     first_row: int
     columns: tuple[str, ...]
@@ -39,7 +48,7 @@ class DeliveredRows:
         return len(self.steps) // 8
 
     def rows(self, skip: int = 0) -> Iterator[tuple[int, dict[str, float | str]]]:
-        """Each record's step and values by name, without the first ``skip`` of them."""
+        """Yield each record's step and its values by name, without the first ``skip`` records."""
         steps, values, width = _numbers("q", self.steps), _numbers("d", self.values), len(self.columns)
         texts: dict[int, dict[str, str]] = {}
         for row, column, value in self.texts:
@@ -49,28 +58,28 @@ class DeliveredRows:
                 zip(self.columns, values[row * width : (row + 1) * width], strict=True)
             )
             if self.valid:
-                there = self.valid[row * width : (row + 1) * width]
-                cells = {name: cells[name] for name, valid in zip(self.columns, there, strict=True) if valid}
+                present = zip(self.columns, self.valid[row * width : (row + 1) * width], strict=True)
+                cells = {name: cells[name] for name, is_present in present if is_present}
             yield steps[row], {**cells, **texts.get(row, {})}
 
 
 @dataclass(frozen=True)
 class DeliveredConfig:
-    """A JSON object to merge into the run's configuration."""
+    """A part of the run's configuration; ``document`` is a JSON object to merge into it."""
 
     document: str
 
 
 @dataclass(frozen=True)
 class DeliveredEnd:
-    """The class gets nothing more; ``exit_code`` is 0 unless the run has failed."""
+    """The end of the run for one class; ``exit_code`` is 0 unless the run has failed."""
 
     exit_code: int = 0
 
 
 @dataclass(frozen=True)
 class DeliveredEntry:
-    """A part of an outbox entry for one class; ``more`` parts of it follow."""
+    """A part of an outbox entry for one class; ``more`` is True if further parts of the entry follow."""
 
     backend: str
     epoch: int
@@ -80,14 +89,23 @@ class DeliveredEntry:
 
     @property
     def through_row(self) -> int:
-        """How many rows of the entry are there with this part; other contents count as one."""
+        """The number of the entry's rows up to the end of this part; other contents count as one row."""
         content = self.content
         return content.first_row + len(content) if isinstance(content, DeliveredRows) else 1
 
 
 @dataclass(frozen=True)
 class TakenEntry:
-    """What the daemon is told; ``entry`` 0: only that the class is closed."""
+    """The acknowledgement of one entry.
+
+    Attributes:
+        backend: the class's name.
+        epoch: the journal epoch of the entry.
+        entry: the entry's number; 0 if the message only reports that the class is closed.
+        refused_records: the records that the class raised for.
+        problem: the last exception of the class, for messages.
+        closed: True if the class takes no further entry.
+    """
 
     backend: str
     epoch: int = 0
@@ -99,7 +117,7 @@ class TakenEntry:
 
 @dataclass(frozen=True)
 class DirectCall:
-    """A call of the tracker that goes straight to the class: what it is given is no metric."""
+    """A call of the tracker that the class receives directly, not through the daemon, such as a table."""
 
     method: str
     arguments: tuple[Any, ...]
@@ -110,25 +128,27 @@ Post = Callable[[TakenEntry], None]
 
 
 class BackendWorker:
-    """One class and its thread. All but the thread itself is called on the sender's."""
+    """One class and its thread. Except where noted, methods are called on the sender's thread."""
 
     def __init__(self, name: str, construct: Construct, post: Post, refusals: Refusals) -> None:
         self.name = name
         self.backend: TrackerBackend | None = None
         self.built = threading.Event()
-        """The class is constructed, or could not be."""
+        """Set once the class is constructed, or its construction has failed."""
         self.closed = threading.Event()
         self._construct = construct
         self._post = post
         self._refusals = refusals
         self._parts: SimpleQueue[tuple[DeliveredEntry, int] | DirectCall | None] = SimpleQueue()
-        self._passed = threading.Semaphore(limits.SCRIPT_CALLS_WAITING_MAX)
+        self._room_for_calls = threading.Semaphore(limits.SCRIPT_CALLS_WAITING_MAX)
         self._offered = (0, 0, 0)
+        """Epoch, entry and row up to which parts are queued."""
         self._taken = (0, 0)
-        self._leaving = False
+        """Epoch and entry up to which the class has taken all parts."""
+        self._closing = False
         self._exit_code = 0
         self.failures = 0
-        """Calls of the class that raised."""
+        """The number of the class's calls that raised."""
         self._refused = 0
         self._problem = ""
         threading.Thread(target=self._main, name=f"tracker-backend-{name}", daemon=True).start()
@@ -136,10 +156,10 @@ class BackendWorker:
     # ---- the sender's thread ---------------------------------------------------------------------
 
     def offer(self, part: DeliveredEntry) -> None:
-        """Take a part that is new; acknowledge again what the class has already."""
+        """Queue a part that is new; acknowledge an entry again that the class has already taken."""
         at = (part.epoch, part.entry)
         if self.closed.is_set():
-            self.say_closed()
+            self.report_closed()
         elif part.entry == 0:
             self._parts.put((part, 0))
         elif at <= self._taken:
@@ -151,23 +171,23 @@ class BackendWorker:
             self._offered = (*at, part.through_row)
             self._parts.put((part, skip))
 
-    def leave(self, exit_code: int = 0) -> None:
-        """Let the class finish with what it has, as soon as the call that it is in returns."""
+    def close(self, exit_code: int = 0) -> None:
+        """Finish the class as soon as its current call returns; drop the queued parts."""
         self._exit_code = exit_code
-        self._leaving = True
+        self._closing = True
         self._parts.put(None)
 
-    def say_closed(self) -> None:
-        """Tell the daemon that nothing more is taken."""
+    def report_closed(self) -> None:
+        """Send the daemon that this class takes no further entry."""
         self._post(TakenEntry(self.name, problem=self._problem, closed=True))
 
     # ---- any thread ------------------------------------------------------------------------------
 
     def pass_on(self, call: DirectCall) -> None:
-        """Have the class called as the tracker was, unless too many calls wait for it already."""
+        """Queue the tracker's call for the class, unless too many calls wait for it already."""
         if self.closed.is_set():
             return
-        if self._passed.acquire(blocking=False):
+        if self._room_for_calls.acquire(blocking=False):
             self._parts.put(call)
         else:
             self.failures += 1
@@ -189,24 +209,25 @@ class BackendWorker:
             end = last.content if last is not None else None
             code = end.exit_code if isinstance(end, DeliveredEnd) else self._exit_code
             self._call("finish", self.backend.finish_with, code)
-        # The thread's outermost frame: whatever the class's constructor or its methods do (SystemExit, too)
-        # must end this class alone.
+        # The thread's outermost frame: any exception of the class's code, SystemExit included, must end this
+        # class alone.
         except BaseException as error:  # noqa: BLE001
             self._problem = f"it raised {error!r}"
             self._refusals.warn_once(
-                f"backend {self.name}", f"{error!r} ended it; it records nothing more, and the others go on"
+                f"backend {self.name}",
+                f"{error!r} ended it; it records nothing more, and other backends continue",
             )
         finally:
             self.closed.set()
             if last is not None and last.entry:
                 self._acknowledge(last)
-            self.say_closed()
+            self.report_closed()
 
     def _take_parts(self) -> DeliveredEntry | None:
-        """Give the class what comes, until its end; the end."""
-        while (item := self._parts.get()) is not None and not self._leaving:
+        """Give the class its parts and calls; return the run's end, or None if the class is closed before."""
+        while (item := self._parts.get()) is not None and not self._closing:
             if isinstance(item, DirectCall):
-                self._passed.release()
+                self._room_for_calls.release()
                 self._call(item.method, getattr(self.backend, item.method), *item.arguments, **item.named)
                 continue
             part, skip = item
@@ -224,34 +245,34 @@ class BackendWorker:
             self._call("log_config", backend.log_config, json.loads(content.document))
         elif isinstance(content, DeliveredRows):
             for step, metrics in content.rows(skip):
-                if self._leaving:
+                if self._closing:
                     return
                 if not self._call("log", backend.log, metrics, step=step):
                     self._refused += 1
 
     def _call(self, method: str, call: Callable[..., object], *arguments: Any, **named: Any) -> bool:
-        """Whether the class's method returned; what it raised is told once."""
+        """Call a method of the class; return False, and warn once, if it raises."""
         try:
             call(*arguments, **named)
         except Exception as error:  # noqa: BLE001 - the class is the user's code
             self.failures += 1
             self._problem = f"{method}() raised {error!r}"
             self._refusals.warn_once(
-                f"backend {self.name}", f"{self._problem}; this is counted, and recording goes on"
+                f"backend {self.name}", f"{self._problem}; this is counted, and recording continues"
             )
             return False
         return True
 
     def _acknowledge(self, part: DeliveredEntry) -> None:
-        if self._leaving and isinstance(part.content, DeliveredRows):
-            return  # it may not have had all of it
+        if self._closing and isinstance(part.content, DeliveredRows):
+            return  # the class may not have taken all of its rows
         refused, self._refused = self._refused, 0
         self._taken = (part.epoch, part.entry)
         self._post(TakenEntry(self.name, part.epoch, part.entry, refused, self._problem if refused else ""))
 
 
 class ScriptBackends:
-    """The workers of one run in this process. ``constructors`` are those of the classes that it may have."""
+    """The workers of one run in this process; ``constructors`` are those of the classes it may construct."""
 
     def __init__(self, constructors: Mapping[str, Construct], refusals: Refusals) -> None:
         self._constructors = constructors
@@ -261,64 +282,67 @@ class ScriptBackends:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes that this process could have."""
+        """The names of the classes that this process may construct."""
         return tuple(self._constructors)
 
     def start(self, post: Post, *, at_once: bool) -> None:
-        """Answers go to ``post``. ``at_once``: construct the classes now, and not when the daemon says so."""
+        """Send acknowledgements to ``post`` from now on.
+
+        ``at_once``: construct the classes now, and not when the daemon asks for them.
+        """
         self._post = post
         if at_once:
             for name in self._constructors:
                 self._worker(name)
 
     def get(self, name: str, timeout_s: float) -> TrackerBackend | None:
-        """The instance that this process has under that name, waiting for its construction."""
+        """Return the instance of that name, or None; wait up to ``timeout_s`` for its construction."""
         worker = self._workers.get(name)
         if worker is None or not worker.built.wait(timeout_s):
             return None
         return worker.backend
 
     def pass_on(self, call: DirectCall) -> None:
-        """Make the call to each class that is in this process, on its own thread."""
+        """Make the call to each class in this process, on the class's own thread."""
         for worker in tuple(self._workers.values()):
             worker.pass_on(call)
 
     # ---- the sender's thread ---------------------------------------------------------------------
 
     def welcomed(self, names: tuple[str, ...]) -> None:
-        """The daemon feeds these; what else was constructed here gets nothing."""
+        """Start the classes that the daemon delivers to (``names``); close others, with a warning."""
         for name in names:
             worker = self._worker(name)
             if worker is not None and worker.closed.is_set():
-                worker.say_closed()
+                worker.report_closed()
         for name, worker in self._workers.items():
             if name not in names and not worker.closed.is_set():
                 self._refusals.warn_once(
                     f"backend {name}",
-                    "the daemon does not feed it in this process; it feeds the classes of the primary rank, "
-                    "where register_backend named them before setup_tracker on every rank",
+                    "the daemon delivers no rows to it in this process; it delivers to the classes of the "
+                    "primary rank that register_backend named before setup_tracker on every rank",
                 )
-                worker.leave()
+                worker.close()
 
     def offer(self, part: DeliveredEntry) -> None:
-        """Something came for one of the classes."""
+        """Queue a part for the class that it is addressed to."""
         worker = self._worker(part.backend)
         if worker is not None:
             worker.offer(part)
 
-    def leave(self, exit_code: int = 0) -> None:
-        """Have all classes finish with what they have."""
+    def close(self, exit_code: int = 0) -> None:
+        """Finish all classes as soon as their current calls return."""
         for worker in self._workers.values():
-            worker.leave(exit_code)
+            worker.close(exit_code)
 
     @property
     def failures(self) -> int:
-        """Calls of the classes that raised."""
+        """The number of the classes' calls that raised."""
         return sum(worker.failures for worker in tuple(self._workers.values()))
 
     @property
     def open_names(self) -> list[str]:
-        """Those that have not finished yet."""
+        """The names of the classes that have not finished yet."""
         return [name for name, worker in self._workers.items() if not worker.closed.is_set()]
 
     def _worker(self, name: str) -> BackendWorker | None:
@@ -331,7 +355,7 @@ class ScriptBackends:
 
 
 def _ignore(_: TakenEntry) -> None:
-    """Nobody is told yet."""
+    """Drop an acknowledgement that is made before :meth:`ScriptBackends.start`."""
 
 
 def _numbers(kind: str, data: bytes) -> array[Any]:

@@ -1,4 +1,4 @@
-"""The classes of a script that its run's backends name, and what each is constructed with."""
+"""The classes of the script that a run's backends name, and the arguments of their constructors."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tracker_client.backends.base import TrackerBackend
 
 @dataclass(frozen=True)
 class ScriptClass:
-    """One class, with the keyword arguments of ``setup_tracker`` that are its own."""
+    """One class, with the keyword arguments of ``setup_tracker`` that belong to it."""
 
     cls: type[TrackerBackend]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def construct(self, **described: Any) -> TrackerBackend:
-        """An instance; of what describes the run it is given what its constructor takes.
+        """Construct an instance, with those of the run's arguments that the constructor has parameters for.
 
         Raises whatever the class's constructor raises.
         """
@@ -29,9 +29,12 @@ class ScriptClass:
 
 @dataclass(frozen=True)
 class ScriptClasses:
-    """By name. ``sure``: the run's backends are known to name them; else the daemon tells.
+    """The classes of a run.
 
-    ``taken`` are the keyword arguments that concern them and nobody else.
+    Attributes:
+        by_name: the classes by their registered names.
+        sure: True if the script names the run's backends; else the daemon decides which classes are used.
+        taken: names of the keyword arguments that belong to the classes.
     """
 
     by_name: Mapping[str, ScriptClass] = field(default_factory=dict)
@@ -42,10 +45,15 @@ class ScriptClasses:
 def script_classes(
     backends: str | None, registered: Mapping[str, type[TrackerBackend]], options: Mapping[str, Any]
 ) -> ScriptClasses:
-    """Those of the ``registered`` classes that ``backends`` (names with commas between; None: unknown) names.
+    """Select the ``registered`` classes that ``backends`` names.
 
-    A class takes the dict of its name among ``options``, and bare ones that its constructor has parameters
-    for, or all where it has ``**kwargs``.
+    A class gets the items of the dict with its name among ``options``. It also gets the other options that
+    its constructor has parameters for; all of them if the constructor has ``**kwargs``.
+
+    Args:
+        backends: names separated by commas; None if they are not known, which selects all classes.
+        registered: the registered classes by name.
+        options: the keyword arguments of ``setup_tracker`` that concern backends.
     """
     wanted = list(registered) if backends is None else backends.split(",")
     found: dict[str, ScriptClass] = {}
@@ -65,10 +73,10 @@ def script_classes(
 
 
 def parameters_of(cls: type) -> tuple[frozenset[str], bool]:
-    """The names that a class can be given as keyword arguments, and whether it takes any others."""
+    """Return the names of a class's keyword arguments, and True if it accepts any others."""
     try:
         parameters = inspect.signature(cls).parameters.values()
-    except (TypeError, ValueError):  # built without one that can be looked at
+    except (TypeError, ValueError):  # a class without a readable signature
         return frozenset(), True
     by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     names = frozenset(parameter.name for parameter in parameters if parameter.kind in by_keyword)

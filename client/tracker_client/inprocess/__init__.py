@@ -1,7 +1,7 @@
-"""``endpoint="inprocess"``: backends in the script's own process, and no daemon.
+"""``endpoint="inprocess"``: backends in the script's own process, without a daemon.
 
-This package, and no other of the client, imports the daemon's package, and only when a script asks for it.
+This is the only package of the client that imports the daemon's package, and only if a script asks for it.
 
 * ``opening``: begins a run in each of the named backends.
-* ``loading``: imports the built-in classes, or says which extra is missing.
+* ``loading``: imports the built-in classes, or raises an error that names the missing extra.
 """

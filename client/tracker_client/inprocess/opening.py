@@ -1,7 +1,7 @@
-"""``setup_tracker(endpoint="inprocess")``: the named backends in this process, and no daemon.
+"""``setup_tracker(endpoint="inprocess")``: begins a run in each named backend, without a daemon.
 
-One that cannot be had or begun is warned about, and the others go on. Each is given its own options: the
-dict of its name, and of the bare ones those that it takes.
+If a backend cannot be loaded or begun, there is a warning and the run continues without it. Each backend gets
+its own options: the items of the dict with its name, and the bare options that it accepts.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ logger = logging.getLogger("tracker_client")
 
 @dataclass(frozen=True)
 class _Choice:
-    """A backend that can be begun; ``takes_any``: its constructor takes whatever options there are."""
+    """A backend that a run can begin in.
+
+    Attributes:
+        name: the backend's name.
+        begin: begins a run with the given options.
+        takes: names of the options that the backend accepts.
+        takes_any: True if it accepts any option.
+    """
 
     name: str
     begin: Callable[[RunArguments, Mapping[str, Any]], TrackerBackend]
@@ -36,9 +43,12 @@ class _Choice:
 
 
 def open_tracker(backends: str | None, run: RunArguments, options: Mapping[str, Any]) -> Tracker:
-    """Begin the run in each of ``backends``, names with commas between; None means W&B.
+    """Begin the run in each backend; return a :class:`NullTracker` if none can be begun.
 
-    ``options``: keyword arguments of ``setup_tracker`` that are not the client's own.
+    Args:
+        backends: names separated by commas; None means W&B.
+        run: the arguments that every backend gets.
+        options: the keyword arguments of ``setup_tracker`` that concern backends.
     """
     names = (backends or DEFAULT_BACKENDS).split(",")
     choices = [choice for name in names if (choice := _choose(name)) is not None]
@@ -78,7 +88,7 @@ def _registered_choice(name: str, cls: type[TrackerBackend]) -> _Choice:
             project_name=run.project_name, config=run.config, outdir=run.outdir, rank=run.rank
         )
         if not backend.name:
-            backend.name = name  # type: ignore[misc]  # this one's, which it is registered under
+            backend.name = name  # type: ignore[misc]  # the instance's, which hides the class's empty name
         return backend
 
     return _Choice(name, begin, takes, takes_any)
@@ -87,19 +97,19 @@ def _registered_choice(name: str, cls: type[TrackerBackend]) -> _Choice:
 def _begin(choice: _Choice, run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend | None:
     try:
         return choice.begin(run, options)
-    except Exception as error:  # noqa: BLE001 - a backend is anyone's code, and the others go on without it
+    except Exception as error:  # noqa: BLE001 - a backend is anyone's code, and must not stop the others
         logger.warning(
-            "the backend %r cannot be used, and the run goes on without it: %s: %s",
+            "the backend %r cannot be used, and the run continues without it: %s: %s",
             choice.name, type(error).__name__, error,
         )  # fmt: skip
         return None
 
 
 def _options_of(choice: _Choice, names: frozenset[str], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The bare options that this backend takes, under its own names for them, then those of its dict."""
-    translated = ARGUMENTS.get(choice.name, {})
+    """Return the bare options that this backend accepts, under its own names, then the items of its dict."""
+    own_names = ARGUMENTS.get(choice.name, {})
     taken = {
-        translated.get(bare, bare): value
+        own_names.get(bare, bare): value
         for bare, value in options.items()
         if value is not None and bare not in names and (choice.takes_any or bare in _bare_names(choice))
     }

@@ -115,6 +115,6 @@ class Finishing:
                 self._published.problem or f"not all is given to {', '.join(still_open)}"
             )
             self.stream.extend(now)
-            self._scripts.leave(finish.exit_code)
+            self._scripts.close(finish.exit_code)
         else:
             self.end()

@@ -109,7 +109,7 @@ class Sender:
             self.published.problem = f"the sender stopped: {error!r}"
             logger.exception("the tracker's sender stopped; nothing more is recorded by this process")
         finally:
-            self._scripts.leave()
+            self._scripts.close()
             self._link.end()
             self.published.ended.set()
 
@@ -183,7 +183,7 @@ class Sender:
         elif isinstance(reply, DeliveredEntry):
             self._scripts.offer(reply)
         elif isinstance(reply, HandlesAnswer):
-            self.handles.tell(reply)
+            self.handles.receive(reply)
         elif isinstance(reply, Challenge):
             connection.answer(reply)
         elif isinstance(reply, Delivered):

@@ -57,7 +57,7 @@ def test_a_name_is_registered_as_backends_are_named_and_the_later_class_counts()
 
 @pytest.mark.parametrize("name", ["", "  ", "none", "a,b", "a\nb", 3])
 def test_a_name_that_no_list_of_backends_could_hold_is_an_error(name):
-    with pytest.raises(SettingsError, match="cannot be called"):
+    with pytest.raises(SettingsError, match="cannot have the name"):
         register_backend(name, Kept)
 
 

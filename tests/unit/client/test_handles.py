@@ -238,7 +238,7 @@ def test_reading_asks_once_and_waits_for_the_answer():
     reader = threading.Thread(target=lambda: read.append(handles.read("wandb")))
     reader.start()
     wait_until(lambda: asked, "the daemon to be asked")
-    handles.tell(HandlesAnswer("wandb", WANDB))
+    handles.receive(HandlesAnswer("wandb", WANDB))
     reader.join(PATIENCE_S)
     assert read == [WANDB]
     assert handles.read("wandb") == WANDB
@@ -250,13 +250,13 @@ def test_without_an_answer_reading_gives_nothing_after_its_time_and_waits_no_mor
     handles = Handles(lambda _: None, 0.05, Refusals())
     assert handles.read("wandb") == {}
     assert handles.read("wandb") == {}
-    assert caplog.text.count("did not tell within 0.05 s") == 1
-    handles.tell(HandlesAnswer("wandb", WANDB))
+    assert caplog.text.count("did not answer within 0.05 s") == 1
+    handles.receive(HandlesAnswer("wandb", WANDB))
     assert handles.read("wandb") == WANDB
 
 
 def test_a_reason_why_there_is_nothing_is_told_at_once(caplog):
     handles = Handles(lambda _: None, PATIENCE_S, Refusals())
-    handles.tell(HandlesAnswer("wandb", {}, "wandb is paused: no key"))
+    handles.receive(HandlesAnswer("wandb", {}, "wandb is paused: no key"))
     assert handles.read("wandb") == {}
     assert "paused: no key" in caplog.text

@@ -78,7 +78,7 @@ def scripts(kept, answers):
     scripts.start(answers, at_once=True)
     yield scripts
     kept.gate.set()
-    scripts.leave()
+    scripts.close()
     wait_until(lambda: not scripts.open_names, "the class to finish")
 
 
@@ -162,7 +162,7 @@ def test_a_class_that_must_leave_finishes_with_what_it_has(scripts, kept, answer
     kept.gate.clear()
     scripts.offer(rows(1, [1.0, 2.0, 3.0]))
     scripts.offer(rows(2, [4.0]))
-    scripts.leave(1)
+    scripts.close(1)
     kept.gate.set()
     answers.wait(TakenEntry("kept", closed=True))
     assert kept.calls[-1] == "finished with 1"
@@ -186,14 +186,14 @@ def test_a_class_is_made_when_the_daemon_first_feeds_it_where_nothing_was_sure_b
     assert scripts.get("kept", 0) is None
     scripts.welcomed(("kept",))
     assert scripts.get("kept", PATIENCE_S) is kept
-    scripts.leave()
+    scripts.close()
 
 
 def test_a_class_that_is_not_fed_here_finishes_and_is_warned_about(scripts, kept, answers, caplog):
     scripts.welcomed(())
     answers.wait(TakenEntry("kept", closed=True))
     assert kept.calls == ["finished with 0"]
-    assert "the daemon does not feed it" in caplog.text
+    assert "the daemon delivers no rows to it" in caplog.text
 
 
 def test_what_is_no_metric_goes_straight_to_the_class_on_its_own_thread(scripts, kept, answers):
