@@ -88,7 +88,7 @@ def test_ranks_that_save_a_checkpoint_within_the_grace_of_their_job_are_waited_f
 def wandb_end(outdir):
     """The exit code of the offline run, and what its summary says of its end."""
     (path,) = (outdir / "wandb").glob("*run-*/run-*.wandb")
-    records = [Record.FromString(payload) for payload in TransactionLog(path)._payloads()]
+    records = [Record.FromString(payload) for payload in TransactionLog(path).payloads()]
     (code,) = [record.exit.exit_code for record in records if record.WhichOneof("record_type") == "exit"]
     (reason,) = [
         json.loads(item.value_json)

@@ -159,7 +159,7 @@ def artifacts_in(log):
 
     from tracker_daemon.backends.wandb.transaction_log import TransactionLog
 
-    records = map(wandb_pb.Record.FromString, TransactionLog(log)._payloads())
+    records = map(wandb_pb.Record.FromString, TransactionLog(log).payloads())
     artifacts = [record.artifact for record in records if record.WhichOneof("record_type") == "artifact"]
     return {one.name.rpartition("-")[0] or one.name for one in artifacts if one.type == "artifact"}
 

@@ -125,7 +125,7 @@ def assert_media_once(log):
 
 def artifact_files(log):
     """Content by the names of the artifacts, each of which is one record; without the hash of some names."""
-    records = map(wandb_pb.Record.FromString, TransactionLog(log)._payloads())
+    records = map(wandb_pb.Record.FromString, TransactionLog(log).payloads())
     logged = [one.artifact for one in records if one.WhichOneof("record_type") == "artifact"]
     logged = [one for one in logged if one.type == "artifact"]
     found = {}

@@ -81,7 +81,7 @@ def stored(run):
 def logged_by_wandb(daemon):
     """What the .wandb file says: definitions by metric, and rows of history."""
     (path,) = daemon.outdir.glob("wandb/*run-*/run-*.wandb")
-    records = [wandb_internal_pb2.Record.FromString(payload) for payload in TransactionLog(path)._payloads()]
+    records = [wandb_internal_pb2.Record.FromString(payload) for payload in TransactionLog(path).payloads()]
     metrics = [record.metric for record in records if record.WhichOneof("record_type") == "metric"]
     rows = [logged.values for logged in TransactionLog(path).read() if isinstance(logged, LoggedRow)]
     return {metric.name or metric.glob_name: metric for metric in metrics}, rows

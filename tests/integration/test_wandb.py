@@ -85,22 +85,22 @@ class Journal:
         zeros = np.zeros(len(steps), np.int64)
         times = np.array([(1_000_000 + step) * 10**9 for step in steps], np.int64)
         block = RecordBlock(1, 1, columns, np.array(steps, np.int64), zeros, times, values, None, texts)
-        return self._add(EntryKind.RECORDS, block.to_bytes())
+        return self.add(EntryKind.RECORDS, block.to_bytes())
 
     def config(self, **values):
-        return self._add(EntryKind.CONFIG, json.dumps(values).encode())
+        return self.add(EntryKind.CONFIG, json.dumps(values).encode())
 
     def histograms(self, step, **counts):
         documents = {
             key: json.dumps({"edges": [0, len(one)], "counts": list(one)}) for key, one in counts.items()
         }
         row = HistogramRow(1, step, (1_000_000 + step) * 10**9, documents)
-        return self._add(EntryKind.HISTOGRAMS, row.to_bytes())
+        return self.add(EntryKind.HISTOGRAMS, row.to_bytes())
 
     def end(self, status="FINISHED", reason=""):
-        return self._add(EntryKind.END, json.dumps({"status": status, "reason": reason}).encode())
+        return self.add(EntryKind.END, json.dumps({"status": status, "reason": reason}).encode())
 
-    def _add(self, kind, payload):
+    def add(self, kind, payload):
         self.entries.append(OutboxEntry(len(self.entries) + 1, kind, payload))
         return self
 
@@ -212,7 +212,7 @@ def test_what_is_not_finite_is_kept(journal):
     values = np.array([[math.nan, math.inf], [-math.inf, 1.0]])
     zeros = np.zeros(2, np.int64)
     block = RecordBlock(1, 1, ("a", "b"), np.arange(2), zeros, zeros, values)
-    run._add(EntryKind.RECORDS, block.to_bytes()).deliver()
+    run.add(EntryKind.RECORDS, block.to_bytes()).deliver()
     first, second = rows_of(run.outdir)
     assert math.isnan(first.values["a"])
     assert first.values["b"] == math.inf
@@ -274,7 +274,7 @@ def test_offline_histograms_are_there_once_after_a_repeated_delivery(journal):
 
 def test_what_is_no_histogram_is_poison(journal):
     run = journal(mode="offline").open()
-    run._add(EntryKind.HISTOGRAMS, HistogramRow(1, 0, 0, {"a": "[]"}).to_bytes())
+    run.add(EntryKind.HISTOGRAMS, HistogramRow(1, 0, 0, {"a": "[]"}).to_bytes())
     with pytest.raises(PoisonEntry):
         run.deliver()
 
@@ -363,7 +363,7 @@ def test_disabled_takes_everything_and_leaves_nothing(journal):
 
 def test_an_entry_that_cannot_be_read_is_poison_and_nothing_of_its_slice_is_logged(journal):
     run = journal(mode="offline").open().rows(0)
-    run._add(EntryKind.RECORDS, b"garbage")
+    run.add(EntryKind.RECORDS, b"garbage")
     with pytest.raises(PoisonEntry, match="entry 2"):
         run.deliver()
     assert rows_of(run.outdir) == []

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tracker_daemon.journal import CursorRow, Event, EventKind, Gap, Journal, RunRow, StoredEvent, StreamRow
 
@@ -36,6 +37,8 @@ class Scene:
 
     directory: Path
     history_bytes: int = HISTORY_BYTES
+    opening: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of ``Journal.open``."""
     journal: Journal = field(init=False)
     run: int = field(init=False)
 
@@ -46,7 +49,7 @@ class Scene:
             self.add_stream(STREAM)
 
     def _open(self) -> Journal:
-        return Journal.open(self.directory, history_bytes=self.history_bytes)
+        return Journal.open(self.directory, history_bytes=self.history_bytes, **self.opening)
 
     def reopen(self, history_bytes: int | None = None) -> Journal:
         self.journal.close()

@@ -7,7 +7,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tracker_daemon.doctor.finding import Finding, good, note, problem
@@ -26,8 +26,11 @@ _COMMITS = 20
 _MIB = 1024 * 1024
 
 
-def examine_state_directory(directory: Path) -> Iterator[Finding]:
-    """Check the journal's directory: ``directory``, or its nearest parent that exists."""
+def examine_state_directory(directory: Path, *, clock: Callable[[], float] = time.time) -> Iterator[Finding]:
+    """Check the journal's directory: ``directory``, or its nearest parent that exists.
+
+    ``clock`` is this host's, in seconds since the epoch.
+    """
     subject = "state directory"
     held = _holder(directory)
     if held is not None:
@@ -37,7 +40,7 @@ def examine_state_directory(directory: Path) -> Iterator[Finding]:
     try:
         with tempfile.TemporaryDirectory(prefix=".tracker-doctor-", dir=place) as trial:
             yield from _try_journal(subject, Path(trial))
-            yield _compare_clocks(Path(trial))
+            yield _compare_clocks(Path(trial), clock)
     except OSError as error:
         yield problem(
             subject, f"{place} cannot be written: {error.strerror}", "choose another with --state-dir"
@@ -121,10 +124,10 @@ def _commit(journal: Journal, number: int) -> float:
     return time.perf_counter() - begun
 
 
-def _compare_clocks(trial: Path) -> Finding:
+def _compare_clocks(trial: Path, clock: Callable[[], float]) -> Finding:
     """Compare this host's clock with a file's time, which is the file system's own clock."""
     mark = trial / "mark"
-    before = time.time()
+    before = clock()
     mark.touch()
     skew_s = mark.stat().st_mtime - before
     if abs(skew_s) <= limits.CLOCK_SKEW_MAX_S:

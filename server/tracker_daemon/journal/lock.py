@@ -22,6 +22,7 @@ import platform
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -73,7 +74,9 @@ def _boot_id() -> str:
 class StateLock:
     """The claim on one state directory, kept alive by a thread that touches the owner file."""
 
-    def __init__(self, directory: Path, *, silence_s: float = SILENCE_S) -> None:
+    def __init__(
+        self, directory: Path, *, silence_s: float = SILENCE_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Claim ``directory``; waits up to ``silence_s`` for a holder on another host to be gone.
 
         Raises:
@@ -81,6 +84,7 @@ class StateLock:
         """
         self._owner_path = directory / "owner.json"
         self._silence_s = silence_s
+        self._clock = clock
         self._owner = Owner.this_process()
         self._lost = False
         self._last_beat_s = 0.0
@@ -98,7 +102,7 @@ class StateLock:
         """Raise StateDirectoryError unless the directory is certainly still ours; nearly always free."""
         if self._lost:
             raise StateDirectoryError(f"{self._owner_path} names another daemon: this one was taken over")
-        if time.monotonic() - self._last_beat_s > self._silence_s / 2:
+        if self._clock() - self._last_beat_s > self._silence_s / 2:
             try:
                 self.beat()
             except OSError as error:
@@ -108,7 +112,7 @@ class StateLock:
 
     def beat(self) -> None:
         """Touch the owner file, having made sure that it is ours."""
-        begun_s = time.monotonic()
+        begun_s = self._clock()
         found = Owner.read(self._owner_path)
         if found is None or found.nonce != self._owner.nonce:
             self._lost = True
@@ -142,12 +146,12 @@ class StateLock:
     def _await_silence(self, directory: Path, previous: Owner) -> None:
         """Return once the owner file has stood still for the silence, or is gone."""
         heartbeat_s = _modified_s(self._owner_path)
-        watched_until_s = time.monotonic() + self._silence_s
+        watched_until_s = self._clock() + self._silence_s
         while heartbeat_s != _GONE_S:
             os.utime(self._descriptor)
             silent_s = os.fstat(self._descriptor).st_mtime - heartbeat_s
             # Watching alone is enough as well: the file's time may lie in the future.
-            if silent_s >= self._silence_s or time.monotonic() >= watched_until_s:
+            if silent_s >= self._silence_s or self._clock() >= watched_until_s:
                 return
             time.sleep(min(_POLL_S, self._silence_s / 10))
             before_s, heartbeat_s = heartbeat_s, _modified_s(self._owner_path)
@@ -158,7 +162,7 @@ class StateLock:
         temporary = self._owner_path.with_suffix(".tmp")
         temporary.write_text(json.dumps(asdict(self._owner)))
         temporary.replace(self._owner_path)
-        self._last_beat_s = time.monotonic()
+        self._last_beat_s = self._clock()
 
     def _keep_alive(self) -> None:
         while not self._stopping.wait(self._silence_s / 6):

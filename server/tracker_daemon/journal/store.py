@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,7 @@ class Journal:
         *,
         history_bytes: int,
         silence_s: float = SILENCE_S,
+        clock: Callable[[], float] = time.monotonic,
         connection_class: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> Journal:
         """Open or create the journal in ``directory`` (made with mode 0700 when it is missing).
@@ -69,7 +71,7 @@ class Journal:
             JournalError: the database cannot be used; JournalCorrupt where it is damaged.
         """
         _prepare(directory)
-        lock = StateLock(directory, silence_s=silence_s)
+        lock = StateLock(directory, silence_s=silence_s, clock=clock)
         try:
             database = Database(directory / JOURNAL_FILE_NAME, connection_class)
             try:

@@ -68,17 +68,17 @@ class NodeScenario(Scenario):
         for rank in range(world_size) if connected is None else connected:
             self.join(rank)
 
-    def _happen(self, kind: str, *arguments: Any) -> None:
+    def happen(self, kind: str, *arguments: Any) -> None:
         self.events.append((kind, arguments))
         apply(self.fold, (kind, arguments), self.now_ns)
         self._check_books()
 
     def cut(self, *, everything: bool = False) -> None:
-        self._happen("cut", everything)
+        self.happen("cut", everything)
 
     def say_over(self, status: str = "FINISHED", reason: str = "") -> None:
         """The root says that the run has ended."""
-        self._happen("ended_by_root", status, reason)
+        self.happen("ended_by_root", status, reason)
 
     # ---- time ------------------------------------------------------------------------------------
 

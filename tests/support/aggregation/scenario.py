@@ -174,7 +174,7 @@ class Scenario:
 
     # ---- events ----------------------------------------------------------------------------------
 
-    def _happen(self, kind: str, *arguments: Any) -> None:
+    def happen(self, kind: str, *arguments: Any) -> None:
         self.events.append((kind, arguments))
         # Time stands still until the tick, so that it makes no difference that this happens now.
         apply(self.fold, (kind, arguments), self.now_ns)
@@ -188,12 +188,12 @@ class Scenario:
         self._hello(client, rank, self.world_size if world_size is None else world_size)
 
     def _hello(self, client: Client, rank: int, world_size: int) -> None:
-        self._happen("hello", client.stream, rank, world_size, client.attempt, tuple(client.names))
+        self.happen("hello", client.stream, rank, world_size, client.attempt, tuple(client.names))
 
     def send(self, rank: int, client: Client | None = None) -> None:
         """Send the rank's batch as it is."""
         client = client or self.clients[rank]
-        self._happen("batch", client.stream, client.take())
+        self.happen("batch", client.stream, client.take())
 
     def log(self, rank: int, step: int, values: Mapping[str, float] | None = None, **more: float) -> None:
         """The rank logs one row, in a batch of its own."""
@@ -243,7 +243,7 @@ class Scenario:
     def flush(self, *ranks: int) -> None:
         """All that these ranks have logged is here."""
         for rank in ranks:
-            self._happen("flushed", self.clients[rank].stream)
+            self.happen("flushed", self.clients[rank].stream)
 
     def finish(self, *ranks: int, code: int = 0) -> None:
         for rank in ranks:
@@ -251,23 +251,23 @@ class Scenario:
             self.send(rank)
 
     def lose(self, rank: int, how: str = "lost") -> None:
-        self._happen("depart", rank, how)
+        self.happen("depart", rank, how)
 
     def gap(self, points: int) -> None:
-        self._happen("gap", points)
+        self.happen("gap", points)
 
     def reject(self) -> None:
-        self._happen("rejected")
+        self.happen("rejected")
 
     def restart(self) -> None:
         """The daemon starts again on the journal's events so far."""
-        self._happen("restart_timers")
+        self.happen("restart_timers")
 
     def overflow(self, rows: int) -> None:
-        self._happen("close_oldest", rows)
+        self.happen("close_oldest", rows)
 
     def end(self, code: int = 0) -> None:
-        self._happen("end", code)
+        self.happen("end", code)
 
     # ---- time ------------------------------------------------------------------------------------
 

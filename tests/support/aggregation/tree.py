@@ -167,10 +167,10 @@ class Tree(Scenario):
         self.nodes = [Node(number, self.rules) for number, _ in enumerate(nodes)]
         self.node_of = {rank: self.nodes[i] for i, ranks in enumerate(nodes) for rank in ranks}
         for node in self.nodes:
-            self._happen("hello", node.stream, NODE, 0, 0, ())
+            self.happen("hello", node.stream, NODE, 0, 0, ())
 
-    def _happen(self, kind: str, *arguments: Any) -> None:
-        super()._happen(kind, *arguments)
+    def happen(self, kind: str, *arguments: Any) -> None:
+        super().happen(kind, *arguments)
         books, open_points = self.fold.books, self.fold.attempt.open_points()
         assert books.received == books.folded + open_points + books.late + books.rejected
 
@@ -204,7 +204,7 @@ class Tree(Scenario):
 
     def pass_up(self, node: Node) -> None:
         """Send the node's batch as it is."""
-        self._happen("batch", node.stream, node.take())
+        self.happen("batch", node.stream, node.take())
 
 
 # ---- what is equal -------------------------------------------------------------------------------

@@ -235,8 +235,8 @@ def test_a_lagging_rank_that_comes_in_one_summary_with_others_has_caught_up() ->
 
 def test_a_nodes_daemon_is_no_member_and_opens_no_attempt() -> None:
     run = learned(Tree([[0, 1], [2, 3]]))
-    run._happen("hello", b"n" * 16, -1, 99, 7, ("loss",))
-    run._happen("flushed", b"n" * 16)
+    run.happen("hello", b"n" * 16, -1, 99, 7, ("loss",))
+    run.happen("flushed", b"n" * 16)
     summary = run.fold.summary()
     assert (summary.attempt, summary.world_size) == (1, 4)
     assert summary.dropped_points.keys() == {0, 1, 2, 3}
@@ -351,7 +351,7 @@ def test_a_rank_cannot_speak_for_others() -> None:
     array = np.array([[[1.0, 2.0]]])
     body = pb.BatchBody(names=["loss", "acc"])
     body.contributions.append(encode_contribution(contribution(0, 1, (1,), array.tolist())))
-    run._happen("batch", run.clients[0].stream, body.SerializeToString())
+    run.happen("batch", run.clients[0].stream, body.SerializeToString())
     run.tick()
     assert run.fold.books.rejected == 2
     assert run.fold.attempt.open_points() == 0

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,9 @@ def test_a_directory_that_cannot_be_written_is_a_problem(monkeypatch, tmp_path):
         assert problems == [f"{tmp_path} cannot be written: Permission denied"]
 
 
-def test_a_clock_that_goes_wrong_is_noted(tmp_path, monkeypatch):
-    real = directories.time.time
-    monkeypatch.setattr(directories.time, "time", lambda: real() - 120)
-    assert any(
-        "behind" in text for text in texts(directories.examine_state_directory(tmp_path), Severity.NOTE)
-    )
+def test_a_clock_that_goes_wrong_is_noted(tmp_path):
+    findings = directories.examine_state_directory(tmp_path, clock=lambda: time.time() - 120)
+    assert any("behind" in text for text in texts(findings, Severity.NOTE))
 
 
 def test_too_little_room_is_noted_with_how_much_is_wanted(tmp_path, monkeypatch):

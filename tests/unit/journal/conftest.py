@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,8 @@ from tests.support.journal_scene import HISTORY_BYTES, Scene
 def make_scene(tmp_path: Path) -> Iterator[Callable[..., Scene]]:
     scenes: list[Scene] = []
 
-    def make(history_bytes: int = HISTORY_BYTES) -> Scene:
-        scenes.append(Scene(tmp_path / f"state-{len(scenes)}", history_bytes))
+    def make(history_bytes: int = HISTORY_BYTES, **opening: Any) -> Scene:
+        scenes.append(Scene(tmp_path / f"state-{len(scenes)}", history_bytes, opening))
         return scenes[-1]
 
     yield make

@@ -14,18 +14,25 @@ from tracker_daemon.errors import JournalError
 from tracker_daemon.journal import Journal, RunRow
 
 
-def pragma(scene, name):
-    return scene.journal._database.one(f"PRAGMA {name}")[0]
+def test_the_settings_that_durability_rests_on_are_in_force_again_after_reopening(make_scene):
+    connections = []
 
+    class Known(sqlite3.Connection):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            connections.append(self)
 
-def test_the_settings_that_durability_rests_on_are_in_force_again_after_reopening(scene):
+    def pragma(name):
+        return connections[-1].execute(f"PRAGMA {name}").fetchone()[0]
+
+    scene = make_scene(connection_class=Known)
     for _ in range(2):
-        assert pragma(scene, "journal_mode") == "wal"
-        assert pragma(scene, "locking_mode") == "exclusive"
-        assert pragma(scene, "synchronous") == 2
-        assert pragma(scene, "secure_delete") == 0
-        assert pragma(scene, "auto_vacuum") == 2
-        assert pragma(scene, "page_size") == 32_768
+        assert pragma("journal_mode") == "wal"
+        assert pragma("locking_mode") == "exclusive"
+        assert pragma("synchronous") == 2
+        assert pragma("secure_delete") == 0
+        assert pragma("auto_vacuum") == 2
+        assert pragma("page_size") == 32_768
         scene.reopen()
 
 

@@ -145,13 +145,15 @@ def test_the_heartbeat_goes_on_by_itself(tmp_path):
     claim.release()
 
 
-def test_a_daemon_that_was_taken_over_writes_no_more_and_leaves_the_new_owner_alone(scene):
+def test_a_daemon_that_was_taken_over_writes_no_more_and_leaves_the_new_owner_alone(make_scene):
+    stopped_s = [0.0]
+    scene = make_scene(clock=lambda: time.monotonic() + stopped_s[0])
     journal = scene.journal
     journal.begin()
     scene.append(scene.notice())
     elsewhere(scene.directory, age_s=0)
     # As after a long stop of the process: no heartbeat for more than half the silence.
-    journal._lock._last_beat_s -= 31
+    stopped_s[0] = 31.0
     with pytest.raises(JournalError, match="taken over"):
         journal.commit()
     with pytest.raises(JournalError, match="taken over"):

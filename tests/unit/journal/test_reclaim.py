@@ -287,7 +287,7 @@ def test_reclaim_keeps_what_is_needed_and_meets_its_budget_whatever_happens(make
     model = Model(runs)
     # What went while it was history may be called needed again: by a resumed run or a first cursor.
     kept = (set(), {run: set() for run in runs})
-    for operation, index, amount in steps:
+    for operation, index, amount in [*steps, ("reclaim", 0, 0)]:
         if operation == "reopen":
             scene.reopen()
         elif operation == "rollback":

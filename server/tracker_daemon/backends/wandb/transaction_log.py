@@ -59,7 +59,7 @@ class TransactionLog:
 
     def read(self) -> Iterator[LoggedRow | LoggedConfig]:
         """The rows and configurations that have been added since the last reading."""
-        for payload in self._payloads():
+        for payload in self.payloads():
             found = _decoded(payload)
             if isinstance(found, LoggedRow):
                 self.rows += 1
@@ -75,7 +75,8 @@ class TransactionLog:
             pass
         return self._offset > before
 
-    def _payloads(self) -> Iterator[bytes]:
+    def payloads(self) -> Iterator[bytes]:
+        """Yield the records that were added since the last reading, as they are written."""
         try:
             file = self.path.open("rb")
         except FileNotFoundError:
