@@ -1,9 +1,10 @@
-"""From the staging buffer to numbered batches: take, resolve, assemble, encode, keep.
+"""From the staging buffer to numbered batches: remove rows, resolve values, assemble, encode, keep.
 
-The sender calls :meth:`BatchBuilder.drain` at each flush; it works in slices and lets go of the
-interpreter between them, so that a training thread never waits for more than one. It also divides
-the client's memory: what is encoded (compact) may take up to HELD_SHARE of the budget, and what is
-staged takes whatever that leaves.
+The sender calls :meth:`BatchBuilder.drain` at each flush. A drain works in slices, and releases the
+interpreter between them, so that a training thread never waits for more than one slice.
+
+The builder also divides the client's memory: encoded rows, which are compact, may use up to HELD_SHARE of the
+budget, and staged rows the rest.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ from tracker_client.values.snapshot import Row, Value
 
 SLICE_ROWS = 128
 SLICES_PER_DRAIN_MAX = 128
-"""After so many the sender looks at its inbox before it goes on."""
+"""After so many slices the sender looks at its inbox before it drains further."""
 HELD_SHARE = 0.75
 GIVE_UP_AT_ONCE_SHARE = 16
 
 
 class BatchBuilder:
-    """Owned by the sender's thread. ``begin`` comes first: steps are unknown until the daemon answers."""
+    """Builds batches of rows, configurations and items.
+
+    Only the sender's thread may call its methods; others may read counts and announce items. ``begin`` must
+    be called first: the steps are unknown until the daemon has answered.
+    """
 
     def __init__(self, staging: StagingBuffer, refusals: Refusals, buffer_bytes: int) -> None:
         self.unacknowledged = Unacknowledged()
@@ -42,10 +47,10 @@ class BatchBuilder:
         self._held_max_bytes = int(buffer_bytes * HELD_SHARE)
         self._rows = RowAssembler(0)
         self._begun = False
-        self._blocked: list[Entry] = []  # taken; the first has a value that is still on its device
+        self._blocked: list[Entry] = []  # removed from the buffer; the first has a value on its device
 
     def begin(self, next_step: int, *, records_items: bool) -> None:
-        """The daemon tells where automatic steps go on; only its first answer counts."""
+        """Note if the daemon records items. The first call also sets the first automatic step."""
         self.items.recorded = records_items
         if not self._begun:
             self._begun = True
@@ -53,42 +58,42 @@ class BatchBuilder:
 
     @property
     def begun(self) -> bool:
-        """Whether the first Welcome has come."""
+        """True from the first Welcome on."""
         return self._begun
 
     @property
     def blocked(self) -> bool:
-        """Whether the next row waits for a device."""
+        """True if the next row waits for a device."""
         return bool(self._blocked)
 
     @property
     def blocked_points(self) -> int:
-        """How many values wait in taken rows."""
+        """The number of values in rows that wait for a device, or behind such a row."""
         return sum(map(points_of, self._blocked))
 
     @property
     def has_staged_rows(self) -> bool:
-        """Whether rows remain to be taken."""
+        """True if the staging buffer has rows."""
         return bool(self._staging.rows)
 
     def drain(self, between_slices: Callable[[], None]) -> None:
-        """Take rows until none is left, one waits for a device, or it has been long enough."""
+        """Encode staged rows, SLICES_PER_DRAIN_MAX slices at most; stop at a row that waits for a device."""
         for _ in range(SLICES_PER_DRAIN_MAX):
-            # Counted before the rows are looked at: those logged before these items are taken then.
+            # Counted before rows are removed: the rows that were logged before these items are removed too.
             announced = len(self.items.announced)
-            self._take_slice()
+            self._encode_slice()
             if not (self._blocked or self._staging.rows):
                 self._send_items(self.items.place(announced, self._step_reached))
             self._keep_within_budget()
             between_slices()
             if self._blocked or not self._staging.rows:
                 return
-            time.sleep(0)  # lets go of the interpreter
+            time.sleep(0)  # releases the interpreter
 
     def close_batch(self) -> bool:
-        """End the batch as it stands; whether there was anything in it.
+        """End the present batch; return True if the batch has rows.
 
-        It says ``flushed`` if everything that was logged is now in batches.
+        The batch is marked ``flushed`` if everything that was logged is now in batches.
         """
         bodies = self.encoder.close(flushed=self.is_flushed)
         self._keep(bodies)
@@ -97,11 +102,11 @@ class BatchBuilder:
 
     @property
     def is_flushed(self) -> bool:
-        """Whether everything that was logged is encoded."""
+        """True if everything that was logged is encoded."""
         return not (self._staging.rows or self._blocked or self._rows.has_pending)
 
-    def config(self, document: str) -> None:
-        """Keep a configuration for the daemon."""
+    def add_config(self, document: str) -> None:
+        """Add a batch with a configuration, as JSON; refuse it if the buffer is full."""
         if not self._make_room(len(document)):
             self._refusals.refuse("config", "the buffer is full; this configuration is not recorded")
             return
@@ -109,7 +114,7 @@ class BatchBuilder:
         self._keep_within_budget()
 
     def complete_item(self, draft: ItemDraft) -> None:
-        """The contents of ``draft`` are durable at the daemon: the item follows them."""
+        """Add the item of ``draft``, whose contents are now durable at the daemon."""
         placed = self.items.complete(draft)
         if placed is not None:
             self._send_items([placed])
@@ -118,36 +123,39 @@ class BatchBuilder:
     def _send_items(self, items: list[PlacedItem]) -> None:
         if not items:
             return
-        self._keep(self.encoder.close())  # the rows before them
+        self._keep(self.encoder.close())  # rows that were logged before the items
         for body in item_bodies(items):
             if self._make_room(len(body.data)):
                 self._keep([body])
             else:
-                self._refusals.refuse("items", "the buffer is full; tables or the like are not recorded")
+                self._refusals.refuse(
+                    "items",
+                    "the buffer is full; some tables, images, artifacts or histograms are not recorded",
+                )
 
     def _step_reached(self) -> int:
         return self._rows.reached
 
     def _make_room(self, size_bytes: int) -> bool:
-        """Give up rows, if need be, for what may not be dropped."""
+        """Give up rows, if necessary, for a batch that must not be dropped; return True if it then fits."""
         if self.unacknowledged.held_bytes + size_bytes > self._held_max_bytes:
             self.unacknowledged.shrink(self._held_max_bytes - size_bytes)
         return self.unacknowledged.held_bytes + size_bytes <= self._held_max_bytes
 
     def finish(self, exit_code: int) -> int:
-        """Close the pending row and the stream; the sequence of the last batch."""
-        self._take_rows(self._rows.end())
+        """Close the pending row and the stream; return the sequence of the last batch."""
+        self._encode_rows(self._rows.end())
         self._keep(self.encoder.close())
         self._keep([self.encoder.finish(exit_code)])
         return self.unacknowledged.next_sequence - 1
 
     # ---- one slice -------------------------------------------------------------------------------
 
-    def _take_slice(self) -> None:
+    def _encode_slice(self) -> None:
         shift, entries = (NO_SHIFT, self._blocked) if self._blocked else self._staging.take(SLICE_ROWS)
         self._blocked = []
         if shift != NO_SHIFT:
-            self._take_rows(self._rows.skip(shift))
+            self._encode_rows(self._rows.skip(shift))
         announced = self.items.announced
         for position, entry in enumerate(entries):
             if announced and announced[0].time_ns <= entry[1]:
@@ -156,9 +164,9 @@ class BatchBuilder:
             if resolved is None:
                 self._blocked = entries[position:]
                 return
-            self._take_rows(self._rows.add(resolved))
+            self._encode_rows(self._rows.add(resolved))
 
-    def _take_rows(self, rows: list[LoggedRow]) -> None:
+    def _encode_rows(self, rows: list[LoggedRow]) -> None:
         for row in rows:
             if row.own and not self.items.recorded:
                 continue
@@ -167,7 +175,7 @@ class BatchBuilder:
                 self._send_items(items_of(row, self._refusals))
 
     def _resolve(self, entry: Entry) -> Entry | None:
-        """The entry with its deferred values as numbers; None if one is not there yet."""
+        """Return the entry with its deferred values as numbers; None if a value is still on its device."""
         payload = entry[2]
         if not isinstance(payload, HeavyRow) or not payload.deferred:
             return entry
@@ -203,5 +211,5 @@ def _is_ready(value: Value | Attachment) -> bool:
         return True
     try:
         return value.ready()
-    except Exception:  # noqa: BLE001 - the device's library may raise anything; reading it will tell what
+    except Exception:  # noqa: BLE001 - the device's library may raise anything; reading the value will raise it
         return True

@@ -1,4 +1,7 @@
-"""What a tracker's threads put into its sender's inbox, beside handles' and script backends' events."""
+"""Events that a tracker's threads put into its sender's inbox.
+
+The modules of handles and script backends define further events.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from tracker_protocol import limits
 
 @dataclass(frozen=True)
 class Wake:
-    """The buffer fills up."""
+    """The staging buffer fills up."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,10 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class Finish:
-    """No more is coming. ``deadline`` is on the monotonic clock, in seconds."""
+    """``finish()`` was called. ``deadline`` is on the monotonic clock, in seconds.
+
+    ``delivered``: wait until the daemon's backends have everything.
+    """
 
     exit_code: int
     delivered: bool
@@ -30,13 +36,13 @@ class Finish:
 
     @property
     def items_until(self) -> float:
-        """Until when it waits for items whose contents are still being uploaded."""
+        """The end of the wait for items whose contents are still being uploaded."""
         return self.deadline - limits.FINISH_RESERVE_S
 
 
 @dataclass(frozen=True)
 class ContentsSettled:
-    """The contents of an item are durable at the daemon (``ok``), or will never be."""
+    """The contents of an item are durable at the daemon (``ok``), or will never be uploaded."""
 
     draft: ItemDraft
     ok: bool

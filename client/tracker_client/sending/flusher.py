@@ -1,7 +1,7 @@
 """Flushes: at each flush interval, staged rows become batches and are sent.
 
-The daemon sets the interval. A flush without news sends a heartbeat, which says that the rank lives, and
-names the batches that hold all it has logged.
+The daemon sets the interval. A flush without new rows sends a heartbeat, which shows that the rank lives, and
+names the batches that hold everything logged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Flusher:
     def flush(self, now: float) -> None:
         """Encode and send what is staged; schedule the next flush.
 
-        If more is staged than one drain takes, the next flush is due at once, after a look at the inbox.
+        If more rows are staged than one drain encodes, the next flush is due at once, after the inbox.
         """
         batches = self._batches
         batches.drain(self._window.send)

@@ -1,6 +1,6 @@
-"""The link to the daemon: one connection after another, each made when its time has come.
+"""The link to the daemon: one connection after another, each made at its time.
 
-A connection begins with *Hello → Welcome*, which tells both sides what the other has. Then batches,
+A connection begins with *Hello → Welcome*, in which both sides list the batches that they have. Then batches,
 acknowledgements and heartbeats follow until the connection breaks. The link then waits and connects again,
 for as long as the sender lives.
 """

@@ -146,7 +146,7 @@ class Sender:
         if isinstance(event, Wake):
             self._flusher.hasten()
         elif isinstance(event, LogConfig):
-            self.batches.config(event.document)
+            self.batches.add_config(event.document)
         elif isinstance(event, TakenEntry):
             if (connection := self._link.streaming) is not None:  # else the daemon sends the entry again
                 connection.taken(event)

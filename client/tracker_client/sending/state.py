@@ -155,7 +155,7 @@ class StreamState(Enum):
     """The daemon has everything durably. If ``finish(wait="delivered")`` was called, its backends may not
     have all of that yet; otherwise this state is left at once."""
     CLOSING_BACKENDS = "closing backends"
-    """The script's own backends take the last records and close."""
+    """The script's own backends process the last records and close."""
     PARTING = "parting"
     """Everything is done and this side of the stream is ended. The daemon may end its side too."""
     ENDED = "ended"

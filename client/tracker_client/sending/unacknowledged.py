@@ -1,13 +1,13 @@
-"""What was encoded and not yet acknowledged: what to send next, what to resend, what to give up.
+"""Batches that are not acknowledged: those to send next, to send again, or to give up.
 
 Pure and single-threaded. Every batch gets the next sequence number and stays here until the daemon
-acknowledges it. Items are in the order of their sequences: ``sent`` (on the present connection),
-then ``waiting``. A lost connection moves all of them back to ``waiting``; the next Welcome trims
-what the daemon already has.
+acknowledges it. Items are in the order of their sequences: first ``sent`` (on the present connection), then
+``waiting``. A lost connection moves all sent items back to ``waiting``. The next Welcome removes items that
+the daemon already has.
 
-When there is too much, the oldest batches of rows that are not sent are given up: each becomes a
+If too many bytes are held, the oldest batches of rows that are not sent are given up. Each becomes a
 :class:`LostRange`, which is declared to the daemon as a Gap in its place. If a later Welcome or
-acknowledgement shows that the daemon had them all along, the loss is taken back.
+acknowledgement shows that the daemon has them after all, they no longer count as lost.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from tracker_client.transport.body import Body
 
 BATCH_OVERHEAD_BYTES = 400
-"""Memory that a batch takes beside its bytes."""
+"""Memory that a batch needs beside its bytes."""
 
 
 @dataclass
 class HeldBatch:
-    """A batch that the daemon may still need; ``sent``: on any connection, so it may have arrived."""
+    """A batch that the daemon may still need. ``sent``, on any connection: it may have arrived."""
 
     sequence: int
     body: Body
@@ -36,13 +36,13 @@ class HeldBatch:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes of the memory."""
+        """The memory that it needs."""
         return len(self.body.data) + BATCH_OVERHEAD_BYTES
 
 
 @dataclass
 class LostRange:
-    """Sequences that will never be sent; ``declared``: a Gap said so, and the daemon did not have them."""
+    """Sequences that will never be sent. ``declared``: a Gap was sent for them, so they stay lost."""
 
     first: int
     last: int
@@ -75,16 +75,16 @@ class Unacknowledged:
         self._waiting.append(batch)
         self._count(batch, 1)
 
-    # ---- a connection's course -------------------------------------------------------------------
+    # ---- connections -------------------------------------------------------------------------
 
     def rewind(self) -> None:
-        """The connection is gone: everything waits again."""
+        """Move everything back to ``waiting``: the connection is lost."""
         self._waiting.extendleft(reversed(self._sent))
         self._sent.clear()
         self.in_flight_bytes = 0
 
     def resume(self, next_sequence: int) -> None:
-        """A daemon welcomed the stream and wants ``next_sequence``: trim, and declare what is missing."""
+        """Continue at ``next_sequence``, which a Welcome names; declare a loss if it is not held any more."""
         self.rewind()
         self.acknowledge(next_sequence - 1)
         self.next_sequence = max(self.next_sequence, next_sequence)
@@ -96,11 +96,11 @@ class Unacknowledged:
         if isinstance(head, LostRange) and first < next_sequence:
             head.first = next_sequence
         elif first > next_sequence:
-            # The daemon's journal has lost what it had acknowledged; it is not here any more.
+            # The daemon's journal has lost batches that it had acknowledged; they are no longer held here.
             self._waiting.appendleft(LostRange(next_sequence, first - 1, 0, sent=True))
 
     def next_to_send(self) -> Item | None:
-        """The next item for the connection, which is then in flight."""
+        """Return the next item to send, which is then in flight; None if nothing waits."""
         if not self._waiting:
             return None
         item = self._waiting.popleft()
@@ -113,7 +113,7 @@ class Unacknowledged:
         return item
 
     def acknowledge(self, sequence: int) -> None:
-        """Everything up to ``sequence`` is durable at the daemon."""
+        """Release everything up to ``sequence``, which is durable at the daemon."""
         self.acknowledged = max(self.acknowledged, sequence)
         for items, in_flight in ((self._sent, True), (self._waiting, False)):
             while items and items[0].last <= sequence:
@@ -158,19 +158,19 @@ class Unacknowledged:
 
     @property
     def in_flight(self) -> int:
-        """How many items are sent and not acknowledged."""
+        """The number of items that are sent and not acknowledged."""
         return len(self._sent)
 
     @property
     def all_sent(self) -> bool:
-        """Whether nothing waits for the connection."""
+        """True if nothing waits to be sent."""
         return not self._waiting
 
 
 def _append_merged(items: list[Item], item: Item) -> None:
-    """Append, joining neighbouring losses that cannot have arrived and are not declared.
+    """Append ``item``; join neighbouring losses that cannot have arrived and are not declared.
 
-    Those that were sent stay apart: the daemon may turn out to have the first of them only.
+    Losses that were sent stay apart, since the daemon may have only the first of them.
     """
     last = items[-1] if items else None
     if (

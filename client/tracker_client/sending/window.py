@@ -9,7 +9,7 @@ WINDOW_BYTES_MAX = 4 * 1024 * 1024
 """The most bytes that are sent and not acknowledged."""
 WINDOW_BATCHES_MAX = 1_024
 WINDOW_BUFFER_SHARE = 4
-"""The window takes at most this fraction of the client's buffer."""
+"""The window is at most this fraction of the client's buffer."""
 
 
 class SendWindow:

@@ -1,8 +1,8 @@
-"""Staging: calls on their way from many threads to the sender, and the rows that they make.
+"""Staging: calls between their many threads and the sender, and the rows that they make.
 
 * ``buffer``: the staging buffer, which ``log()`` appends to.
 * ``attachment``: values that join the row of the next call, such as a model's statistics.
 * ``rows``: the step that each call means, and the calls that make one row.
-* ``items``: drafts of tables, images, artifacts and histograms; ``row_items``: those that a row holds.
-* ``sources``: where the bytes of an item's content are.
+* ``items``: drafts of tables, images, artifacts and histograms; ``row_items``: the histograms of a row.
+* ``sources``: the bytes of an item's contents.
 """

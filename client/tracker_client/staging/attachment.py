@@ -1,8 +1,8 @@
-"""What joins a row that the script has not logged yet.
+"""Values that join a row which the script has not logged yet.
 
-A model's statistics are measured within the training step, between two calls of ``log()``, and belong to
-the step that the next one names. They go through the staging buffer like a call, and wait there, and
-then with the rows' assembler, for the next call that commits.
+A model's statistics are measured within the training step, between two calls of ``log()``, and belong to the
+step of the next call. They pass through the staging buffer like a call. They wait there, and then in the row
+assembler, for the next call that commits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tracker_client.values.snapshot import Row
 
 
 class AttachedRow(HeavyRow):
-    """Values and items for the row of the next call that commits; this rank's own, never aggregated."""
+    """Values and items for the row of the next call that commits. They are never aggregated across ranks."""
 
     __slots__ = ()
 
@@ -26,7 +26,10 @@ class AttachedRow(HeavyRow):
 
 
 class Attachment(ABC, HeavyRow):
-    """An :class:`AttachedRow` that is on its way from a device; ``weight`` is that of ``points`` values."""
+    """A future :class:`AttachedRow`, with ``points`` values that are still on a device.
+
+    ``weight`` is the weight of these values, in values of a plain row.
+    """
 
     __slots__ = ("_points",)
 
@@ -36,16 +39,16 @@ class Attachment(ABC, HeavyRow):
 
     @property
     def points(self) -> int:
-        """How many values it will have."""
+        """The number of its values."""
         return self._points
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether :meth:`resolve` returns without waiting."""
+        """Return True if :meth:`resolve` would return without waiting."""
 
     @abstractmethod
     def resolve(self) -> AttachedRow:
-        """The values; waits for them if need be."""
+        """Return the values; wait for them if necessary."""
 
     def resolve_or_refuse(self, refusals: Refusals) -> AttachedRow:
         """Return the values; if their device fails, refuse them and return an empty row."""

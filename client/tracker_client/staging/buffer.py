@@ -1,16 +1,17 @@
-"""The staging buffer: rows as they were logged, on their way from many threads to the sender.
+"""The staging buffer: logged rows, which many threads append and the sender removes.
 
-``log()`` must cost next to nothing, so its fast path is in ``tracker`` and takes no lock: it appends
-to a deque and compares two integers. What keeps the memory bounded is this:
+``log()`` must cost next to nothing. So its fast path, in ``remote_tracker``, needs no lock: it appends to a
+deque and compares two integers. These rules bound the memory:
 
 * A fast row has at most FAST_ROW_VALUES_MAX plain numbers, so it weighs at most FAST_ROW_BYTES_MAX.
-* ``limit`` is a number of rows. It is set so that even if every row from now on were that heavy,
-  the budget would hold when the deque reaches it. Only a call that finds the deque longer than
-  ``limit`` takes the lock, weighs the rows that came since, and sets a new limit, or drops rows.
+* ``limit`` is a number of rows. Up to ``limit`` rows fit the budget, even if every new row has the greatest
+  weight of a fast row. Only a call that finds a longer deque acquires the lock. It weighs the rows that are
+  new since the last weighing, and sets a new limit or drops rows.
 * Other rows (many values, texts, values on a device) are weighed at once, under the lock.
 
-Rows leave at the left end only, under the lock, to the sender or dropped; so each row is counted
-once. What a row costs is an affine function of its number of values, so weighing is one C-level sum.
+Rows leave at the left end only, under the lock: the sender removes them, or they are dropped. So each row is
+counted once. The weight of a row is an affine function of its number of values, so weighing is one C-level
+sum.
 
 A dropped row without a step still used up a step: :class:`StepShift` carries that to the sender.
 """
@@ -31,7 +32,7 @@ from tracker_client.values.snapshot import Row, Value
 from tracker_client.values.wandb_objects import MediaValue
 
 ROW_BYTES = 350
-"""Bytes of memory that a row takes beside its values (measured, CPython 3.10 to 3.13)."""
+"""Bytes of memory that a row needs beside its values (measured, CPython 3.10 to 3.13)."""
 VALUE_BYTES = 75
 FAST_ROW_VALUES_MAX = 64
 FAST_ROW_BYTES_MAX = ROW_BYTES + FAST_ROW_VALUES_MAX * VALUE_BYTES
@@ -41,9 +42,10 @@ DROP_AT_ONCE_SHARE = 16
 
 
 class HeavyRow:
-    """A row that is not on the fast path, with its weight in values; ``deferred``: some are on a device.
+    """A row that is not on the fast path.
 
-    ``items`` are what it holds beside numbers and texts, by their keys.
+    ``weight`` is in values. ``deferred`` is True if some values are on a device. ``items`` are the row's
+    histograms, by their keys.
     """
 
     __slots__ = ("deferred", "items", "row", "weight")
@@ -61,12 +63,12 @@ class HeavyRow:
 
     @property
     def points(self) -> int:
-        """How many values it has."""
+        """The number of its values."""
         return len(self.row)
 
 
 def weighed(found: Mapping[Any, Value | Histogram | MediaValue]) -> HeavyRow:
-    """A row of what a call logged; images and tables go another way."""
+    """Return the row of a call; its images and tables are not part of the row."""
     row: Row = {}
     items: dict[Any, Histogram] = {}
     deferred = False
@@ -92,26 +94,26 @@ _payload: Callable[[Entry], Row | HeavyRow] = itemgetter(2)
 
 
 def row_of(entry: Entry) -> Row:
-    """The values of ``entry``."""
+    """Return the values of ``entry``."""
     payload = entry[2]
     return payload.row if isinstance(payload, HeavyRow) else payload
 
 
 def points_of(entry: Entry) -> int:
-    """How many values ``entry`` has."""
+    """Return the number of values of ``entry``."""
     payload = entry[2]
     return payload.points if isinstance(payload, HeavyRow) else len(payload)
 
 
 @dataclass(frozen=True)
 class StepShift:
-    """What dropped rows did to the automatic step: ``step = (absolute or step) + plus``."""
+    """The effect of dropped rows on the automatic step: ``step = (absolute or step) + plus``."""
 
     absolute: int | None = None
     plus: int = 0
 
     def then(self, entries: Iterable[Entry]) -> StepShift:
-        """This shift, and then that of dropping ``entries``."""
+        """Return this shift followed by the shift of dropping ``entries``."""
         absolute, plus = self.absolute, self.plus
         for step, _, _, commit in entries:
             if step is not None:
@@ -124,9 +126,9 @@ NO_SHIFT = StepShift()
 
 
 class StagingBuffer:
-    """Rows in the order of the calls. ``rows`` and ``limit`` are read by the fast path without a lock.
+    """Rows in the order of the calls. The fast path reads ``rows`` and ``limit`` without a lock.
 
-    ``wake`` is called, from a logging thread, when the buffer has filled past half of its budget.
+    A logging thread calls ``wake`` when the buffer has filled past half of its budget.
     """
 
     def __init__(self, budget_bytes: int, wake: Callable[[], None]) -> None:
@@ -137,7 +139,7 @@ class StagingBuffer:
         self._woken = False
         self._budget_bytes = budget_bytes
         self._weighed_bytes = 0
-        self._weighed = 0  # rows at the left end of the deque that are part of _weighed_bytes
+        self._weighed = 0  # the number of rows, at the left end of the deque, in _weighed_bytes
         self._shift = NO_SHIFT
         self._dropped_points = 0
         self._set_limit()
@@ -145,7 +147,7 @@ class StagingBuffer:
     # ---- the logging threads ---------------------------------------------------------------------
 
     def make_room(self) -> None:
-        """Weigh what is new; wake the sender if it fills up; drop the oldest rows if it is full."""
+        """Weigh new rows. Wake the sender if the buffer fills up; drop the oldest rows if it is full."""
         with self._lock:
             self._weigh_new()
             if self._weighed_bytes > self._budget_bytes:
@@ -159,7 +161,7 @@ class StagingBuffer:
     # ---- the sender ------------------------------------------------------------------------------
 
     def take(self, most: int) -> tuple[StepShift, list[Entry]]:
-        """The oldest rows, at most ``most``, and what the rows dropped before them did to the step."""
+        """Remove the oldest rows, at most ``most``; return the shift of rows dropped before, and the rows."""
         with self._lock:
             shift, self._shift = self._shift, NO_SHIFT
             taken = self._pop(min(most, len(self.rows)))
@@ -168,13 +170,13 @@ class StagingBuffer:
         return shift, taken
 
     def set_budget(self, budget_bytes: int) -> None:
-        """Change how many bytes the rows may take; the next call of ``log`` enforces it."""
+        """Change the bytes that the rows may need; the next call of ``log`` enforces the budget."""
         with self._lock:
             self._budget_bytes = budget_bytes
             self._set_limit()
 
     def drop_rows(self) -> int:
-        """Drop every row; how many there were. They do not count as ``dropped_points``."""
+        """Drop every row; return their number. They do not count as ``dropped_points``."""
         with self._lock:
             return len(self._pop(len(self.rows)))
 
@@ -184,7 +186,7 @@ class StagingBuffer:
         return self._dropped_points
 
     def count_points(self) -> int:
-        """How many values are waiting here."""
+        """Return the number of values in the buffer."""
         return _points(self.rows.copy())
 
     # ---- under the lock --------------------------------------------------------------------------
@@ -200,7 +202,7 @@ class StagingBuffer:
     def _weigh_new(self) -> None:
         try:
             new = list(islice(reversed(self.rows), len(self.rows) - self._weighed))
-        except RuntimeError:  # another thread appended meanwhile, which only a copy puts up with
+        except RuntimeError:  # another thread has appended during the iteration; a copy is safe
             rows = self.rows.copy()
             new = list(islice(reversed(rows), len(rows) - self._weighed))
         self._weighed_bytes += _weight_bytes(new)

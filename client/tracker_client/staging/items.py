@@ -1,9 +1,9 @@
-"""Items on their way to the stream: tables, images, artifacts, histograms.
+"""Items before they join the stream: tables, images, artifacts, histograms.
 
-An item takes its place among the rows in the order of the calls: any thread *announces* a draft, and the
-sender *places* it when it has taken the rows that were logged before, which also tells the step that an item
-without one belongs to. A placed item whose contents are durable at the daemon goes into the stream at
-once; another waits apart, so that nothing behind it waits for a file.
+Items and rows keep the order of the calls. Any thread *announces* a draft. The sender *places* the draft once
+it has removed the rows that were logged before from the buffer. Then it also knows the step of an item that
+was logged without a step. A placed item joins the stream at once if its contents are durable at the daemon.
+Otherwise it waits apart, so that nothing behind it waits for a file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tracker_protocol import limits
 
 @dataclass(frozen=True)
 class ContentReference:
-    """A content that the daemon has: its digest's 32 bytes, its size, what the item calls it."""
+    """A content that the daemon has: the 32 bytes of its digest, its size, and its path in the item."""
 
     sha256: bytes
     size_bytes: int
@@ -40,10 +40,11 @@ class PlacedItem:
 
 @dataclass(eq=False)
 class ItemDraft:
-    """An item as it was logged. ``step``: None until it is placed, if the caller gave none.
+    """An item as it was logged.
 
-    ``contents`` is None while they are on their way; whoever uploads them sets it, or ``failed``, before it
-    tells.
+    ``step`` is None until the item is placed, unless the caller gave a step. ``contents`` is None until the
+    contents are uploaded. The uploading thread sets ``contents`` or ``failed`` before it reports the draft as
+    settled.
     """
 
     kind: str
@@ -57,7 +58,7 @@ class ItemDraft:
 
     @property
     def size_bytes(self) -> int:
-        """What it takes of the memory, about."""
+        """The approximate memory that the draft needs."""
         return len(self.document) + len(self.key) + limits.ITEM_KIND_MAX_BYTES
 
     def set_missing_step(self, step: int) -> None:
@@ -75,18 +76,18 @@ class ItemDraft:
 
 
 class ItemQueue:
-    """The items of one stream. ``announce`` is for any thread, the rest for the sender's."""
+    """The items of one stream. Any thread may call ``announce``; only the sender's may call the rest."""
 
     def __init__(self) -> None:
         self.announced: deque[ItemDraft] = deque()
         self.recorded = True
-        """Whether the daemon records this rank's items; what it does not want is let go unsent."""
+        """True if the daemon records this rank's items. Otherwise they are discarded unsent."""
         self._lock = threading.Lock()
         self._announced_bytes = 0
         self._waiting: dict[int, ItemDraft] = {}
 
     def announce(self, draft: ItemDraft) -> bool:
-        """Queue ``draft`` behind the rows logged so far; False where there is no room for it."""
+        """Queue ``draft`` behind the rows logged so far; return False if there is no room for the draft."""
         with self._lock:
             if self._announced_bytes + draft.size_bytes > limits.CLIENT_ITEMS_BYTES:
                 return False
@@ -95,9 +96,9 @@ class ItemQueue:
         return True
 
     def place(self, most: int, step: Callable[[], int], until_ns: int | None = None) -> list[PlacedItem]:
-        """Place the next drafts, at most ``most``, announced no later than ``until_ns``.
+        """Place at most ``most`` of the next drafts, if they were announced no later than ``until_ns``.
 
-        ``step()`` is what those without a step get. Returns what can go into the stream now.
+        ``step()`` returns the step for drafts without one. Returns the items that can join the stream now.
         """
         ready = []
         while most and self.announced and (until_ns is None or self.announced[0].time_ns <= until_ns):
@@ -120,13 +121,13 @@ class ItemQueue:
         return draft
 
     def complete(self, draft: ItemDraft) -> PlacedItem | None:
-        """The contents of ``draft`` are durable; the item, unless it is still to be placed."""
+        """Note that the contents of ``draft`` are durable; return the item if its draft is placed."""
         if self._waiting.pop(id(draft), None) is None or not self.recorded:
             return None
         return draft.placed()
 
     def give_up(self, draft: ItemDraft) -> None:
-        """The contents of ``draft`` will not come."""
+        """Discard ``draft``: its contents will not be uploaded."""
         self._waiting.pop(id(draft), None)
         with self._lock:
             if draft in self.announced:
@@ -135,5 +136,5 @@ class ItemQueue:
 
     @property
     def unfinished(self) -> list[ItemDraft]:
-        """What is not in the stream yet."""
+        """The drafts that are not in the stream yet."""
         return [*self._waiting.copy().values(), *self.announced.copy()]

@@ -1,4 +1,4 @@
-"""From what a row holds beside its values to items of the stream."""
+"""The histograms of a row, as items of the stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tracker_protocol import limits
 
 
 def items_of(row: LoggedRow, refusals: Refusals) -> list[PlacedItem]:
-    """The row's histograms, at its step; what cannot be one is refused."""
+    """Return the row's histograms as items at the row's step; refuse those that cannot be recorded."""
     placed = []
     for key, histogram in row.items.items():
         try:
@@ -25,7 +25,11 @@ def items_of(row: LoggedRow, refusals: Refusals) -> list[PlacedItem]:
 
 
 def _document(key: Any, histogram: Histogram) -> str:
-    """Raises ValueError, of which those of Unicode and JSON are kinds, with what is wrong."""
+    """Return the item's document.
+
+    Raises:
+        ValueError: the name or the histogram cannot be recorded. Errors of Unicode and JSON are kinds of it.
+    """
     if not isinstance(key, str):
         raise ValueError(f"a name is a text, not a {type(key).__name__}")  # noqa: TRY004 - as the others
     size = len(key.encode())

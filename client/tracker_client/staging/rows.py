@@ -1,12 +1,12 @@
 """From calls to rows: which step each call means, and which calls make one row.
 
-Pure and single-threaded; the sender feeds it the calls in their order.
+Pure and single-threaded. The sender adds the calls in their order.
 
-* ``step=None`` takes the client's own next step; an explicit step sets that to step + 1.
-* ``commit=False`` merges into the pending row, which a committing call with the same step (or with
-  none) completes; a call with a different step, or the end, closes it as it is.
-* What is *attached* (a model's statistics) has the step of the row that the next committing call makes,
-  whatever step that names, in a row of its own; at the end, the step of the pending row or the next.
+* ``step=None`` means the client's next step. An explicit step sets the next step to step + 1.
+* ``commit=False`` merges a call into the pending row. A committing call with the same step, or without one,
+  completes that row. A call with another step, or the end, closes the row as it is.
+* *Attached* values (a model's statistics) have a row of their own. Its step is the step of the row that the
+  next committing call makes. At the end, it is the step of the pending row, or else the next step.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from tracker_protocol import limits
 
 
 class LoggedRow(NamedTuple):
-    """A finished row; ``automatic``: the step was counted by the client.
+    """A finished row.
 
-    ``own``: its values are this rank's alone, and nothing is to be computed of them across ranks.
+    ``automatic`` is True if the client counted the step. ``own`` is True if the values are not to be
+    aggregated across ranks.
     """
 
     step: int
@@ -35,14 +36,14 @@ class LoggedRow(NamedTuple):
     own: bool = False
 
     def with_earlier(self, earlier: LoggedRow) -> LoggedRow:
-        """This row, and what ``earlier`` has beside it."""
+        """Return this row, with the values and items of ``earlier`` that this row does not have."""
         values = {**earlier.values, **self.values}
         items = {**earlier.items, **self.items}
         return LoggedRow(self.step, self.time_ns, values, earlier.automatic, items, self.own)
 
 
 class RowAssembler:
-    """Keeps the next automatic step and the pending row."""
+    """Makes rows of calls; keeps the next automatic step and the pending row."""
 
     def __init__(self, next_step: int) -> None:
         self.next_step = next_step
@@ -51,16 +52,16 @@ class RowAssembler:
 
     @property
     def has_pending(self) -> bool:
-        """Whether a row waits for its commit."""
+        """True if a row waits for its commit."""
         return self._pending is not None
 
     @property
     def reached(self) -> int:
-        """The step that the rows have reached: the pending row's, else the last one's; 0 before any."""
+        """The step of the pending row, or else of the last row; 0 before the first row."""
         return self._pending.step if self._pending is not None else max(0, self.next_step - 1)
 
     def add(self, entry: Entry) -> list[LoggedRow]:
-        """Take one call; the rows that it completes, at most three."""
+        """Add one call; return the rows that the call completes, at most three."""
         step, time_ns, payload, commit = entry
         values, items = (payload.row, payload.items) if isinstance(payload, HeavyRow) else (payload, NO_ITEMS)
         if isinstance(payload, AttachedRow):
@@ -95,19 +96,19 @@ class RowAssembler:
         return [] if attached is None else [attached._replace(step=step)]
 
     def skip(self, shift: StepShift) -> list[LoggedRow]:
-        """Take the effect of rows that were dropped; the pending row does not outlive them."""
+        """Apply the effect of dropped rows on the step; return the pending row, which ends before them."""
         if shift.absolute is not None:
             self.next_step = shift.absolute
         self.next_step += shift.plus
         return self.close()
 
     def close(self) -> list[LoggedRow]:
-        """Close the pending row."""
+        """Close the pending row, and return it."""
         finished = [] if self._pending is None else [self._pending]
         self._pending = None
         return finished
 
     def end(self) -> list[LoggedRow]:
-        """Close the pending row, and what waits for a further call, since none will come."""
+        """Close the pending row and the attached values, which wait for a call that will not follow."""
         finished = self.close()
         return finished + self._take_attached(finished[-1].step if finished else self.next_step)

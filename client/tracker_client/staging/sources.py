@@ -1,8 +1,8 @@
-"""Sources: where the bytes of a content come from, and that they are those of the call.
+"""Sources: the bytes of a content, as they were at the call.
 
-What fits into memory is copied at the call. A larger file is opened at the call, so that it may be
-replaced or deleted afterwards; one that is written into before it is uploaded is refused, since what it
-held is gone. Files are read in chunks, once to compute the digest and once to send.
+Contents that fit into memory are copied at the call. A larger file is opened at the call, so that it may be
+replaced or deleted afterwards. A file that is written into before its upload is refused, since its bytes of
+the call are lost. Files are read in chunks, once to compute the digest and once to send.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from tracker_protocol import limits
 
 
 class SourceUnusable(Exception):
-    """A content cannot be had; the message says why."""
+    """A content cannot be read; the message gives the reason."""
 
 
 class Source(Protocol):
-    """One content before its upload. Used by one thread."""
+    """One content before its upload. One thread uses it."""
 
     @property
     def path(self) -> str:
-        """What the item calls it."""
+        """The content's path in the item."""
 
     def open(self) -> int:
-        """Make it readable; its size in bytes.
+        """Make the content readable; return its size in bytes.
 
         Raises:
-            SourceUnusable: it cannot be read, or is not what it was at the call.
+            SourceUnusable: the content cannot be read, or has changed since the call.
         """
 
     def chunks(self, offset: int) -> Iterator[bytes]:
-        """Its bytes from ``offset`` on; raises as :meth:`open`."""
+        """Yield the content's bytes from ``offset`` on; raises as :meth:`open`."""
 
     def check(self) -> None:
-        """Raise SourceUnusable if it has changed since the call."""
+        """Raise SourceUnusable if the content has changed since the call."""
 
     def close(self) -> None:
-        """Let go of it; twice is once."""
+        """Release the content; further calls do nothing."""
 
 
 def digest_of(source: Source) -> bytes:
-    """The SHA-256 of an open source's bytes."""
+    """Return the SHA-256 of an open source's bytes."""
     digest = hashlib.sha256()
     for chunk in source.chunks(0):
         digest.update(chunk)
@@ -70,16 +70,16 @@ class HeldBytes:
             yield self.data[at : at + limits.CONTENT_CHUNK_BYTES]
 
     def check(self) -> None:
-        """Nothing changes them."""
+        """Do nothing: the bytes cannot change."""
 
     def close(self) -> None:
-        """Let go of them."""
+        """Release the bytes."""
         self.data = b""
 
 
 @dataclass
 class Encoded:
-    """Bytes that ``encode`` makes of a copy taken at the call, on the uploading thread."""
+    """Bytes that ``encode`` makes, on the uploading thread, of a copy from the call."""
 
     path: str
     encode: Callable[[], bytes]
@@ -97,18 +97,20 @@ class Encoded:
         yield from HeldBytes(self.path, self.data).chunks(offset)
 
     def check(self) -> None:
-        """Nothing changes them."""
+        """Do nothing: the bytes cannot change."""
 
     def close(self) -> None:
-        """Let go of them."""
+        """Release the bytes."""
         self.data = b""
 
 
 class FileSource:
-    """A regular file, as it was when this was made; ``keep_open`` holds on to it from then on.
+    """A regular file, as it was when this object was made.
+
+    ``keep_open`` keeps the file open from then on, so that it may be replaced or deleted.
 
     Raises:
-        SourceUnusable: it is no regular file, or cannot be read.
+        SourceUnusable: the path is no regular file, or cannot be read.
     """
 
     def __init__(self, path: str, location: str, *, keep_open: bool) -> None:
@@ -121,11 +123,11 @@ class FileSource:
 
     @property
     def size_bytes(self) -> int:
-        """How long it was."""
+        """The file's size at the call."""
         return self._version[0]
 
     def read(self) -> bytes:
-        """All of it, for a small one."""
+        """Return all bytes, of a small file."""
         data = b"".join(self.chunks(0))
         self.check()
         return data
@@ -157,7 +159,7 @@ class FileSource:
             raise self._changed()
 
     def __del__(self) -> None:
-        self.close()  # one that is let go unread
+        self.close()  # a source that is discarded unread
 
     def close(self) -> None:
         """See :class:`Source`."""
@@ -167,9 +169,9 @@ class FileSource:
 
     def _open_checked(self, expected: tuple[int, int, int] | None) -> tuple[int, int, int]:
         try:
-            if not stat.S_ISREG(os.stat(self._location).st_mode):  # noqa: PTH116 - a text stays one
+            if not stat.S_ISREG(os.stat(self._location).st_mode):  # noqa: PTH116 - the location stays a text
                 raise self._irregular()
-            # It may be another one by now, and without O_NONBLOCK opening a FIFO would wait for its writer.
+            # The file may have been replaced since. Without O_NONBLOCK, opening a FIFO waits for its writer.
             self._descriptor = os.open(self._location, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             found = os.fstat(self._descriptor)
         except OSError as error:

@@ -28,7 +28,7 @@ TEXT_OVERHEAD_BYTES = 4
 
 
 def text_bytes(text: str) -> int:
-    """Return the bytes that ``text`` takes in a block."""
+    """Return the bytes that ``text`` needs in a block."""
     return len(text.encode()) + TEXT_OVERHEAD_BYTES
 
 

@@ -8,7 +8,7 @@ NAME_OVERHEAD_BYTES = 4
 
 
 def name_bytes(name: str) -> int:
-    """Return the bytes that ``name`` takes in a message."""
+    """Return the bytes that ``name`` needs in a message."""
     return len(name.encode()) + NAME_OVERHEAD_BYTES
 
 

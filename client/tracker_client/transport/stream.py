@@ -1,9 +1,9 @@
 """One connection to the daemon: a call of the Stream method.
 
 A :class:`Connection` sends messages in their order. It delivers each reply to its owner as a frozen value,
-together with the connection; the last reply is :class:`ConnectionClosed`. It never raises for what happens on
-the network. gRPC's own threads pull the requests one at a time, each when the one before has left, and the
-owner's send window bounds the messages that wait here.
+together with the connection; the last reply is :class:`ConnectionClosed`. It never raises for errors of the
+network. gRPC's own threads pull the requests one at a time, each when the one before has left. The send
+window of the owner bounds the messages that wait here.
 """
 
 from __future__ import annotations

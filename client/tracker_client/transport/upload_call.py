@@ -1,4 +1,4 @@
-"""One upload: a call of the Upload method, and what its errors mean."""
+"""One upload: a call of the Upload method, and the meaning of its errors."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _MISMATCH = "DATA_LOSS"
 
 
 class UploadRefused(Exception):
-    """The daemon will not take this content; the message is its reason."""
+    """The daemon refuses this content; the message is its reason."""
 
 
 class UploadMismatch(Exception):
-    """What arrived was not what was announced."""
+    """The bytes that arrived do not have the announced digest."""
 
 
 class UploadBrokenOff(Exception):
-    """It did not come to its end, and may if it is tried again. ``daemon_full``: there is no room now."""
+    """The upload broke off and may be tried again. ``daemon_full``: the daemon has no room now."""
 
     def __init__(self, text: str, *, daemon_full: bool = False) -> None:
         super().__init__(text)
@@ -35,7 +35,7 @@ class UploadBrokenOff(Exception):
 
 
 class UploadChannel:
-    """A connection for uploads, apart from the stream's. ``close``, on any thread, ends a call."""
+    """A connection for uploads, apart from the stream's. Any thread may call ``close``, which ends a call."""
 
     def __init__(self, address: str, endpoint: Endpoint) -> None:
         self.address = address
@@ -43,12 +43,15 @@ class UploadChannel:
         self._metadata = token_metadata(endpoint)
 
     def send(self, sha256: bytes, size_bytes: int, chunks: Callable[[int], Iterator[bytes]]) -> None:
-        """Upload a content; returns once it is durable at the daemon.
+        """Upload a content; return once it is durable at the daemon.
 
-        ``chunks(offset)`` are its bytes from where an earlier call broke off; what it raises is raised here.
+        ``chunks(offset)`` yields the content's bytes from the offset at which an earlier call broke off. Its
+        errors are raised here.
 
         Raises:
-            UploadRefused, UploadMismatch, UploadBrokenOff: as the daemon or the network has it.
+            UploadRefused: the daemon refuses the content.
+            UploadMismatch: the bytes that arrived do not have the announced digest.
+            UploadBrokenOff: the connection broke, or the daemon has no room.
         """
         offsets: SimpleQueue[int | None] = SimpleQueue()
         failures: list[BaseException] = []
@@ -66,7 +69,7 @@ class UploadChannel:
         except grpc.RpcError as error:
             if not failures:
                 raise _translated(error) from error
-        except ValueError as error:  # what grpc raises on a channel that is closed
+        except ValueError as error:  # gRPC raises it on a closed channel
             raise UploadBrokenOff(str(error)) from error
         finally:
             offsets.put(None)  # lets gRPC's own thread end
@@ -75,7 +78,7 @@ class UploadChannel:
         raise failures[0] if failures else UploadBrokenOff("the daemon ended the upload")
 
     def close(self) -> None:
-        """End the connection, and what is on it."""
+        """End the connection, and the call on it."""
         self._channel.close()
 
 
@@ -86,7 +89,7 @@ def _requests(
     offsets: SimpleQueue[int | None],
     failures: list[BaseException],
 ) -> Iterator[pb.UploadRequest]:
-    """On gRPC's thread, which would only log what this raises: it is handed over in ``failures``."""
+    """Yield the requests, on gRPC's thread. Errors are put into ``failures``, since gRPC only logs them."""
     yield pb.UploadRequest(beginning=pb.UploadBeginning(sha256=sha256, size_bytes=size_bytes))
     offset = offsets.get()
     if offset is None:

@@ -1,8 +1,8 @@
-"""The uploads' own loop: contents go to the daemon one after another, on a connection of their own.
+"""The uploads' own loop: it sends contents to the daemon one after another, on a connection of their own.
 
-So that a file of any size delays no metric: neither this thread nor its connection is the sender's. An
-item is told of once all its contents are durable, and not before. A broken connection is tried again for
-as long as the tracker lives, and goes on where it broke off; a daemon that has no room is asked again.
+Thread and connection are not the sender's, so that a file of any size delays no metric. An item is reported
+as settled once all of its contents are durable. After a broken connection, an upload is tried again for as
+long as the tracker lives, and continues where it broke off. It is also tried again if the daemon has no room.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ logger = logging.getLogger("tracker_client")
 
 
 class UploadsStopped(Exception):
-    """The tracker ends; what is not uploaded will not be."""
+    """The tracker ends; the remaining contents will not be uploaded."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """An item's contents. ``sources`` is called on the uploading thread, which then frees ``held_bytes``."""
+    """An item's contents. The uploading thread calls ``sources``, uploads them, and frees ``held_bytes``."""
 
     draft: ItemDraft
     sources: Callable[[], Iterator[Source]]
@@ -42,7 +42,7 @@ class Upload:
 
 @dataclass(frozen=True)
 class UploadProgress:
-    """Where the uploads are: items that wait, and how far the content in progress is, in bytes."""
+    """The progress of uploads: the number of items that wait, and the bytes of the present content."""
 
     waiting: int = 0
     key: str = ""
@@ -51,15 +51,15 @@ class UploadProgress:
 
     @property
     def percent(self) -> int:
-        """How much of the content in progress is sent."""
+        """The part of the present content that is sent, in percent."""
         return 100 * self.sent_bytes // self.size_bytes if self.size_bytes else 0
 
 
 class Uploads:
-    """One tracker's uploads. The thread is started with the first of them.
+    """One tracker's uploads. The first upload starts the thread.
 
-    ``may_begin`` is set once the daemon has answered, and ``wanted`` then tells whether it records this
-    rank's items. ``settled(draft, ok)`` is called on the thread, once for each upload that was submitted.
+    ``may_begin`` is set once the daemon has answered. ``wanted()`` then returns True if the daemon records
+    this rank's items. The thread calls ``settled(draft, ok)`` once for each upload that was submitted.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Uploads:
     # ---- for other threads -----------------------------------------------------------------------
 
     def submit(self, upload: Upload) -> bool:
-        """Queue an upload; False where too many or too much wait already."""
+        """Queue an upload; return False if too many uploads or too many bytes wait already."""
         with self._lock:
             too_many = self._waiting >= limits.CLIENT_UPLOADS_WAITING_MAX
             too_much = self._held_bytes + upload.held_bytes > limits.CLIENT_HELD_CONTENT_BYTES
@@ -104,12 +104,12 @@ class Uploads:
         return True
 
     def progress(self) -> UploadProgress:
-        """Where the uploads are now."""
+        """Return the present progress."""
         now = self._progress
         return UploadProgress(self._waiting, now.key, now.sent_bytes, now.size_bytes)
 
     def stop(self) -> None:
-        """End at once; what is in progress breaks off."""
+        """End at once; the upload in progress breaks off."""
         self._stopped.set()
         with self._lock:
             if self._channel is not None:
@@ -121,7 +121,7 @@ class Uploads:
         while not self._stopped.is_set():
             upload = self._queue.get()
             try:
-                ok = self._carry_out(upload)
+                ok = self._upload(upload)
             except UploadsStopped:
                 return
             # This thread's outermost frame: a source may be the user's own code.
@@ -135,9 +135,9 @@ class Uploads:
             upload.draft.failed = not ok
             self._settled(upload.draft, ok)
 
-    def _carry_out(self, upload: Upload) -> bool:
+    def _upload(self, upload: Upload) -> bool:
         while not self._may_begin.wait(0.2):
-            self._require_going_on()
+            self._check_not_stopped()
         if not self._wanted():
             return False
         try:
@@ -160,20 +160,20 @@ class Uploads:
             source.close()
 
     def _send(self, key: str, source: Source, sha256: bytes, size_bytes: int) -> None:
-        """Try until the daemon has it."""
-        report = _Report(key, source.path, size_bytes)
+        """Send the content, and try until the daemon has it."""
+        log = _ProgressLog(key, source.path, size_bytes)
 
         def chunks(offset: int) -> Iterator[bytes]:
             for chunk in source.chunks(offset):
                 yield chunk
                 offset += len(chunk)
                 self._progress = UploadProgress(0, key, offset, size_bytes)
-                report.tell(offset)
+                log.sent(offset)
             source.check()
 
         mismatches = 0
         while True:
-            self._require_going_on()
+            self._check_not_stopped()
             try:
                 self._connected().send(sha256, size_bytes, chunks)
             except (UploadBrokenOff, EndpointError) as error:
@@ -187,7 +187,7 @@ class Uploads:
                 self._failures = 0
                 return
 
-    def _require_going_on(self) -> None:
+    def _check_not_stopped(self) -> None:
         if self._stopped.is_set():
             raise UploadsStopped
 
@@ -204,8 +204,8 @@ class Uploads:
         return channel
 
     def _lose(self, key: str, error: Exception) -> None:
-        """The connection is gone, or the daemon has no room: when to try again."""
-        self._require_going_on()
+        """Close the connection, and wait until the next attempt."""
+        self._check_not_stopped()
         with self._lock:
             channel, self._channel = self._channel, None
         if channel is not None:
@@ -217,24 +217,24 @@ class Uploads:
             raise UploadsStopped
 
 
-class _Report:
-    """Tells now and then how far a large content is."""
+class _ProgressLog:
+    """Logs the progress of a large content, every UPLOAD_PROGRESS_EVERY_S seconds and at its end."""
 
     def __init__(self, key: str, path: str, size_bytes: int) -> None:
-        self._what = f"{key!r} ({path})" if path else repr(key)
+        self._name = f"{key!r} ({path})" if path else repr(key)
         self._size_bytes = size_bytes
-        self._told_at = time.monotonic()
-        self._told_bytes: int | None = None
+        self._logged_at = time.monotonic()
+        self._logged_bytes: int | None = None
 
-    def tell(self, sent_bytes: int) -> None:
-        """``sent_bytes`` are sent by now."""
+    def sent(self, sent_bytes: int) -> None:
+        """Note that ``sent_bytes`` are sent by now; log it if it is time for that."""
         now = time.monotonic()
-        waited_s = now - self._told_at
+        waited_s = now - self._logged_at
         if self._size_bytes < limits.UPLOAD_PROGRESS_FROM_BYTES or (
             waited_s < limits.UPLOAD_PROGRESS_EVERY_S and sent_bytes < self._size_bytes
         ):
             return
-        rate = (sent_bytes - (self._told_bytes or 0)) / max(waited_s, 1e-3) / 1e6
+        rate = (sent_bytes - (self._logged_bytes or 0)) / max(waited_s, 1e-3) / 1e6
         percent, total = 100 * sent_bytes // self._size_bytes, self._size_bytes / 1e6
-        logger.info("uploading %s: %d %% of %.0f MB, %.0f MB/s", self._what, percent, total, rate)
-        self._told_at, self._told_bytes = now, sent_bytes
+        logger.info("uploading %s: %d %% of %.0f MB, %.0f MB/s", self._name, percent, total, rate)
+        self._logged_at, self._logged_bytes = now, sent_bytes
