@@ -1,14 +1,14 @@
 """The built-in backends in the training script's own process, without a daemon.
 
-Each is a :class:`tracker_client.TrackerBackend`. ``CSVBackend`` and ``MLflowBackend`` are the daemon's own
-backends, fed by a pump from an outbox in memory: ``log()`` waits for no file and no server, and what a store
-does not take now is tried again. ``WandbBackend`` calls the SDK at once, as its user's other calls do. What
-memory holds dies with the process: who needs more than that runs a daemon.
+Each is a :class:`tracker_client.TrackerBackend`. ``CSVBackend`` and ``MLflowBackend`` use the daemon's own
+backends: a pump delivers to them from an outbox in memory. So ``log()`` waits for no file and no server, and
+    a delivery that fails is tried again. ``WandbBackend`` calls the SDK at once, as the script's other calls
+    of W&B do. Data in memory is lost if the process dies; a daemon avoids that.
 
 * ``csv_backend``, ``mlflow_backend``, ``wandb_backend``: the three classes.
-* ``delivery``: feeds one of the daemon's backends from a script's calls; ``files_lane``: its lane for files.
-* ``outbox``: the outbox in memory; ``blocks``: rows as logged to record blocks.
-* ``description``: the run, as a backend is opened for it; ``events``: warnings as standard logging.
+* ``delivery``: delivers a script's calls to one of the daemon's backends; ``files_lane``: its lane for files.
+* ``outbox``: the outbox in memory; ``blocks``: makes record blocks of logged rows.
+* ``description``: the run that a backend is opened for; ``events``: sends events to standard logging.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From rows as they were logged to the blocks of records that backends take."""
+"""Makes blocks of records, as backends take them, of rows as they were logged."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Record(NamedTuple):
 
 
 class BlockMaker:
-    """Makes one run's blocks: counts its records, and the repeats of a step that follow each other."""
+    """Makes one run's blocks; numbers its records, and counts consecutive rows with the same step."""
 
     def __init__(self, refusals: Refusals) -> None:
         self._refusals = refusals
@@ -35,10 +35,10 @@ class BlockMaker:
         self._names: dict[object, bool] = {}
 
     def blocks(self, rows: Iterable[LoggedRow]) -> Iterator[RecordBlock]:
-        """The rows in their order, those with the same numbers in one block.
+        """Yield the rows in their order; consecutive rows with the same numeric columns share a block.
 
-        Waits for values that are still on their device. What is no number and no text, or has no name that
-        can be recorded, is refused and left out.
+        Waits for values that are still on their device. A value that cannot be read, or whose name cannot be
+        recorded, is refused and left out.
         """
         records = (record for record in map(self._record, rows) if record.numbers or record.texts)
         for columns, group in groupby(records, key=lambda record: tuple(record.numbers)):
@@ -97,7 +97,7 @@ class BlockMaker:
         elif not 1 <= (size := len(name.encode(errors="surrogatepass"))) <= most:
             reason = f"a metric's name has 1 to {most} bytes, not {size}"
         elif len(self._names) >= limits.METRICS_PER_RUN_MAX:
-            reason = f"{limits.METRICS_PER_RUN_MAX} names are as many as a run may have"
+            reason = f"a run may have at most {limits.METRICS_PER_RUN_MAX} names"
         else:
             return True
         self._refusals.warn_once(name, f"{reason}; it is not recorded")

@@ -1,4 +1,4 @@
-"""``metrics.csv`` and ``config.json`` written by the script itself."""
+"""``CSVBackend``: the script itself writes ``metrics.csv`` and ``config.json``."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
 from tracker_protocol import limits
 
 RUN_ID = "inprocess"
-"""Under which a directory is claimed by scripts without a daemon, so that the next one goes on there."""
+"""The run id that scripts without a daemon claim a directory with; so the next script continues there."""
 
 
 class CSVBackend(DeliveredBackend):
     """Appends rows to ``metrics.csv`` in ``outdir``, and merges the configuration into ``config.json``.
 
-    A script that is run again goes on at the file's end. A directory that is another run's, or another
-    process's at this moment, gets a subdirectory. Only rank 0 writes.
+    A script that runs again appends to the same file. If the directory belongs to another run, or another
+    process writes there now, the files are in a subdirectory. Only rank 0 writes.
     """
 
     name = "csv"
@@ -36,9 +36,9 @@ class CSVBackend(DeliveredBackend):
         """Open the file.
 
         Args:
-            outdir: the directory, made where it is missing.
+            outdir: the directory; created if it is missing.
             rank: this process's rank.
-            run_id: whose directory it is; None goes on where the last script without one left off.
+            run_id: the run that the directory belongs to; None continues after the last script without one.
 
         Raises:
             BackendError: the directory cannot be written.
@@ -46,7 +46,7 @@ class CSVBackend(DeliveredBackend):
         super().__init__(_delivery(Path(outdir).absolute(), run_id) if rank == 0 else None)
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - TrackerBackend's
-        """As the base class; a ``step`` among the metrics is the row's step, before the argument."""
+        """Record a row; a ``step`` among the metrics, if it is an int, wins over the argument."""
         if type(own := metrics.get(STEP_COLUMN)) is int:
             rest = {name: value for name, value in metrics.items() if name != STEP_COLUMN}
             super().log(rest, own, commit)
@@ -55,7 +55,7 @@ class CSVBackend(DeliveredBackend):
 
     @classmethod
     def for_run(cls, run: RunArguments, options: Mapping[str, Any]) -> CSVBackend:  # noqa: ARG003 - it has none
-        """Begin ``run``; what ``setup_tracker`` calls."""
+        """Begin ``run``, for ``setup_tracker``."""
         backend = cls(run.outdir or ".", run.rank, run_id=run.run_id if run.continues else None)
         if run.config is not None:
             backend.log_config(run.config)
@@ -63,7 +63,7 @@ class CSVBackend(DeliveredBackend):
 
     @classmethod
     def option_names(cls) -> frozenset[str]:
-        """None: it has no options."""
+        """Return the empty set: the class has no options."""
         return frozenset()
 
 
@@ -78,7 +78,7 @@ def _delivery(outdir: Path, run_id: str | None) -> Delivery:
 
 
 def _claim(outdir: Path, run_id: str | None) -> tuple[str, ChildLock]:
-    """A run id that no other tracker writes under at this moment, and the lock that keeps it so."""
+    """Return a run id that no other tracker writes under now, and the lock that holds it."""
     if run_id is not None:
         return run_id, ChildLock(outdir, CsvBackend.name, run_id, 0.0)
     number = 1

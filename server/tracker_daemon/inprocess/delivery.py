@@ -1,4 +1,4 @@
-"""One backend of the daemon's, fed in this process: from a script's calls to what its pump delivers."""
+"""Delivers a script's calls to one of the daemon's backends, in the script's process."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ logger = logging.getLogger("tracker_daemon")
 
 
 class Delivery:
-    """Feeds ``backend`` what is logged, on a thread of its own, until :meth:`finish`.
+    """Delivers logged data to ``backend`` on its own thread, until :meth:`finish`.
 
-    ``files`` is the backend for tables, images and artifacts, which have another thread. In a forked child it
-    does nothing: the threads are not there, and the files are the parent's.
+    ``files`` is the backend for tables, images and artifacts, which have another thread. In a forked child a
+    delivery does nothing: the child does not have the threads, and the files are the parent's.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Delivery:
         *,
         release: Callable[[], None] = lambda: None,
     ) -> None:
-        """Open the backend, on this thread; ``release`` is called at the end, if it can be reached.
+        """Open the backend on this thread; call ``release`` once both backends have ended in time.
 
         Raises as :meth:`Backend.open` does.
         """
@@ -86,7 +86,7 @@ class Delivery:
         found = snapshot(metrics, self.refusals)
         row = weighed(found)
         for key in row.items:
-            self.refusals.refuse(key, f"the {self._name} backend has no place for a histogram")
+            self.refusals.refuse(key, f"the {self._name} backend cannot record a histogram")
         if not self.takes("log()"):
             return
         self._outbox.add_call((at, time_ns(), row, bool(commit)))
@@ -102,14 +102,14 @@ class Delivery:
             self._outbox.add_config(values)
             self._pump.notify()
 
-    # ---- what Media and Watches hand over --------------------------------------------------------
+    # ---- calls of Media and Watches --------------------------------------------------------------
 
     def announce(self, draft: ItemDraft) -> bool:
-        """A draft whose contents are submitted comes with them."""
+        """Return True if the draft has contents: it is then queued with them by :meth:`submit`."""
         return draft.contents is None
 
     def submit(self, upload: Upload) -> bool:
-        """Take an item with files; False where too many or too large ones wait already."""
+        """Queue an item with files; return False if too many or too large items wait already."""
         if not self._lane.reserve(upload):
             return False
         with self._lock:
@@ -121,11 +121,11 @@ class Delivery:
         return True
 
     def progress(self) -> UploadProgress:
-        """How many items wait."""
+        """Return the number of items that wait."""
         return self._lane.progress()
 
     def stop(self) -> None:
-        """Nothing: :meth:`finish` ends the lane too."""
+        """Do nothing: :meth:`finish` ends the lane too."""
 
     def _attach(self, attachment: Attachment) -> None:
         self._outbox.add_call((None, time_ns(), attachment, False))
@@ -137,11 +137,11 @@ class Delivery:
     # ---- the end ---------------------------------------------------------------------------------
 
     def health(self) -> BackendHealth:
-        """How the backend is doing."""
+        """Return the backend's health."""
         return self._pump.health()
 
     def finish(self, exit_code: int) -> None:
-        """End the run, and wait until the backend has all of it, for a bounded time; once."""
+        """End the run, once; wait for a bounded time until the backend has all of it."""
         if os.getpid() != self._pid:
             return
         self.watches.unwatch()
@@ -165,7 +165,7 @@ class Delivery:
             logger.warning("%s: %d values were dropped", self._name, self._outbox.dropped_points)
 
     def _end_of(self, pump: Pump, timeout_s: float, what: str) -> bool:
-        """Wait for all to be delivered, and end the pump; whether it has let go of its store."""
+        """Wait until all is delivered, and end the pump; return True if the pump has closed its backend."""
         if not (pump.finished or pump.drain(time.monotonic() + timeout_s)):
             logger.warning("%s: %s: %s", self._name, what, pump.health().reason or "its store is too slow")
         return pump.stop(limits.INPROCESS_STOP_S)
@@ -174,17 +174,17 @@ class Delivery:
         self.finish(exit_code_so_far())
 
     def takes(self, call: str) -> bool:
-        """Whether ``call`` comes in time, and in the process that this belongs to."""
+        """Return True if ``call`` is made before the end, and not in a forked child."""
         if os.getpid() != self._pid:
             return False
         if self._closed:
-            reason = "called after finish(); it records nothing any more"
+            reason = "called after finish(); nothing is recorded"
             self.refusals.warn_once(f"{self._name}.{call}", reason)
         return not self._closed
 
 
 class DeliveredBackend(TrackerBackend):
-    """A :class:`TrackerBackend` over a :class:`Delivery`; without one, as on other ranks, it does nothing."""
+    """A :class:`TrackerBackend` over a :class:`Delivery`; without one (ranks above 0) it does nothing."""
 
     name: ClassVar[str]
 
@@ -192,7 +192,7 @@ class DeliveredBackend(TrackerBackend):
         self._delivery = delivery
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - TrackerBackend's
-        """Record numbers and texts; anything else is counted and warned about once per key."""
+        """Record numbers and texts; count any other value, and warn about each key once."""
         if self._delivery is not None:
             self._delivery.log(metrics, step, commit)
 
@@ -202,7 +202,7 @@ class DeliveredBackend(TrackerBackend):
             self._delivery.configure(config)
 
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
-        """Record a table of rows, or a frame; see :meth:`Tracker.log_table`."""
+        """Record a table of rows, or a data frame; see :meth:`Tracker.log_table`."""
         if self._delivery is not None and self._delivery.takes("log_table()"):
             self._delivery.media.table(key, columns, data, step)
 
@@ -221,12 +221,12 @@ class DeliveredBackend(TrackerBackend):
     def watch(
         self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
     ) -> None:
-        """Record how a model's gradients and parameters are distributed; see :meth:`Tracker.watch`."""
+        """Record the distributions of a model's gradients and parameters; see :meth:`Tracker.watch`."""
         if self._delivery is not None and self._delivery.takes("watch()"):
             self._delivery.watches.watch(model, log, log_freq, **kwargs)
 
     def unwatch(self, model: Any = None) -> None:
-        """Watch this model no more; None: all of them."""
+        """Stop watching this model, or all models if None."""
         if self._delivery is not None:
             self._delivery.watches.unwatch(model)
 
@@ -235,13 +235,13 @@ class DeliveredBackend(TrackerBackend):
         self.finish_with(0)
 
     def finish_with(self, exit_code: int) -> None:
-        """End the run, as failed where the exit code is not 0, once all of it is recorded."""
+        """End the run once all of it is recorded; the run has failed if the exit code is not 0."""
         if self._delivery is not None:
             self._delivery.finish(exit_code)
 
 
 class _Opened(Backend):
-    """A backend that is open already, so that what its opening raises reaches who constructs it."""
+    """A backend that its constructor opens, so that the caller gets the errors of the opening."""
 
     def __init__(self, backend: Backend, run: RunDescription) -> None:
         self._backend = backend
@@ -275,4 +275,4 @@ class _Opened(Backend):
 
 
 def _keep_nothing(position: int, state: bytes, delivered: int, set_aside: int) -> None:
-    """A cursor that dies with the process need not be written down."""
+    """Drop the cursor: it is needed only as long as this process lives."""

@@ -1,4 +1,4 @@
-"""The run that an in-process backend is opened for: its project, directory and options, and this script."""
+"""Describes the run that an in-process backend is opened for: project, directory, options and the script."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def describe_run(
     run_id: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> RunDescription:
-    """What the daemon would be told of this process; a new run's id where ``run_id`` is None."""
+    """Describe the run as to a daemon's backend; if ``run_id`` is None, with a new id."""
     return RunDescription(
         run_id=run_id or secrets.token_hex(RUN_ID_BYTES),
         project=project_of(project_name, os.environ),
@@ -40,7 +40,7 @@ def describe_run(
 
 
 def wandb_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """W&B's selectors: those of the environment, then ``arguments``; only WANDB_DISABLED wins over both."""
+    """Return W&B's selectors; ``arguments`` win over the environment, WANDB_DISABLED wins over both."""
     options = {**_from_environment(WANDB), **_given(arguments)}
     if is_disabled(os.environ):
         options["mode"] = "disabled"
@@ -50,12 +50,12 @@ def wandb_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mlflow_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """MLflow's selectors: those of the environment, then ``arguments``."""
+    """Return MLflow's selectors; ``arguments`` win over the environment."""
     return {**_from_environment(MLFLOW), **_given(arguments)}
 
 
 def plain_configuration(config: Any, refusals: Refusals) -> dict[str, Any]:
-    """``config`` as the daemon would get it, secrets masked; what is left out is refused."""
+    """Convert ``config`` as for the daemon, secrets masked; refuse the values that are left out."""
     read = read_configuration(config)
     if read is None:
         reason = f"a {type(config).__name__} has no names and values; it is not recorded"

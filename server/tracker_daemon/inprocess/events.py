@@ -1,4 +1,4 @@
-"""What the daemon's parts report, in a process that is not the daemon: the standard library's logging."""
+"""Sends the events of the daemon's parts to the standard library's logging, in the script's process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import structlog
 
 
 def send_events_to_logging() -> None:
-    """Have structlog's events become records of ``logging``; a configuration of the script's own stays."""
+    """Make structlog's events records of ``logging``; a configuration that the script has made stays."""
     if structlog.is_configured():
         return
     structlog.configure(

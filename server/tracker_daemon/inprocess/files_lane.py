@@ -1,7 +1,7 @@
-"""The lane for files: tables, images and artifacts on their way to one backend, beside its metrics.
+"""The lane for files: delivers tables, images and artifacts to one backend, separately from its metrics.
 
-Each item's contents are copied below a directory of their own, as a backend expects them, when its turn
-comes, and removed once it is delivered: a file of any size delays no metric.
+When an item is delivered, its contents are copied to the lane's directory, as a backend expects them. They
+are removed after the delivery. So a file of any size delays no metric.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tracker_protocol import limits
 
 
 class FilesOutbox:
-    """The lane's outbox, whose contents are in ``directory``; see :class:`MemoryOutbox`."""
+    """The lane's outbox, with its contents in ``directory``; see :class:`MemoryOutbox`."""
 
     def __init__(self, directory: Path, refusals: Refusals) -> None:
         self._directory = directory
@@ -32,12 +32,12 @@ class FilesOutbox:
         self._reserved = 0
         self._held_bytes = 0
         self._waiting: deque[Upload | bytes] = deque()
-        # What follows is the pump's thread's alone.
+        # The fields below belong to the pump's thread alone.
         self._entry: OutboxEntry | None = None
         self._last = 0
 
     def reserve(self, upload: Upload) -> bool:
-        """Whether there is room for ``upload``, which is then to be added."""
+        """Reserve room for ``upload``, which the caller then adds; return False if there is none."""
         with self._lock:
             too_many = self._reserved >= limits.CLIENT_UPLOADS_WAITING_MAX
             too_much = self._held_bytes + upload.held_bytes > limits.CLIENT_HELD_CONTENT_BYTES
@@ -53,11 +53,11 @@ class FilesOutbox:
             self._waiting.append(logged)
 
     def progress(self) -> UploadProgress:
-        """How many items wait."""
+        """Return the number of items that wait."""
         return UploadProgress(self._reserved)
 
     def read(self, after: int) -> list[OutboxEntry]:
-        """The next entry behind the one numbered ``after``, whose contents are there then."""
+        """Return the next entry after number ``after``, once its contents are in the directory."""
         if self._entry is not None and self._entry.number <= after:
             self._entry = None
             self.clear()
@@ -97,11 +97,11 @@ class FilesOutbox:
         return OutboxEntry(self._last, kind, payload)
 
     def _copy(self, source: Source) -> ContentReference:
-        """Copy a content to its place.
+        """Copy a content to its path in the directory.
 
         Raises:
-            SourceUnusable: it cannot be had.
-            OSError: it cannot be written.
+            SourceUnusable: the content cannot be read.
+            OSError: the content cannot be written.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
         temporary = self._directory / "new"
@@ -113,11 +113,11 @@ class FilesOutbox:
 
 
 def copy_source(source: Source, target: Path) -> tuple[int, bytes]:
-    """Write a source's bytes to ``target``, and close it; their number and their SHA-256.
+    """Write a source's bytes to ``target``, and close the source; return their number and their SHA-256.
 
     Raises:
-        SourceUnusable: they cannot be had.
-        OSError: they cannot be written.
+        SourceUnusable: the bytes cannot be read.
+        OSError: the bytes cannot be written.
     """
     digest = hashlib.sha256()
     try:

@@ -1,4 +1,4 @@
-"""An MLflow run written by the script itself."""
+"""``MLflowBackend``: the script itself writes an MLflow run."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _API_KEYS = ("AMSC_API_KEY", "AM_SC_API_KEY")
 class MLflowBackend(DeliveredBackend):
     """Records to an MLflow tracking store: ``MLFLOW_TRACKING_URI``, else ``mlflow.db`` in ``outdir``.
 
-    MLflow's variables are taken from this process's environment, from ``~/.amsc.env``, and from the project's
+    MLflow's variables are read from this process's environment, from ``~/.amsc.env`` and from the project's
     ``.env``. Only rank 0 writes.
 
     Attributes:
-        run: MLflow's own description of the run, as it was begun; None on other ranks.
+        run: MLflow's own description of the run, at its begin; None on other ranks.
         run_url: the run's page on the server; None for a local store, and on other ranks.
     """
 
@@ -45,26 +45,26 @@ class MLflowBackend(DeliveredBackend):
         tracker_run_id: str | None = None,
         **start_run: Any,
     ) -> None:
-        """Begin the run, or go on with it.
+        """Begin the run, or continue it.
 
         Args:
             project_name: the experiment, unless ``experiment_name`` or MLFLOW_EXPERIMENT_NAME gives it.
             config: recorded as params ``config.*``.
-            outdir: where a local store lies; the working directory if None.
+            outdir: the directory of a local store; the working directory if None.
             rank: this process's rank.
-            tracker_run_id: finds the run again that was begun with it.
+            tracker_run_id: an id that a run is begun with; the run of that id is continued, if there is one.
             **start_run: ``run_name``, ``tags``, ``description``, ``experiment_name``, ``experiment_id``,
-                ``parent_run_id``, and ``run_id``, MLflow's own of a run to go on with.
+                ``parent_run_id``, and ``run_id``, MLflow's own id of a run to continue.
 
         Raises:
-            BackendError: the store cannot be reached or written, or refuses.
+            BackendError: the store cannot be reached or written, or it refuses the run.
         """
         self.run: Run | None = None
         self.run_url: str | None = None
         if rank != 0:
             super().__init__(None)
             return
-        _take_up_variables()
+        _load_variables()
         described = describe_run(
             project_name, outdir, rank, run_id=tracker_run_id, options=mlflow_options(start_run)
         )
@@ -80,18 +80,18 @@ class MLflowBackend(DeliveredBackend):
 
     @classmethod
     def for_run(cls, run: RunArguments, options: Mapping[str, Any]) -> MLflowBackend:
-        """Begin ``run``; what ``setup_tracker`` calls."""
+        """Begin ``run``, for ``setup_tracker``."""
         return cls(run.project_name, run.config, run.outdir, run.rank, tracker_run_id=run.run_id, **options)
 
     @classmethod
     def option_names(cls) -> frozenset[str]:
-        """What MLflow's start_run takes, and the experiment."""
+        """Return the names of the arguments of MLflow's ``start_run``, and those of the experiment."""
         return OPTIONS
 
 
-def _take_up_variables() -> None:
-    """Put what the files say into this process's environment, which is where MLflow reads it."""
+def _load_variables() -> None:
+    """Load MLflow's variables from the files into this process's environment, where MLflow reads them."""
     os.environ.update(with_files(BACKENDS["mlflow"], os.environ))
     if any(os.environ.get(name) for name in _API_KEYS):
-        # A redirected request would take the X-Api-Key header along to wherever it is sent.
+        # A redirected request would send the X-Api-Key header to the other host.
         os.environ.setdefault("MLFLOW_ALLOW_HTTP_REDIRECTS", "false")

@@ -1,9 +1,9 @@
-"""An outbox in memory: what was logged, in its order, as the entries that a pump reads.
+"""An outbox in memory: logged data, in the order of the calls, as the entries that a pump reads.
 
-Any thread adds; only the pump's reads: it makes rows of the calls, which may mean to wait for values on
-their device, and entries of the rows. Entries are numbered from 1 as a journal's are, and are given again
-until the pump asks for what comes after them. Items with files go on to a lane of their own from here, once
-the step that they belong to is known.
+Any thread adds data. Only the pump's thread reads: it makes rows of the calls, which may have to wait for
+values on their device, and entries of the rows. Entries are numbered from 1, as in a journal, and are
+returned again until the pump asks for later ones. Items with files are passed on to the files' lane once
+their step is known.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _Payload = tuple[EntryKind, bytes]
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """No call comes after this."""
+    """The run's end, after all calls."""
 
     document: Mapping[str, Any]
 
@@ -46,9 +46,10 @@ _Logged = _Call | _Payload | Upload | _End
 
 
 class MemoryOutbox:
-    """Holds at most ``points_max`` values; beyond them the oldest calls are dropped, and counted.
+    """An outbox of at most ``points_max`` values; beyond that the oldest calls are dropped and counted.
 
-    ``pass_on`` is given, on the pump's thread, the items that have files, and at last the end's document.
+    ``pass_on`` is called on the pump's thread with each item that has files, and at last with the document of
+    the run's end.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class MemoryOutbox:
         self._waiting_points = 0
         self._dropped_points = 0
         self._shift = StepShift()
-        # What follows is the pump's thread's alone.
+        # The fields below belong to the pump's thread alone.
         self._rows = RowAssembler(0)
         self._blocks = BlockMaker(refusals)
         self._entries: list[OutboxEntry] = []
@@ -73,7 +74,7 @@ class MemoryOutbox:
 
     @property
     def dropped_points(self) -> int:
-        """How many values did not fit, and will not be recorded."""
+        """The number of values that did not fit and are not recorded."""
         return self._dropped_points
 
     def add_call(self, call: Entry) -> None:
@@ -98,11 +99,11 @@ class MemoryOutbox:
         self._add(upload)
 
     def end(self, document: Mapping[str, Any]) -> None:
-        """Add the run's end; nothing may come after it."""
+        """Add the run's end; nothing may be added after it."""
         self._add(_End(document))
 
     def read(self, after: int) -> list[OutboxEntry]:
-        """The next entries behind the one numbered ``after``; waits for values on their device."""
+        """Return the next entries after number ``after``; wait for values that are still on their device."""
         self._entries = [entry for entry in self._entries if entry.number > after]
         if not self._entries:
             taken, shift = self._slice()
@@ -116,7 +117,7 @@ class MemoryOutbox:
             self._waiting.append(logged)
 
     def _drop_oldest(self) -> None:
-        """Drop calls until a part of the room is free again; what they did to the steps stays."""
+        """Drop the oldest calls until a part of the room is free; keep their effect on automatic steps."""
         target = self._points_max - self._points_max // limits.INPROCESS_DROP_SHARE
         kept: list[_Logged] = []
         dropped: list[Entry] = []
@@ -159,7 +160,7 @@ class MemoryOutbox:
         yield from self._recorded(rows)
 
     def _recorded(self, rows: list[LoggedRow]) -> Iterator[_Payload]:
-        """The rows' numbers and texts; of histograms neither CSV nor MLflow has a notion."""
+        """Yield the rows' numbers and texts; neither CSV nor MLflow can record histograms."""
         for block in self._blocks.blocks(rows):
             yield EntryKind.RECORDS, block.to_bytes()
 
@@ -175,7 +176,7 @@ class MemoryOutbox:
             yield logged
 
     def _resolved(self, call: Entry) -> Entry:
-        """The call, with a model's statistics as numbers."""
+        """Return the call with a model's statistics read from their device."""
         payload = call[2]
         if not isinstance(payload, Attachment):
             return call
@@ -187,7 +188,7 @@ class MemoryOutbox:
 
 
 def item_of(placed: PlacedItem) -> Item:
-    """An item as backends have it."""
+    """Convert an item to the backends' form."""
     contents = tuple(Content(one.sha256.hex(), one.size_bytes, one.path) for one in placed.contents)
     return Item(
         placed.kind, placed.key, placed.step, placed.time_ns, placed.document, contents, placed.automatic_step

@@ -1,4 +1,4 @@
-"""A W&B run that the script itself writes, by the SDK in its own process."""
+"""``WandbBackend``: the script itself writes a W&B run, by the SDK in its own process."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ from tracker_daemon.inprocess.files_lane import copy_source
 from tracker_daemon.settings.credentials import BACKENDS, with_files
 
 _NORMALISED = frozenset({"mode", "tags"})
-_TOLD = frozenset({"project", "config", "dir"})
+_COMMON_ARGUMENTS = frozenset({"project", "config", "dir"})
+"""Arguments of ``wandb.init`` that every backend gets from ``setup_tracker``'s own."""
 
 
 class WandbBackend(TrackerBackend):
-    """Records to a W&B run, whatever W&B takes: its own objects and nested dicts go to it as they are.
+    """Records to a W&B run anything that W&B accepts: its own objects and nested dicts are passed unchanged.
 
-    Rows carry the training step in the column ``step``, the axis of all charts, as the daemon's do. W&B's
-    variables are taken from this process's environment, from ``~/.amsc.env``, and from the project's
-    ``.env``. Only rank 0 writes.
+    Rows have the training step in the column ``step``, the axis of all charts, as the daemon's rows do. W&B's
+    variables are read from this process's environment, from ``~/.amsc.env`` and from the project's ``.env``.
+    Only rank 0 writes.
 
     Attributes:
         run: the SDK's own run; None on other ranks.
@@ -66,10 +67,10 @@ class WandbBackend(TrackerBackend):
         Args:
             project_name: W&B's project; from the environment or the script's name if None.
             config: the run's configuration.
-            outdir: where W&B keeps its files; the working directory if None.
+            outdir: the directory of W&B's files; the working directory if None.
             rank: this process's rank.
-            tracker_run_id: W&B's id of the run, unless ``id`` or WANDB_RUN_ID gives it.
-            **wandb_init: anything that ``wandb.init`` takes.
+            tracker_run_id: W&B's id of the run, unless ``id`` or WANDB_RUN_ID gives one.
+            **wandb_init: any argument of ``wandb.init``.
 
         Raises:
             BackendError: there is no key, or W&B cannot be used.
@@ -92,13 +93,13 @@ class WandbBackend(TrackerBackend):
 
     @classmethod
     def for_run(cls, run: RunArguments, options: Mapping[str, Any]) -> WandbBackend:
-        """Begin ``run``; what ``setup_tracker`` calls."""
+        """Begin ``run``, for ``setup_tracker``."""
         return cls(run.project_name, run.config, run.outdir, run.rank, tracker_run_id=run.run_id, **options)
 
     @classmethod
     def option_names(cls) -> frozenset[str]:
-        """What ``wandb.init`` takes, but for what every backend is told."""
-        return frozenset(inspect.signature(load_sdk().init).parameters) - _TOLD
+        """Return the names of ``wandb.init``'s arguments, without those that every backend gets."""
+        return frozenset(inspect.signature(load_sdk().init).parameters) - _COMMON_ARGUMENTS
 
     @property
     def run_url(self) -> str | None:  # noqa: D102 - an attribute to its users, above
@@ -112,7 +113,7 @@ class WandbBackend(TrackerBackend):
         at = None if step is None else step_number(step)
         with self._lock:
             self._join_attached()
-            # W&B's own objects pass the assembler as the client's numbers do: it only merges.
+            # W&B's own objects pass the assembler as numbers do: it only merges rows.
             for row in self._rows.add((at, time_ns(), cast("Row", dict(metrics)), bool(commit))):
                 self._send(row)
 
@@ -122,7 +123,7 @@ class WandbBackend(TrackerBackend):
             self.run.config.update(plain_configuration(config, self._refusals), allow_val_change=True)
 
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
-        """Log a table of rows, or a frame, as a ``wandb.Table``."""
+        """Log a table of rows, or a data frame, as a ``wandb.Table``."""
         if self._is_here():
             with self._refusing(key):
                 table = json.loads(make_table(columns, data).encode())
@@ -136,17 +137,17 @@ class WandbBackend(TrackerBackend):
             return
         with self._refusing(key), tempfile.TemporaryDirectory() as directory:
             source = image_content(image_path).source
-            # Its ending is what W&B knows the kind of image by.
+            # W&B recognises the kind of image by the file's suffix.
             file = Path(directory, f"image{PurePosixPath(source.path).suffix}")
             copy_source(source, file)
             self._log_object(key, self._wandb.Image(str(file), caption=caption), step)
 
-    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:  # noqa: ARG002 - an artifact has none at W&B
-        """Log each file or directory as an artifact of its label's name; what is not there is left out."""
+    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:  # noqa: ARG002 - W&B's artifacts have no step
+        """Log each file or directory as an artifact with its label's name; leave out missing ones."""
         for label, path in dict(artifacts).items() if self._is_here() else ():
             location = Path(os.fsdecode(path)).expanduser()
             if not location.exists():
-                self._refusals.refuse(label, f"{location} is not there; it is not recorded")
+                self._refusals.refuse(label, f"{location} does not exist; it is not recorded")
                 continue
             artifact = self._wandb.Artifact(safe_name(label), type="artifact", metadata={"label": label})
             if location.is_dir():
@@ -157,14 +158,14 @@ class WandbBackend(TrackerBackend):
 
     @contextmanager
     def _refusing(self, key: str) -> Iterator[None]:
-        """What cannot be recorded is counted, and warned about once."""
+        """Refuse ``key``, with a warning, if the block raises SourceUnusable."""
         try:
             yield
         except SourceUnusable as unusable:
             self._refusals.refuse(key, str(unusable))
 
     def _log_object(self, key: str, value: Any, step: int | None) -> None:
-        """Log one of W&B's own objects at ``step``, by default the one that the rows have reached."""
+        """Log one of W&B's own objects at ``step``; None means the step that the rows have reached."""
         with self._lock:
             at = self._rows.reached if step is None else step_number(step)
             self._send(LoggedRow(at, time_ns(), {key: value}, automatic=step is None))
@@ -172,12 +173,12 @@ class WandbBackend(TrackerBackend):
     def watch(
         self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
     ) -> None:
-        """Record how a model's gradients and parameters are distributed; see :meth:`Tracker.watch`."""
+        """Record the distributions of a model's gradients and parameters; see :meth:`Tracker.watch`."""
         if self._is_here():
             self._watches.watch(model, log, log_freq, **kwargs)
 
     def unwatch(self, model: Any = None) -> None:
-        """Watch this model no more; None: all of them."""
+        """Stop watching this model, or all models if None."""
         if self._is_here():
             self._watches.unwatch(model)
 
@@ -186,17 +187,17 @@ class WandbBackend(TrackerBackend):
             self._attached.append(attachment)
 
     def _join_attached(self) -> None:
-        """Under the lock: join a model's statistics, once they are computed, to the call that comes now."""
+        """Add a model's statistics to the row of the next call; wait for them; the lock must be held."""
         attached, self._attached = self._attached, []
         for attachment in attached:
             self._rows.add((None, time_ns(), attachment.resolve(), False))
 
     def finish(self) -> None:
-        """End the run as finished, when all of it is uploaded."""
+        """End the run as finished, once all of it is uploaded."""
         self.finish_with(0)
 
     def finish_with(self, exit_code: int) -> None:
-        """End the run with that exit code, when all of it is uploaded."""
+        """End the run with that exit code, once all of it is uploaded."""
         if not self._is_here():
             return
         self._watches.unwatch()
@@ -207,8 +208,11 @@ class WandbBackend(TrackerBackend):
         self.run.finish(exit_code=exit_code)
 
     def _send(self, row: LoggedRow) -> None:
-        """Log a row, under the lock; W&B drops one whose step is not above that of the row before it."""
-        # The script may log to the run beside this tracker.
+        """Log a row; the lock must be held.
+
+        W&B drops a row whose step is not above that of the row before.
+        """
+        # The script may also log to the run itself, without this tracker.
         self._last_step = max(row.step, self._last_step + 1, self.run.step)
         values: dict[str, Any] = {wandb_name(name): value for name, value in row.values.items()}
         values |= {wandb_name(name): wandb_histogram(one.document()) for name, one in row.items.items()}
@@ -216,7 +220,7 @@ class WandbBackend(TrackerBackend):
         self.run.log(values, step=self._last_step, commit=True)
 
     def _is_here(self) -> bool:
-        """Whether there is a run, and it is this process's: a forked child has its parent's."""
+        """Return True if there is a run and this process began it, not a parent that has forked it."""
         return self.run is not None and os.getpid() == self._pid
 
 
@@ -237,7 +241,7 @@ def _begun_run(
         log_in(wandb)
     arguments = init_arguments(described, mode, begun=False)
     if wandb.run is None:
-        # So that wandb.log() and the like of the script mean this run.
+        # Without this argument, wandb.log() and the like in the script record to this run.
         del arguments["reinit"]
     described.outdir.mkdir(parents=True, exist_ok=True)
     own = {name: value for name, value in given.items() if name not in _NORMALISED}
