@@ -183,4 +183,4 @@ def test_a_node_whose_journal_lost_its_end_says_so_and_what_comes_after_is_recor
     assert [(row["attempt"] or "1", row["x"]) for row in tree.root.rows()] == [
         ("1", "1.0"), ("1", "2.0"), ("2", "3.0"),
     ]  # fmt: skip
-    assert any("has lost what it had forwarded last" in event["text"] for event in run["events"])
+    assert any("has lost the batches that it forwarded last" in event["text"] for event in run["events"])

@@ -12,7 +12,7 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 log = structlog.get_logger(__name__)
 
 
-def pass_on(registry: Registry, live: LiveRun) -> None:
+def send_warnings(registry: Registry, live: LiveRun) -> None:
     """Log a run's new warnings, and send them to its primary rank if that is connected. On the event loop."""
     while live.warnings:
         text = live.warnings.popleft()

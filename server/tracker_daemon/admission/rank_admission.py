@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tracker_daemon.ingest.session import Session
-from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.runs.run import Run
+from tracker_daemon.runs.stored_runs import RestoredRun
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -21,41 +21,41 @@ _RANKS_PER_FLUSH_SECOND = 1_000
 class RankAdmission(Protocol):
     """On the event loop."""
 
-    def restored(self, run: Run, backlog: Backlog) -> None:
-        """A run was taken up from the journal."""
-
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
-        """Let a client in, or raise what the server answers instead."""
+        """Admit a client; return its session and the Welcome, or raise the error for the client."""
 
     async def admit_rank(self, request: pb.AdmitRequest) -> pb.AdmitReply:
-        """Decide about a rank that has come to a node's daemon, or raise what the server answers instead."""
+        """Decide about a rank of a node's daemon, or raise the error for that daemon."""
 
-    def left(self, session: Session) -> None:
-        """A connection has ended; the rank may come back."""
+    def remove(self, session: Session) -> None:
+        """Remove an ended connection; its rank may reconnect."""
 
-    def ticked(self, live: LiveRun) -> None:
-        """Something of a run was committed."""
+    def add_restored(self, restored: RestoredRun) -> None:
+        """Add a run that was restored from the journal."""
+
+    def on_commit(self, live: LiveRun) -> None:
+        """React to a commit of a run's events."""
 
     def poll(self) -> None:
-        """Do what is due; called several times a second."""
+        """Do the work that is due; called several times a second."""
 
-    def end_outstayed(self, runs: list[Run]) -> None:
-        """The job is about to be killed, with the ranks of ``runs`` that are still connected."""
+    def end_killed(self, runs: list[Run]) -> None:
+        """End ``runs``: the job and their connected ranks are about to be killed."""
 
-    def end_deserted(self, runs: list[Run]) -> None:
-        """The daemon ends, and no rank of ``runs`` is connected any more."""
+    def end_disconnected(self, runs: list[Run]) -> None:
+        """End ``runs``: the daemon is ending, and none of their ranks is connected."""
 
-    def end_idle(self) -> None:
-        """The daemon ends, since nobody needs it."""
+    def end_all(self) -> None:
+        """End every run: the daemon ends by itself, since no rank needs it."""
 
     async def close(self) -> None:
-        """The daemon ends, and all is delivered that will be."""
+        """Close what is open, after the last delivery."""
 
 
 def flush_interval_ms(given_s: float | None, connections: Callable[[], int]) -> int:
-    """How often clients send: as it is given, or growing with their number.
+    """Return the milliseconds between a client's batches: ``given_s``, or growing with the connections.
 
-    Ten thousand then cost the daemon about what a hundred do.
+    Ten thousand clients then cost the daemon about as much as a hundred.
     """
     if given_s is None:
         grown = connections() / _RANKS_PER_FLUSH_SECOND

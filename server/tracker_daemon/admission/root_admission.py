@@ -1,16 +1,16 @@
-"""RootAdmission: the front of a daemon that records, to which ranks come and nodes' daemons that forward."""
+"""The admission of a root: ranks connect to it directly, or through the daemons of their nodes."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 import structlog
 
 from tracker_daemon.admission.backend_news import send_backend_news
-from tracker_daemon.admission.primary_notices import pass_on
+from tracker_daemon.admission.primary_notices import send_warnings
 from tracker_daemon.admission.rank_admission import flush_interval_ms
 from tracker_daemon.admission.script_backends import ScriptBackends, warn_of_unknown
 from tracker_daemon.backends.registry import files_lanes
@@ -19,7 +19,6 @@ from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest.nodes import NodeLink, Nodes, NodeSession, RelayedSession
 from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.journal.event import EventKind
-from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.lifecycle.run_delivery import RunDelivery
 from tracker_daemon.lifecycle.run_endings import RunEndings
 from tracker_daemon.recording import events
@@ -28,6 +27,7 @@ from tracker_daemon.recording.recorder import Recorder, Submission
 from tracker_daemon.runs.claims import Claims
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Run, Stream
+from tracker_daemon.runs.stored_runs import RestoredRun, StoredRuns
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.version import VERSION
 from tracker_daemon.wire.hello import check_node_id
@@ -35,14 +35,11 @@ from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)
-_HEAR_S = 0.05
+_END_CHECK_INTERVAL_S = 0.05
 
 
 class RootAdmission:
-    """The :class:`tracker_daemon.admission.rank_admission.RankAdmission` of a daemon that decides by itself.
-
-    ``recall`` takes up again a run that ended long ago, when a Hello means it.
-    """
+    """The :class:`tracker_daemon.admission.rank_admission.RankAdmission` of a root. On the event loop."""
 
     def __init__(
         self,
@@ -53,7 +50,7 @@ class RootAdmission:
         delivery: RunDelivery,
         script_backends: ScriptBackends,
         known_backends: frozenset[str],
-        recall: Callable[[pb.Hello], Awaitable[None]],
+        stored_runs: StoredRuns,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -62,35 +59,45 @@ class RootAdmission:
         self._delivery = delivery
         self._script_backends = script_backends
         self._known_backends = known_backends
-        self._recall = recall
+        self._stored_runs = stored_runs
         self._claims = Claims(registry, settings.challenge_timeout_s)
         self._endings = RunEndings(registry, recorder)
-        self._nodes = Nodes(self._came, self.left)
+        self._nodes = Nodes(self._connect_rank_of_node, self.remove)
         self._sessions: set[Session] = set()
 
-    # ---- the connected ---------------------------------------------------------------------------
+    # ---- ranks -----------------------------------------------------------------------------------
 
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
-        """Let a rank or a node's daemon in, or raise what the server answers instead."""
-        await self._recall(hello)
+        """Admit a rank or a node's daemon; return its session and the Welcome.
+
+        Raises:
+            ClientRefused: a living process holds the rank, or a limit is reached.
+            ProtocolError, SettingsError: the Hello is not allowed, or an option cannot be used.
+        """
+        await self._restore_forgotten(hello)
         if hello.HasField("node"):
             return await self._admit_node(hello)
         admission = await self._claims.admit(hello)
-        session = Session(admission, self._serving())
+        session = Session(admission, self._session_context())
         self._registry.connect(admission.stream, session)
         try:
             welcome, fed = await self._welcome(session, admission, hello)
-        except BaseException:  # cancelled too, when the client has gone: its rank must not stay taken
-            self.left(session)
+        except BaseException:  # cancelled too, if the client has disconnected: free its rank again
+            self.remove(session)
             raise
         self._enter(session, fed)
         self._greet(session, admission)
         return session, welcome
 
+    async def _restore_forgotten(self, hello: pb.Hello) -> None:
+        restored = await self._stored_runs.restore_forgotten(hello)
+        if restored is not None:
+            self.add_restored(restored)
+
     async def _welcome(
         self, session: Session, admission: Admission, hello: pb.Hello
     ) -> tuple[pb.DaemonMessage, list[str]]:
-        """The Welcome, once the admission is journalled, and the script's classes that the session feeds."""
+        """Journal the admission; return the Welcome, and the classes of the script to feed."""
         new = self._script_backends.new_backends(admission, hello.script_backends, self._known_backends)
         fed = self._script_backends.fed_by(admission.stream, hello.script_backends)
         cursors: Mapping[str, bytes] = {**new, **files_lanes(new)}
@@ -111,15 +118,15 @@ class RootAdmission:
         if admission.new_stream:
             log.info("a rank joined", run_id=run.run_id, rank=stream.rank, host=stream.host, pid=stream.pid)
 
-    def left(self, session: Session) -> None:
-        """A connection has ended; the rank may come back."""
+    def remove(self, session: Session) -> None:
+        """Remove an ended connection; its rank may reconnect."""
         self._sessions.discard(session)
         self._script_backends.detach(session)
         self._registry.disconnect(session.stream, session)
         if isinstance(session, NodeSession):
             session.link.detach(session)
 
-    def _serving(self) -> SessionContext:
+    def _session_context(self) -> SessionContext:
         return SessionContext(self._recorder, asyncio.get_running_loop(), self._flush_interval_ms)
 
     def _flush_interval_ms(self) -> int:
@@ -135,12 +142,12 @@ class RootAdmission:
         admission = self._registry.admit(hello)
         stream = admission.stream
         link = self._nodes.link(hello.node.node_id, stream.run)
-        session = NodeSession(admission, self._serving(), link, files_lane=hello.node.files_lane)
+        session = NodeSession(admission, self._session_context(), link, files_lane=hello.node.files_lane)
         self._registry.connect(stream, session)
         try:
             welcome = await session.welcome(hello, new_backends={}, script_backends=[], version=VERSION)
-        except BaseException:  # as above
-            self.left(session)
+        except BaseException:  # cancelled too, if the node has disconnected
+            self.remove(session)
             raise
         if not session.files_lane:
             link.attach(session)
@@ -149,65 +156,66 @@ class RootAdmission:
         return session, welcome
 
     async def admit_rank(self, request: pb.AdmitRequest) -> pb.AdmitReply:
-        """Decide about a rank that has come to a node's daemon, or raise what the server answers instead."""
+        """Decide about a rank of a node's daemon; raises the errors of :meth:`admit`."""
         check_node_id(request.node_id)
         hello = request.hello
         if hello.HasField("node"):
             raise ProtocolError("a node's daemon connects by itself, and is not admitted as a rank")
-        await self._recall(hello)
-        await self._hear_ends(hello)
+        await self._restore_forgotten(hello)
+        await self._wait_for_end_of_run(hello)
         admission = await self._claims.admit(hello)
         stream = admission.stream
-        # Until the node says that it is there, nobody else gets its rank unasked.
+        # Until the node reports the rank as connected, another process must not get the rank.
         stream.reserve(self._settings.challenge_timeout_s)
-        session = self._relayed(admission, self._nodes.link(request.node_id, stream.run))
+        session = self._relayed_session(admission, self._nodes.link(request.node_id, stream.run))
         welcome, _ = await self._welcome(session, admission, hello)
         self._greet(session, admission)
         options = msgspec.json.encode(stream.run.options).decode()
         return pb.AdmitReply(welcome=welcome.welcome, options=options)
 
-    async def _hear_ends(self, hello: pb.Hello) -> None:
-        """Where a rank has finished and comes again, its run is likely to be over, and this its next trial.
+    async def _wait_for_end_of_run(self, hello: pb.Hello) -> None:
+        """Wait, for a bounded time, until a run ends in which the rank of ``hello`` has finished.
 
-        The other ranks' ends may be on their way through their nodes' daemons, or wait there for this one.
+        Such a Hello usually begins the next trial of a loop. The ends of the other ranks may still be on
+        their way through their nodes' daemons, or those daemons may hold them back for this rank.
         """
         until_s = time.monotonic() + limits.ENDS_WAIT_S
         while (run := self._registry.run_left(hello)) is not None:
-            if time.monotonic() >= until_s and not run.awaits_word():
+            if time.monotonic() >= until_s and not run.expects_more_ends():
                 return
-            await asyncio.sleep(_HEAR_S)
+            await asyncio.sleep(_END_CHECK_INTERVAL_S)
 
-    def _relayed(self, admission: Admission, link: NodeLink) -> RelayedSession:
-        return RelayedSession(admission, self._serving(), link)
+    def _relayed_session(self, admission: Admission, link: NodeLink) -> RelayedSession:
+        return RelayedSession(admission, self._session_context(), link)
 
-    def _came(self, link: NodeLink, stream: Stream, present: pb.PresentRank) -> None:
-        """A node says that this rank is connected to it."""
-        session = link.relayed[stream.stream_id] = self._relayed(Admission(stream), link)
+    def _connect_rank_of_node(self, link: NodeLink, stream: Stream, present: pb.PresentRank) -> None:
+        """Connect a rank that its node has reported as connected."""
+        session = link.relayed[stream.stream_id] = self._relayed_session(Admission(stream), link)
         if stream.lost:
             again = events.HelloEvent(stream.rank, 0, stream.attempt, ())
             live = stream.run.live
             self._recorder.submit(
                 Submission(live, EventKind.HELLO, stream.stream_id, payload=events.encode(again))
             )
-        stream.returned(answers_challenges=present.answers_challenges)
-        stream.heard()
+        stream.note_return(answers_challenges=present.answers_challenges)
+        stream.note_contact()
         self._registry.connect(stream, session, relayed=True)
         self._enter(session, self._script_backends.fed_by(stream, present.script_backends))
 
-    # ---- from time to time -----------------------------------------------------------------------
+    # ---- runs ------------------------------------------------------------------------------------
 
-    def restored(self, run: Run, backlog: Backlog) -> None:
-        """A run was taken up from the journal."""
-        self._script_backends.restored(run, backlog.cursors)
+    def add_restored(self, restored: RestoredRun) -> None:
+        """Add a run of the journal."""
+        self._script_backends.add_restored(restored.run, restored.backlog.cursors)
 
-    def ticked(self, live: LiveRun) -> None:
-        """Something of a run was committed."""
-        pass_on(self._registry, live)
+    def on_commit(self, live: LiveRun) -> None:
+        """Send a run's new warnings, and deliver its new entries."""
+        send_warnings(self._registry, live)
         self._delivery.ticked(live)
 
     def poll(self) -> None:
-        """Do what is due; called several times a second."""
-        self.report_gone()
+        """Do the work that is due; called several times a second."""
+        self._endings.report_gone(self._settings.lost_timeout_s, self._settings.start_timeout_s)
         self._script_backends.poll()
         self._nodes.poll()
         for session in self._sessions:
@@ -216,21 +224,17 @@ class RootAdmission:
                 session.wants_delivery = False
                 session.send(pb.DaemonMessage(delivered=pb.Delivered()))
 
-    def report_gone(self) -> None:
-        """Have ranks counted as lost or absent that have been away for too long."""
-        self._endings.report_gone(self._settings.lost_timeout_s, self._settings.start_timeout_s)
-
-    def end_outstayed(self, runs: list[Run]) -> None:
-        """The job is about to be killed, with the ranks of ``runs`` that are still connected."""
+    def end_killed(self, runs: list[Run]) -> None:
+        """End ``runs``: the job and their connected ranks are about to be killed."""
         self._endings.end_outstayed(runs)
 
-    def end_deserted(self, runs: list[Run]) -> None:
-        """The daemon ends, and no rank of ``runs`` is connected: they end too."""
+    def end_disconnected(self, runs: list[Run]) -> None:
+        """End ``runs``: the daemon is ending, and none of their ranks is connected."""
         self._endings.end_abandoned(runs)
 
-    def end_idle(self) -> None:
-        """The daemon ends since nobody needs it: no run shall stay RUNNING for ever."""
+    def end_all(self) -> None:
+        """End every run, so that none stays RUNNING for ever."""
         self._endings.report_gone(0.0, 0.0)
 
     async def close(self) -> None:
-        """Nothing is kept open here."""
+        """Do nothing: a root's admission keeps nothing open."""

@@ -95,7 +95,7 @@ class ScriptBackends:
         is_primary = stream.rank == run.options.primary_rank and stream.attempt == run.attempt
         return sorted(run.script_backends.intersection(declared)) if is_primary else []
 
-    def restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
+    def add_restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
         """A run was taken up from the journal."""
         run.backends = [cursor.backend for cursor in cursors if not is_files_lane(cursor.backend)]
         run.script_backends.update(cursor.backend for cursor in cursors if is_script(cursor.state))

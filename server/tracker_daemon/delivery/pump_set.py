@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Protocol
 
 import structlog
 
 from tracker_daemon.backends import registry
 from tracker_daemon.backends.base import Backend, RunDescription
-from tracker_daemon.backends.root import UPSTREAM, OpenLane, RootBackend
+from tracker_daemon.backends.root import UPSTREAM, RootBackend, RootLane
 from tracker_daemon.backends.third_party.script_class import ScriptBackend, ScriptLinks
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth
@@ -27,11 +29,18 @@ from tracker_protocol import limits
 log = structlog.get_logger(__name__)
 
 
+class OpenPumpLane(Protocol):
+    """Opens the lane of a run to the root, on the pump's thread."""
+
+    def __call__(self, run: RunDescription, /, resume_pump: Callable[[], None]) -> RootLane:
+        """Return the lane; ``resume_pump`` is to be called whenever it is connected."""
+
+
 class PumpSet:
     """Starts, wakes and stops pumps. ``journal`` is called on the pumps' threads.
 
-    ``links`` lead to the backends that are classes of scripts, ``open_lane`` to the daemon above, if there is
-    one; ``on_located`` is told where a run is.
+    ``links`` lead to the backends that are classes of scripts, ``open_lane`` opens a lane to the root, if
+    there is one; ``on_located`` is told where a run is.
 
     Used on the event loop, but for ``drain`` and ``stop``, which wait and so run beside it.
     """
@@ -41,7 +50,7 @@ class PumpSet:
         journal: BlockingJournalAccess,
         links: ScriptLinks | None = None,
         on_located: OnLocated | None = None,
-        open_lane: OpenLane | None = None,
+        open_lane: OpenPumpLane | None = None,
     ) -> None:
         self._journal = journal
         self._on_located = on_located
@@ -58,7 +67,7 @@ class PumpSet:
         if self._stopped or name in self.unusable(row_id) or self._notify(row_id, name):
             return
         try:
-            created, slice_bytes = self._create(run.run_id, cursor)
+            created, slice_bytes = self._create(row_id, run.run_id, cursor)
             backend = created if files_alone else thinned(created, run, name)
         except SettingsError as error:
             log.warning("a backend cannot be used; the others go on", run_id=run.run_id, reason=str(error))
@@ -85,22 +94,22 @@ class PumpSet:
         pump.start()
         pump.notify()
 
-    def _create(self, run_id: str, cursor: CursorRow) -> tuple[Backend, int]:
+    def _create(self, row_id: int, run_id: str, cursor: CursorRow) -> tuple[Backend, int]:
         """The backend, and how many bytes it is given at once."""
         if is_script(cursor.state):
             return ScriptBackend(self._links.of(run_id, cursor.backend)), limits.SCRIPT_SLICE_BYTES
         name = backend_of(cursor.backend)
-        backend = self._forwarding() if name == UPSTREAM else registry.create(name)
+        backend = self._root_backend(row_id, cursor.backend) if name == UPSTREAM else registry.create(name)
         if is_files_lane(cursor.backend):
             # A file may take minutes, and the cursor moves after a slice: one item at a time then.
             return backend.files_backend(), 1
         return backend, limits.DELIVERY_SLICE_BYTES
 
-    def _forwarding(self) -> Backend:
+    def _root_backend(self, row_id: int, cursor_name: str) -> Backend:
         if self._open_lane is None:
-            msg = "what is left of this run is for the daemon above this one; name that with --upstream"
+            msg = "the rest of this run is for the root; name the root with --upstream"
             raise SettingsError(msg)
-        return RootBackend(self._open_lane)
+        return RootBackend(partial(self._open_lane, resume_pump=partial(self.resume, row_id, cursor_name)))
 
     def _reader(
         self, row_id: int, slice_bytes: int, *, files_alone: bool

@@ -79,14 +79,14 @@ class NodeSession(Session):
             return  # who is there, the connection that took its place says
         kind = message.WhichOneof("message")
         if kind == "from_rank":
-            self.stream.heard()
+            self.stream.note_contact()
             self.link.take(message.from_rank)
         elif kind == "presence":
-            self.stream.heard()
+            self.stream.note_contact()
             self.link.announce(message.presence)
             self.wake()
         elif kind == "heartbeat":
-            self.stream.heard()
+            self.stream.note_contact()
         else:
             super().take(message)
 

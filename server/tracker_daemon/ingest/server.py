@@ -1,4 +1,4 @@
-"""The gRPC server: the token, the stream of each rank, and the calls of the command line."""
+"""The gRPC server: checks the token, serves the stream of each rank, and answers the command line."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SERVER_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
-# One table from the daemon's errors to what gRPC calls them; most special first.
+# From the daemon's errors to gRPC's status codes; a subclass stands before its base class.
 _STATUS_OF = (
     (BrokenStream, grpc.StatusCode.DATA_LOSS),
     (ClientRefused, grpc.StatusCode.ALREADY_EXISTS),
@@ -53,25 +53,25 @@ _STATUS_OF = (
 
 
 class DaemonCalls(Protocol):
-    """What the server asks of the daemon."""
+    """The daemon as the server uses it."""
 
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
-        """Let a client in: its session, and the Welcome."""
+        """Admit a client; return its session and the Welcome, or raise the error for the client."""
 
     async def admit_rank(self, request: pb.AdmitRequest) -> pb.AdmitReply:
-        """Decide about a rank that has come to a node's daemon."""
+        """Decide about a rank of a node's daemon, or raise the error for that daemon."""
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait while too much is uncommitted."""
 
-    def left(self, session: Session) -> None:
-        """A connection has ended."""
+    def remove(self, session: Session) -> None:
+        """Remove an ended connection."""
 
     async def status(self) -> str:
-        """The status document, as JSON."""
+        """Return the status document as JSON."""
 
     def stop(self, timeout_s: float | None, exit_status: int | None) -> int:
-        """Begin to drain; the daemon's pid. ``exit_status``: the job's, where it is over."""
+        """Ask the daemon to drain and end; return its pid. ``exit_status`` is that of an ended job."""
 
 
 class TokenCheck(grpc.aio.ServerInterceptor):
@@ -86,7 +86,7 @@ class TokenCheck(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Pass the call on if its token is right."""
+        """Let the call through if its token is right; else answer UNAUTHENTICATED."""
         given = dict(handler_call_details.invocation_metadata or ()).get(TOKEN_METADATA_KEY, "")
         given_bytes = given if isinstance(given, bytes) else given.encode()
         if hmac.compare_digest(given_bytes, self._expected):
@@ -108,14 +108,14 @@ def _refusal(*, streaming: bool) -> Handler:
 
 
 class TrackerService:
-    """The methods of the protocol, over ``calls`` and ``uploads``."""
+    """The methods of the protocol, answered by ``calls`` and ``uploads``."""
 
     def __init__(self, calls: DaemonCalls, uploads: UploadService) -> None:
         self._calls = calls
         self._uploads = uploads
 
     def handlers(self) -> grpc.GenericRpcHandler:
-        """For ``add_generic_rpc_handlers``."""
+        """Return the handlers for ``add_generic_rpc_handlers``."""
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
@@ -138,7 +138,7 @@ class TrackerService:
         )
 
     async def stream(self, requests: AsyncIterator[pb.ClientMessage], context: Context) -> None:
-        """One rank's connection."""
+        """Serve one rank's connection."""
         try:
             session, welcome = await self._first(requests)
         except TrackerDaemonError as error:
@@ -151,7 +151,7 @@ class TrackerService:
             log.warning("a stream was ended", rank=session.stream.rank, reason=str(error))
             await _abort(context, error)
         finally:
-            self._calls.left(session)
+            self._calls.remove(session)
 
     async def _first(self, requests: AsyncIterator[pb.ClientMessage]) -> tuple[Session, pb.DaemonMessage]:
         try:
@@ -171,22 +171,22 @@ class TrackerService:
             async for reply in session.replies():
                 await context.write(reply)
             if reader.done():
-                reader.result()  # raises what ended it
+                reader.result()  # raises the error that ended it
         finally:
             reader.cancel()
-            # Where the replies ended by an error of their own, the reader's is of no interest.
+            # If the replies ended by an error, the reader's error is dropped.
             reader.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _read(self, session: Session, requests: AsyncIterator[pb.ClientMessage]) -> None:
         try:
             async for message in requests:
-                await self._calls.room()
+                await self._calls.wait_for_room()
                 session.take(message)
         finally:
             session.close()
 
     async def admit(self, request: pb.AdmitRequest, context: Context) -> pb.AdmitReply:
-        """A rank has come to a node's daemon."""
+        """Decide about a rank of a node's daemon."""
         try:
             _check_version(request.hello)
             return await self._calls.admit_rank(request)
@@ -195,7 +195,7 @@ class TrackerService:
             raise
 
     async def status(self, _: pb.StatusRequest, context: Context) -> pb.StatusReply:
-        """The status document."""
+        """Return the status document."""
         try:
             return pb.StatusReply(json=await self._calls.status())
         except TrackerDaemonError as error:
@@ -203,7 +203,7 @@ class TrackerService:
             raise
 
     async def stop(self, request: pb.StopRequest, _: Context) -> pb.StopReply:
-        """Begin to drain."""
+        """Ask the daemon to drain and end."""
         timeout_s = request.timeout_s if request.HasField("timeout_s") else None
         exit_status = request.exit_status if request.HasField("exit_status") else None
         return pb.StopReply(pid=self._calls.stop(timeout_s, exit_status))

@@ -175,7 +175,7 @@ class Session:
         if self._superseded:
             return  # what it still brings comes again on the connection that took its place
         kind = message.WhichOneof("message")
-        self.stream.heard(message.challenge_answer.nonce if kind == "challenge_answer" else None)
+        self.stream.note_contact(message.challenge_answer.nonce if kind == "challenge_answer" else None)
         if kind == "batch":
             self._take_batch(message.batch)
         elif kind == "heartbeat":

@@ -1,6 +1,7 @@
-"""Runs: who is who: runs, their ranks, attempts and streams.
+"""Runs: the runs, their ranks, attempts and streams.
 
 * ``registry``: all runs, and whether a client may join one; ``run``: one run and its ranks' streams.
+* ``stored_runs``: restores runs from the journal.
 * ``claims``: decides between two processes that claim one rank.
 * ``run_options``: a run's own settings; ``client_options``: those that a client may give of its backends.
 """

@@ -98,6 +98,13 @@ class Registry:
         run.by_rank[stream.attempt, stream.rank] = stream
         run.attempt = max(run.attempt, stream.attempt)
 
+    def wake(self, streams: Iterable[bytes]) -> None:
+        """Let the connections of ``streams`` acknowledge what is durable by now."""
+        for stream_id in streams:
+            stream = self.streams.get(stream_id)
+            if stream is not None and stream.connection is not None:
+                stream.connection.wake()
+
     # ---- admission -------------------------------------------------------------------------------
 
     def admit(self, hello: pb.Hello) -> Admission:
@@ -132,7 +139,7 @@ class Registry:
         """A process that is known comes again; a connection that it may still have is dead."""
         if known.connection is not None:
             known.connection.supersede()
-        known.returned(answers_challenges=hello.answers_challenges)
+        known.note_return(answers_challenges=hello.answers_challenges)
         known.restarts = hello.process.restarts
         if known.attempt == known.run.attempt:
             known.run.world_size = max(known.run.world_size, hello.process.world_size)

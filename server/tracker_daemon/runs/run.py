@@ -18,8 +18,11 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 class LiveStream(Protocol):
     """The connection of a stream, as far as the registry needs it."""
 
+    def wake(self) -> None:
+        """Acknowledge what is durable by now."""
+
     def supersede(self) -> None:
-        """The same process has connected again: this connection is dead."""
+        """End this connection: the same process has connected again."""
 
     def challenge(self, nonce: bytes) -> None:
         """Ask whether the process lives."""
@@ -68,7 +71,7 @@ class Stream:
         """Whether it is that of a node's daemon."""
         return self.rank == NODE
 
-    def heard(self, answer: bytes | None = None) -> None:
+    def note_contact(self, answer: bytes | None = None) -> None:
         """Something came from the process: to a claim on its rank, the right answer counts."""
         self.last_seen_s = time.monotonic()
         if self.claim is not None and (answer == self.claim.nonce or not self.answers_challenges):
@@ -78,7 +81,7 @@ class Stream:
         """Keep the rank for its process, which is not connected yet, or not any more."""
         self.reserved_until_s = time.monotonic() + seconds
 
-    def returned(self, *, answers_challenges: bool) -> None:
+    def note_return(self, *, answers_challenges: bool) -> None:
         """The process has connected again, which answers every claim on its rank."""
         self.lost = False
         self.answers_challenges = answers_challenges
@@ -162,7 +165,7 @@ class Run:
         """Whether no rank of the current attempt is connected."""
         return all(stream.connection is None for stream in self.current())
 
-    def awaits_word(self) -> bool:
+    def expects_more_ends(self) -> bool:
         """Whether a rank that has not ended, as far as is known, may come back to say that it has."""
         return any(s.connection is None and s.may_return() for s in self.current())
 

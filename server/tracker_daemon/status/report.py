@@ -81,7 +81,7 @@ def status_document(
     return StatusDocument(daemon=daemon, runs=runs)
 
 
-def standing(registry: Registry, pumps: PumpSet) -> str:
+def summary_line(registry: Registry, pumps: PumpSet) -> str:
     """The whole in one line: how much goes on, and which backends do not."""
     running = [run for run in registry.runs.values() if run.running]
     connected = sum(s.connection is not None for run in running for s in run.current())

@@ -1,7 +1,9 @@
-"""Upstream: a daemon of one node's ranks, which forwards to a root.
+"""Upstream: the daemon of one node, which forwards its ranks' runs to a root.
 
-* ``node_admission``: admits ranks by asking the root, and forwards their words to it.
-* ``forwarded_session``: a rank's connection to such a daemon.
-* ``forwarded_runs``: the runs that are forwarded; ``link``: one of them; ``lane``: its stream to the root.
-* ``root``: where the root is, how it is called, and what its refusals mean.
+* ``node_parts``: builds the parts of such a daemon.
+* ``node_admission``: admits ranks by asking the root. ``forwarded_session``: one rank's connection.
+* ``forwarded_runs``: the forwarded runs. ``forwarder``: when their values are sent.
+* ``root_link``: what one run exchanges with the root. ``lane_stream``: one of its streams.
+* ``pump_lane``: a lane as a pump uses it.
+* ``root``: the root's endpoint, calls and refusals.
 """

@@ -1,4 +1,4 @@
-"""A rank's connection to a daemon that forwards: its batches stay here, the rest goes to the root."""
+"""A rank's connection to a node's daemon: batches are recorded here, other messages are sent to the root."""
 
 from __future__ import annotations
 
@@ -8,42 +8,46 @@ from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.runs.run import Admission
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-_RELAYED = frozenset({"backend_taken", "handles_request", "challenge_answer"})
+_FOR_ROOT = frozenset({"backend_taken", "handles_request", "challenge_answer"})
 
 
 class ForwardedSession(Session):
-    """``relay`` passes on what is for the root. ``decided`` is the root's Welcome, for a rank that is new."""
+    """One rank's connection.
+
+    ``send_to_root`` sends a message of the rank's stream to the root. ``root_welcome`` is the root's Welcome
+    for a rank that is new here; None for one that has returned.
+    """
 
     def __init__(
         self,
         admission: Admission,
         serving: SessionContext,
-        relay: Callable[[bytes, pb.ClientMessage], None],
-        decided: pb.Welcome | None,
+        send_to_root: Callable[[bytes, pb.ClientMessage], None],
+        root_welcome: pb.Welcome | None,
     ) -> None:
         super().__init__(admission, serving)
-        self._relay = relay
-        self._decided = decided
+        self._send_to_root = send_to_root
+        self._root_welcome = root_welcome
 
     async def welcome(
         self, hello: pb.Hello, *, new_backends: Mapping[str, bytes], script_backends: list[str], version: str
     ) -> pb.DaemonMessage:
-        """Journal the stream's coming and answer it, with the run as it is at the root."""
+        """Journal the admission and return the Welcome, with the run's backends and name at the root."""
         message = await super().welcome(
             hello, new_backends=new_backends, script_backends=script_backends, version=version
         )
         welcome, forwarding = message.welcome, self.stream.run.options.forwarding
         del welcome.backends[:]
         welcome.backends.extend(forwarding.backends if forwarding is not None else ())
-        if self._decided is not None:
-            welcome.next_step = self._decided.next_step
-            welcome.run_name = self._decided.run_name
+        if self._root_welcome is not None:
+            welcome.next_step = self._root_welcome.next_step
+            welcome.run_name = self._root_welcome.run_name
         return message
 
     def take(self, message: pb.ClientMessage) -> None:
-        """Take one message after the Hello; raises as :meth:`Session.take`."""
-        if message.WhichOneof("message") in _RELAYED:
-            self.stream.heard()
-            self._relay(self.stream.stream_id, message)
+        """Handle one message after the Hello; raises the errors of :meth:`Session.take`."""
+        if message.WhichOneof("message") in _FOR_ROOT:
+            self.stream.note_contact()
+            self._send_to_root(self.stream.stream_id, message)
         else:
             super().take(message)

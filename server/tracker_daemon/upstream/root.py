@@ -1,4 +1,4 @@
-"""The root: where it is, how it is called, and what its refusals are here."""
+"""The root: its endpoint, the calls to it, and the errors that its refusals become."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class RootConnection:
-    """An open channel to the root. ``endpoint`` is how others may open one of their own."""
+    """An open channel to the root; with ``endpoint`` others can open their own."""
 
     address: str
     endpoint: Endpoint
@@ -49,14 +49,18 @@ class RootConnection:
         return ((TOKEN_METADATA_KEY, f"Bearer {self.endpoint.token}"),) if self.endpoint.token else ()
 
     def stream(self) -> Any:
-        """A call of the Stream method, as of :class:`grpc.aio.StreamStreamCall`."""
+        """Call the Stream method; return a :class:`grpc.aio.StreamStreamCall`."""
         method: Any = self.channel.stream_stream(
             STREAM_METHOD, pb.ClientMessage.SerializeToString, pb.DaemonMessage.FromString
         )
         return method(metadata=self._metadata)
 
     async def admit(self, request: pb.AdmitRequest) -> pb.AdmitReply:
-        """Have a rank admitted; raises AioRpcError."""
+        """Ask the root to admit a rank.
+
+        Raises:
+            AioRpcError: the root refuses, or cannot be reached.
+        """
         method: Any = self.channel.unary_unary(
             ADMIT_METHOD, pb.AdmitRequest.SerializeToString, pb.AdmitReply.FromString
         )
@@ -65,11 +69,11 @@ class RootConnection:
 
 
 class Root:
-    """The daemon that this one forwards to. Its endpoint is read again for each connection."""
+    """The root that this daemon forwards to. Its endpoint is read again for each connection."""
 
     def __init__(self, source: EndpointSource) -> None:
         self._source = source
-        self._reach = AddressHistory()
+        self._address_history = AddressHistory()
         self._choosing = asyncio.Lock()
 
     def __str__(self) -> str:
@@ -77,11 +81,11 @@ class Root:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[RootConnection]:
-        """A connection, closed at the end.
+        """Open a connection; it is closed at the end of the ``with`` block.
 
         Raises:
-            UpstreamUnavailable: the root cannot be found or reached, or what is done with it fails so.
-            ClientRefused, SettingsError: the root refuses what is asked.
+            UpstreamUnavailable: the root cannot be found or reached, or a call in the block fails so.
+            ClientRefused, SettingsError: the root refuses a call in the block.
         """
         async with self._choosing:
             endpoint, address = await asyncio.to_thread(self._choose)
@@ -89,20 +93,20 @@ class Root:
             async with _channel(address, endpoint.tls_root_pem) as channel:
                 yield RootConnection(address, endpoint, channel)
         except grpc.aio.AioRpcError as error:
-            self._reach.failed(address)
+            self._address_history.failed(address)
             raise self._translated(address, error) from None
 
     def _choose(self) -> tuple[Endpoint, str]:
         try:
             endpoint = self._source.read()
-            return endpoint, self._reach.choose(endpoint.addresses)
+            return endpoint, self._address_history.choose(endpoint.addresses)
         except ClientEndpointError as error:
-            msg = f"the daemon to forward to cannot be reached: {error}"
+            msg = f"the root cannot be reached: {error}"
             raise UpstreamUnavailable(msg) from None
 
     def worked(self, address: str) -> None:
-        """A daemon answered there."""
-        self._reach.worked(address)
+        """Note that the root answered at ``address``."""
+        self._address_history.worked(address)
 
     def _translated(self, address: str, error: grpc.aio.AioRpcError) -> TrackerDaemonError:
         kind = _REFUSALS.get(error.code())
@@ -111,12 +115,10 @@ class Root:
         if error.code() is grpc.StatusCode.UNAUTHENTICATED:
             advice = "refuses the token: set upstream_token, or name its endpoint file"
         elif error.code() is grpc.StatusCode.UNIMPLEMENTED:
-            advice = (
-                "does not know how to be forwarded to: install the same version of tracker-daemon for both"
-            )
+            advice = "does not support nodes: install the same version of tracker-daemon for both"
         else:
             advice = f"cannot be reached ({error.details() or error.code().name})"
-        return UpstreamUnavailable(f"the daemon to forward to, at {address}, {advice}")
+        return UpstreamUnavailable(f"the root, at {address}, {advice}")
 
 
 def _channel(address: str, tls_root_pem: bytes | None) -> grpc.aio.Channel:
@@ -126,10 +128,10 @@ def _channel(address: str, tls_root_pem: bytes | None) -> grpc.aio.Channel:
 
 
 def root_source(settings: Settings) -> EndpointSource:
-    """Where ``settings.upstream`` says that the root is.
+    """Return the source of the root's endpoint that ``settings.upstream`` names.
 
     Raises:
-        SettingsError: it says nothing that can be a daemon's endpoint, or its certificate cannot be read.
+        SettingsError: the setting is no endpoint, or the certificate cannot be read.
     """
     text = settings.upstream or ""
     secret = settings.upstream_token or settings.token
@@ -145,11 +147,12 @@ def root_source(settings: Settings) -> EndpointSource:
 
 
 def root_info(settings: Settings) -> EndpointInfo:
-    """The root's endpoint, for those who ask it from the command line.
+    """Return the root's endpoint, for commands that call the root.
 
     Raises:
-        DaemonNotRunning: its endpoint file is not there.
-        EndpointError, SettingsError: it cannot be read, or is none.
+        DaemonNotRunning: the endpoint file does not exist.
+        EndpointError: the endpoint file cannot be read.
+        SettingsError: the setting ``upstream`` is no endpoint.
     """
     source = root_source(settings)
     if isinstance(source, EndpointFile):

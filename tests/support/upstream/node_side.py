@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from tests.support.upstream.root_server import until
-from tracker_daemon.backends.third_party.script_class import ScriptLinks
-from tracker_daemon.delivery.pump_set import PumpSet
+from tracker_daemon.admission.parts import CommonParts
+from tracker_daemon.delivery.locations import log_location
 from tracker_daemon.journal.store import Journal
-from tracker_daemon.lifecycle.run_delivery import RunDelivery
+from tracker_daemon.recording.journal_calls import JournalCalls
 from tracker_daemon.recording.recorder import Recorder, RecorderSettings
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run_options import RunOptions, default_rules
+from tracker_daemon.runs.stored_runs import StoredRuns
 from tracker_daemon.settings.definitions import Settings
-from tracker_daemon.upstream.node_admission import NodeAdmission
+from tracker_daemon.upstream.node_parts import build_node_parts
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 OPTIONS = RunOptions("csv", "/root/out", 0, "")
@@ -89,18 +88,15 @@ class Node:
         self.recorder = Recorder(
             self.journal, RecorderSettings.from_settings(self.settings), self._on_tick, self.failures.append
         )
-        self.pumps = PumpSet(
-            lambda work: self.recorder.call(work).result(),
-            ScriptLinks(),
-            open_lane=self._open_lane,
-        )
-        self.delivery = RunDelivery(
-            self.pumps, self.registry, self.on_journal, lambda: self.journal.epoch, directory / "contents"
-        )
-        self.admission = NodeAdmission(
-            self.settings, self.journal, self.registry, self.recorder, self.pumps, self.delivery,
-            directory / "contents", self._recall,
+        calls = JournalCalls(self.recorder)
+        self.on_journal = calls.run
+        self.stored_runs = StoredRuns(self.registry, calls.run)
+        common = CommonParts(
+            self.settings, self.journal, self.registry, self.recorder, calls, self.stored_runs,
+            directory / "contents",
         )  # fmt: skip
+        parts = build_node_parts(common, log_location, self.loop)
+        self.pumps, self.delivery, self.admission = parts.pumps, parts.delivery, parts.admission
         self._restore()
         self.care = asyncio.create_task(self._care())
 
@@ -109,38 +105,23 @@ class Node:
         health = self.pumps.health(self.run.live.row_id).get(cursor)
         return health.reason if health else ""
 
-    def _open_lane(self, run):
-        return self.admission.open_lane(run)
-
     def _restore(self):
-        """Take up what the journal holds, as a daemon does."""
-        for row in self.journal.runs():
-            run = self.registry.restore(row, self.journal.streams(row.id))
-            backlog = self.journal.backlog(row.id)
-            run.live.view = replace(run.live.view, last_entry=backlog.entries, last_files=backlog.last_files)
-            self.admission.restored(run, backlog)
-        runs = list(self.registry.runs.values())
-        self.recorder.start(run.live for run in runs if run.running)
-        for run in runs:
-            self.delivery.restored(run)
-
-    async def on_journal(self, work):
-        future: Future = self.recorder.call(work)
-        return await asyncio.wrap_future(future)
-
-    async def _recall(self, _):
-        """Nothing is forgotten here."""
+        """Restore the runs of the journal, as a daemon does."""
+        restored = self.stored_runs.restore_all(self.journal)
+        for one in restored:
+            self.admission.add_restored(one)
+        self.recorder.start(one.run.live for one in restored if one.run.running)
+        for one in restored:
+            self.delivery.restored(one.run)
 
     def _on_tick(self, runs, submissions):
         streams = {submission.stream for submission in submissions if submission.stream}
         self.loop.call_soon_threadsafe(self._ticked, runs, streams)
 
     def _ticked(self, runs, streams):
-        for stream in (self.registry.streams[one] for one in streams if one in self.registry.streams):
-            if stream.connection is not None:
-                stream.connection.wake()
+        self.registry.wake(streams)
         for run in runs:
-            self.admission.ticked(run)
+            self.admission.on_commit(run)
 
     async def _care(self):
         """As the daemon does, but more often."""
@@ -163,6 +144,10 @@ class Node:
     @property
     def run(self):
         return self.registry.runs["r-1"]
+
+    def forwarded(self):
+        """The run as the node forwards it, with its link to the root."""
+        return self.admission._forwarder._runs.find(self.run)
 
     async def come(self, number, rank, **more):
         session, welcome = await self.admission.admit(hello(number, rank, **more))

@@ -16,9 +16,9 @@ import pytest
 from tracker_client.endpoints.endpoint import Endpoint, FixedEndpoint
 from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.ingest.uploads import UploadService
-from tracker_daemon.upstream.lane import Mark
-from tracker_daemon.upstream.link import Link, ThisNode
+from tracker_daemon.upstream.lane_stream import JournalledSequence
 from tracker_daemon.upstream.root import Root
+from tracker_daemon.upstream.root_link import RootLink, ThisNode
 from tracker_protocol import SERVICE, TOKEN_METADATA_KEY
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -215,14 +215,14 @@ class Tied:
         self.names = ["loss", "lr"]
         self.took = []
         self.root = server.root()
-        self.link = Link(
+        self.link = RootLink(
             self.root,
             NODE,
             "run-1",
             self.dictionary,
             self.took.append,
             lambda _: None,
-            lambda *_: Mark(1 << 40),
+            lambda *_: JournalledSequence(1 << 40),
             pytest.fail,
         )
         self.link.lane(LanePosition(epoch, sequence))

@@ -64,7 +64,7 @@ def claim(registry, message, patience_s=LONG_S):
 
 def test_a_holder_that_answers_keeps_its_rank_and_both_are_named(registry, come):
     stream, connection = come(asked(1, 1))
-    connection.answer = stream.heard
+    connection.answer = stream.note_contact
     with pytest.raises(
         ClientRefused, match=r"rank 1 .*process 1001 on node1.*process 1002 on node1.*the test"
     ):
@@ -85,12 +85,12 @@ def test_a_holder_that_is_silent_loses_its_rank_to_the_next_attempt_and_is_told(
 
 @pytest.mark.parametrize("what", [b"another nonce", None])
 def test_only_the_right_answer_counts_of_a_client_that_answers(registry, come, what):
-    stream, _ = come(asked(1, 0), lambda _: stream.heard(what))
+    stream, _ = come(asked(1, 0), lambda _: stream.note_contact(what))
     assert claim(registry, asked(2, 0), SHORT_S).stream.attempt == 2
 
 
 def test_anything_counts_of_a_client_that_knows_no_challenges(registry, come):
-    stream, _ = come(hello(1, 0), lambda _: stream.heard())
+    stream, _ = come(hello(1, 0), lambda _: stream.note_contact())
     with pytest.raises(ClientRefused):
         claim(registry, asked(2, 0))
 
@@ -134,7 +134,7 @@ def test_of_two_claimants_at_once_one_gets_the_rank_and_the_other_is_refused(reg
         admission = await claims.admit(asked(number, 0))
         # the daemon connects it in the same breath; it answers when it is asked
         stream = admission.stream
-        registry.connect(stream, Asked(stream.heard))
+        registry.connect(stream, Asked(stream.note_contact))
         return stream.pid
 
     async def both():
@@ -153,7 +153,7 @@ def test_a_claimant_that_goes_away_meanwhile_leaves_the_others_question_open(reg
         await asyncio.sleep(0)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
-        stream.heard(connection.nonces[-1])
+        stream.note_contact(connection.nonces[-1])
         await staying
 
     claims = Claims(registry, LONG_S)

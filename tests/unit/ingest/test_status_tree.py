@@ -16,7 +16,7 @@ from tracker_daemon.recording.recorder import Submission
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run_options import RootBackends, RunOptions
 from tracker_daemon.status.document import DaemonStatus
-from tracker_daemon.status.report import read_facts, standing, status_document
+from tracker_daemon.status.report import read_facts, status_document, summary_line
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 OPTIONS = RunOptions("csv", "/out", 0, "", forwarding=RootBackends(("csv",), ()), described_by=0)
@@ -154,7 +154,7 @@ async def seen(desk):
     read = desk.recorder.call(lambda j: read_facts(j, desk.registry, desk.recorder.summary_of))
     facts, pumps = await asyncio.wrap_future(read), PumpSet(lambda work: work)
     (run,) = status_document(DaemonStatus(), facts, desk.registry, pumps).runs
-    return run, standing(desk.registry, pumps)
+    return run, summary_line(desk.registry, pumps)
 
 
 def test_the_root_shows_who_forwards_apart_from_the_ranks(play_nodes):

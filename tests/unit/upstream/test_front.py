@@ -48,7 +48,7 @@ def test_only_the_primary_rank_s_process_is_fed(play_node):
 def test_a_rank_that_is_known_comes_back_without_the_root(play_node):
     async def scenario(node):
         session, _ = await node.come(1, 0, names=["loss"])
-        node.admission.left(session)
+        node.admission.remove(session)
         await node.server.stop()
         again, welcome = await node.come(1, 0, names=["loss"])
         assert again.stream is session.stream
@@ -89,7 +89,7 @@ def test_what_the_root_refuses_is_refused_here_in_its_words(play_node, code, kin
 def test_an_answer_of_another_kind_is_told_and_leaves_nothing_behind(play_node):
     async def scenario(node):
         node.decisions.options = '{"backends": 3}'
-        with pytest.raises(ProtocolError, match="answers in an unknown way"):
+        with pytest.raises(ProtocolError, match="answer has options that cannot be read"):
             await node.come(1, 0)
         assert not node.registry.streams
 
@@ -147,7 +147,7 @@ def test_the_root_has_what_a_rank_s_earlier_process_said_before_it_is_asked_abou
         first, _ = await node.come(1, 0)
         first.take(batch(1, config=['{"lr": 1}']))
         await node.committed()
-        node.admission.left(first)
+        node.admission.remove(first)
         node.decisions.attempt = 2
         asked = len(node.decisions.asked)
         has = []

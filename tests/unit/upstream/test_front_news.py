@@ -32,7 +32,7 @@ def test_what_is_gathered_goes_up_at_the_pace_that_the_root_wants(play_node):
         session, _ = await node.come(1, 0)
         await node.connected()
         await node.server.connection.acknowledge(0, flush_interval_ms=3_600_000)
-        forwarded = node.admission._runs.find(node.run)
+        forwarded = node.forwarded()
         await until(lambda: forwarded.link.flush_interval_s() == 3600.0, "the pace")
         forwarded.cut_s = time.monotonic()
         session.take(batch(1, config=['{"lr": 1}']))
@@ -57,7 +57,7 @@ def test_the_root_is_told_that_a_rank_has_left_once_it_has_all_that_the_rank_sai
         await node.connected()
         await until(lambda: present(node.server) == both, "both to be there")
         session.take(batch(1, config=["{}"]))
-        node.admission.left(session)
+        node.admission.remove(session)
         connection = node.server.connection
         await until(lambda: connection.sequences == [1], "its last words")
         assert present(node.server) == both
@@ -73,13 +73,13 @@ def test_a_rank_that_is_back_before_its_leaving_was_told_has_not_left(play_node)
         node.server.acknowledges = False
         session, _ = await node.come(1, 0)
         session.take(batch(1, config=["{}"]))
-        node.admission.left(session)
+        node.admission.remove(session)
         await node.connected()
         await until(lambda: node.server.connection.sequences == [1], "its last words")
         await node.come(1, 0)
         await node.server.connection.acknowledge(1)
-        forwarded = node.admission._runs.find(node.run)
-        await until(lambda: not forwarded.awaiting, "what was to be told")
+        forwarded = node.forwarded()
+        await until(lambda: not forwarded.waiting, "what was to be told")
         await node.committed()
         # It was away for the moment between its connections, and is there from the last word on.
         assert [told.stream_id for told in node.server.connection.of("presence")[-1].ranks]
@@ -197,7 +197,7 @@ def test_a_run_that_the_root_has_ended_has_ended_here_as_it_says(play_node):
         await until(lambda: not node.run.running, "the end")
         (row,) = await node.on_journal(lambda journal: journal.runs())
         assert (row.status, row.reason) == ("FAILED", "rank 3 on node9 lost contact")
-        node.admission.left(session)
+        node.admission.remove(session)
         await until(lambda: node.server.connection.ended, "the connection to end, which nobody needs")
 
     play_node(scenario)
@@ -212,7 +212,7 @@ def test_whether_the_root_learns_is_journalled_for_the_ranks_batches_depend_on_i
             fold = await node.on_journal(lambda _: node.recorder.fold_of(node.run.live))
             return fold.wants_flushes
 
-        forwarded = node.admission._runs.find(node.run)
+        forwarded = node.forwarded()
         for learning in (True, False):
             await node.server.connection.acknowledge(0, learning=learning)
             await until(lambda learning=learning: forwarded.flushes_wanted is learning, "what the root says")

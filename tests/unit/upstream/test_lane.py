@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.upstream.root_server import until
 from tracker_daemon.errors import JournalError, UpstreamUnavailable
-from tracker_daemon.upstream.lane import Lane, Mark
+from tracker_daemon.upstream.lane_stream import JournalledSequence, LaneStream
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -25,8 +25,8 @@ class Far:
         self.server = server
         self.took = []
         self.connections = 0
-        self.mark, self.ahead = Mark(1 << 40), []
-        self.lane = Lane(
+        self.mark, self.ahead = JournalledSequence(1 << 40), []
+        self.lane = LaneStream(
             server.root(), acknowledged, self.hello, self.took.append, self.connected,
             self.mark, self.ahead.append,
         )  # fmt: skip
@@ -276,7 +276,7 @@ def test_waits_grow_with_each_failure_and_begin_anew_after_a_connection(play):
 
 def test_a_root_that_is_down_is_waited_for_no_longer_than_a_client_would(monkeypatch):
     async def scenario():
-        lane = Lane(Nowhere(), 0, no_hello, [].append, lambda: None, Mark(), pytest.fail)
+        lane = LaneStream(Nowhere(), 0, no_hello, [].append, lambda: None, JournalledSequence(), pytest.fail)
         assert (lane._backoff.min_s, lane._backoff.max_s) == (
             limits.RECONNECT_BACKOFF_MIN_S,
             limits.RECONNECT_BACKOFF_MAX_S,
@@ -325,7 +325,7 @@ def test_what_answers_without_a_welcome_is_no_root(play):
     async def scenario(server):
         server.answers_hello = False
         async with Far(server) as far:
-            await until(lambda: "is no daemon to forward to" in far.lane.problem, "the problem")
+            await until(lambda: "is no root" in far.lane.problem, "the problem")
             assert server.address in far.lane.problem
 
     play(scenario)

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from tracker_daemon.errors import UpstreamUnavailable
-from tracker_daemon.upstream.lane import Lane, Mark
+from tracker_daemon.upstream.lane_stream import JournalledSequence, LaneStream
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
@@ -59,7 +59,7 @@ async def hello(_):
 def test_a_root_that_is_not_there_is_no_mistake_of_this_daemon_s():
     async def scene():
         root = Gone()
-        lane = Lane(root, 0, hello, lambda _: None, lambda: None, Mark(), pytest.fail)
+        lane = LaneStream(root, 0, hello, lambda _: None, lambda: None, JournalledSequence(), pytest.fail)
         await asyncio.wait_for(root.failed.wait(), 10)
         await lane.close()
         return lane.problem
@@ -72,11 +72,12 @@ def test_a_root_that_is_not_there_is_no_mistake_of_this_daemon_s():
 def test_who_waits_for_a_lane_to_have_been_tried_waits_no_longer_than_for_its_failure_or_end():
     async def scene():
         failing, ended = (
-            Lane(Gone(), 0, hello, lambda _: None, lambda: None, Mark(), pytest.fail) for _ in range(2)
+            LaneStream(Gone(), 0, hello, lambda _: None, lambda: None, JournalledSequence(), pytest.fail)
+            for _ in range(2)
         )
         ended.end()
         for lane in (failing, ended):
-            await asyncio.wait_for(lane.tried(), 10)
+            await asyncio.wait_for(lane.wait_for_first_attempt(), 10)
         await failing.close()
         return failing.problem
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.upstream.root_server import NODE, Tied, until
 from tracker_daemon.backends.root import LanePosition
-from tracker_daemon.upstream.lane import Mark
-from tracker_daemon.upstream.link import Link, ThisNode
+from tracker_daemon.upstream.lane_stream import JournalledSequence
+from tracker_daemon.upstream.root_link import RootLink, ThisNode
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 RANK, OTHER = b"r" * 16, b"o" * 16
@@ -110,13 +110,13 @@ def test_presence_is_told_with_each_connection_and_each_change(play):
         async with Tied(server) as tied:
             first = await tied.ready()
             await until(lambda: ranks_told(first) == [[]], "that nobody is there")
-            tied.link.came(present(RANK, answers_challenges=True, script_backends=["mine"]))
-            tied.link.came(present(OTHER))
+            tied.link.add_rank(present(RANK, answers_challenges=True, script_backends=["mine"]))
+            tied.link.add_rank(present(OTHER))
             await until(lambda: ranks_told(first)[1:] == [[RANK], sorted([RANK, OTHER])], "who has come")
             (told,) = first.of("presence")[1].ranks
             assert told.answers_challenges
             assert list(told.script_backends) == ["mine"]
-            tied.link.left(RANK)
+            tied.link.remove_rank(RANK)
             await until(lambda: ranks_told(first)[3:] == [[OTHER]], "who has left")
             second = await tied.reconnected(2)
             await until(lambda: ranks_told(second) == [[OTHER]], "who is there")
@@ -129,7 +129,7 @@ def test_presence_holds_from_what_the_root_has_when_it_is_told(play):
         async with Tied(server, sequence=2) as tied:
             connection = await tied.ready()
             await tied.link._lanes[False][1].deliver(3, [b"a", b"b"])
-            tied.link.came(present(RANK))
+            tied.link.add_rank(present(RANK))
             await until(lambda: len(connection.of("presence")) == 2, "what is told")
             assert [told.through_sequence for told in connection.of("presence")] == [2, 4]
 
@@ -140,8 +140,8 @@ def test_who_was_not_there_leaves_unnoticed(play):
     async def scenario(server):
         async with Tied(server) as tied:
             connection = await tied.ready()
-            tied.link.left(RANK)
-            tied.link.came(present(OTHER))
+            tied.link.remove_rank(RANK)
+            tied.link.add_rank(present(OTHER))
             await until(lambda: len(ranks_told(connection)) == 2, "who has come")
             assert ranks_told(connection) == [[], [OTHER]]
 
@@ -151,7 +151,7 @@ def test_who_was_not_there_leaves_unnoticed(play):
 def test_ranks_that_come_before_there_is_a_connection_are_told_with_it(play):
     async def scenario(server):
         async with Tied(server) as tied:
-            tied.link.came(present(RANK))
+            tied.link.add_rank(present(RANK))
             connection = await tied.ready()
             await until(lambda: ranks_told(connection), "who is there")
             assert ranks_told(connection) == [[RANK]]
@@ -179,9 +179,9 @@ def test_an_unanswered_question_is_asked_again_with_each_connection(play):
     async def scenario(server):
         async with Tied(server) as tied:
             first = await tied.ready()
-            tied.link.relay(RANK, asks_delivery())
-            tied.link.relay(RANK, asks_handles("csv"))
-            tied.link.relay(RANK, asks_handles("mine"))
+            tied.link.send_from_rank(RANK, asks_delivery())
+            tied.link.send_from_rank(RANK, asks_handles("csv"))
+            tied.link.send_from_rank(RANK, asks_handles("mine"))
             questions = [(RANK, "await_delivery"), (RANK, "handles_request"), (RANK, "handles_request")]
             assert await settled(tied, first) == questions
             for count in (2, 3):
@@ -199,8 +199,8 @@ def test_the_same_question_twice_is_asked_again_once(play):
         async with Tied(server) as tied:
             await tied.ready()
             for _ in range(2):
-                tied.link.relay(RANK, asks_delivery())
-                tied.link.relay(RANK, asks_handles("csv"))
+                tied.link.send_from_rank(RANK, asks_delivery())
+                tied.link.send_from_rank(RANK, asks_handles("csv"))
             again = await tied.reconnected(2)
             await tied.ready(2)
             assert await settled(tied, again) == [(RANK, "await_delivery"), (RANK, "handles_request")]
@@ -212,9 +212,9 @@ def test_a_question_that_is_answered_is_not_asked_again(play):
     async def scenario(server):
         async with Tied(server) as tied:
             await tied.ready()
-            tied.link.relay(RANK, asks_delivery())
-            tied.link.relay(OTHER, asks_delivery())
-            tied.link.delivered(RANK)
+            tied.link.send_from_rank(RANK, asks_delivery())
+            tied.link.send_from_rank(OTHER, asks_delivery())
+            tied.link.note_delivered(RANK)
             again = await tied.reconnected(2)
             await tied.ready(2)
             assert await settled(tied, again) == [(OTHER, "await_delivery")]
@@ -227,10 +227,10 @@ def test_the_questions_of_a_rank_that_has_left_are_asked_no_more(play):
         async with Tied(server) as tied:
             await tied.ready()
             for rank in (RANK, OTHER):
-                tied.link.came(present(rank))
-                tied.link.relay(rank, asks_delivery())
-                tied.link.relay(rank, asks_handles("csv"))
-            tied.link.left(RANK)
+                tied.link.add_rank(present(rank))
+                tied.link.send_from_rank(rank, asks_delivery())
+                tied.link.send_from_rank(rank, asks_handles("csv"))
+            tied.link.remove_rank(RANK)
             again = await tied.reconnected(2)
             await tied.ready(2)
             assert await settled(tied, again) == [(OTHER, "await_delivery"), (OTHER, "handles_request")]
@@ -241,7 +241,7 @@ def test_the_questions_of_a_rank_that_has_left_are_asked_no_more(play):
 def test_a_question_that_was_asked_while_there_was_no_connection_is_asked_with_the_next(play):
     async def scenario(server):
         async with Tied(server) as tied:
-            tied.link.relay(RANK, asks_delivery())
+            tied.link.send_from_rank(RANK, asks_delivery())
             connection = await tied.ready()
             assert await settled(tied, connection) == [(RANK, "await_delivery")]
 
@@ -252,8 +252,8 @@ def test_what_is_no_question_is_relayed_once_and_never_again(play):
     async def scenario(server):
         async with Tied(server) as tied:
             first = await tied.ready()
-            tied.link.relay(RANK, pb.ClientMessage(challenge_answer=pb.ChallengeAnswer(nonce=b"7")))
-            tied.link.relay(RANK, pb.ClientMessage(backend_taken=pb.BackendTaken(backend="mine")))
+            tied.link.send_from_rank(RANK, pb.ClientMessage(challenge_answer=pb.ChallengeAnswer(nonce=b"7")))
+            tied.link.send_from_rank(RANK, pb.ClientMessage(backend_taken=pb.BackendTaken(backend="mine")))
             assert await settled(tied, first) == [(RANK, "challenge_answer"), (RANK, "backend_taken")]
             again = await tied.reconnected(2)
             await tied.ready(2)
@@ -267,8 +267,8 @@ def test_who_is_there_is_told_before_what_they_ask(play):
 
     async def scenario(server):
         async with Tied(server) as tied:
-            tied.link.came(present(RANK))
-            tied.link.relay(RANK, asks_delivery())
+            tied.link.add_rank(present(RANK))
+            tied.link.send_from_rank(RANK, asks_delivery())
             connection = await tied.ready()
             await settled(tied, connection)
             kinds = [message.WhichOneof("message") for message in connection.messages]
@@ -295,14 +295,14 @@ def test_what_the_root_says_is_taken_from_both_lanes(play):
 
 def test_the_pace_and_the_learning_are_those_of_the_lane_for_batches(play):
     async def scenario(server):
-        link = Link(
+        link = RootLink(
             server.root(),
             NODE,
             "run-1",
             lambda: None,
             print,
             lambda _: None,
-            lambda *_: Mark(1 << 40),
+            lambda *_: JournalledSequence(1 << 40),
             pytest.fail,
         )
         assert (link.flush_interval_s(), link.root_learns) == (None, False)
@@ -325,9 +325,9 @@ def test_closing_ends_both_lanes_and_what_comes_after_is_told_nobody(play):
         await tied.link.close()
         for connection in server.connections:
             await until(lambda connection=connection: connection.ended, "the end of the connection")
-        tied.link.came(present(RANK))
-        tied.link.relay(RANK, asks_delivery())
-        tied.link.left(RANK)
+        tied.link.add_rank(present(RANK))
+        tied.link.send_from_rank(RANK, asks_delivery())
+        tied.link.remove_rank(RANK)
         assert (tied.link.flush_interval_s(), tied.link.root_learns) == (None, False)
         assert len(server.hellos) == 2
 

@@ -8,9 +8,9 @@ import pytest
 
 from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.errors import UpstreamUnavailable
-from tracker_daemon.upstream import link as link_module
-from tracker_daemon.upstream.lane import Mark
-from tracker_daemon.upstream.link import Link, ThisNode
+from tracker_daemon.upstream import root_link as link_module
+from tracker_daemon.upstream.lane_stream import JournalledSequence
+from tracker_daemon.upstream.root_link import RootLink, ThisNode
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 NODE = ThisNode(b"n" * 16, "host", 1)
@@ -39,10 +39,17 @@ class FakeLane:
 
 @pytest.fixture
 def link(monkeypatch):
-    monkeypatch.setattr(link_module, "Lane", FakeLane)
+    monkeypatch.setattr(link_module, "LaneStream", FakeLane)
     connected = []
-    link = Link(
-        None, NODE, "run", lambda: None, lambda _: None, connected.append, lambda *_: Mark(), pytest.fail
+    link = RootLink(
+        None,
+        NODE,
+        "run",
+        lambda: None,
+        lambda _: None,
+        connected.append,
+        lambda *_: JournalledSequence(),
+        pytest.fail,
     )
     link.connected = connected
     return link
@@ -55,9 +62,9 @@ def rank(number):
 def test_a_rank_that_connects_again_is_shown_to_have_been_away(link):
     lane = link.lane(LanePosition(0, 0))
     first, second = (rank(n).stream_id for n in (1, 2))
-    link.came(rank(1))
-    link.came(rank(2))
-    link.came(rank(1))
+    link.add_rank(rank(1))
+    link.add_rank(rank(2))
+    link.add_rank(rank(1))
     assert lane.present() == [[first], [first, second], [second], [second, first]]
 
 
@@ -65,7 +72,7 @@ def test_a_link_that_is_closed_opens_no_lane_again_for_a_pump_that_tries_once_mo
     lane = link.lane(LanePosition(0, 0))
     asyncio.run(link.close())
     assert lane.closed
-    with pytest.raises(UpstreamUnavailable, match="connects to the one above no more"):
+    with pytest.raises(UpstreamUnavailable, match="opens no more connections to the root"):
         link.lane(LanePosition(0, 0))
 
 

@@ -13,7 +13,7 @@ from tests.support.upstream.root_server import NODE, Tied, until
 from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
 from tracker_daemon.files.content_files import content_path
-from tracker_daemon.upstream.link import PumpLane
+from tracker_daemon.upstream.pump_lane import PumpLane
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

@@ -1,8 +1,8 @@
-"""A lane: one stream to the root, kept connected, on which the batches of one run go up in order.
+"""The stream of a lane: one stream to the root, kept connected, on which one run's batches are sent in order.
 
-The batches have their numbers from who delivers them, who knows from the committed cursor which come next.
-What the root has already is not sent again; what it has not acknowledged when the connection breaks is
-asked for again by being delivered again.
+The caller of :meth:`LaneStream.deliver` numbers the batches: it knows from its committed cursor which number
+is next. A batch that the root already has is not sent again. If the connection breaks, the caller delivers
+the unacknowledged batches again.
 """
 
 from __future__ import annotations
@@ -25,22 +25,31 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)
 MakeHello = Callable[[int], Awaitable[pb.Hello]]
-"""The Hello of the next connection, given the highest sequence that was acknowledged."""
+"""Returns the Hello of the next connection, given the highest acknowledged sequence."""
 
 
 @dataclass(slots=True)
-class Mark:
+class JournalledSequence:
     """The highest sequence of a stream that this daemon's journal accounts for, sent or not."""
 
     highest: int = 0
 
 
-class Lane:
-    """On the event loop. ``take`` gets all that comes but acknowledgements; ``connected``: it may send.
+class LaneStream:
+    """On the event loop.
 
-    ``mark`` is of its stream. A root that has more than that has it of a journal that was there before this
-    one was, as after a power loss on a disk that lied: ``ahead`` is told how far, and this lane stays
-    unconnected, since what it would send the root would take for what it has.
+    If the root has more batches than ``journalled``, an earlier state of this journal sent them, as after
+    a power loss on a disk that had not written what it reported as written. The lane then stays
+    unconnected: the root would take new batches for those that it has.
+
+    Args:
+        root: the root.
+        acknowledged: the highest sequence that the root is known to have.
+        make_hello: returns the Hello of the next connection.
+        take: receives each message of the root except acknowledgements.
+        on_connected: called when the lane may send.
+        journalled: the journalled sequence of this lane's stream.
+        report_lost_journal: called with the root's highest sequence if that exceeds ``journalled``.
     """
 
     def __init__(
@@ -49,40 +58,40 @@ class Lane:
         acknowledged: int,
         make_hello: MakeHello,
         take: Callable[[pb.DaemonMessage], None],
-        connected: Callable[[], None],
-        mark: Mark,
-        ahead: Callable[[int], None],
+        on_connected: Callable[[], None],
+        journalled: JournalledSequence,
+        report_lost_journal: Callable[[int], None],
     ) -> None:
         self._root = root
         self._make_hello = make_hello
         self._take = take
-        self._on_connected = connected
-        self._mark = mark
-        self._ahead = ahead
+        self._on_connected = on_connected
+        self._journalled = journalled
+        self._report_lost_journal = report_lost_journal
         self._backoff = Backoff(limits.RECONNECT_BACKOFF_MIN_S, limits.RECONNECT_BACKOFF_MAX_S)
         self._call: Any = None
         self._writing = asyncio.Lock()
         self._progress = asyncio.Condition()
-        self._problem = f"the daemon to forward to ({root}) is not connected yet"
-        self._tried = asyncio.Event()
+        self._problem = f"the root ({root}) is not connected yet"
+        self._attempted = asyncio.Event()
         self.acknowledged = acknowledged
         self.flush_interval_s = limits.FLUSH_INTERVAL_MIN_S
         self.root_learns = False
-        """Whether the root has to know of idle ranks' flushes."""
+        """True if the root needs to know of flushes by idle ranks."""
         self.connection: RootConnection | None = None
-        """While it is connected."""
+        """The connection; None while there is none."""
         self._task = asyncio.create_task(self._keep_connected())
 
-    # ---- for who delivers ------------------------------------------------------------------------
+    # ---- sending ---------------------------------------------------------------------------------
 
     async def deliver(self, first: int, bodies: Sequence[bytes]) -> None:
-        """Send ``bodies``, the first of which has the sequence ``first``; returns once all are acknowledged.
+        """Send ``bodies``, numbered from ``first``; return once the root has acknowledged all.
 
         Raises:
-            UpstreamUnavailable: the connection is not there, or breaks meanwhile.
+            UpstreamUnavailable: there is no connection, or it breaks meanwhile.
         """
         last = first + len(bodies) - 1
-        self._mark.highest = max(self._mark.highest, last)
+        self._journalled.highest = max(self._journalled.highest, last)
         for sequence, body in enumerate(bodies, first):
             if sequence > self.acknowledged:
                 batch = pb.Batch(sequence=sequence, crc32=zlib.crc32(body), body=body)
@@ -92,12 +101,12 @@ class Lane:
         if self.acknowledged < last:
             raise UpstreamUnavailable(self._problem)
 
-    async def tried(self) -> None:
-        """Returns once it is connected, has failed to be for the first time, or has ended."""
-        await self._tried.wait()
+    async def wait_for_first_attempt(self) -> None:
+        """Return once the first attempt to connect has succeeded or failed, or the lane has ended."""
+        await self._attempted.wait()
 
     def send(self, message: pb.ClientMessage) -> None:
-        """Send something that is of use now or never."""
+        """Send a message if the lane is connected; else drop it, since it would be stale later."""
         if self._call is not None:
             task = asyncio.create_task(self._write(message))
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -110,21 +119,21 @@ class Lane:
             try:
                 await call.write(message)
             except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-                # Why it ended, the reader is told.
+                # The reader of the call receives the reason for its end.
                 raise UpstreamUnavailable(self._problem) from None
             except asyncio.CancelledError:
                 if self._call is call:
                     raise
-                # It was the call that was cancelled, by the reader, and not who writes.
+                # The reader cancelled the call; this task itself was not cancelled.
                 raise UpstreamUnavailable(self._problem) from None
 
     def end(self) -> None:
-        """End the stream, and connect no more."""
-        self._tried.set()
+        """End the stream and connect no more."""
+        self._attempted.set()
         self._task.cancel()
 
     async def close(self) -> None:
-        """:meth:`end`, and wait until it has ended."""
+        """End the stream, and wait until it has ended."""
         self.end()
         with suppress(asyncio.CancelledError):
             await self._task
@@ -138,53 +147,53 @@ class Lane:
                 async with self._root.connection() as connection:
                     call = connection.stream()
                     try:
-                        failures = await self._begin(connection, call)
+                        await self._begin(connection, call)
+                        failures = 0
                         while (message := await call.read()) is not grpc.aio.EOF:
                             await self._receive(message)
                     finally:
                         self.connection = self._call = None
                         call.cancel()
-                self._problem = f"the daemon to forward to ({self._root}) has ended the stream"
+                self._problem = f"the root ({self._root}) has ended the stream"
             except (UpstreamUnavailable, ClientRefused, SettingsError) as error:
                 if str(error) != self._problem:
                     log.warning("forwarding has to wait", reason=str(error))
                 self._problem = str(error)
             except JournalError:
                 return  # this daemon is ending
-            # The task's outermost frame: whatever it was, what is journalled has to get there in the end.
+            # The task's outermost frame: after any error, the journalled batches must still reach the root.
             except Exception as error:
-                log.exception("a connection to the daemon to forward to failed in a way it should not")
+                log.exception("a connection to the root failed in an unforeseen way")
                 self._problem = f"{type(error).__name__}: {error}"
             finally:
                 await self._disconnected()
             failures += 1
             await asyncio.sleep(self._backoff.wait_s(failures))
 
-    async def _begin(self, connection: RootConnection, call: Any) -> int:
-        """Introduce this stream; how many failures there were since it last was connected, which is none."""
+    async def _begin(self, connection: RootConnection, call: Any) -> None:
+        """Send the Hello and receive the Welcome."""
         hello = await self._make_hello(self.acknowledged)
-        with suppress(asyncio.InvalidStateError):  # it has ended already, and to read it tells why
+        with suppress(asyncio.InvalidStateError):  # the call has ended already; the read raises the reason
             await call.write(pb.ClientMessage(hello=hello))
         first = await call.read()
         if first is grpc.aio.EOF or first.WhichOneof("message") != "welcome":
-            raise UpstreamUnavailable(f"what answers at {connection.address} is no daemon to forward to")
+            raise UpstreamUnavailable(f"the service at {connection.address} is no root: it sent no Welcome")
         self._root.worked(connection.address)
-        has = first.welcome.next_sequence - 1
-        if has > max(self._mark.highest, self.acknowledged):
-            self._ahead(has)
-            raise UpstreamUnavailable("the daemon above has more of this node than its journal has")
-        await self._note(first.welcome.next_sequence - 1, first.welcome.flush_interval_ms)
+        root_has = first.welcome.next_sequence - 1
+        if root_has > max(self._journalled.highest, self.acknowledged):
+            self._report_lost_journal(root_has)
+            raise UpstreamUnavailable("the root has more batches of this node than the node's journal")
+        await self._note(root_has, first.welcome.flush_interval_ms)
         self.connection, self._call = connection, call
-        self._tried.set()
-        self._problem = f"the connection to the daemon to forward to ({self._root}) broke"
+        self._attempted.set()
+        self._problem = f"the connection to the root ({self._root}) broke"
         self._on_connected()
-        return 0
 
     async def _receive(self, message: pb.DaemonMessage) -> None:
         if message.WhichOneof("message") == "acknowledgement":
-            told = message.acknowledgement
-            self.root_learns = told.learning
-            await self._note(told.sequence, told.flush_interval_ms)
+            acknowledgement = message.acknowledgement
+            self.root_learns = acknowledgement.learning
+            await self._note(acknowledgement.sequence, acknowledgement.flush_interval_ms)
         else:
             self._take(message)
 
@@ -196,11 +205,11 @@ class Lane:
 
     async def _disconnected(self) -> None:
         self.connection = self._call = None
-        self._tried.set()
+        self._attempted.set()
         async with self._progress:
             self._progress.notify_all()
 
     @property
     def problem(self) -> str:
-        """Why it is not connected; "" while it is."""
+        """The reason for which the lane is not connected; "" if it is."""
         return "" if self._call is not None else self._problem

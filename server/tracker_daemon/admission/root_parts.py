@@ -1,0 +1,27 @@
+"""The parts of a root: pumps to real backends, and an admission that decides about ranks itself."""
+
+from __future__ import annotations
+
+from tracker_daemon.admission.parts import CommonParts, RoleParts
+from tracker_daemon.admission.root_admission import RootAdmission
+from tracker_daemon.admission.script_backends import ScriptBackends
+from tracker_daemon.backends.registry import known
+from tracker_daemon.backends.third_party.script_class import ScriptLinks
+from tracker_daemon.delivery.lane import OnLocated
+from tracker_daemon.delivery.pump_set import PumpSet
+from tracker_daemon.lifecycle.run_delivery import RunDelivery
+
+
+def build_root_parts(common: CommonParts, on_located: OnLocated) -> RoleParts:
+    """Build the pumps, the delivery and the admission of a root."""
+    links = ScriptLinks()
+    pumps = PumpSet(common.journal_calls.wait, links, on_located)
+    delivery = RunDelivery(
+        pumps, common.registry, common.journal_calls.run, lambda: common.journal.epoch, common.contents
+    )
+    script_backends = ScriptBackends(links, pumps, common.registry, common.settings.partial_after_s)
+    admission = RootAdmission(
+        common.settings, common.registry, common.recorder, pumps, delivery, script_backends,
+        frozenset(known()), common.stored_runs,
+    )  # fmt: skip
+    return RoleParts(pumps, delivery, admission)

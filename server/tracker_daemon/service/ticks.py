@@ -1,0 +1,50 @@
+"""The recorder's reports, passed from its thread to the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from tracker_daemon.contents.store import ContentStore
+from tracker_daemon.lifecycle.content_care import note_journalled
+from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.recording.recorder import Submission
+from tracker_daemon.service.stop_request import StopRequest
+
+TickListener = Callable[[Sequence[LiveRun], frozenset[bytes]], None]
+"""Called on the event loop after a commit, with the runs and the streams that have new durable data."""
+
+
+class Ticks:
+    """Receives the recorder's reports on its thread, and calls listeners on the event loop.
+
+    The recorder is built from these methods, and most listeners are built from the recorder. So listeners
+    subscribe later, before the recorder starts.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, contents: ContentStore, stop: StopRequest) -> None:
+        self._loop = loop
+        self._contents = contents
+        self._stop = stop
+        self._listeners: list[TickListener] = []
+
+    def subscribe(self, listener: TickListener) -> None:
+        """Call ``listener`` after each commit."""
+        self._listeners.append(listener)
+
+    def report_tick(self, runs: Sequence[LiveRun], submissions: Sequence[Submission]) -> None:
+        """Pass a commit on to the listeners. On the recorder's thread."""
+        note_journalled(self._contents, submissions)
+        # The loop may be closed already when the last commits are reported.
+        if not self._loop.is_closed():
+            streams = frozenset(submission.stream for submission in submissions if submission.stream)
+            self._loop.call_soon_threadsafe(self._call_listeners, runs, streams)
+
+    def report_failure(self, error: BaseException) -> None:
+        """Pass the recorder's failure on. On the recorder's thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stop.fail, error)
+
+    def _call_listeners(self, runs: Sequence[LiveRun], streams: frozenset[bytes]) -> None:
+        for listener in self._listeners:
+            listener(runs, streams)
