@@ -218,7 +218,7 @@ def test_where_none_of_several_addresses_answers_the_root_is_unavailable() -> No
         async with Root(FixedEndpoint(Endpoint((NOWHERE, "127.0.0.1:2"), None))).connection():
             raise AssertionError("nothing listens there")
 
-    with pytest.raises(UpstreamUnavailable, match="none of its addresses can be reached"):
+    with pytest.raises(UpstreamUnavailable, match="none of the daemon's addresses can be reached"):
         asyncio.run(scenario())
 
 
