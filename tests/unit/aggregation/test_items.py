@@ -52,7 +52,7 @@ def test_an_item_is_decoded_with_its_contents_and_survives_the_outbox():
         {"contents": [pb.Content(sha256=DIGEST, path="a//b")]},
         {"contents": [pb.Content(sha256=DIGEST, path="a\0b")]},
     ],
-    ids=str,
+    ids=lambda fields: str(fields)[:60],
 )
 def test_an_item_that_breaks_the_protocol_rejects_its_batch(fields):
     with pytest.raises(MalformedBatch):

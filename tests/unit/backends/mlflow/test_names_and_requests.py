@@ -1,13 +1,11 @@
 """Names that MLflow takes, by MLflow's own rules, and the requests that it takes at once."""
 
+import functools
+
 import numpy as np
 import pytest
-
-pytest.importorskip("mlflow")
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.mlflow.names import (
@@ -32,8 +30,17 @@ AWKWARD = [
 ]  # fmt: skip
 
 
+@functools.cache
+def mlflow_rules():
+    """MLflow's own checks of names. To import them takes seconds, so only tests that need them do."""
+    pytest.importorskip("mlflow")
+    from mlflow.utils.validation import _validate_metric_name, _validate_param_name, _validate_tag_name
+
+    return _validate_metric_name, _validate_param_name, _validate_tag_name
+
+
 def assert_taken(key):
-    for validate in (_validate_metric_name, _validate_param_name, _validate_tag_name):
+    for validate in mlflow_rules():
         validate(key)
     assert len(key) <= 250
 
