@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tracker_daemon.aggregation.node.fold import NodeFold
-from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.wire.batches import decode_batch
 from tracker_daemon.wire.node_batches import encode_forwarded
@@ -46,7 +46,7 @@ class _Root:
     """The fold of a run of ``ranks``; ``streams`` are those that send to it."""
 
     def __init__(self, ranks: int) -> None:
-        self.fold = RunFold(Rules())
+        self.fold = RootFold(Rules())
         for rank in range(ranks):
             self.fold.hello(_id(rank), rank, ranks, 1, NAMES)
 
@@ -78,7 +78,7 @@ class _Nodes:
             begun = time.perf_counter()
             for own, body in bodies:
                 fold.batch(own, decode_batch(body, METRICS), second * _NS)
-            fold.cut(everything=False)
+            fold.forward(everything=False)
             batches = encode_forwarded(fold.settle(second * _NS).forwarded)
             self.took.append(time.perf_counter() - begun)
             forwarded += [(stream, batch.body) for batch in batches]

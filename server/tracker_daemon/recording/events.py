@@ -1,6 +1,6 @@
-"""Events: what their payloads hold, and what each does to a fold.
+"""Events: their payloads, and the effect of each on a fold.
 
-Live ingestion and replay both go through :func:`apply`, so that a restart folds what was folded.
+Live ingestion and replay both use :func:`apply`, so that a restart gives the same fold.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from enum import IntEnum
 
 import msgspec
 
+from tracker_daemon.aggregation.node.fold import NodeFold
+from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.aggregation.shared.fold import Fold
 from tracker_daemon.journal.event import EventKind, Gap
@@ -28,7 +30,7 @@ class ForwardExtent(IntEnum):
 
 
 class HelloEvent(msgspec.Struct, frozen=True, array_like=True):
-    """A stream joined its run, or came back."""
+    """A stream has joined its run, or has returned."""
 
     rank: int
     world_size: int
@@ -37,27 +39,27 @@ class HelloEvent(msgspec.Struct, frozen=True, array_like=True):
 
 
 class RunEndedEvent(msgspec.Struct, frozen=True, array_like=True):
-    """The daemon above has said that the run has ended."""
+    """The root has ended the run."""
 
     status: str
     reason: str
 
 
 class NoticeEvent(msgspec.Struct, frozen=True, array_like=True):
-    """Something that people should know; ``journal_lost`` says that acknowledged data is gone."""
+    """A sentence for people; with ``journal_lost``, acknowledged data is gone."""
 
     text: str
     journal_lost: bool = False
 
 
 def encode(payload: msgspec.Struct | list[int] | int) -> bytes:
-    """The bytes of an event's payload."""
+    """Encode the payload of an event."""
     return msgspec.msgpack.encode(payload)
 
 
 _hello = msgspec.msgpack.Decoder(HelloEvent).decode
 _notice = msgspec.msgpack.Decoder(NoticeEvent).decode
-_over = msgspec.msgpack.Decoder(RunEndedEvent).decode
+_ended = msgspec.msgpack.Decoder(RunEndedEvent).decode
 _ranks = msgspec.msgpack.Decoder(list[int]).decode
 _count = msgspec.msgpack.Decoder(int).decode
 
@@ -70,14 +72,23 @@ def apply(
     now_ns: int,
     decoded: DecodedBatch | None = None,
 ) -> None:
-    """Apply one event to ``fold``; ``decoded`` spares decoding a batch that ingest has decoded."""
+    """Apply one event to ``fold``; ``decoded`` spares decoding a batch that ingest has decoded.
+
+    An event that only the other kind of fold has changes nothing.
+    """
     if kind is EventKind.BATCH:
         fold.batch(stream, decoded or decode_journalled(payload), now_ns)
+    elif kind in _ROOT_EFFECTS:
+        if isinstance(fold, RootFold):
+            _ROOT_EFFECTS[kind](fold, payload, now_ns)
+    elif kind in _NODE_EFFECTS:
+        if isinstance(fold, NodeFold):
+            _NODE_EFFECTS[kind](fold, payload)
     else:
         _EFFECTS[kind](fold, stream, payload, now_ns)
 
 
-def _hear(fold: Fold, stream: bytes, payload: bytes, _now_ns: int) -> None:
+def _hello_of(fold: Fold, stream: bytes, payload: bytes, _now_ns: int) -> None:
     hello = _hello(payload)
     fold.hello(stream, hello.rank, hello.world_size, hello.attempt, hello.names)
 
@@ -87,18 +98,21 @@ def _depart(fold: Fold, payload: bytes, how: str, now_ns: int) -> None:
         fold.depart(rank, how, now_ns)
 
 
-def _be_told(fold: Fold, over: RunEndedEvent) -> None:
-    fold.ended_by_root(over.status, over.reason)
+def _end_by_root(fold: NodeFold, payload: bytes) -> None:
+    ended = _ended(payload)
+    fold.ended_by_root(ended.status, ended.reason)
 
 
-def _give_notice(fold: Fold, notice: NoticeEvent) -> None:
+def _add_notice(fold: Fold, payload: bytes) -> None:
+    notice = _notice(payload)
     fold.notices.append(notice.text)
-    if notice.journal_lost:
+    # A node gives its values no ordinals.
+    if notice.journal_lost and isinstance(fold, RootFold):
         fold.skip_ordinals(_ORDINAL_JUMP)
 
 
 _EFFECTS: dict[EventKind, Callable[[Fold, bytes, bytes, int], None]] = {
-    EventKind.HELLO: _hear,
+    EventKind.HELLO: _hello_of,
     EventKind.FLUSHED: lambda fold, stream, _, now_ns: fold.flushed(stream, now_ns),
     # A deadline only makes a tick: settling looks at the time.
     EventKind.DEADLINE: lambda *_: None,
@@ -106,13 +120,18 @@ _EFFECTS: dict[EventKind, Callable[[Fold, bytes, bytes, int], None]] = {
     EventKind.ABSENT: lambda fold, _, payload, now_ns: _depart(fold, payload, "absent", now_ns),
     EventKind.GAP: lambda fold, _, payload, __: fold.gap(Gap.from_bytes(payload).points),
     EventKind.REJECTED: lambda fold, *_: fold.rejected(),
-    EventKind.STARTED: lambda fold, _, __, now_ns: fold.restart_timers(now_ns),
     EventKind.OVERFLOW: lambda fold, _, payload, __: fold.close_oldest(_count(payload)),
     EventKind.LAUNCH_ENDED: lambda fold, _, payload, __: fold.end(_count(payload)),
-    EventKind.FORWARD: lambda fold, _, payload, __: fold.cut(
+    EventKind.NOTICE: lambda fold, _, payload, __: _add_notice(fold, payload),
+}
+_ROOT_EFFECTS: dict[EventKind, Callable[[RootFold, bytes, int], None]] = {
+    # A node has no timers.
+    EventKind.STARTED: lambda fold, _, now_ns: fold.restart_timers(now_ns),
+}
+_NODE_EFFECTS: dict[EventKind, Callable[[NodeFold, bytes], None]] = {
+    EventKind.FORWARD: lambda fold, payload: fold.forward(
         everything=_count(payload) == ForwardExtent.EVERYTHING
     ),
-    EventKind.ENDED_BY_ROOT: lambda fold, _, payload, __: _be_told(fold, _over(payload)),
-    EventKind.FLUSHES_WANTED: lambda fold, _, payload, __: fold.want_flushes(wanted=bool(_count(payload))),
-    EventKind.NOTICE: lambda fold, _, payload, __: _give_notice(fold, _notice(payload)),
+    EventKind.ENDED_BY_ROOT: _end_by_root,
+    EventKind.FLUSHES_WANTED: lambda fold, payload: fold.want_flushes(wanted=bool(_count(payload))),
 }

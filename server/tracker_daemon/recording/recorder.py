@@ -292,7 +292,8 @@ class Recorder:
         last_entry, last_files = entry or run.view.last_entry, files or run.view.last_files
         replay.note(run, settled, now_ns)
         run.warnings.extend(settled.warnings)
-        deadlines = [fold.next_deadline_ns()]
+        activity = fold.activity()
+        deadlines = [activity.deadline_ns]
         status, reason, ended_ns = run.view.status, run.view.reason, run.view.ended_ns
         due_ns = None
         if status == RunStatus.RUNNING.value:
@@ -305,7 +306,6 @@ class Recorder:
             deadlines.append(due_ns)
         deadline_ns = min((ns for ns in deadlines if ns is not None), default=None)
         run.deadline_ns = None if deadline_ns is None else max(deadline_ns, now_ns + _DEADLINE_AGAIN_NS)
-        activity = fold.activity()
         run.view = RunView(
             activity.learning,
             status,

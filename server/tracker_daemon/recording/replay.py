@@ -11,7 +11,7 @@ import msgspec
 from tracker_daemon.aggregation.node import snapshot as node_snapshot
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.root import snapshot
-from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.shared.fold import Fold, TickOutput
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.recording import events
@@ -37,7 +37,7 @@ def restore(journal: Journal, run: LiveRun) -> tuple[Fold, int]:
     """The fold as it was after the run's last tick, and that tick's time in ns (0: none was replayed)."""
     stored = journal.snapshot(run.row_id)
     position, run.events = 0, []
-    fold: Fold = NodeFold(run.rules) if run.forwards else RunFold(run.rules)
+    fold: Fold = NodeFold(run.rules) if run.forwards else RootFold(run.rules)
     if stored is not None:
         position = stored[0]
         saved = msgspec.msgpack.decode(stored[1], type=_Saved)
@@ -64,7 +64,7 @@ def _load(payload: bytes, run: LiveRun) -> Fold:
 def _dump(fold: Fold) -> bytes:
     if isinstance(fold, NodeFold):
         return node_snapshot.dump(fold, encode_batch)
-    assert isinstance(fold, RunFold), "there are two kinds of folds"
+    assert isinstance(fold, RootFold), "there are two kinds of folds"
     return snapshot.dump(fold)
 
 

@@ -33,10 +33,11 @@ class RunEnd:
 
 
 def due_ns(fold: Fold, restart_grace_ns: int) -> int | None:
-    """From when on a run counts as ended, in ns; None while a rank is left."""
-    if not fold.over():
+    """Return the time from which a run counts as ended, in ns; None while a rank is left."""
+    ending = fold.ending()
+    if ending is None:
         return None
-    return 0 if fold.lost_ns is None else fold.lost_ns + restart_grace_ns
+    return 0 if ending.lost_ns is None else ending.lost_ns + restart_grace_ns
 
 
 def end(journal: Journal, run: int, fold: Fold, now_ns: int) -> RunEnd:
@@ -44,7 +45,9 @@ def end(journal: Journal, run: int, fold: Fold, now_ns: int) -> RunEnd:
     summary = fold.summary()
     streams = journal.streams(run)
     hosts = {stream.rank: stream.host for stream in streams if stream.attempt == summary.attempt}
-    status, reason = fold.outcome or verdict(summary, hosts)
+    ending = fold.ending()
+    decided = None if ending is None else ending.outcome
+    status, reason = decided or verdict(summary, hosts)
     journal.update_run(run, status=status, reason=reason, ended_ns=now_ns)
     payload = msgspec.json.encode({"status": status, "reason": reason})
     return RunEnd(status, reason, journal.put_outbox(run, EntryKind.END, payload, 0))

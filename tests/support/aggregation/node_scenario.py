@@ -36,7 +36,7 @@ Value = tuple[int, int, str, int, int]
 def apply(fold: NodeFold, event: Event, now_ns: int) -> None:
     kind, arguments = event
     if kind == "cut":
-        fold.cut(everything=arguments[0])
+        fold.forward(everything=arguments[0])
     else:
         apply_any(fold, event, now_ns)
 

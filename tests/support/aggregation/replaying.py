@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from tests.support.aggregation.scenario import Scenario, Tick, apply, assert_identical
 from tracker_daemon.aggregation.root import snapshot
-from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.shared.fold import TickOutput
 
 
-def replay(fold: RunFold, ticks: Sequence[Tick]) -> list[TickOutput]:
+def replay(fold: RootFold, ticks: Sequence[Tick]) -> list[TickOutput]:
     settled = []
     for now_ns, events in ticks:
         for event in events:
@@ -29,7 +29,7 @@ def assert_same(a: TickOutput, b: TickOutput) -> None:
 
 def assert_replays(run: Scenario) -> None:
     """From a snapshot after any tick on, and from the beginning, the same comes out, bit for bit."""
-    whole = RunFold(run.rules)
+    whole = RootFold(run.rules)
     saved, settled = [snapshot.dump(whole)], []
     for tick in run.ticks:
         settled += replay(whole, [tick])
@@ -40,7 +40,7 @@ def assert_replays(run: Scenario) -> None:
         for a, b in zip(replay(fold, run.ticks[position:]), settled[position:], strict=True):
             assert_same(a, b)
         assert fold.books == whole.books
-        assert fold.next_step == whole.next_step
+        assert fold.steps.next_step == whole.steps.next_step
         assert fold.attempt.next_deadline_ns() == whole.attempt.next_deadline_ns()
         assert fold.emitter.next_ordinal == whole.emitter.next_ordinal
 

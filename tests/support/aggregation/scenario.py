@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.shared.fold import TickOutput
 from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.record import RecordBlock
@@ -73,7 +73,7 @@ def rules(
     )
 
 
-def apply(fold: RunFold, event: Event, now_ns: int) -> None:
+def apply(fold: RootFold, event: Event, now_ns: int) -> None:
     kind, arguments = event
     if kind == "batch":
         stream, body = arguments
@@ -154,7 +154,7 @@ class Scenario:
 
     def __init__(self, world_size: int = 2, connected: Sequence[int] | None = None, **settings: Any) -> None:
         self.rules = rules(**settings)
-        self.fold = RunFold(self.rules)
+        self.fold = RootFold(self.rules)
         self.world_size = world_size
         self.now_ns = 1_000 * SECOND
         self.clients: dict[int, Client] = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tests.support.ingest.messages import stream_id
-from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.journal.event import EventKind
 from tracker_daemon.journal.rows import RunRow, StreamRow
@@ -111,7 +111,7 @@ class Rig:
     def result(self, future: Future):
         return future.result(PATIENCE_S)
 
-    def replayed(self, run: LiveRun) -> tuple[RunFold, LiveRun]:
+    def replayed(self, run: LiveRun) -> tuple[RootFold, LiveRun]:
         """What another process would make of the run, from the closed journal."""
         self.close()
         again = LiveRun(run.run_id, RULES, 0, row_id=run.row_id)

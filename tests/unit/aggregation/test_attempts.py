@@ -226,7 +226,7 @@ def test_automatic_steps_go_on_after_the_last_one() -> None:
     run = started()
     run.log_rows(1, [41, 42], {"loss": [1, 1]})
     run.tick()
-    assert run.fold.next_step == {0: 1, 1: 43}
+    assert run.fold.steps.next_step == {0: 1, 1: 43}
 
 
 def test_automatic_steps_of_an_attempt_go_on_alike_for_all_ranks_from_where_the_furthest_was() -> None:

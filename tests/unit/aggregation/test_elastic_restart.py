@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.shared.rules import Rules
 
 
@@ -11,7 +11,7 @@ def stream(rank: int, attempt: int) -> bytes:
 
 
 def test_an_attempt_with_fewer_ranks_waits_for_those_alone():
-    fold = RunFold(Rules())
+    fold = RootFold(Rules())
     for rank in range(4):
         fold.hello(stream(rank, 1), rank, 4, 1, ())
     assert fold.attempt.membership.expected() == {0, 1, 2, 3}

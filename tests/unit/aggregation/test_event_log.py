@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.aggregation.replaying import assert_replays
 from tests.support.aggregation.scenario import Scenario
 from tracker_daemon.aggregation.root import snapshot
-from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.shared import marks
 from tracker_daemon.errors import JournalError
 
@@ -185,7 +185,7 @@ def test_a_warning_that_was_given_is_not_given_again_after_a_restart() -> None:
 
 
 def test_a_snapshot_of_another_format_is_refused_with_what_to_do() -> None:
-    payload = snapshot.dump(RunFold(Scenario(1).rules))
+    payload = snapshot.dump(RootFold(Scenario(1).rules))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(snapshot, "FORMAT", snapshot.FORMAT + 1)
         with pytest.raises(JournalError, match="finish the run with the version that began it"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.shared.batch import DecodedBatch, NodeReport, Rows
 from tracker_daemon.aggregation.shared.contribution import NO_STEP, Progress
 from tracker_daemon.aggregation.shared.rules import Rules
@@ -16,12 +16,12 @@ def rows(key: int, steps: list[int], times_ns: list[int]) -> Rows:
 
 
 def test_it_follows_the_row_that_was_logged_last_whatever_the_order_of_the_blocks():
-    fold = RunFold(Rules())
+    fold = RootFold(Rules())
     stream = b"s" * 16
     fold.hello(stream, 0, 1, 1, ("loss", "eval/loss"))
     blocks = (rows(0, [7, 8, 9], [10, 20, 40]), rows(1, [1, 2], [15, 30]))
     fold.batch(stream, DecodedBatch(rows=blocks), 50)
-    assert fold.next_step == {0: 10}
+    assert fold.steps.next_step == {0: 10}
 
 
 def progress_of(last_steps: dict[int, int]) -> DecodedBatch:
@@ -32,7 +32,7 @@ def progress_of(last_steps: dict[int, int]) -> DecodedBatch:
 
 
 def test_a_rank_of_a_node_that_has_flushed_and_logged_nothing_has_no_step():
-    fold, node = RunFold(Rules()), b"n" * 16
+    fold, node = RootFold(Rules()), b"n" * 16
     for rank in range(2):
         fold.hello(bytes([rank]) * 16, rank, 2, 1, ())
     fold.hello(node, -1, 0, 1, ())

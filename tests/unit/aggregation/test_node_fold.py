@@ -17,7 +17,7 @@ from tracker_protocol import limits
 def test_it_is_a_fold() -> None:
     fold: Fold = NodeFold(NodeScenario().rules)
     assert not fold.over()
-    assert fold.next_deadline_ns() is None
+    assert fold.activity().deadline_ns is None
 
 
 # ---- whose values go as they are -----------------------------------------------------------------

@@ -53,7 +53,7 @@ class TreeOfFolds(Scenario):
     def cut(self, *, everything: bool) -> None:
         """Every node forwards what it is to forward now."""
         for stream, node in self.nodes.items():
-            node.cut(everything=everything)
+            node.forward(everything=everything)
             for forwarded in batches_of(node.settle(self.now_ns)):
                 self._happen("batch", stream, forwarded.body)
 
@@ -98,9 +98,9 @@ def test_the_folds_of_nodes_and_root_together_give_the_records_of_one_fold(
                 happen(run, name, *arguments)
         close_all_cells(flat)
         close_all_cells(tree)
-        assert {**dict.fromkeys(range(RANKS), 0), **tree.fold.next_step} == {
+        assert {**dict.fromkeys(range(RANKS), 0), **tree.fold.steps.next_step} == {
             **dict.fromkeys(range(RANKS), 0),
-            **flat.fold.next_step,
+            **flat.fold.steps.next_step,
         }
     assert_alike(flat.records, tree.records)
     assert flat.fold.books.late_by_rank == tree.fold.books.late_by_rank

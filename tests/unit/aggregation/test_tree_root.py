@@ -61,7 +61,7 @@ def test_any_division_of_the_ranks_and_any_windows_give_the_records_of_a_run_wit
         for run in (flat, tree):
             run.wait(6)
             run.wait(31)
-        assert flat.fold.next_step == tree.fold.next_step
+        assert flat.fold.steps.next_step == tree.fold.steps.next_step
     assert_alike(flat.records, tree.records)
     assert flat.fold.books.late_by_rank == tree.fold.books.late_by_rank
     assert flat.fold.books.folded == tree.fold.books.folded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.aggregation.scenario import Scenario, learned
-from tracker_daemon.aggregation.root import panel
+from tracker_daemon.aggregation.shared import panel
 
 STATISTICS = {"loss/mean", "loss/min", "loss/max", "loss/std"}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tracker_daemon.aggregation.root.fold import RunFold
+from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.recording.run_end import due_ns, verdict
 
 
 @pytest.fixture
 def fold(rig):
-    fold = RunFold(rig.run().rules)
+    fold = RootFold(rig.run().rules)
     fold.hello(b"s", 0, 20, 1, ())
     return fold
 

@@ -1,24 +1,22 @@
-"""The fold of a run at a daemon that forwards to another: journalled events in, values for the root out.
+"""The fold of a run at a daemon that forwards to a root: journalled events in, values for the root out.
 
-    ranks' rows ──▶ gathering ──▶ contributions ┐
-    texts, items, configurations ──▶ parts      ├──▶ at a cut: forwarded values
-    steps, flushes ──▶ progress                 ┘
+    ranks' rows ──▶ panels ──▶ contributions   ┐
+    texts, items, configurations ──▶ parts     ├──▶ at a FORWARD event: forwarded values
+    steps, flushes ──▶ progress                ┘
 
-It decides nothing: whom a cell waits for, who is lost and when the run ends is the root's to say. What it
-gathers leaves at *cuts*, which are events, and when a rank or the job ends; no clock is looked at. So
-what is forwarded depends on the events and their ticks alone, and a replay forwards the same values.
+The fold decides nothing: the root decides for whom a cell waits, who is lost and when the run ends. Gathered
+values leave at FORWARD events, and when a rank or the job ends; the fold looks at no clock. So the output
+depends on the events and their ticks alone, and a replay forwards the same values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from enum import IntEnum
-from typing import Any
 
+from tracker_daemon.aggregation.node.attempt import NodeAttempt
 from tracker_daemon.aggregation.node.cells import divide
 from tracker_daemon.aggregation.node.dictionary import NodeDictionary
-from tracker_daemon.aggregation.node.gathering import Gathering, Plan
 from tracker_daemon.aggregation.node.rank_parts import RankParts
 from tracker_daemon.aggregation.node.steps import NodeSteps
 from tracker_daemon.aggregation.shared.batch import (
@@ -28,140 +26,104 @@ from tracker_daemon.aggregation.shared.batch import (
     Rows,
     TextRows,
 )
-from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.contribution import Contribution, Progress
-from tracker_daemon.aggregation.shared.fold import Activity, FoldSummary, TickOutput
+from tracker_daemon.aggregation.shared.fold import (
+    Activity,
+    Ending,
+    Fold,
+    FoldSummary,
+    TickOutput,
+    forget_oldest,
+    plan_of,
+)
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import StreamFold
 from tracker_protocol import limits
 
-_OLDER_ATTEMPTS_REMEMBERED = 4
 
-
-class _Due(IntEnum):
-    """What leaves at the tick's end."""
+class _Extent(IntEnum):
+    """The part of the gathered values that leaves when the tick ends."""
 
     NOTHING = 0
-    RIPE = 1
-    """Rows that are complete, or were there at the cut before, and all that is no row."""
+    WHOLE_ROWS = 1
+    """Rows that are complete, or were there at the last FORWARD event, and everything that is no row."""
     EVERYTHING = 2
 
 
-class NodeFold:
-    """The state of one run, as far as this node's ranks go."""
+class NodeFold(Fold):
+    """The state of one run, as far as this node's ranks are concerned."""
 
     def __init__(self, rules: Rules) -> None:
-        self.rules = rules
-        self.books = Books()
-        self.notices: list[str] = []
-        self.streams: dict[bytes, StreamFold] = {}
+        super().__init__(rules)
         self.names = NodeDictionary()
         self.parts = RankParts()
-        self.steps = NodeSteps()
+        self.steps: NodeSteps = NodeSteps()
         self.window = 1
-        """The number of the next cut."""
-        self.gathering = self.new_gathering(1)
-        self.older: dict[int, Gathering] = {}
-        self.untold: list[str] = []
-        """Notices for the root."""
-        self.gap_points_told = 0
-        self.ended: tuple[str, str] | None = None
+        """The number of FORWARD events so far, and 1."""
+        self.attempt: NodeAttempt = self.new_attempt(1)
+        self.older: dict[int, NodeAttempt] = {}
+        self.unsent_notices: list[str] = []
+        """Notices that the root does not have yet."""
+        self.gap_points_sent = 0
+        self.outcome: tuple[str, str] | None = None
+        """The run's status and its reason, once the root has decided that."""
         self.wants_flushes = False
-        """Whether the root learns who reports a metric, and so has to know of idle ranks' flushes too."""
-        self._due = _Due.NOTHING
-        self._plans: dict[tuple[bytes, tuple[int, ...]], Plan] = {}  # a cache, and not part of the state
+        """True if the root learns who reports a metric, and needs the flushes of idle ranks too."""
+        self._due = _Extent.NOTHING
 
-    def new_gathering(self, number: int) -> Gathering:
-        """An attempt of which nothing has come yet."""
-        return Gathering(number, self.rules, self.books, self.notices, self.names.admit)
+    def new_attempt(self, number: int) -> NodeAttempt:
+        """Return an attempt without any value."""
+        return NodeAttempt(number, self.rules, self.books, self.notices, self.names.admit)
 
     # ---- events ----------------------------------------------------------------------------------
 
-    def hello(self, stream: bytes, rank: int, world_size: int, attempt: int, names: tuple[str, ...]) -> None:
-        """A stream connects, for the first time or again; ``names`` is its whole dictionary."""
-        if attempt > self.gathering.number:
-            self._open_attempt(attempt, world_size)
-        known = self.streams.get(stream)
-        if known is None:
-            self.streams[stream] = StreamFold(rank, attempt, list(names))
-        else:
-            # Batches with names may have been rejected, dropped or lost; the client still knows all.
-            known.add_names(names)
-        if attempt == self.gathering.number:
-            self.gathering.joined(rank, world_size)
-
-    def _open_attempt(self, number: int, world_size: int) -> None:
-        """A rank has come again: nothing of the attempt before waits for more."""
-        old = self.gathering
+    def open_attempt(self, number: int, world_size: int) -> None:
+        """Begin an attempt: a rank has started again, and nothing of the attempt before waits for more."""
+        old = self.attempt
         self.older[old.number] = old
-        self.gathering = self.new_gathering(number)
-        self.gathering.world_size = world_size or old.world_size
+        self.attempt = self.new_attempt(number)
+        self.attempt.world_size = world_size or old.world_size
         self.steps.open_attempt()
-        self.ended = None
-
-    def step_to_go_on_from(self, rank: int, attempt: int) -> int:
-        """The automatic step that comes next for a rank that joins, or comes back to, ``attempt``."""
-        if attempt > self.gathering.number:
-            return self.steps.furthest()
-        return self.steps.next_step.get(rank, self.steps.first_step)
+        self.outcome = None
 
     def batch(self, stream: bytes, batch: DecodedBatch, now_ns: int) -> None:  # noqa: ARG002 - no clock
-        """Take in a batch of a stream that has said hello."""
+        """Apply a batch of a stream that has said hello."""
         source = self.streams[stream]
         source.add_names(batch.names)
         self.books.received += batch.points
-        self._count_dropped(stream, source, batch.dropped_points)
-        gathering = self._gathering_of(source)
-        if gathering is None:
+        if self.count_dropped(source, batch.dropped_points):
+            self.parts.add_dropped(stream, batch.dropped_points)
+        attempt = self._attempt_of(source)
+        if attempt is None:
             self.books.count_late(source.rank, batch.points)
             self.books.items_left_out += len(batch.items)
             return
         if batch.rows or batch.texts or batch.config or batch.items or batch.finish is not None:
-            gathering.progress.heard(source.rank)
+            attempt.progress.note_activity(source.rank)
         for block in batch.rows:
             if block.own:
-                self._own(stream, source, block, recorded=self.rules.records_items(source.rank))
+                self._keep_own(stream, source, block, recorded=self.rules.records_items(source.rank))
             else:
-                self._rows(stream, source, gathering, block)
+                self._gather(source, attempt, block)
         for texts in batch.texts:
-            self._own(stream, source, texts, recorded=self._records(source.rank))
-        self._standing(stream, source, gathering, batch)
+            self._keep_own(stream, source, texts, recorded=self.rules.records_own_values(source.rank))
+        self._note_progress(stream, source, attempt, batch)
 
-    def _gathering_of(self, source: StreamFold) -> Gathering | None:
-        current = source.attempt == self.gathering.number
-        return self.gathering if current else self.older.get(source.attempt)
+    def _attempt_of(self, source: StreamFold) -> NodeAttempt | None:
+        current = source.attempt == self.attempt.number
+        return self.attempt if current else self.older.get(source.attempt)
 
-    def _records(self, rank: int) -> bool:
-        return rank == self.rules.primary_rank or self.rules.records(rank)
-
-    def _count_dropped(self, stream: bytes, source: StreamFold, dropped_points: int) -> None:
-        if dropped_points > source.dropped_points:
-            self.books.dropped_points += dropped_points - source.dropped_points
-            source.dropped_points = dropped_points
-            self.parts.add_dropped(stream, dropped_points)
-
-    def _rows(self, stream: bytes, source: StreamFold, gathering: Gathering, block: Rows) -> None:
-        plan = self._plans.get((stream, block.keys))
+    def _gather(self, source: StreamFold, attempt: NodeAttempt, block: Rows) -> None:
+        plan = plan_of(source, attempt, block.keys)
         if plan is None:
-            names = source.names_of(block.keys)
-            if names is None:
-                self._reject_unnamed(source, block)
-                return
-            plan = self._plans[stream, block.keys] = gathering.plan(names)
-            if plan.refused:
-                self._warn_of_refused()
-        if gathering is self.gathering and block.automatic_steps and plan.names:
-            self.steps.compare(source.rank, plan.names, block.steps.tolist(), self.books, self.notices)
-        gathering.contribute(source.rank, plan, block, self.window)
-
-    def _reject_unnamed(self, source: StreamFold, block: Rows | TextRows) -> None:
-        """The batch passed its check against a dictionary that is not the one that came to be."""
-        self.books.rejected += len(block.keys) * len(block.steps)
-        self.books.warn_once(
-            self.notices,
-            ("unnamed", source.rank),
-            f"rank {source.rank} sent values of metrics that it has not named; they are not recorded",
-        )
+            self.known_names(source, source, block)
+            return
+        if plan.refused:
+            self._warn_of_refused()
+        if attempt is self.attempt and block.automatic_steps and plan.names:
+            steps = block.steps.tolist()
+            self.steps.compare_and_send(source.rank, plan.names, steps, self.books, self.notices)
+        attempt.contribute(source.rank, plan, block, self.window)
 
     def _warn_of_refused(self) -> None:
         self.books.warn_once(
@@ -171,40 +133,39 @@ class NodeFold:
             f"more than {limits.HELLO_NAMES_MAX_BYTES} bytes; the further ones are not recorded",
         )
 
-    def _own(self, stream: bytes, source: StreamFold, block: Rows | TextRows, *, recorded: bool) -> None:
-        """Values that the root is to have as they are, or, where they are not recorded, not at all."""
-        points = len(block.keys) * len(block.steps)
-        names = source.names_of(block.keys)
+    def _keep_own(self, stream: bytes, source: StreamFold, block: Rows | TextRows, *, recorded: bool) -> None:
+        """Keep values that the root receives as they are, or, if they are not recorded, not at all."""
+        names = self.known_names(source, source, block)
         if names is None:
-            self._reject_unnamed(source, block)
-        elif not recorded:
-            self.books.folded += points
+            return
+        if not recorded:
+            self.books.folded += block.points
         elif not all(map(self.names.admit, names)):
-            self.books.rejected += points
+            self.books.rejected += block.points
             self._warn_of_refused()
         elif isinstance(block, Rows):
             self.parts.add_own_rows(stream, block)
         else:
             self.parts.add_texts(stream, block)
 
-    def _standing(self, stream: bytes, source: StreamFold, gathering: Gathering, batch: DecodedBatch) -> None:
-        """What a batch says beside its values."""
-        rank = source.rank
-        if batch.rows:
-            latest = max(batch.rows, key=lambda block: int(block.times_ns[-1]))
-            step = int(latest.steps[-1])
-            gathering.progress.logged(rank, step, self.window)
-            if gathering is self.gathering:
+    def _note_progress(
+        self, stream: bytes, source: StreamFold, attempt: NodeAttempt, batch: DecodedBatch
+    ) -> None:
+        """Note everything of a batch beside its values."""
+        rank, step = source.rank, batch.last_step
+        if step is not None:
+            attempt.progress.note_step(rank, step, self.window)
+            if attempt is self.attempt:
                 self.steps.next_step[rank] = step + 1
         for document in batch.config:
             self.parts.add_config(stream, document)
-        self._pass_on(stream, rank, batch)
+        self._pass_on_items(stream, rank, batch)
         if batch.flushed:
-            gathering.progress.flushed(rank, again=self.wants_flushes)
+            attempt.progress.note_flush(rank, again=self.wants_flushes)
         if batch.finish is not None:
-            self._finish(stream, gathering, rank, batch.finish)
+            self._finish(stream, attempt, rank, batch.finish)
 
-    def _pass_on(self, stream: bytes, rank: int, batch: DecodedBatch) -> None:
+    def _pass_on_items(self, stream: bytes, rank: int, batch: DecodedBatch) -> None:
         if not self.rules.records_items(rank):
             self.books.items_left_out += len(batch.items)
             return
@@ -212,179 +173,143 @@ class NodeFold:
         for item in batch.items:
             self.parts.add_item(stream, item)
 
-    def _finish(self, stream: bytes, gathering: Gathering, rank: int, exit_code: int) -> None:
-        gathering.exit_codes[rank] = exit_code
-        gathering.live.discard(rank)
+    def _finish(self, stream: bytes, attempt: NodeAttempt, rank: int, exit_code: int) -> None:
+        attempt.exit_codes[rank] = exit_code
+        attempt.live.discard(rank)
         self.parts.add_end(stream, exit_code)
-        self._due = _Due.EVERYTHING
+        self._due = _Extent.EVERYTHING
 
     def flushed(self, stream: bytes, now_ns: int) -> None:  # noqa: ARG002 - no clock
-        """A stream without news says that all it logged has been sent."""
+        """Note that a stream without news has sent everything that it logged."""
         source = self.streams[stream]
-        gathering = self._gathering_of(source)
-        if gathering is not None:
-            gathering.progress.flushed(source.rank, again=self.wants_flushes)
+        attempt = self._attempt_of(source)
+        if attempt is not None:
+            attempt.progress.note_flush(source.rank, again=self.wants_flushes)
 
-    def depart(self, rank: int, how: str, now_ns: int) -> None:  # noqa: ARG002 - the root says how
-        """No row is incomplete for this rank."""
-        self.gathering.live.discard(rank)
-
-    def gap(self, points: int) -> None:
-        """A client dropped what it could not keep."""
-        self.books.gap_points += points
-        self.books.dropped_points += points
-
-    def rejected(self) -> None:
-        """A batch could not be decoded."""
-        self.books.rejected_batches += 1
-
-    def restart_timers(self, now_ns: int) -> None:
-        """There are none: what is gathered waits for cuts."""
+    def depart(self, rank: int, how: str, now_ns: int) -> None:  # noqa: ARG002 - the root decides how
+        """Note that a rank is gone: no row is incomplete for it."""
+        self.attempt.live.discard(rank)
 
     def close_oldest(self, rows: int) -> None:  # noqa: ARG002 - what is forwarded late is not lost
-        """Too much memory is open: forward everything."""
-        self._due = _Due.EVERYTHING
+        """Forward everything: too much memory is open."""
+        self._due = _Extent.EVERYTHING
 
     def end(self, exit_code: int) -> None:
-        """The job is over: its exit code stands for the ranks that did not finish by themselves."""
-        gathering = self.gathering
+        """End the job: its exit code stands for the ranks that did not finish by themselves."""
+        attempt = self.attempt
         for stream, source in self.streams.items():
-            if source.attempt == gathering.number and source.rank not in gathering.exit_codes:
-                self._finish(stream, gathering, source.rank, exit_code)
-        self._due = _Due.EVERYTHING
+            if source.attempt == attempt.number and source.rank not in attempt.exit_codes:
+                self._finish(stream, attempt, source.rank, exit_code)
+        self._due = _Extent.EVERYTHING
 
-    def cut(self, *, everything: bool) -> None:
-        """What has been gathered is to be forwarded, or ``everything``, ranks that lag behind or not."""
-        self._due = max(self._due, _Due.EVERYTHING if everything else _Due.RIPE)
+    # ---- events of a node alone ------------------------------------------------------------------
+
+    def forward(self, *, everything: bool) -> None:
+        """Forward gathered values when the tick ends; with ``everything`` also rows that slow ranks owe."""
+        self._due = max(self._due, _Extent.EVERYTHING if everything else _Extent.WHOLE_ROWS)
 
     def ended_by_root(self, status: str, reason: str) -> None:
-        """The root says that the run has ended; what still comes of it is forwarded at once."""
-        self.ended = status, reason
+        """Note that the root has ended the run; later values are forwarded at once."""
+        self.outcome = status, reason
 
     def want_flushes(self, *, wanted: bool) -> None:
-        """The root has to know of idle ranks' flushes, or no more."""
+        """Note if the root needs the flushes of idle ranks."""
         self.wants_flushes = wanted
-
-    def skip_ordinals(self, count: int) -> None:
-        """Nothing here has an ordinal."""
 
     # ---- the tick --------------------------------------------------------------------------------
 
     def settle(self, now_ns: int) -> TickOutput:  # noqa: ARG002 - no clock
-        """Hand over what the tick brought forth, and forward what is due."""
+        """Return the tick's notices, and the values that are due."""
         notices = tuple(self.notices)
-        self.untold.extend(notices)
+        self.unsent_notices.extend(notices)
         self.notices.clear()
         due = self._due
         if self.over() and self._has_news():
-            due = _Due.EVERYTHING
-        self._due = _Due.NOTHING
-        forwarded = None if due is _Due.NOTHING else self._forward(everything=due is _Due.EVERYTHING)
+            due = _Extent.EVERYTHING
+        self._due = _Extent.NOTHING
+        forwarded = None if due is _Extent.NOTHING else self._take(everything=due is _Extent.EVERYTHING)
         return TickOutput(notices=notices, forwarded=forwarded)
 
-    def _forward(self, *, everything: bool) -> ForwardedValues:
+    def _take(self, *, everything: bool) -> ForwardedValues:
         """Remove and return what is due; its order is that in which the dictionary gets its new names."""
         first_key = len(self.names.names)
         self.books.folded += self.parts.points
         parts = self.parts.take(self.names, self.streams)
-        contributions = tuple(self._contributions(everything=everything))
+        contributions = tuple(self._take_contributions(everything=everything))
         self.books.folded += sum(contribution.points for contribution in contributions)
-        step_keys = self.steps.take(self.names, self.gathering.number)
-        report = NodeReport(parts, contributions, tuple(self._progress()), step_keys, tuple(self.untold))
-        self.untold.clear()
+        step_keys = self.steps.take(self.names, self.attempt.number)
+        notices = tuple(self.unsent_notices)
+        self.unsent_notices.clear()
+        report = NodeReport(parts, contributions, tuple(self._take_progress()), step_keys, notices)
         new_names = tuple(self.names.names[first_key:])
-        values = ForwardedValues(first_key, new_names, report, self._lost_points(), self.parts.take_ends())
+        values = ForwardedValues(first_key, new_names, report, self._take_lost(), self.parts.take_ends())
         self.window += 1
-        self._forget_oldest()
+        forget_oldest(self.older)
         return values
 
-    def _contributions(self, *, everything: bool) -> Iterator[Contribution]:
-        for gathering in self._gatherings():
-            over = everything or gathering is not self.gathering
-            for gathered in gathering.take(self.window, everything=over):
-                yield from divide(gathering.number, gathered, self.names)
-
-    def _gatherings(self) -> Iterator[Gathering]:
+    def _attempts(self) -> Iterator[NodeAttempt]:
         yield from self.older.values()
-        yield self.gathering
+        yield self.attempt
 
-    def _progress(self) -> Iterator[Progress]:
-        """Yield the progress of ranks that the root does not know yet, once their values were taken."""
-        for gathering in self._gatherings():
-            progress = gathering.progress.take(gathering.number, self.window, gathering.busy_ranks())
+    def _take_contributions(self, *, everything: bool) -> Iterator[Contribution]:
+        for attempt in self._attempts():
+            all_of_it = everything or attempt is not self.attempt
+            for gathered in attempt.take(self.window, everything=all_of_it):
+                yield from divide(attempt.number, gathered, self.names)
+
+    def _take_progress(self) -> Iterator[Progress]:
+        """Yield the progress that the root does not know, once the values before it were taken."""
+        for attempt in self._attempts():
+            progress = attempt.progress.take(attempt.number, self.window, attempt.busy_ranks())
             if progress is not None:
                 yield progress
 
-    def _lost_points(self) -> int:
-        """Return the values lost in gaps, in all, if the root does not know the number; else 0."""
-        if self.books.gap_points == self.gap_points_told:
+    def _take_lost(self) -> int:
+        """Return the number of values lost in gaps, if the root does not know it; else 0."""
+        if self.books.gap_points == self.gap_points_sent:
             return 0
-        self.gap_points_told = self.books.gap_points
-        return self.gap_points_told
+        self.gap_points_sent = self.books.gap_points
+        return self.gap_points_sent
 
-    def _forget_oldest(self) -> None:
-        while len(self.older) > _OLDER_ATTEMPTS_REMEMBERED:
-            del self.older[min(self.older)]
+    # ---- state -----------------------------------------------------------------------------------
 
-    def next_deadline_ns(self) -> None:
-        """Nothing changes while nothing arrives."""
-
-    # ---- how it stands ---------------------------------------------------------------------------
-
-    def over(self) -> bool:
-        """Whether the root has said that the run has ended."""
-        return self.ended is not None
-
-    @property
-    def lost_ns(self) -> None:
-        """The root says who is lost."""
-
-    @property
-    def outcome(self) -> tuple[str, str] | None:
-        """The run's status and why, once the root has said so."""
-        return self.ended
-
-    def names_of(self, stream: bytes) -> list[str]:
-        """A rank's stream's dictionary; empty for one that is unknown."""
-        known = self.streams.get(stream)
-        return known.names if known is not None else []
+    def ending(self) -> Ending | None:
+        """Return how the root has ended the run; None before that."""
+        return None if self.outcome is None else Ending(outcome=self.outcome)
 
     def dictionary(self) -> list[str]:
-        """The node's own: all metrics that it has named to the root, by their keys."""
+        """Return the node's own dictionary: all metrics that it has named to the root, by their keys."""
         return self.names.names
 
     def _has_news(self) -> bool:
-        told = self.books.gap_points == self.gap_points_told
-        quiet = told and not (self.parts or self.steps.untold or self.untold)
-        return not quiet or any(gathering.waits() for gathering in self._gatherings())
+        waiting = self.parts or self.steps.unsent or self.unsent_notices
+        if waiting or self.books.gap_points != self.gap_points_sent:
+            return True
+        return any(attempt.has_news() for attempt in self._attempts())
 
     def activity(self) -> Activity:
-        """What is going on."""
-        gathering, news = self.gathering, self._has_news()
+        """Return what the fold waits for."""
+        attempt, news = self.attempt, self._has_news()
         return Activity(
-            news or self.wants_flushes or not gathering.live <= gathering.progress.idle,
-            sum(one.open_rows() for one in self._gatherings()),
-            self.parts.bytes + sum(one.open_bytes() for one in self._gatherings()),
-            gathering.world_size,
+            news or self.wants_flushes or not attempt.live <= attempt.progress.idle,
+            sum(one.open_rows() for one in self._attempts()),
+            self.parts.bytes + sum(one.open_bytes() for one in self._attempts()),
+            attempt.world_size,
             news,
         )
 
     def summary(self) -> FoldSummary:
-        """How it stands."""
-        counts: dict[str, Any] = asdict(self.books)
-        for name in ("late_by_rank", "warned", "records"):
-            del counts[name]
-        points = self.parts.points + sum(one.open_points() for one in self._gatherings())
-        gathering = self.gathering
+        """Return the state of the books and the ranks."""
+        attempt = self.attempt
         return FoldSummary(
-            {**counts, "open": points},
+            self.counts(self.parts.points + sum(one.open_points() for one in self._attempts())),
             0,
-            len(gathering.place_of),
-            gathering.world_size,
-            gathering.number,
-            dict(gathering.progress.last_step),
-            dict.fromkeys(gathering.exit_codes, "finished"),
+            len(attempt.place_of),
+            attempt.world_size,
+            attempt.number,
+            dict(attempt.progress.last_step),
+            dict.fromkeys(attempt.exit_codes, "finished"),
             frozenset(),
-            dict(gathering.exit_codes),
-            {s.rank: s.dropped_points for s in self.streams.values() if s.attempt == gathering.number},
+            dict(attempt.exit_codes),
+            self.dropped_by_rank(),
         )

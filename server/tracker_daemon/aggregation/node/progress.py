@@ -1,9 +1,9 @@
-"""How far a node's ranks have come, as the root is told: last steps, and flushes.
+"""The progress of a node's ranks, for the root: last steps, and flushes.
 
-A rank's flush says that all it had logged by then has arrived, and the root may act on it: so it is told
-after all of that has been forwarded. What a rank logged in a window is forwarded by the cut that ends the
-next one. A flush without anything new since the one before is told only where the root asks for it: it
-says that the rank has not logged, all this time, what others have.
+A rank's flush states that everything it had logged by then has arrived, and the root may act on it. So the
+root receives a flush after all these values. Values of one window are forwarded, at the latest, when the next
+window ends. A repeated flush, with nothing new since the one before, is sent only if the root asks for it. It
+states that the rank has not logged, all this time, what others have.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ _NOTHING_YET = -1
 
 
 class RankProgress:
-    """The ranks of one attempt."""
+    """The progress of one attempt's ranks."""
 
     def __init__(self) -> None:
         self.last_step: dict[int, int] = {}
         self.logged_in: dict[int, int] = {}
-        """By rank the window in which its latest values came."""
+        """By rank the window in which its latest values arrived."""
         self.changed: set[int] = set()
-        """Ranks whose last step has not been told."""
+        """Ranks whose last step the root does not know."""
         self.idle: set[int] = set()
         """Ranks that have sent nothing since their last flush."""
         self.flushes: dict[int, list[int]] = {}
-        """By rank the flushes to be told, each as the window of the latest values before it."""
+        """By rank the unsent flushes, each as the window of the latest values before it."""
 
-    def logged(self, rank: int, step: int, window: int) -> None:
-        """A rank has logged values, the last of them at ``step``."""
+    def note_step(self, rank: int, step: int, window: int) -> None:
+        """Note that a rank has logged values, the last of them at ``step``."""
         self.logged_in[rank] = window
         if self.last_step.get(rank) != step:
             self.last_step[rank] = step
             self.changed.add(rank)
 
-    def heard(self, rank: int) -> None:
-        """A rank has sent something."""
+    def note_activity(self, rank: int) -> None:
+        """Note that a rank has sent something."""
         self.idle.discard(rank)
 
-    def flushed(self, rank: int, *, again: bool = False) -> None:
-        """All that a rank has logged is here; to be told ``again``, though nothing is new since it was."""
+    def note_flush(self, rank: int, *, again: bool = False) -> None:
+        """Note that everything a rank has logged is here; a repeated flush is sent only with ``again``."""
         if rank in self.idle and not again:
             return
         self.idle.add(rank)
@@ -50,14 +50,14 @@ class RankProgress:
         if window not in windows:
             windows.append(window)
 
-    def waits(self) -> bool:
-        """Whether there is something to tell."""
+    def has_news(self) -> bool:
+        """Return True if there is something to send."""
         return bool(self.changed or self.flushes)
 
     def take(self, number: int, window: int, busy: set[int]) -> Progress | None:
-        """What is told at the cut that ends ``window``, of attempt ``number``; None if there is nothing.
+        """Remove and return what is sent when ``window`` ends, of attempt ``number``; None if nothing is.
 
-        Of the ranks in ``busy`` something is gathered still, which came in ``window``.
+        Of the ranks in ``busy`` some values are still here; they arrived in ``window``.
         """
         flushed = self._take_flushes(window, busy)
         ranks = sorted(self.changed | flushed)
@@ -72,13 +72,13 @@ class RankProgress:
         )
 
     def _take_flushes(self, window: int, busy: set[int]) -> set[int]:
-        told = set()
+        taken = set()
         for rank, windows in list(self.flushes.items()):
             left = [at for at in windows if rank in busy and at >= window]
             if len(left) < len(windows):
-                told.add(rank)
+                taken.add(rank)
             if left:
                 self.flushes[rank] = left
             else:
                 del self.flushes[rank]
-        return told
+        return taken

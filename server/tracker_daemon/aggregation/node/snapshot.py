@@ -1,20 +1,20 @@
-"""The state of a fold that forwards as bytes, so that the events before it need not be replayed.
+"""The state of a node's fold as bytes, so that the events before it need not be replayed.
 
-As with :mod:`snapshot`, only what the rules need goes in. Rows have no indices here: a panel that is
-loaded numbers its rows anew, and nothing depends on that.
+It holds only what the rules need. Rows have no indices here: a loaded panel numbers its rows anew, and
+nothing depends on that.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 
 import msgspec
 import numpy as np
 
+from tracker_daemon.aggregation.node.attempt import NodeAttempt
 from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.node.fold import NodeFold
-from tracker_daemon.aggregation.node.gathering import Gathering, NodePanel
+from tracker_daemon.aggregation.node.panel import NodePanel
 from tracker_daemon.aggregation.node.progress import RankProgress
 from tracker_daemon.aggregation.node.rank_parts import Fragment, RankParts
 from tracker_daemon.aggregation.node.steps import NodeSteps, UnsentSteps
@@ -26,11 +26,16 @@ from tracker_daemon.aggregation.shared.plain_state import (
     decode_state,
     dump_array,
     dump_books,
+    dump_key_sets,
+    dump_occurrences,
+    dump_stream,
     load_array,
     load_books,
+    load_key_sets,
+    load_slots,
+    load_streams,
 )
 from tracker_daemon.aggregation.shared.rules import Rules
-from tracker_daemon.aggregation.shared.stream import StreamFold
 
 FORMAT = 1
 _PER_ROW = ("step", "occurrence", "time_ns", "window")
@@ -46,20 +51,18 @@ def dump(fold: NodeFold, encode_batch: Encoder) -> bytes:
             "kind": FORWARDING,
             "format": FORMAT,
             "books": dump_books(fold.books),
-            "streams": [
-                [stream, s.rank, s.attempt, s.names, s.dropped_points] for stream, s in fold.streams.items()
-            ],
+            "streams": [dump_stream(stream, source) for stream, source in fold.streams.items()],
             "names": fold.names.names,
             "awaited_names": sorted(fold.names.awaited),
             "parts": _dump_parts(fold.parts, encode_batch),
             "steps": _dump_steps(fold.steps),
             "window": fold.window,
-            "untold": fold.untold,
-            "gap_points_told": fold.gap_points_told,
+            "untold": fold.unsent_notices,
+            "gap_points_told": fold.gap_points_sent,
             "wants_flushes": fold.wants_flushes,
-            "ended": fold.ended,
-            "attempt": _dump_gathering(fold.gathering),
-            "older": [_dump_gathering(gathering) for gathering in fold.older.values()],
+            "ended": fold.outcome,
+            "attempt": _dump_attempt(fold.attempt),
+            "older": [_dump_attempt(attempt) for attempt in fold.older.values()],
         }
     )
 
@@ -73,18 +76,17 @@ def load(payload: bytes, rules: Rules, decode_batch: Decoder) -> NodeFold:
     plain = decode_state(payload, FORWARDING, FORMAT)
     fold = NodeFold(rules)
     fold.books = load_books(plain["books"])
-    for stream, rank, attempt, names, dropped in plain["streams"]:
-        fold.streams[stream] = StreamFold(rank, attempt, names, dropped)
+    fold.streams = load_streams(plain["streams"])
     fold.names = NodeDictionary(plain["names"], plain["awaited_names"])
     fold.parts = _load_parts(plain["parts"], decode_batch)
     fold.steps = _load_steps(plain["steps"])
     fold.window = plain["window"]
-    fold.untold = plain["untold"]
-    fold.gap_points_told = plain["gap_points_told"]
+    fold.unsent_notices = plain["untold"]
+    fold.gap_points_sent = plain["gap_points_told"]
     fold.wants_flushes = plain["wants_flushes"]
-    fold.ended = tuple(plain["ended"]) if plain["ended"] is not None else None
-    fold.gathering = _load_gathering(plain["attempt"], fold)
-    fold.older = {older["number"]: _load_gathering(older, fold) for older in plain["older"]}
+    fold.outcome = tuple(plain["ended"]) if plain["ended"] is not None else None
+    fold.attempt = _load_attempt(plain["attempt"], fold)
+    fold.older = {older["number"]: _load_attempt(older, fold) for older in plain["older"]}
     return fold
 
 
@@ -113,8 +115,8 @@ def _dump_steps(steps: NodeSteps) -> Plain:
     return {
         "next_step": steps.next_step,
         "first_step": steps.first_step,
-        "keys": [[step, sorted(keys)] for step, keys in steps.keys.items()],
-        "untold": [[untold.rank, untold.names, untold.steps] for untold in steps.untold],
+        "keys": dump_key_sets(steps.key_sets),
+        "untold": [[unsent.rank, unsent.names, unsent.steps] for unsent in steps.unsent],
     }
 
 
@@ -122,39 +124,39 @@ def _load_steps(plain: Plain) -> NodeSteps:
     steps = NodeSteps()
     steps.next_step = by_rank(plain["next_step"])
     steps.first_step = plain["first_step"]
-    steps.keys = OrderedDict((step, frozenset(keys)) for step, keys in plain["keys"])
-    steps.untold = [UnsentSteps(rank, tuple(names), at) for rank, names, at in plain["untold"]]
+    steps.key_sets = load_key_sets(plain["keys"])
+    steps.unsent = [UnsentSteps(rank, tuple(names), at) for rank, names, at in plain["untold"]]
     return steps
 
 
 # ---- attempts ------------------------------------------------------------------------------------
 
 
-def _dump_gathering(gathering: Gathering) -> Plain:
-    progress = gathering.progress
+def _dump_attempt(attempt: NodeAttempt) -> Plain:
+    progress = attempt.progress
     return {
-        "number": gathering.number,
-        "world_size": gathering.world_size,
-        "live": sorted(gathering.live),
-        "exit_codes": gathering.exit_codes,
+        "number": attempt.number,
+        "world_size": attempt.world_size,
+        "live": sorted(attempt.live),
+        "exit_codes": attempt.exit_codes,
         "last_step": progress.last_step,
         "logged_in": progress.logged_in,
         "changed": sorted(progress.changed),
         "idle": sorted(progress.idle),
         "flushes": progress.flushes,
-        "panels": [_dump_panel(panel) for panel in gathering.panels],
+        "panels": [_dump_panel(panel) for panel in attempt.panels],
     }
 
 
-def _load_gathering(plain: Plain, fold: NodeFold) -> Gathering:
-    gathering = fold.new_gathering(plain["number"])
-    gathering.world_size = plain["world_size"]
-    gathering.live = set(plain["live"])
-    gathering.exit_codes = by_rank(plain["exit_codes"])
-    gathering.progress = _load_progress(plain)
+def _load_attempt(plain: Plain, fold: NodeFold) -> NodeAttempt:
+    attempt = fold.new_attempt(plain["number"])
+    attempt.world_size = plain["world_size"]
+    attempt.live = set(plain["live"])
+    attempt.exit_codes = by_rank(plain["exit_codes"])
+    attempt.progress = _load_progress(plain)
     for panel in plain["panels"]:
-        gathering.add_panel(_load_panel(panel))
-    return gathering
+        attempt.add_panel(_load_panel(panel))
+    return attempt
 
 
 def _load_progress(plain: Plain) -> RankProgress:
@@ -170,26 +172,23 @@ def _load_progress(plain: Plain) -> RankProgress:
 def _dump_panel(panel: NodePanel) -> Plain:
     slots, rows = len(panel.ranks), panel.live_rows()
     plain: Plain = {name: dump_array(getattr(panel, name)[rows]) for name in _PER_ROW}
-    # What a row held before is in no cell of it that was not seen.
+    # An unseen cell may have an old value, which must not differ after a replay.
     seen = panel.seen[rows, :slots]
     plain["values"] = dump_array(np.where(seen, panel.values[rows, :slots], 0.0))
     plain["seen"] = dump_array(seen)
-    counters = panel.occurrences
     return {
         **plain,
         "names": panel.names,
         "ranks": panel.ranks,
         "ever": dump_array(panel.ever[:slots]),
         "sole": dump_array(panel.sole),
-        "highs": dump_array(counters.first[:slots]),
-        "repeats": [[slot, dump_array(highs)] for slot, highs in counters.repeats.items()],
+        **dump_occurrences(panel),
     }
 
 
 def _load_panel(plain: Plain) -> NodePanel:
     panel = NodePanel(tuple(plain["names"]))
-    for rank in plain["ranks"]:
-        panel.slot(rank)
+    load_slots(panel, plain)
     slots = len(panel.ranks)
     arrays = {name: load_array(plain[name]) for name in (*_PER_ROW, *_BY_SLOT)}
     keys = zip(arrays["step"].tolist(), arrays["occurrence"].tolist(), strict=True)
@@ -202,6 +201,4 @@ def _load_panel(plain: Plain) -> NodePanel:
     panel.points = int(np.count_nonzero(arrays["seen"]))
     panel.ever[:slots] = load_array(plain["ever"])
     panel.sole = load_array(plain["sole"])
-    panel.occurrences.first[:slots] = load_array(plain["highs"])
-    panel.occurrences.repeats = {slot: load_array(highs) for slot, highs in plain["repeats"]}
     return panel

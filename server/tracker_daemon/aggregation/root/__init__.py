@@ -3,6 +3,6 @@
 * ``fold``: applies events; ``snapshot``: its state as bytes.
 * ``attempt``: the cells of one attempt; ``membership``: the expected ranks.
 * ``panel``: open cells, dense by rank; ``closing``: when they close; ``emission``: closed cells to records.
-* ``merging``: takes in a node's summaries. ``own_values``: values that are not aggregated.
+* ``merging``: adds a node's summaries. ``own_values``: values that are not aggregated.
 * ``configuration``: the run's configuration and its changes.
 """

@@ -11,32 +11,19 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.membership import Membership
-from tracker_daemon.aggregation.root.panel import NEVER, NO_OWNER, OPEN, UNLEARNED, Index, Panel
+from tracker_daemon.aggregation.root.panel import NEVER, NO_OWNER, OPEN, UNLEARNED, RootPanel
+from tracker_daemon.aggregation.shared.attempt import Attempt, RankReport
 from tracker_daemon.aggregation.shared.batch import Rows
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.marks import ClosedMarks, Key
-from tracker_daemon.aggregation.shared.placement import PlanPart, plan_parts
+from tracker_daemon.aggregation.shared.panel import Bits
+from tracker_daemon.aggregation.shared.placement import Plan
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.rules.metric_names import SUFFIXES, aggregate_base, rank_base, rank_column
 from tracker_daemon.rules.rank_selection import Reporters
-from tracker_protocol import limits
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Piece:
-    """A rank's report of some ``columns`` of a panel at n ``keys``: ``values`` (n, columns).
-
-    ``values`` are None where they are known in a summary over several ranks alone.
-    """
-
-    rank: int
-    keys: list[Key]
-    columns: Index
-    times_ns: NDArray[np.int64]
-    values: NDArray[np.float64] | None
 
 
 @dataclass(slots=True, eq=False)
@@ -48,18 +35,13 @@ class Extras:
     time_ns: int
 
 
-class Attempt:
-    """One attempt of a run. *Fenced*, it is over: all that still comes is late."""
+class RootAttempt(Attempt[RootPanel]):
+    """One attempt of a run. *Fenced*, it is over: all later values are late."""
 
     def __init__(self, number: int, rules: Rules, books: Books, notices: list[str]) -> None:
-        self.number = number
-        self.rules = rules
-        self.books = books
-        self.notices = notices
+        super().__init__(number, rules, books, notices)
         self.fenced = False
         self.membership = Membership(0)
-        self.panels: list[Panel] = []
-        self.place_of: dict[str, tuple[int, int]] = {}
         self.parts_at: dict[Key, list[tuple[int, int]]] = {}  # (panel, row), in order
         self.extras: dict[Key, Extras] = {}
         self.serial = 0
@@ -68,37 +50,33 @@ class Attempt:
         self.missed: dict[int, int] = {}
         self.last_step: dict[int, int] = {}
         self.recent: deque[Key] = deque(maxlen=rules.lagging_after_cells + 1)
-        self.touched: dict[int, list[Index]] = {}
+        self.touched: dict[int, list[Integers]] = {}
         self.next_timeout_ns = 0
         self.settled_ns = 0
 
     # ---- metrics ---------------------------------------------------------------------------------
 
-    def plan(self, names: tuple[str, ...]) -> tuple[PlanPart, ...]:
-        """Where a block with these metrics goes; those not seen before form a new panel."""
-        fresh = tuple(name for name in names if name not in self.place_of)
-        if fresh:
-            self._add_panel(fresh)
-        return plan_parts([self.place_of[name] for name in names])
+    def join(self, rank: int, world_size: int) -> None:
+        """Note that a rank has connected; the largest world size that a rank states holds."""
+        self.membership.joined(rank, world_size)
 
-    def _add_panel(self, names: tuple[str, ...]) -> None:
-        panel = Panel(names)
+    def open_panel(self, names: tuple[str, ...]) -> None:
+        """Add a panel for these metrics, which are in no other."""
+        panel = RootPanel(names)
         self.choose_statistics(panel)
-        index = len(self.panels)
-        self.panels.append(panel)
+        self.add_panel(panel)
         for column, name in enumerate(names):
-            self.place_of[name] = (index, column)
             who = self.rules.reporters_of(name)
             if who is not None:
                 self._preset_reporters(panel, column, who)
 
-    def choose_statistics(self, panel: Panel) -> None:
+    def choose_statistics(self, panel: RootPanel) -> None:
         """Note which aggregates the run's rules want; they hold for all of the run's life."""
         for column, name in enumerate(panel.names):
             wanted = self.rules.statistics_of(name)
             panel.wanted[column] = [suffix in wanted for suffix in SUFFIXES]
 
-    def _preset_reporters(self, panel: Panel, column: int, who: Reporters) -> None:
+    def _preset_reporters(self, panel: RootPanel, column: int, who: Reporters) -> None:
         expected = self.membership.expected()
         awaited = expected - self.lagging
         ranks = sorted(expected) if who is Reporters.ALL else [self.rules.primary_rank]
@@ -106,7 +84,7 @@ class Attempt:
         panel.learn(column, slots, np.array([rank in awaited for rank in ranks], np.bool_))
         self.fix_layout(panel, column)
 
-    def fix_layout(self, panel: Panel, column: int) -> None:
+    def fix_layout(self, panel: RootPanel, column: int) -> None:
         """Settle a metric's names at its first closing: whose own value is plain, and aggregates."""
         members = np.flatnonzero(panel.ever_member[:, column])
         sole = len(members) == 1
@@ -115,14 +93,14 @@ class Attempt:
 
     # ---- names -----------------------------------------------------------------------------------
 
-    def own_column(self, panel: Panel, column: int, rank: int) -> str | None:
+    def own_column(self, panel: RootPanel, column: int, rank: int) -> str | None:
         """Where the own value of a rank is recorded, None if it is not."""
         name, owner = panel.names[column], int(panel.owner[column])
         if rank == (self.rules.primary_rank if owner == NO_OWNER else owner):
             return None if self.is_computed(name) else name
         return rank_column(name, rank) if self.records(panel, rank) else None
 
-    def records(self, panel: Panel, rank: int) -> bool:
+    def records(self, panel: RootPanel, rank: int) -> bool:
         """Whether this rank's values of some metric of ``panel`` are recorded under the rank's name."""
         if rank != self.rules.primary_rank:
             return self.rules.records(rank)
@@ -152,50 +130,32 @@ class Attempt:
 
     # ---- contributions ---------------------------------------------------------------------------
 
-    def contribute(self, rank: int, plan: tuple[PlanPart, ...], block: Rows, now_ns: int) -> None:
-        """Take in a rank's rows."""
+    def contribute(self, rank: int, plan: Plan, block: Rows, now_ns: int) -> None:
+        """Apply a rank's rows."""
         self.last_step[rank] = int(block.steps[-1])
-        steps, times_ns = block.steps, block.times_ns
-        keys: list[Key] = [(step, 0) for step in steps.tolist()]
-        for part in plan:
-            panel = self.panels[part.panel]
-            slot = panel.slot(rank)
-            values = part.of_block(block.values)
-            if panel.occurrences.advance(slot, part.columns, steps):
-                self.put(part.panel, Piece(rank, keys, part.columns, times_ns, values), now_ns)
-                continue
-            for occurrence, i, j in panel.occurrences.assign(slot, part.columns, steps):
-                columns = part.columns[j]
-                if occurrence >= limits.OCCURRENCES_PER_STEP_MAX:
-                    self.reject_repeats(rank, panel.names[columns[0]], int(steps[i[0]]), len(columns))
-                    continue
-                at = [(keys[row][0], occurrence) for row in i.tolist()]
-                self.put(part.panel, Piece(rank, at, columns, times_ns[i], values[np.ix_(i, j)]), now_ns)
+        for index, report in self.reports(rank, plan, block):
+            self.put(index, report, now_ns)
 
-    def reject_repeats(self, rank: int, name: str, step: int, points: int) -> None:
-        """A rank has logged a metric too often at one step: these values are one time too many."""
-        self.books.reject_repeats(self.notices, rank, name, step, points)
-
-    def put(self, index: int, piece: Piece, now_ns: int) -> None:
+    def put(self, index: int, report: RankReport, now_ns: int) -> None:
         """Take in what a rank reports; each of these cells is new to it."""
-        panel, rank, values = self.panels[index], piece.rank, piece.values
+        panel, rank, values = self.panels[index], report.rank, report.values
         assert values is not None, "a summary goes another way"
         if self.fenced:
-            self.keep_late(panel, piece, np.ones(values.shape, np.bool_))
+            self.keep_late(panel, report, np.ones(values.shape, np.bool_))
             return
         slot = panel.slot_of[rank]
-        rows = self.rows(index, piece.keys, piece.times_ns, rank)
-        late = panel.contribute(slot, rows, piece.columns, values, now_ns)
+        rows = self.rows(index, report.keys, report.times_ns, rank)
+        late = panel.contribute(slot, rows, report.columns, values, now_ns)
         self.came([rank], panel, rows, late)
         if late is not None:
-            self.keep_late(panel, piece, late)
+            self.keep_late(panel, report, late)
         if rank == self.rules.primary_rank:
-            panel.time_ns[rows] = piece.times_ns
-        if self.joining(panel, slot, piece.columns).any():
-            self.join(panel, slot, piece, rows, late)
+            panel.time_ns[rows] = report.times_ns
+        if self.joining(panel, slot, report.columns).any():
+            self.become_reporter(panel, slot, report, rows, late)
         self.touched.setdefault(index, []).append(rows)
 
-    def rows(self, index: int, keys: list[Key], times_ns: NDArray[np.int64], rank: int) -> Index:
+    def rows(self, index: int, keys: list[Key], times_ns: Integers, rank: int) -> Integers:
         """The rows of a panel at ``keys``, made where there are none; ``rank`` reports something there."""
         panel = self.panels[index]
         rows = [panel.row_of.get(key, -1) for key in keys]
@@ -204,12 +164,12 @@ class Attempt:
                 continue
             key = keys[i]
             self._note_recent(panel, key, rank)
-            rows[i] = panel.take_row(key, self.serial, int(times_ns[i]))
+            rows[i] = panel.open_row(key, self.serial, int(times_ns[i]))
             self.serial += 1
             insort(self.parts_at.setdefault(key, []), (index, rows[i]))
         return np.array(rows, np.int64)
 
-    def came(self, ranks: list[int], panel: Panel, rows: Index, late: NDArray[np.bool_] | None) -> None:
+    def came(self, ranks: list[int], panel: RootPanel, rows: Integers, late: Bits | None) -> None:
         """Note of ``ranks`` that they have come to these rows, where they were in time."""
         in_time = rows if late is None else rows[~late.all(axis=1)]
         if not len(in_time):
@@ -219,25 +179,25 @@ class Attempt:
             self.missed[rank] = 0
             self.newest[rank] = max(self.newest.get(rank, -1), newest)
 
-    def keep_late(self, panel: Panel, piece: Piece, late: NDArray[np.bool_]) -> None:
+    def keep_late(self, panel: RootPanel, report: RankReport, late: Bits) -> None:
         """Count what is late for its aggregates; a recorded rank's own values are emitted all the same."""
         i, j = (int(first) for first in np.argwhere(late)[0])
-        self.books.count_late(piece.rank, int(late.sum()))
+        self.books.count_late(report.rank, int(late.sum()))
         self.books.warn_once(
             self.notices,
-            ("late", piece.rank),
-            f"rank {piece.rank}: values came after their cells had closed; they are not in the aggregates "
-            f"(first: {panel.names[piece.columns[j]]!r} at step {piece.keys[i][0]})",
+            ("late", report.rank),
+            f"rank {report.rank}: values came after their cells had closed; they are not in the aggregates "
+            f"(first: {panel.names[report.columns[j]]!r} at step {report.keys[i][0]})",
         )
-        if piece.values is None:
+        if report.values is None:
             return
-        for j, column in enumerate(piece.columns.tolist()):
-            name = self.own_column(panel, column, piece.rank)
+        for j, column in enumerate(report.columns.tolist()):
+            name = self.own_column(panel, column, report.rank)
             if name is None:
                 continue
             for i in np.flatnonzero(late[:, j]).tolist():
-                extras = self.extras_at(piece.keys[i], int(piece.times_ns[i]))
-                extras.numbers[name] = float(piece.values[i, j])
+                extras = self.extras_at(report.keys[i], int(report.times_ns[i]))
+                extras.numbers[name] = float(report.values[i, j])
 
     def extras_at(self, key: Key, time_ns: int) -> Extras:
         """What joins the record at ``key`` from outside the panels."""
@@ -245,27 +205,27 @@ class Attempt:
 
     # ---- who is waited for -----------------------------------------------------------------------
 
-    def joining(self, panel: Panel, slots: int | Index, columns: Index) -> NDArray[np.bool_]:
+    def joining(self, panel: RootPanel, slots: int | Integers, columns: Integers) -> Bits:
         """Which of ``columns`` are learned and do not wait for ``slots`` (one, or of shape (s, 1))."""
-        new: NDArray[np.bool_] = panel.learned[columns] & (panel.member_from[slots, columns] == NEVER)
+        new: Bits = panel.learned[columns] & (panel.member_from[slots, columns] == NEVER)
         return new
 
-    def join(
-        self, panel: Panel, slot: int, piece: Piece, rows: Index, late: NDArray[np.bool_] | None
+    def become_reporter(
+        self, panel: RootPanel, slot: int, report: RankReport, rows: Integers, late: Bits | None
     ) -> None:
         """A rank that reports a learned metric that it was no reporter of is one from this cell on."""
-        new = self.joining(panel, slot, piece.columns)
-        joining = piece.columns[new]
+        new = self.joining(panel, slot, report.columns)
+        joining = report.columns[new]
         panel.note_reporter(slot, joining)
-        if piece.rank in self.membership.lagging:
-            self._catch_up(piece)
-        if not self.membership.is_awaited(piece.rank):
+        if report.rank in self.membership.lagging:
+            self._catch_up(report)
+        if not self.membership.is_awaited(report.rank):
             return
         in_time = rows if late is None else rows[~late[:, new].all(axis=1)]
         serial = int(panel.serial[in_time].min()) if len(in_time) else self.serial
         panel.join(slot, joining, serial)
 
-    def _note_recent(self, panel: Panel, key: Key, rank: int) -> None:
+    def _note_recent(self, panel: RootPanel, key: Key, rank: int) -> None:
         """Remember the newest keys, as those see them who are not behind: by them a rank has caught up."""
         if key in self.recent or panel.marks.any_at(key):
             return
@@ -273,12 +233,12 @@ class Attempt:
         if rank not in members.lagging or not any(map(members.is_awaited, members.seen)):
             self.recent.append(key)
 
-    def _catch_up(self, piece: Piece) -> None:
+    def _catch_up(self, report: RankReport) -> None:
         """A lagging rank that has reached the newest rows again is waited for again."""
-        if any(key in self.recent for key in piece.keys):
-            self.membership.lagging.discard(piece.rank)
-            self.missed[piece.rank] = 0
-            self.notices.append(f"rank {piece.rank} has caught up and is waited for again")
+        if any(key in self.recent for key in report.keys):
+            self.membership.lagging.discard(report.rank)
+            self.missed[report.rank] = 0
+            self.notices.append(f"rank {report.rank} has caught up and is waited for again")
 
     def depart(self, rank: int, how: str) -> None:
         """A rank is "finished", "lost" or "absent": nothing waits for it any more."""
@@ -335,14 +295,6 @@ class Attempt:
         """Whether a metric's reporters are still to be learned, so that flushes matter."""
         return any((panel.first_row != UNLEARNED).any() for panel in self.panels)
 
-    def open_rows(self) -> int:
-        """Rows in use, over all panels."""
-        return sum(len(panel.row_of) for panel in self.panels)
-
     def open_points(self) -> int:
         """Values in cells that are not emitted yet."""
         return sum(panel.open_points() for panel in self.panels)
-
-    def open_bytes(self) -> int:
-        """Memory held by open rows."""
-        return sum(panel.live_bytes() for panel in self.panels)

@@ -8,14 +8,15 @@ each has flushed since); those that have reported the metric by then are its rep
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.root.attempt import Attempt
-from tracker_daemon.aggregation.root.panel import CLOSED, OPEN, UNLEARNED, Index, Panel
+from tracker_daemon.aggregation.numbers.summary import Integers
+from tracker_daemon.aggregation.root.attempt import RootAttempt
+from tracker_daemon.aggregation.root.panel import CLOSED, OPEN, UNLEARNED, RootPanel
 from tracker_daemon.aggregation.shared.marks import Key
+from tracker_daemon.aggregation.shared.panel import Bits
 
 
-def settle(attempt: Attempt, now_ns: int) -> list[Key]:
+def settle(attempt: RootAttempt, now_ns: int) -> list[Key]:
     """Close what can close; return, in order, the keys whose records can be emitted."""
     attempt.settled_ns = now_ns
     for index in range(len(attempt.panels)):
@@ -25,7 +26,7 @@ def settle(attempt: Attempt, now_ns: int) -> list[Key]:
     return _ready(attempt)
 
 
-def _ready(attempt: Attempt) -> list[Key]:
+def _ready(attempt: RootAttempt) -> list[Key]:
     ready: set[Key] = set()
     for index, arrays in attempt.touched.items():
         panel = attempt.panels[index]
@@ -38,14 +39,14 @@ def _ready(attempt: Attempt) -> list[Key]:
     return sorted(key for key in ready if not _waits(attempt, key))
 
 
-def _waits(attempt: Attempt, key: Key) -> bool:
+def _waits(attempt: RootAttempt, key: Key) -> bool:
     return any(attempt.panels[panel].is_open(row) for panel, row in attempt.parts_at.get(key, ()))
 
 
 # ---- learning ------------------------------------------------------------------------------------
 
 
-def _close_first_cells(attempt: Attempt, index: int, now_ns: int) -> None:
+def _close_first_cells(attempt: RootAttempt, index: int, now_ns: int) -> None:
     panel, members, rules = attempt.panels[index], attempt.membership, attempt.rules
     pending = np.flatnonzero(panel.first_row != UNLEARNED)
     if not len(pending):
@@ -62,17 +63,17 @@ def _close_first_cells(attempt: Attempt, index: int, now_ns: int) -> None:
         _learn(attempt, index, pending[closing], awaited)
 
 
-def _awaited(attempt: Attempt, panel: Panel) -> NDArray[np.bool_]:
+def _awaited(attempt: RootAttempt, panel: RootPanel) -> Bits:
     return np.array([attempt.membership.is_awaited(rank) for rank in panel.ranks], np.bool_)
 
 
-def _first_cells(panel: Panel, columns: Index) -> NDArray[np.bool_]:
+def _first_cells(panel: RootPanel, columns: Integers) -> Bits:
     """Which slots have reported the first cell of each metric: (columns, slots)."""
-    seen: NDArray[np.bool_] = panel.seen[panel.first_row[columns], : len(panel.ranks), columns]
+    seen: Bits = panel.seen[panel.first_row[columns], : len(panel.ranks), columns]
     return seen
 
 
-def _learn(attempt: Attempt, index: int, columns: Index, awaited: NDArray[np.bool_]) -> None:
+def _learn(attempt: RootAttempt, index: int, columns: Integers, awaited: Bits) -> None:
     """Close the first cells of ``columns`` and fix their reporters, and with them the metrics' layout.
 
     A rank that has not reported the first cell but one after it has joined from that one on.
@@ -80,7 +81,7 @@ def _learn(attempt: Attempt, index: int, columns: Index, awaited: NDArray[np.boo
     panel = attempt.panels[index]
     rows = panel.live_rows()
     first = _first_cells(panel, columns)
-    ever: NDArray[np.bool_] = np.logical_or.reduce(panel.seen[rows, : len(panel.ranks)], axis=0)
+    ever: Bits = np.logical_or.reduce(panel.seen[rows, : len(panel.ranks)], axis=0)
     others = ever[:, columns].T & ~first
     panel.state[panel.first_row[columns], columns] = CLOSED
     for column, reported, joined in zip(columns.tolist(), first, others, strict=True):
@@ -99,7 +100,7 @@ def _learn(attempt: Attempt, index: int, columns: Index, awaited: NDArray[np.boo
 # ---- closing without all -------------------------------------------------------------------------
 
 
-def _time_out(attempt: Attempt, now_ns: int) -> None:
+def _time_out(attempt: RootAttempt, now_ns: int) -> None:
     limit = attempt.rules.partial_after_ns
     oldest = now_ns
     missed: dict[int, set[Key]] = {}
@@ -118,7 +119,7 @@ def _time_out(attempt: Attempt, now_ns: int) -> None:
 
 
 def _close_partial(
-    attempt: Attempt, index: int, rows: Index, due: NDArray[np.bool_], missed: dict[int, set[Key]]
+    attempt: RootAttempt, index: int, rows: Integers, due: Bits, missed: dict[int, set[Key]]
 ) -> None:
     """Close the cells that are ``due``; note in ``missed`` which ranks have not come to which keys yet."""
     panel = attempt.panels[index]
@@ -138,13 +139,13 @@ def _close_partial(
         missed.setdefault(rank, set()).update(keys)
 
 
-def _close(panel: Panel, rows: Index, due: NDArray[np.bool_]) -> None:
+def _close(panel: RootPanel, rows: Integers, due: Bits) -> None:
     state = panel.state[rows]
     state[due] = CLOSED
     panel.state[rows] = state
 
 
-def _count_missed(attempt: Attempt, rank: int, cells: int) -> None:
+def _count_missed(attempt: RootAttempt, rank: int, cells: int) -> None:
     attempt.missed[rank] = attempt.missed.get(rank, 0) + cells
     if attempt.missed[rank] >= attempt.rules.lagging_after_cells and rank not in attempt.lagging:
         attempt.lagging.add(rank)
@@ -155,7 +156,7 @@ def _count_missed(attempt: Attempt, rank: int, cells: int) -> None:
         attempt.wait_no_more(rank)
 
 
-def close_all(attempt: Attempt) -> None:
+def close_all(attempt: RootAttempt) -> None:
     """Close every open cell as it stands: the attempt is over."""
     for index, panel in enumerate(attempt.panels):
         unlearned = np.flatnonzero(panel.first_row != UNLEARNED)
@@ -166,7 +167,7 @@ def close_all(attempt: Attempt) -> None:
         attempt.touch_all(index)
 
 
-def close_oldest(attempt: Attempt, rows_to_close: int) -> None:
+def close_oldest(attempt: RootAttempt, rows_to_close: int) -> None:
     """Close the oldest rows as partial, to bound the memory that open cells hold."""
     live = [panel.serial[panel.live_rows()] for panel in attempt.panels]
     serials = np.sort(np.concatenate(live)) if live else np.zeros(0, np.int64)

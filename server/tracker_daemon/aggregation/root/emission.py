@@ -7,13 +7,13 @@ from functools import partial
 from itertools import groupby
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.numbers.accumulator import reduce_with
-from tracker_daemon.aggregation.numbers.summary import Summary
-from tracker_daemon.aggregation.root.attempt import Attempt, Extras
-from tracker_daemon.aggregation.root.panel import CLOSED, EMITTED, NO_OWNER, Index, Panel
+from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary
+from tracker_daemon.aggregation.root.attempt import Extras, RootAttempt
+from tracker_daemon.aggregation.root.panel import CLOSED, EMITTED, NO_OWNER, RootPanel
 from tracker_daemon.aggregation.shared.marks import Key
+from tracker_daemon.aggregation.shared.panel import Bits
 from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
 from tracker_daemon.rules.metric_names import STATISTICS, column_names, rank_column
 
@@ -27,21 +27,21 @@ class _Columns:
     """Columns that have at least one valid value: names (c,), values and valid (n, c)."""
 
     names: tuple[str, ...]
-    values: NDArray[np.float64]
-    valid: NDArray[np.bool_]
+    values: Floats
+    valid: Bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Cells:
-    """What there is of n rows of a panel: which cells are ``closed`` (n, metrics), and of what they are.
+class _ClosedRows:
+    """The values of n rows of a panel, and which cells are ``closed`` (n, metrics).
 
     ``values`` (n, ranks, metrics) are the ``ranks``' own, where ``seen``; ``accumulated`` is over others.
     """
 
-    closed: NDArray[np.bool_]
+    closed: Bits
     ranks: list[int]
-    values: NDArray[np.float64]
-    seen: NDArray[np.bool_]
+    values: Floats
+    seen: Bits
     accumulated: Summary | None
 
 
@@ -51,7 +51,7 @@ class Emitter:
     def __init__(self, next_ordinal: int = 1) -> None:
         self.next_ordinal = next_ordinal
 
-    def emit(self, attempt: Attempt, keys: list[Key]) -> list[RecordBlock]:
+    def emit(self, attempt: RootAttempt, keys: list[Key]) -> list[RecordBlock]:
         """Emit the records of ``keys``, in that order; their rows are released."""
         blocks = []
         for panels, run in groupby(keys, lambda key: tuple(p for p, _ in attempt.parts_at.get(key, ()))):
@@ -61,7 +61,7 @@ class Emitter:
                 blocks.extend(self._block(attempt, panels, alike[start : start + rows]))
         return blocks
 
-    def _block(self, attempt: Attempt, panels: tuple[int, ...], keys: list[Key]) -> list[RecordBlock]:
+    def _block(self, attempt: RootAttempt, panels: tuple[int, ...], keys: list[Key]) -> list[RecordBlock]:
         parts, times = [], np.zeros(len(keys), np.int64)
         for position, index in enumerate(panels):
             panel = attempt.panels[index]
@@ -79,14 +79,14 @@ class Emitter:
         self,
         attempt: int,
         keys: list[Key],
-        times: NDArray[np.int64],
+        times: Integers,
         columns: _Columns,
         extras: list[Extras | None],
     ) -> list[RecordBlock]:
         texts: list[TextCell] = []
         if any(extras):
             columns, texts = _with_extras(columns, extras, times)
-        kept: NDArray[np.bool_] = np.logical_or.reduce(columns.valid, axis=1)
+        kept: Bits = np.logical_or.reduce(columns.valid, axis=1)
         kept[[cell.row for cell in texts]] = True
         if not kept.any():
             return []
@@ -108,18 +108,18 @@ class Emitter:
         return [block]
 
 
-def _columns_per_row(attempt: Attempt, index: int) -> int:
+def _columns_per_row(attempt: RootAttempt, index: int) -> int:
     panel = attempt.panels[index]
     return panel.width * (_COUNT + 1 + len(_recorded(attempt, panel)))
 
 
-def _recorded(attempt: Attempt, panel: Panel) -> list[int]:
+def _recorded(attempt: RootAttempt, panel: RootPanel) -> list[int]:
     """The ranks whose own values are recorded under their names, and that have some, in order."""
     ranks = [panel.ranks[slot] for slot in panel.rank_order()[1].tolist()]
     return [rank for rank in ranks if attempt.records(panel, rank)]
 
 
-def _panel_columns(attempt: Attempt, panel: Panel, rows: Index) -> _Columns:
+def _panel_columns(attempt: RootAttempt, panel: RootPanel, rows: Integers) -> _Columns:
     """Reduce the closed cells of ``rows`` and lay them out, metric by metric."""
     cells = _cells(panel, rows)
     attempt.books.folded += int(cells.seen.sum())
@@ -140,19 +140,17 @@ def _panel_columns(attempt: Attempt, panel: Panel, rows: Index) -> _Columns:
     return _valid_columns(panel, recorded, out, valid)
 
 
-def _cells(panel: Panel, rows: Index) -> _Cells:
+def _cells(panel: RootPanel, rows: Integers) -> _ClosedRows:
     closed = panel.state[rows] == CLOSED
     slots, values, seen = panel.own_values(rows)
     accumulated = None
     if panel.accumulators is not None:
         accumulated = panel.accumulators.at(rows, np.arange(panel.width))
     ranks = [panel.ranks[slot] for slot in slots.tolist()]
-    return _Cells(closed, ranks, values, seen & closed[:, None, :], accumulated)
+    return _ClosedRows(closed, ranks, values, seen & closed[:, None, :], accumulated)
 
 
-def _own_values(
-    attempt: Attempt, panel: Panel, cells: _Cells, out: NDArray[np.float64], valid: NDArray[np.bool_]
-) -> None:
+def _own_values(attempt: RootAttempt, panel: RootPanel, cells: _ClosedRows, out: Floats, valid: Bits) -> None:
     position = {rank: i for i, rank in enumerate(cells.ranks)}
     owners = np.array([position.get(rank, NO_OWNER) for rank in panel.owner.tolist()])
     columns = np.flatnonzero(owners != NO_OWNER)
@@ -164,7 +162,7 @@ def _own_values(
             valid[:, column, 0] = False
 
 
-def _statistics(panel: Panel, cells: _Cells, out: NDArray[np.float64], valid: NDArray[np.bool_]) -> None:
+def _statistics(panel: RootPanel, cells: _ClosedRows, out: Floats, valid: Bits) -> None:
     columns = np.flatnonzero(panel.aggregated & panel.wanted.any(axis=1) & cells.closed.any(axis=0))
     if not len(columns):
         return
@@ -182,12 +180,10 @@ def _statistics(panel: Panel, cells: _Cells, out: NDArray[np.float64], valid: ND
     valid[:, columns, _COUNT] = some & partial & wanted[:, _COUNT - 1]
 
 
-def _valid_columns(
-    panel: Panel, recorded: list[int], out: NDArray[np.float64], valid: NDArray[np.bool_]
-) -> _Columns:
+def _valid_columns(panel: RootPanel, recorded: list[int], out: Floats, valid: Bits) -> _Columns:
     n = len(out)
     flat, flat_valid = out.reshape(n, -1), valid.reshape(n, -1)
-    kept: NDArray[np.bool_] = np.logical_or.reduce(flat_valid, axis=0)
+    kept: Bits = np.logical_or.reduce(flat_valid, axis=0)
     names = [
         name
         for metric in panel.names
@@ -213,7 +209,7 @@ def _concatenate(parts: list[_Columns], n: int) -> _Columns:
 
 
 def _with_extras(
-    columns: _Columns, extras: list[Extras | None], times: NDArray[np.int64]
+    columns: _Columns, extras: list[Extras | None], times: Integers
 ) -> tuple[_Columns, list[TextCell]]:
     """Add what came from outside the panels; ``times`` of rows that had none are filled in."""
     texts: list[TextCell] = []

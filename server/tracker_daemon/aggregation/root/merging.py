@@ -10,36 +10,37 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.numbers.summary import Summary
-from tracker_daemon.aggregation.root.attempt import Attempt, Piece
-from tracker_daemon.aggregation.root.panel import Index, Panel
+from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary
+from tracker_daemon.aggregation.root.attempt import RootAttempt
+from tracker_daemon.aggregation.root.panel import RootPanel
+from tracker_daemon.aggregation.shared.attempt import RankReport
 from tracker_daemon.aggregation.shared.contribution import Contribution
 from tracker_daemon.aggregation.shared.marks import Key
-from tracker_daemon.aggregation.shared.placement import PlanPart
+from tracker_daemon.aggregation.shared.panel import Bits
+from tracker_daemon.aggregation.shared.placement import Plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Share:
+class _PanelCells:
     """The part of a contribution that belongs to one panel: n ``keys`` × ``columns``."""
 
     ranks: list[int]
-    slots: Index
+    slots: Integers
     keys: list[Key]
-    columns: Index
-    times_ns: NDArray[np.int64]
-    values: NDArray[np.float64] | None
+    columns: Integers
+    times_ns: Integers
+    values: Floats | None
     summary: Summary | None
 
-    def piece(self, rank: int) -> Piece:
-        """What one of the ranks reports."""
-        return Piece(rank, self.keys, self.columns, self.times_ns, self.values)
+    def report(self, rank: int) -> RankReport:
+        """Return the report of one of the ranks."""
+        return RankReport(rank, self.keys, self.columns, self.times_ns, self.values)
 
-    def part(self, rows: Index, columns: Index) -> _Share:
+    def part(self, rows: Integers, columns: Integers) -> _PanelCells:
         """Some of it, by the indices of keys and columns."""
         at = np.ix_(rows, columns)
-        return _Share(
+        return _PanelCells(
             self.ranks,
             self.slots,
             [self.keys[row] for row in rows.tolist()],
@@ -50,15 +51,15 @@ class _Share:
         )
 
 
-def contribute(attempt: Attempt, plan: tuple[PlanPart, ...], contribution: Contribution, now_ns: int) -> None:
+def contribute(attempt: RootAttempt, plan: Plan, contribution: Contribution, now_ns: int) -> None:
     """Take in a contribution, of which ``plan`` says where its metrics go."""
     keys: list[Key] = list(zip(contribution.steps.tolist(), contribution.occurrences.tolist(), strict=True))
     ranks = contribution.ranks.tolist()
-    for part in plan:
+    for part in plan.parts:
         panel = attempt.panels[part.panel]
         taken = slice(None) if part.block_columns is None else part.block_columns
         values, summary = contribution.values, contribution.summary
-        share = _Share(
+        cells = _PanelCells(
             ranks,
             np.array([panel.slot(rank) for rank in ranks], np.int64),
             keys,
@@ -67,66 +68,66 @@ def contribute(attempt: Attempt, plan: tuple[PlanPart, ...], contribution: Contr
             None if values is None else values[:, taken],
             None if summary is None else summary[:, taken],
         )
-        for new in _news(attempt, panel, share):
+        for new in _news(attempt, panel, cells):
             if new.summary is None:
-                attempt.put(part.panel, new.piece(ranks[0]), now_ns)
+                attempt.put(part.panel, new.report(ranks[0]), now_ns)
             else:
                 _merge(attempt, part.panel, new, new.summary, now_ns)
 
 
-def _news(attempt: Attempt, panel: Panel, share: _Share) -> Iterator[_Share]:
-    """What of ``share`` is new of its ranks: all of it, unless a node tells the same of a rank twice."""
-    again = _told_before(panel, share)
+def _news(attempt: RootAttempt, panel: RootPanel, cells: _PanelCells) -> Iterator[_PanelCells]:
+    """What of ``cells`` is new of its ranks: all of it, unless a node tells the same of a rank twice."""
+    again = _told_before(panel, cells)
     if again is None:
-        yield share
+        yield cells
         return
-    attempt.books.rejected += len(share.ranks) * int(again.sum())
+    attempt.books.rejected += len(cells.ranks) * int(again.sum())
     i, j = (int(first) for first in np.argwhere(again)[0])
     attempt.books.warn_once(
         attempt.notices,
         "told twice",
         f"a node's daemon sent values of ranks that it had sent before, or another had; the first are kept "
-        f"(first: {panel.names[share.columns[j]]!r} at step {share.keys[i][0]}, rank {share.ranks[0]})",
+        f"(first: {panel.names[cells.columns[j]]!r} at step {cells.keys[i][0]}, rank {cells.ranks[0]})",
     )
     for row in np.flatnonzero(~again.all(axis=1)).tolist():
-        yield share.part(np.array([row]), np.flatnonzero(~again[row]))
+        yield cells.part(np.array([row]), np.flatnonzero(~again[row]))
 
 
-def _told_before(panel: Panel, share: _Share) -> NDArray[np.bool_] | None:
-    """In which cells some rank of ``share`` has reported already; None: in none."""
-    rows = np.array([panel.row_of.get(key, -1) for key in share.keys], np.int64)
+def _told_before(panel: RootPanel, cells: _PanelCells) -> Bits | None:
+    """In which cells some rank of ``cells`` has reported already; None: in none."""
+    rows = np.array([panel.row_of.get(key, -1) for key in cells.keys], np.int64)
     known = np.flatnonzero(rows >= 0)
     if not len(known):
         return None
     old = rows[known]
-    seen = panel.seen[old[:, None, None], share.slots[:, None], share.columns].any(axis=1)
+    seen = panel.seen[old[:, None, None], cells.slots[:, None], cells.columns].any(axis=1)
     if not seen.any():
         return None
-    again = np.zeros((len(rows), len(share.columns)), np.bool_)
+    again = np.zeros((len(rows), len(cells.columns)), np.bool_)
     again[known] = seen
     return again
 
 
-def _merge(attempt: Attempt, index: int, share: _Share, summary: Summary, now_ns: int) -> None:
-    """Take in a summary over several ranks, as :meth:`Attempt.put` takes in what one reports."""
+def _merge(attempt: RootAttempt, index: int, cells: _PanelCells, summary: Summary, now_ns: int) -> None:
+    """Take in a summary over several ranks, as :meth:`RootAttempt.put` takes in what one reports."""
     panel = attempt.panels[index]
     if attempt.fenced:
-        _all_late(attempt, panel, share, np.ones(summary.count.shape, np.bool_))
+        _all_late(attempt, panel, cells, np.ones(summary.count.shape, np.bool_))
         return
     members = attempt.membership
     # Somebody who is not behind, if there is one: by such ranks it is told which rows are the newest.
-    foremost = min(share.ranks, key=members.lagging.__contains__)
-    rows = attempt.rows(index, share.keys, share.times_ns, foremost)
-    late = panel.summarised(share.slots, rows, share.columns, summary, now_ns)
-    attempt.came(share.ranks, panel, rows, late)
+    foremost = min(cells.ranks, key=members.lagging.__contains__)
+    rows = attempt.rows(index, cells.keys, cells.times_ns, foremost)
+    late = panel.summarised(cells.slots, rows, cells.columns, summary, now_ns)
+    attempt.came(cells.ranks, panel, rows, late)
     if late is not None:
-        _all_late(attempt, panel, share, late)
-    joining = attempt.joining(panel, share.slots[:, None], share.columns).any(axis=1)
+        _all_late(attempt, panel, cells, late)
+    joining = attempt.joining(panel, cells.slots[:, None], cells.columns).any(axis=1)
     for i in np.flatnonzero(joining).tolist():
-        attempt.join(panel, int(share.slots[i]), share.piece(share.ranks[i]), rows, late)
+        attempt.become_reporter(panel, int(cells.slots[i]), cells.report(cells.ranks[i]), rows, late)
     attempt.touched.setdefault(index, []).append(rows)
 
 
-def _all_late(attempt: Attempt, panel: Panel, share: _Share, late: NDArray[np.bool_]) -> None:
-    for rank in share.ranks:
-        attempt.keep_late(panel, share.piece(rank), late)
+def _all_late(attempt: RootAttempt, panel: RootPanel, cells: _PanelCells, late: Bits) -> None:
+    for rank in cells.ranks:
+        attempt.keep_late(panel, cells.report(rank), late)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tracker_daemon.aggregation.root.attempt import Attempt
+from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.shared.batch import Rows, TextRows
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.stream import StreamFold
@@ -16,7 +16,7 @@ from tracker_daemon.rules.metric_names import rank_column
 from tracker_protocol import limits
 
 
-def take_texts(source: StreamFold, attempt: Attempt, names: tuple[str, ...], block: TextRows) -> None:
+def take_texts(source: StreamFold, attempt: RootAttempt, names: tuple[str, ...], block: TextRows) -> None:
     """Take in texts, from the ranks whose own values are recorded."""
     rank, rules = source.rank, attempt.rules
     recorded = rank == rules.primary_rank or rules.records(rank)
@@ -24,7 +24,7 @@ def take_texts(source: StreamFold, attempt: Attempt, names: tuple[str, ...], blo
         attempt.extras_at(key, time_ns).texts[column] = text
 
 
-def take_numbers(source: StreamFold, attempt: Attempt, names: tuple[str, ...], block: Rows) -> None:
+def take_numbers(source: StreamFold, attempt: RootAttempt, names: tuple[str, ...], block: Rows) -> None:
     """Take in numbers that are to stay as they are, from the ranks whose items are recorded."""
     recorded = attempt.rules.records_items(source.rank)
     for key, time_ns, column, number in _cells(source, attempt, names, block, recorded=recorded):
@@ -33,7 +33,12 @@ def take_numbers(source: StreamFold, attempt: Attempt, names: tuple[str, ...], b
 
 
 def _cells(
-    source: StreamFold, attempt: Attempt, names: tuple[str, ...], block: Rows | TextRows, *, recorded: bool
+    source: StreamFold,
+    attempt: RootAttempt,
+    names: tuple[str, ...],
+    block: Rows | TextRows,
+    *,
+    recorded: bool,
 ) -> Iterator[tuple[Key, int, str, Any]]:
     """Where each value goes, as (step and occurrence), time, name: into the record of its step."""
     attempt.books.folded += len(names) * len(block.steps)

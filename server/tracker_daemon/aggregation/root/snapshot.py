@@ -1,22 +1,21 @@
-"""A fold's state as bytes, so that the events before it need not be replayed.
+"""The state of a root's fold as bytes, so that the events before it need not be replayed.
 
-Only what the rules need goes in: open rows, closed marks, reporters, occurrence counters, books.
-Plans are a cache and are made anew. The format belongs to one version of the product: a snapshot
-with another ``FORMAT`` is refused, and the journal that holds it must be finished by its own.
+It holds only what the rules need: open rows, closed marks, reporters, occurrence counters, books. Plans are
+a cache and are made anew. The format belongs to one version of the product: a snapshot with another
+``FORMAT`` is refused, and only the version that wrote it can finish its journal.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from typing import Any
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.root.attempt import Attempt, Extras
-from tracker_daemon.aggregation.root.fold import RunFold
-from tracker_daemon.aggregation.root.panel import Panel
+from tracker_daemon.aggregation.numbers.summary import Integers
+from tracker_daemon.aggregation.root.attempt import Extras, RootAttempt
+from tracker_daemon.aggregation.root.fold import RootFold
+from tracker_daemon.aggregation.root.panel import RootPanel
 from tracker_daemon.aggregation.shared.plain_state import (
     RECORDING,
     Plain,
@@ -24,11 +23,16 @@ from tracker_daemon.aggregation.shared.plain_state import (
     decode_state,
     dump_array,
     dump_books,
+    dump_key_sets,
+    dump_occurrences,
+    dump_stream,
     load_array,
     load_books,
+    load_key_sets,
+    load_slots,
+    load_streams,
 )
 from tracker_daemon.aggregation.shared.rules import Rules
-from tracker_daemon.aggregation.shared.stream import StreamFold
 
 FORMAT = 1
 _PER_SLOT = ("member_from", "ever_member")
@@ -36,7 +40,7 @@ _PER_METRIC = ("learned", "aggregated", "owner", "joined_at")
 _PER_ROW = ("state", "missing", "opened_ns", "step", "occurrence", "serial", "time_ns")
 
 
-def dump(fold: RunFold) -> bytes:
+def dump(fold: RootFold) -> bytes:
     """Encode the state of ``fold`` between two ticks."""
     return msgspec.msgpack.encode(
         {
@@ -44,44 +48,42 @@ def dump(fold: RunFold) -> bytes:
             "books": dump_books(fold.books),
             "next_ordinal": fold.emitter.next_ordinal,
             "streams": [
-                [stream, s.rank, s.attempt, s.names, s.dropped_points, s.own_highs]
-                for stream, s in fold.streams.items()
+                [*dump_stream(stream, source), source.own_highs] for stream, source in fold.streams.items()
             ],
-            "next_step": fold.next_step,
-            "first_step": fold.first_step,
+            "next_step": fold.steps.next_step,
+            "first_step": fold.steps.first_step,
             "config": fold.config.plain(),
             "dropped_shown": fold.dropped_shown,
-            "automatic_keys": [[step, sorted(keys)] for step, keys in fold.automatic_keys.items()],
+            "automatic_keys": dump_key_sets(fold.steps.key_sets),
             "attempt": _dump_attempt(fold.attempt),
             "older": [_dump_attempt(attempt) for attempt in fold.older.values()],
         }
     )
 
 
-def load(payload: bytes, rules: Rules) -> RunFold:
+def load(payload: bytes, rules: Rules) -> RootFold:
     """Decode what :func:`dump` made.
 
     Raises:
         JournalError: it was made by another version of the product, or is of a fold that forwards.
     """
     plain = decode_state(payload, RECORDING, FORMAT)
-    fold = RunFold(rules)
+    fold = RootFold(rules)
     fold.books = load_books(plain["books"])
     fold.emitter.next_ordinal = plain["next_ordinal"]
-    for stream, rank, attempt, names, dropped, highs in plain["streams"]:
-        fold.streams[stream] = StreamFold(rank, attempt, names, dropped, highs)
-    fold.next_step = {int(rank): step for rank, step in plain["next_step"].items()}
-    fold.first_step = plain.get("first_step", 0)
+    fold.streams = load_streams(plain["streams"])
+    fold.steps.next_step = by_rank(plain["next_step"])
+    fold.steps.first_step = plain.get("first_step", 0)
     fold.dropped_shown = plain["dropped_shown"]
     if "config" in plain:  # an older version kept none
         fold.config.restore(plain["config"])
-    fold.automatic_keys = OrderedDict((step, frozenset(keys)) for step, keys in plain["automatic_keys"])
+    fold.steps.key_sets = load_key_sets(plain["automatic_keys"])
     fold.attempt = _load_attempt(plain["attempt"], fold)
     fold.older = {older["number"]: _load_attempt(older, fold) for older in plain["older"]}
     return fold
 
 
-def _dump_attempt(attempt: Attempt) -> Plain:
+def _dump_attempt(attempt: RootAttempt) -> Plain:
     members = attempt.membership
     return {
         "number": attempt.number,
@@ -106,8 +108,8 @@ def _dump_attempt(attempt: Attempt) -> Plain:
     }
 
 
-def _load_attempt(plain: Plain, fold: RunFold) -> Attempt:
-    attempt = Attempt(plain["number"], fold.rules, fold.books, fold.notices)
+def _load_attempt(plain: Plain, fold: RootFold) -> RootAttempt:
+    attempt = RootAttempt(plain["number"], fold.rules, fold.books, fold.notices)
     attempt.fenced = plain["fenced"]
     members = attempt.membership
     members.world_size = plain["world_size"]
@@ -116,16 +118,12 @@ def _load_attempt(plain: Plain, fold: RunFold) -> Attempt:
     members.exit_codes = by_rank(plain["exit_codes"])
     members.flushed_ns = by_rank(plain["flushed_ns"])
     members.lost_ns = plain.get("lost_ns")
-    attempt.panels = [_load_panel(panel) for panel in plain["panels"]]
-    for panel in attempt.panels:
+    for stored in plain["panels"]:
+        panel = _load_panel(stored)
         attempt.choose_statistics(panel)
-    attempt.place_of = {
-        name: (index, column)
-        for index, panel in enumerate(attempt.panels)
-        for column, name in enumerate(panel.names)
-    }
+        attempt.add_panel(panel)
     attempt.parts_at = {
-        (step, occurrence): [(panel, row) for panel, row in parts]
+        (step, occurrence): [(index, row) for index, row in parts]
         for step, occurrence, parts in plain["parts_at"]
     }
     attempt.extras = {
@@ -143,9 +141,8 @@ def _load_attempt(plain: Plain, fold: RunFold) -> Attempt:
     return attempt
 
 
-def _dump_panel(panel: Panel) -> Plain:
+def _dump_panel(panel: RootPanel) -> Plain:
     slots, rows = len(panel.ranks), panel.live_rows()
-    counters = panel.occurrences
     plain: Plain = {name: dump_array(getattr(panel, name)[:slots]) for name in _PER_SLOT}
     plain.update({name: dump_array(getattr(panel, name)) for name in _PER_METRIC})
     plain.update({name: dump_array(getattr(panel, name)[rows]) for name in _PER_ROW})
@@ -159,14 +156,13 @@ def _dump_panel(panel: Panel) -> Plain:
         "ranks": panel.ranks,
         "rows": dump_array(rows),
         "first_row": dump_array(panel.first_row),
-        "highs": dump_array(counters.first[:slots]),
-        "repeats": [[slot, dump_array(highs)] for slot, highs in counters.repeats.items()],
+        **dump_occurrences(panel),
         "marks": [[*key, bits] for key, bits in panel.marks.bits.items()],
         "watermarks": panel.marks.watermarks,
     }
 
 
-def _dump_accumulators(panel: Panel, rows: NDArray[np.int64]) -> list[Any] | None:
+def _dump_accumulators(panel: RootPanel, rows: Integers) -> list[Any] | None:
     held = panel.accumulators
     if held is None:
         return None
@@ -174,14 +170,13 @@ def _dump_accumulators(panel: Panel, rows: NDArray[np.int64]) -> list[Any] | Non
     return [dump_array(array) for array in arrays]
 
 
-def _load_panel(plain: Plain) -> Panel:
-    panel = Panel(tuple(plain["names"]))
-    for rank in plain["ranks"]:
-        panel.slot(rank)
+def _load_panel(plain: Plain) -> RootPanel:
+    panel = RootPanel(tuple(plain["names"]))
+    load_slots(panel, plain)
     slots = len(panel.ranks)
     # In an older version every slot had a place.
     for slot in plain.get("placed", range(slots)):
-        panel.make_place(slot)
+        panel.place(slot)
     rows = load_array(plain["rows"])
     # Rows keep their indices: attempts refer to them.
     while len(panel.state) <= rows.max(initial=0):
@@ -196,16 +191,13 @@ def _load_panel(plain: Plain) -> Panel:
     panel.values[rows, : len(panel.placed)] = load_array(plain["values"])
     panel.seen[rows, :slots] = load_array(plain["seen"])
     _load_accumulators(panel, rows, plain.get("accumulators"))
-    keys = zip(panel.step[rows].tolist(), panel.occurrence[rows].tolist(), strict=True)
-    panel.row_of = dict(zip(keys, rows.tolist(), strict=True))
-    panel.occurrences.first[:slots] = load_array(plain["highs"])
-    panel.occurrences.repeats = {slot: load_array(highs) for slot, highs in plain["repeats"]}
+    panel.row_of = dict(zip(panel.keys_at(rows), rows.tolist(), strict=True))
     panel.marks.bits = {(step, occurrence): bits for step, occurrence, bits in plain["marks"]}
     panel.marks.watermarks = by_rank(plain["watermarks"])
     return panel
 
 
-def _load_accumulators(panel: Panel, rows: NDArray[np.int64], plain: list[Any] | None) -> None:
+def _load_accumulators(panel: RootPanel, rows: Integers, plain: list[Any] | None) -> None:
     if plain is None:
         return
     floats, integers, valued = map(load_array, plain)

@@ -84,6 +84,14 @@ class DecodedBatch:
         """The number of values, those of a node's ranks among them."""
         return self.own_points + (0 if self.forwarded is None else self.forwarded.points)
 
+    @property
+    def last_step(self) -> int | None:
+        """The step of the row that was logged last; None without rows of numbers."""
+        if not self.rows:
+            return None
+        latest = max(self.rows, key=lambda block: int(block.times_ns[-1]))
+        return int(latest.steps[-1])
+
     def with_keys(self, translate: Callable[[Keys], Keys]) -> DecodedBatch:
         """Return this batch with the keys of another dictionary."""
         return replace(

@@ -1,24 +1,33 @@
-"""The interface of a fold, and the results of a tick.
+"""A fold: the state of one run, which only events change. The base of both kinds, and the results of a tick.
 
-There are two kinds. ``root.fold`` aggregates events to records; ``node.fold`` gathers them for a root. Only
-events change their state: a replay of the same events in the same ticks gives the same state. Both can be
-saved as bytes.
+``root.fold`` aggregates events to records; ``node.fold`` gathers them for a root. A replay of the same events
+in the same ticks gives the same state. Both folds can be saved as bytes. Each has some events of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, ForwardedValues
+from tracker_daemon.aggregation.shared.attempt import Attempt
+from tracker_daemon.aggregation.shared.automatic_steps import AutomaticSteps
+from tracker_daemon.aggregation.shared.batch import DecodedBatch, ForwardedValues, Rows, TextRows
+from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.shared.placement import Plan
 from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.shared.stream import StreamFold
+
+OLDER_ATTEMPTS_REMEMBERED = 4
+AttemptT = TypeVar("AttemptT")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TickOutput:
-    """What a tick brought forth, in order of emission: configurations, records, items; and notices."""
+    """The output of a tick, in order of emission: configurations, records, items; and notices."""
 
     configs: tuple[str, ...] = ()
     blocks: tuple[RecordBlock, ...] = ()
@@ -26,27 +35,41 @@ class TickOutput:
     items: tuple[Item, ...] = ()
     config_changes: tuple[dict[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
-    """Those of the notices that the primary rank's user is to see at once."""
+    """Those notices that the primary rank's user must see at once."""
     forwarded: ForwardedValues | None = None
     """At a node, instead of configurations, records and items: values for the root."""
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What is going on in a fold between two ticks."""
+    """What a fold waits for between two ticks."""
 
     learning: bool
-    """Whether flushes matter."""
+    """True if flushes matter."""
     open_rows: int
     open_bytes: int
     world_size: int
     to_forward: bool = False
-    """Whether a cut would bring something forth."""
+    """True if a FORWARD event would have an output."""
+    deadline_ns: int | None = None
+    """The time at which something changes without an event; None if there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The state of a run that no rank is left in.
+
+    ``lost_ns`` is the time at which a rank was last lost, while one is. ``outcome`` is the run's status and
+    its reason, if the root has decided that.
+    """
+
+    lost_ns: int | None = None
+    outcome: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FoldSummary:
-    """The books, and how each rank of the current attempt stands in the fold."""
+    """The books, and the state of each rank of the current attempt in the fold."""
 
     books: dict[str, int]
     records: int
@@ -60,81 +83,152 @@ class FoldSummary:
     dropped_points: dict[int, int]
 
 
-class Fold(Protocol):
+class Fold(ABC):
     """The state of one run. Times are those of the ticks, in ns since the epoch."""
 
-    notices: list[str]
+    attempt: Attempt[Any]
+    """The current attempt."""
+    steps: AutomaticSteps
 
-    # ---- events ----
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.books = Books()
+        self.notices: list[str] = []
+        self.streams: dict[bytes, StreamFold] = {}
+
+    # ---- events ----------------------------------------------------------------------------------
 
     def hello(self, stream: bytes, rank: int, world_size: int, attempt: int, names: tuple[str, ...]) -> None:
-        """A stream connects, for the first time or again; ``names`` is its whole dictionary."""
+        """Note that a stream connects, for the first time or again; ``names`` is its whole dictionary."""
+        if attempt > self.attempt.number:
+            self.open_attempt(attempt, world_size)
+        known = self.streams.get(stream)
+        if known is None:
+            self.streams[stream] = StreamFold(rank, attempt, list(names))
+        else:
+            # Batches with names may have been rejected, dropped or lost; the client still knows all.
+            known.add_names(names)
+        if attempt == self.attempt.number:
+            self.attempt.join(rank, world_size)
 
+    @abstractmethod
+    def open_attempt(self, number: int, world_size: int) -> None:
+        """Begin an attempt: a rank has started again."""
+
+    @abstractmethod
     def batch(self, stream: bytes, batch: DecodedBatch, now_ns: int) -> None:
-        """Take in a batch of a stream that has said hello."""
+        """Apply a batch of a stream that has said hello."""
 
+    @abstractmethod
     def flushed(self, stream: bytes, now_ns: int) -> None:
-        """A stream without news says that all it logged has been sent."""
+        """Note that a stream without news has sent everything that it logged."""
 
+    @abstractmethod
     def depart(self, rank: int, how: str, now_ns: int) -> None:
-        """A rank is "lost" or "absent"."""
+        """Note that a rank is "lost" or "absent"."""
 
     def gap(self, points: int) -> None:
-        """A client dropped what it could not keep."""
+        """Count values that a client dropped because it could not keep them."""
+        self.books.gap_points += points
+        self.books.dropped_points += points
 
     def rejected(self) -> None:
-        """A batch could not be decoded."""
+        """Count a batch that could not be decoded."""
+        self.books.rejected_batches += 1
 
-    def restart_timers(self, now_ns: int) -> None:
-        """The daemon has started again."""
-
+    @abstractmethod
     def close_oldest(self, rows: int) -> None:
-        """Too much memory is open: let go of the oldest rows."""
+        """Release the memory of the oldest ``rows``: too much is open."""
 
+    @abstractmethod
     def end(self, exit_code: int) -> None:
-        """The job is over: its exit code stands for the ranks that did not finish by themselves."""
+        """End the job: its exit code stands for the ranks that did not finish by themselves."""
 
-    def cut(self, *, everything: bool) -> None:
-        """What has been gathered is to be forwarded, or ``everything``, ranks that lag behind or not."""
+    # ---- the tick --------------------------------------------------------------------------------
 
-    def ended_by_root(self, status: str, reason: str) -> None:
-        """The daemon above says that the run has ended."""
-
-    def want_flushes(self, *, wanted: bool) -> None:
-        """The daemon above has to know of idle ranks' flushes, or no more."""
-
-    def skip_ordinals(self, count: int) -> None:
-        """The journal lost something: records get ordinals beyond what any backend can have."""
-
-    # ---- the tick ----
-
+    @abstractmethod
     def settle(self, now_ns: int) -> TickOutput:
-        """Decide, and hand over what the tick brought forth."""
+        """Decide, and return the tick's output."""
 
-    def next_deadline_ns(self) -> int | None:
-        """When something would change though nothing arrives; None while nothing waits."""
-
-    # ---- how it stands ----
+    # ---- state -----------------------------------------------------------------------------------
 
     def over(self) -> bool:
-        """Whether every rank has ended."""
+        """Return True if the run has no rank left."""
+        return self.ending() is not None
 
-    @property
-    def lost_ns(self) -> int | None:
-        """When a rank was last lost, while one is."""
+    @abstractmethod
+    def ending(self) -> Ending | None:
+        """Return how the run ends; None while a rank is left."""
 
-    @property
-    def outcome(self) -> tuple[str, str] | None:
-        """The run's status and why, where another daemon has decided that."""
+    @abstractmethod
+    def activity(self) -> Activity:
+        """Return what the fold waits for."""
+
+    @abstractmethod
+    def summary(self) -> FoldSummary:
+        """Return the state of the books and the ranks."""
 
     def step_to_go_on_from(self, rank: int, attempt: int) -> int:
-        """The automatic step that comes next for a rank that joins, or comes back to, ``attempt``."""
+        """Return the next automatic step of a rank that joins, or returns to, ``attempt``."""
+        return self.steps.furthest() if attempt > self.attempt.number else self.steps.of_rank(rank)
 
-    def names_of(self, stream: bytes) -> Sequence[str]:
-        """A stream's dictionary; empty for one that is unknown."""
+    def names_of(self, stream: bytes) -> list[str]:
+        """Return a stream's dictionary; empty for an unknown stream."""
+        known = self.streams.get(stream)
+        return known.names if known is not None else []
 
-    def activity(self) -> Activity:
-        """What is going on."""
+    def counts(self, open_points: int) -> dict[str, int]:
+        """Return the books as counts by name, with the values that are still open."""
+        counts: dict[str, Any] = asdict(self.books)
+        for name in ("late_by_rank", "warned", "records"):
+            del counts[name]
+        return {**counts, "open": open_points}
 
-    def summary(self) -> FoldSummary:
-        """How it stands."""
+    def dropped_by_rank(self) -> dict[int, int]:
+        """Return the values dropped so far, by rank of the current attempt."""
+        number = self.attempt.number
+        return {s.rank: s.dropped_points for s in self.streams.values() if s.belongs_to(number)}
+
+    # ---- for both kinds --------------------------------------------------------------------------
+
+    def count_dropped(self, source: StreamFold, dropped_points: int) -> bool:
+        """Count the values that a stream's client has dropped so far; return True if there are more."""
+        more = dropped_points - source.dropped_points
+        if more <= 0:
+            return False
+        self.books.dropped_points += more
+        source.dropped_points = dropped_points
+        return True
+
+    def known_names(
+        self, source: StreamFold, dictionary: StreamFold, block: Rows | TextRows
+    ) -> tuple[str, ...] | None:
+        """Return the names of a block's metrics; without names the block is rejected."""
+        names = dictionary.names_of(block.keys)
+        if names is None:
+            self.reject_unnamed(block.points, f"rank {source.rank}")
+        return names
+
+    def reject_unnamed(self, points: int, who: str) -> None:
+        """Reject values whose batch was checked against a dictionary other than the one that arrived."""
+        text = f"{who} sent values of metrics that it has not named; they are not recorded"
+        self.reject(points, ("unnamed", who), text)
+
+    def reject(self, points: int, about: Hashable, text: str) -> None:
+        """Count rejected values, and warn once ``about`` them."""
+        self.books.rejected += points
+        self.books.warn_once(self.notices, about, text)
+
+
+def plan_of(dictionary: StreamFold, attempt: Attempt[Any], keys: tuple[int, ...]) -> Plan | None:
+    """Return the places of values of ``keys`` in ``attempt``; None if the dictionary has no such names."""
+    plan = dictionary.plans.get((attempt.number, keys))
+    if plan is None and (names := dictionary.names_of(keys)) is not None:
+        plan = dictionary.plans[attempt.number, keys] = attempt.plan(names)
+    return plan
+
+
+def forget_oldest(older: dict[int, AttemptT]) -> None:
+    """Remove the attempts that ended first, by number, down to OLDER_ATTEMPTS_REMEMBERED."""
+    while len(older) > OLDER_ATTEMPTS_REMEMBERED:
+        del older[min(older)]

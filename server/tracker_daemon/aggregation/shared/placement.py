@@ -27,6 +27,15 @@ class PlanPart:
         return values if self.block_columns is None else values[:, self.block_columns]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """The places of a block's columns; ``names`` leaves out the ``refused`` columns, which have none."""
+
+    names: tuple[str, ...]
+    parts: tuple[PlanPart, ...]
+    refused: int
+
+
 def plan_parts(places: Sequence[Place | None]) -> tuple[PlanPart, ...]:
     """Group a block's columns by panel, in order; ``places`` has None for a column that goes nowhere."""
     placed = [(i, *place) for i, place in enumerate(places) if place is not None]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tracker_daemon.aggregation.shared.automatic_steps import KeySets
 from tracker_daemon.aggregation.shared.books import Books
+from tracker_daemon.aggregation.shared.panel import Panel
+from tracker_daemon.aggregation.shared.stream import StreamFold
 from tracker_daemon.errors import JournalError
 
 Plain = dict[str, Any]
@@ -17,7 +21,7 @@ RECORDING, FORWARDING = "recording", "forwarding"
 
 
 def decode_state(payload: bytes, kind: str, version: int) -> Plain:
-    """What a snapshot of a fold of this ``kind`` holds, in the format of this ``version``.
+    """Decode the snapshot of a fold of this ``kind``, in the format of this ``version``.
 
     Raises:
         JournalError: it is of another kind, or was made by another version of the product.
@@ -38,13 +42,13 @@ def decode_state(payload: bytes, kind: str, version: int) -> Plain:
 
 
 def dump_books(books: Books) -> Plain:
-    """The books; equal ones have equal bytes."""
+    """Return the books in plain types; equal books have equal bytes."""
     plain = {name: getattr(books, name) for name in _BOOK_COUNTS}
     return {**plain, "late_by_rank": books.late_by_rank, "warned": sorted(books.warned, key=repr)}
 
 
 def load_books(plain: Plain) -> Books:
-    """What :func:`dump_books` was given."""
+    """Return the books of :func:`dump_books`."""
     warned = {tuple(about) if isinstance(about, list) else about for about in plain["warned"]}
     late = {int(rank): points for rank, points in plain["late_by_rank"].items()}
     return Books(**{name: plain.get(name, 0) for name in _BOOK_COUNTS}, late_by_rank=late, warned=warned)
@@ -56,17 +60,54 @@ _BOOK_COUNTS = (
 )  # fmt: skip
 
 
+def dump_stream(stream: bytes, source: StreamFold) -> list[Any]:
+    """Return a stream's state, without the highest steps of its own values."""
+    return [stream, source.rank, source.attempt, source.names, source.dropped_points]
+
+
+def load_streams(plain: list[Any]) -> dict[bytes, StreamFold]:
+    """Return the streams of which :func:`dump_stream` gave the state."""
+    return {stream: StreamFold(*state) for stream, *state in plain}
+
+
+def dump_key_sets(key_sets: KeySets) -> list[Any]:
+    """Return the metrics of automatic steps."""
+    return [[step, sorted(names)] for step, names in key_sets.items()]
+
+
+def load_key_sets(plain: list[Any]) -> KeySets:
+    """Return the key sets of :func:`dump_key_sets`."""
+    return OrderedDict((step, frozenset(names)) for step, names in plain)
+
+
+def dump_occurrences(panel: Panel) -> Plain:
+    """Return the counters of a panel's occurrences."""
+    counters = panel.occurrences
+    return {
+        "highs": dump_array(counters.first[: len(panel.ranks)]),
+        "repeats": [[slot, dump_array(highs)] for slot, highs in counters.repeats.items()],
+    }
+
+
+def load_slots(panel: Panel, plain: Plain) -> None:
+    """Give ``panel`` the slots and the counters of occurrences that ``plain``, its state, has."""
+    for rank in plain["ranks"]:
+        panel.slot(rank)
+    panel.occurrences.first[: len(panel.ranks)] = load_array(plain["highs"])
+    panel.occurrences.repeats = {slot: load_array(highs) for slot, highs in plain["repeats"]}
+
+
 def by_rank(plain: Plain) -> dict[int, Any]:
-    """A dict by integers, as it was before it was encoded."""
+    """Return a dict by integers, as it was before it was encoded."""
     return {int(rank): value for rank, value in plain.items()}
 
 
 def dump_array(array: NDArray[Any]) -> tuple[str, tuple[int, ...], bytes]:
-    """An array's type, shape and content."""
+    """Return an array's type, shape and content."""
     return array.dtype.str, array.shape, array.tobytes()
 
 
 def load_array(plain: list[Any]) -> NDArray[Any]:
-    """What :func:`dump_array` was given; it may be written to."""
+    """Return the array of :func:`dump_array`; it may be written to."""
     dtype, shape, content = plain
     return np.frombuffer(content, dtype).reshape(shape).copy()

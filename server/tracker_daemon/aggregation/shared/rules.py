@@ -33,8 +33,12 @@ class Rules:
     config_may_differ: tuple[str, ...] = ()
 
     def records(self, rank: int) -> bool:
-        """Whether this rank's own values are emitted under its own name."""
+        """Return True if this rank's own values are emitted under the rank's name."""
         return rank != self.primary_rank and rank in self.recorded_ranks
+
+    def records_own_values(self, rank: int) -> bool:
+        """Return True if this rank's own values are recorded: the primary's, or a recorded rank's."""
+        return rank == self.primary_rank or self.records(rank)
 
     def statistics_of(self, metric: str) -> frozenset[str]:
         """Which aggregates of a metric are recorded."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tracker_daemon.aggregation.shared.placement import PlanPart
+from tracker_daemon.aggregation.shared.placement import Plan
 
 NODE = -1
 """In place of a rank: the stream is that of a node's daemon, which forwards what its ranks log."""
@@ -23,7 +23,7 @@ class StreamFold:
     names: list[str]
     dropped_points: int = 0
     own_highs: dict[str, list[int]] = field(default_factory=dict)
-    plans: dict[tuple[int, tuple[int, ...]], tuple[PlanPart, ...]] = field(default_factory=dict)
+    plans: dict[tuple[int, tuple[int, ...]], Plan] = field(default_factory=dict)
     known: set[str] = field(init=False)
 
     def __post_init__(self) -> None:
