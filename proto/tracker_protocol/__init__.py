@@ -4,8 +4,10 @@ Both sides import this package, and it imports neither.
 
 * ``v1``: the messages, generated from ``v1/tracker.proto``.
 * ``limits``: every bound of the product.
+* ``backend_names``: splits a list of backends into names.
 * ``backend_options``: the options of a backend that only the daemon may set.
 * ``extras``: the packages that the distribution's extras install.
+* ``backoff``: the length of the wait before the next attempt.
 """
 
 PROTOCOL_VERSION = 1

@@ -1,32 +1,32 @@
 """Every bound of the product, with its unit in its name.
 
-Client and daemon both read this file, so that what one sends the other takes. A bound that a
-user may want to move is also a setting, whose default is the value here.
+Client and daemon both use this file, so that each accepts the messages of the other. A bound that a user may
+want to change is also a setting, with the value here as its default.
 """
 
 # ---- names and values ----
 METRIC_NAME_MAX_BYTES = 512
 METRICS_PER_RUN_MAX = 100_000
 METRICS_PER_ROW_MAX = 16_384
-"""More than this in one ``log()`` call would not fit one message."""
+"""The most values of one ``log()`` call; more would not fit into one message."""
 METRICS_NESTED_DEPTH_MAX = 16
-"""How deep dicts of metrics may be nested; one that holds itself has no end."""
+"""The deepest nesting of dicts of metrics; a dict that contains itself would have no end."""
 TEXT_VALUE_MAX_CHARACTERS = 4_096
 CONFIG_MAX_BYTES = 192 * 1024
 CONFIG_TOTAL_MAX_BYTES = 1024 * 1024
-"""The most that a run's configuration, merged, may weigh as JSON."""
+"""The largest merged configuration of a run, as JSON."""
 CONFIG_CHANGES_MAX = 1_000
-"""How many changes of a run's configuration its history keeps: the first."""
+"""The number of changes of a run's configuration that its history keeps, the first ones."""
 CONFIG_VARIANTS_MAX = 64
-"""How many different configurations of a run's ranks are compared; those of further ranks are counted."""
+"""The number of different configurations of a run's ranks that are compared; further ones are counted."""
 CONFIG_VALUE_COMPARED_CHARACTERS = 200
 """Longer values of configurations are compared by checksum, and cut in the history."""
 CONFIG_ARRAY_VALUES_MAX = 1_000
-"""A larger array in a configuration is told by its shape."""
+"""A larger array in a configuration is recorded by its shape only."""
 BACKEND_OPTIONS_MAX_BYTES = 64 * 1024
-"""The most that the options of all backends may weigh as JSON, and so the description of the script."""
+"""The largest JSON of all backends' options, and the largest description of the script."""
 METRIC_RULES_MAX_CHARACTERS = 16 * 1024
-"""The most that the rules by glob of one setting may have, a run's and the daemon's together."""
+"""The longest rules by glob of one setting, those of a run and of the daemon together."""
 STEP_MAX = 2**62
 OCCURRENCES_PER_STEP_MAX = 16
 
@@ -34,44 +34,44 @@ OCCURRENCES_PER_STEP_MAX = 16
 ITEM_KIND_MAX_BYTES = 64
 ITEM_DOCUMENT_MAX_BYTES = 128 * 1024
 ITEM_MAX_BYTES = 1024 * 1024
-"""What an item may weigh with the list of its contents; some 10,000 files."""
+"""The largest item with the list of its contents; enough for about 10,000 files."""
 CONTENTS_PER_ITEM_MAX = 10_000
 CONTENT_PATH_MAX_BYTES = 1_024
 CONTENT_MAX_BYTES = 16 * 1024**3
 CONTENTS_MAX_BYTES = 64 * 1024**3
-"""What a daemon holds of contents that are not delivered yet."""
+"""The total size of contents that a daemon holds until they are delivered."""
 CONTENT_UNUSED_S = 6 * 3600.0
-"""How long a content, or a part of one, is kept that no item has."""
+"""The time for which a content, or a part of one, is kept without an item that uses it."""
 CONTENT_CARE_S = 2.0
-"""How often contents that every backend has are looked for."""
+"""The interval between searches for contents that every backend has, which are then removed."""
 CONTENT_CHUNK_BYTES = 512 * 1024
 CONTENT_UNSYNCED_MAX_BYTES = 32 * 1024 * 1024
-"""What is written of a content before it is synced: the journal on the same disk may wait for what is not."""
+"""The bytes of a content that are written between syncs: unsynced bytes delay a journal on the same disk."""
 UPLOADS_MAX = 64
-"""Contents that a daemon receives at once."""
+"""The number of contents that a daemon receives at the same time."""
 
 # ---- messages ----
 MESSAGE_MAX_BYTES = 256 * 1024
-"""The most that one metric message may weigh."""
+"""The largest message with metrics."""
 BATCH_TARGET_BYTES = 128 * 1024
-"""Where the client closes a batch; leaves room for one more row below MESSAGE_MAX_BYTES."""
+"""The size at which the client closes a batch; one more row still fits below MESSAGE_MAX_BYTES."""
 RECEIVE_MAX_BYTES = 4 * 1024 * 1024
 HELLO_NAMES_MAX_BYTES = 3 * 1024 * 1024
 HELLO_TEXT_MAX_BYTES = 4 * 1024
-"""The most that one text of a Hello may weigh: a project's name, a path, a host."""
+"""The largest text of a Hello: a project's name, a path, a host."""
 DROPPED_POINTS_MAX = 2**48
 """The most values that one message may declare dropped."""
 
 # ---- the client ----
 CLIENT_BUFFER_BYTES = 64 * 1024 * 1024
 CLIENT_ITEMS_BYTES = 16 * 1024 * 1024
-"""What a client keeps of items, files apart, before they have their place in the stream."""
+"""The bytes of items, without files, that a client holds until they have their place in the stream."""
 CLIENT_HELD_CONTENT_BYTES = 256 * 1024 * 1024
-"""What a client keeps in memory of tables, images and small files until they are uploaded."""
+"""The bytes of tables, images and small files that a client holds in memory until their upload."""
 CLIENT_UPLOADS_WAITING_MAX = 1_000
-"""Items whose contents wait to be uploaded."""
+"""The number of items whose contents wait for their upload."""
 CLIENT_OPEN_FILES_MAX = 64
-"""Files that are kept open from the call until they are uploaded; further ones are opened then."""
+"""The number of files that are kept open from the call to their upload; further files are opened then."""
 FILE_SNAPSHOT_BYTES = 1024 * 1024
 """A file up to this size is read at the call."""
 IMAGE_PIXELS_MAX = 64 * 1024 * 1024
@@ -82,20 +82,20 @@ UPLOAD_PROGRESS_FROM_BYTES = 64 * 1024 * 1024
 UPLOAD_PROGRESS_EVERY_S = 10.0
 UPLOAD_BACKOFF_MAX_S = 10.0
 FINISH_RESERVE_S = 2.0
-"""What finish() keeps of its time for the end itself, when it waits for uploads."""
+"""The part of finish()'s time that is reserved for the run's end, when finish() waits for uploads."""
 FLUSH_INTERVAL_MIN_S = 0.2
 FLUSH_INTERVAL_MAX_S = 2.0
 RECONNECT_BACKOFF_MIN_S = 0.1
 RECONNECT_BACKOFF_MAX_S = 10.0
 CONNECT_JITTER_PER_RANK_S = 0.002
-"""First connections spread over world size × this: 4,000 ranks over 8 s."""
+"""The first connections are spread over world size × this time: those of 4,000 ranks over 8 s."""
 CONNECT_TIMEOUT_S = 10.0
 CONNECT_STAGGER_S = 0.25
-"""Of several addresses, each is tried so long after the one before."""
+"""The time between the first tries of two of a daemon's addresses."""
 CONNECT_RACE_S = 3.0
-"""How long all of them are tried, at most, before the next pause."""
+"""The time for which all addresses are tried, at most, before the next pause."""
 ENDPOINT_POLL_S = 0.2
-"""How often a rank looks for the endpoint file that rank 0's daemon is about to write, ranks being few."""
+"""The interval at which a rank reads the endpoint file of rank 0's daemon, if there are few ranks."""
 EMBEDDED_LOG_MAX_BYTES = 1024 * 1024
 KEEPALIVE_TIME_S = 20.0
 KEEPALIVE_TIMEOUT_S = 20.0
@@ -104,7 +104,7 @@ KEEPALIVE_TIMEOUT_S = 20.0
 STREAMS_MAX = 20_000
 RUNS_LIVE_MAX = 256
 RUNS_ENDED_MAX = 256
-"""How many ended runs are kept at hand, and shown; older ones come back when something asks for them."""
+"""The number of ended runs that are kept in memory and shown; older ones are loaded when needed."""
 WORLD_SIZE_MAX = 1_000_000
 UNCOMMITTED_BYTES_MAX = 256 * 1024 * 1024
 COMMIT_WINDOW_S = 0.005
@@ -114,57 +114,57 @@ SNAPSHOT_EVERY_S = 10.0
 HISTORY_BYTES_MAX = 1024 * 1024 * 1024
 OPEN_CELLS_BYTES_MAX = 512 * 1024 * 1024
 CLOSED_MARKS_PER_PANEL = 16_384
-"""How many closed (step, occurrence) pairs are remembered one by one; older ones by watermark."""
+"""The number of closed (step, occurrence) pairs that are kept one by one; older ones by a watermark."""
 EVENTS_SHOWN_MAX = 200
 PRIMARY_WAIT_S = 5.0
-"""How long a run's backends wait for its primary rank to say what script it is, if another came first."""
+"""The wait of a run's backends for the primary rank's Hello, if another rank connected first."""
 DELIVERY_SLICE_BYTES = 4 * 1024 * 1024
 DRAIN_TIMEOUT_S = 30.0
 CLOCK_SKEW_MAX_S = 5.0
-"""A host whose clock differs by more from the file system's is told so by the doctor."""
+"""The largest difference between a host's clock and the file system's without a warning of the doctor."""
 STATUS_MAX_BYTES = 64 * 1024 * 1024
-"""The most that the status document may weigh: STREAMS_MAX ranks, each with its line."""
+"""The largest status document: STREAMS_MAX ranks, each with its line."""
 THINNING_GROUP_BYTES_MAX = 1024 * 1024
-"""Records that a thinned backend is kept waiting for at most, until their window is over."""
+"""The most bytes of records that a thinned backend waits for, until their window ends."""
 DELIVERY_LINGER_S = 0.1
-"""How long a backend lets new records gather before it takes them, unless it is behind."""
+"""The time for which a backend lets new records accumulate before it takes them, unless it is behind."""
 DELIVERY_BACKOFF_MIN_S = 0.5
 DELIVERY_BACKOFF_MAX_S = 60.0
 DELIVERY_PAUSED_RETRY_S = 300.0
 DELIVERY_LOOK_S = 5.0
-"""How often a backend is looked at that has nothing to do: whether what it took gets further, and, where it
-is paused, whether its credentials have changed."""
+"""The interval at which an idle backend is checked: is the delivered data uploaded, and, if the backend is
+paused, have its credentials changed?"""
 DELIVERY_LOOK_ENDING_S = 0.5
-"""How often it is once the daemon ends, and little time is left to mend what the signal broke."""
+"""The interval of the same checks while the daemon ends and little time is left."""
 DELIVERY_BEHIND_AFTER_S = 10.0
-"""A backend that has not caught up for this long, though nothing fails, is shown as behind."""
+"""A backend that has not caught up for this time, though nothing fails, is shown as behind."""
 
 # ---- a backend in a process of its own ----
 CHILD_OPEN_DEADLINE_S = 180.0
-"""Importing an SDK from a busy network file system, and a server that is only just starting."""
+"""Long enough to import an SDK from a busy network file system, and for a server that is starting."""
 CHILD_DELIVER_DEADLINE_S = 120.0
 CHILD_CLOSE_DEADLINE_S = 20.0
 CHILD_HEARTBEAT_S = 5.0
-"""A delivery that takes longer commits meanwhile, which also tells that it goes on."""
+"""A longer delivery commits at this interval, which also shows that the process is alive."""
 CHILD_FILE_DEADLINE_S = 24 * 3600.0
-"""What one item's files may take to upload, as long as the SDK's own requests are answered."""
+"""The longest upload of one item's files, as long as the SDK's own requests are answered."""
 CHILD_DIES_S = 5.0
-"""How long the end of a killed process is waited for, before its successor waits for its lock."""
+"""The wait for the end of a killed process, before its successor waits for the lock."""
 CHILD_LOCK_WAIT_S = 20.0
 CHILD_MESSAGE_MAX_BYTES = 1 << 30
-"""A length beyond this is no length: the other side has written something else into the pipe."""
+"""A length above this is an error: the other side has written other data to the pipe."""
 
 # ---- MLflow ----
 MLFLOW_METRICS_PER_REQUEST_MAX = 1_000
 MLFLOW_PARAMS_OR_TAGS_PER_REQUEST_MAX = 100
 MLFLOW_REQUEST_MAX_BYTES = 900_000
-"""Of the million that MLflow takes, with room for what stands around the items."""
+"""MLflow accepts a million; the rest is room for the request around the items."""
 MLFLOW_KEY_MAX_CHARACTERS = 250
 MLFLOW_KEY_STEM_MAX_CHARACTERS = 180
-"""What is kept of a name that is no key, before the hash that tells it from others."""
+"""The part that is kept of a name that is no valid key; a hash follows it."""
 MLFLOW_PARAM_MAX_CHARACTERS = 6_000
 MLFLOW_TAG_MAX_CHARACTERS = 5_000
-"""Older servers take no more; today's take 8,000."""
+"""The limit of older servers; today's accept 8,000."""
 MLFLOW_EXPERIMENT_NAME_MAX_CHARACTERS = 500
 MLFLOW_REQUEST_TIMEOUT_S = 45
 MLFLOW_TOKEN_COMMAND_TIMEOUT_S = 30.0
@@ -173,75 +173,77 @@ MLFLOW_TOKEN_MAX_BYTES = 16 * 1024
 
 # ---- W&B ----
 WANDB_LOG_FLUSH_S = 0.1
-"""Between the SDK's flushes of its log, which is what a delivery waits for."""
+"""The interval of the SDK's flushes of its log, which a delivery waits for."""
 WANDB_WRITTEN_TIMEOUT_S = 30.0
-"""Without growth for this long, the SDK's log is taken to be stuck."""
+"""The SDK's log counts as stuck if it has not grown for this time."""
 WANDB_INIT_TIMEOUT_S = 60.0
 WANDB_FINISH_TIMEOUT_S = 90.0
-"""What W&B may take to upload what is left at the run's end, before that is tried again."""
+"""The time that W&B has to upload the rest at the run's end, before that is tried again."""
 WANDB_TROUBLE_AFTER_S = 5.0
-"""An upload that was tried again for this long without success is shown."""
+"""An upload that has been retried for this time without success is shown."""
 WANDB_CORE_ENDS_S = 10.0
 WANDB_ID_KEPT_CHARACTERS = 51
 INSTALLED_CLASS_TRIES_MAX = 5
-"""How often a registered class is called with a row that it raises for, before the row is set aside."""
+"""The number of calls of an installed class with a row that it raises for, before the row is set aside."""
 SCRIPT_SLICE_BYTES = 256 * 1024
-"""How much of the outbox a class of the script is sent before it has acknowledged it."""
+"""The most bytes of the outbox that are sent to a class of the script and not acknowledged."""
 SCRIPT_PART_BYTES = 128 * 1024
-"""Where an entry for a class of the script is divided into messages."""
+"""The size at which an entry for a class of the script is divided into messages."""
 SCRIPT_CALLS_WAITING_MAX = 64
-"""How many tables, images and the like wait at most for a class of the script in its process."""
+"""The most tables, images and the like that wait for a class of the script in its process."""
 SCRIPT_CONNECT_PATIENCE_S = 2.0
-"""How long delivery to a class of the script waits for its process before it says so."""
+"""The time for which delivery waits for the process of a script's class before it reports the wait."""
 SCRIPT_ANSWER_PATIENCE_S = 60.0
-"""How long a class of the script may take for one entry before it is shown as hanging."""
+"""The time that a class of the script may take for one entry before it is shown as hanging."""
 SCRIPT_END_PATIENCE_S = 5.0
-"""How long the primary rank's classes wait for the run's end after that rank has finished."""
+"""The wait of the primary rank's classes for the run's end, after that rank has finished."""
 SCRIPT_CLOSE_S = 1.0
-"""How long ``finish`` waits for the classes' own ``finish`` once its timeout is over."""
+"""The wait of ``finish`` for the classes' own ``finish``, once its timeout has passed."""
 
 # ---- backends in the script's own process ----
 INPROCESS_POINTS_MAX = 500_000
-"""Values that wait in memory for one backend; beyond them the oldest are dropped."""
+"""The most values that wait in memory for one backend; beyond that the oldest are dropped."""
 INPROCESS_DROP_SHARE = 16
-"""A full outbox makes room for this fraction of itself."""
+"""A full outbox drops one part in this many of its values."""
 INPROCESS_SLICE_POINTS = 50_000
-"""Values that are made into entries at once."""
+"""The most values that are made into entries at once."""
 INPROCESS_CSV_SIMULTANEOUS_MAX = 100
-"""Trackers that write CSV files below one directory at the same time."""
+"""The most trackers that write CSV files below one directory at the same time."""
 INPROCESS_FILES_FINISH_S = 300.0
-"""How long ``finish`` waits for tables, images and artifacts."""
+"""The wait of ``finish`` for tables, images and artifacts."""
 INPROCESS_STOP_S = 5.0
-"""How long ``finish`` waits for a delivery in progress, once its time is up."""
+"""The wait of ``finish`` for a delivery in progress, once its time has passed."""
 
 # ---- the rules of the data ----
 LEARN_WAIT_S = 5.0
 PARTIAL_AFTER_S = 30.0
 LAGGING_AFTER_CELLS = 3
 CHALLENGE_TIMEOUT_S = 5.0
-"""How long a process whose rank another claims has to show that it lives."""
+"""The time that a process has to answer if another process claims its rank."""
 PREDECESSOR_WAIT_S = 2.0
-"""How long a node's daemon forwards what a rank's earlier process has said before it asks about the next."""
+"""The time for which a node's daemon forwards data of a rank's earlier process, before it asks the root to
+admit the next one."""
 ADMIT_TIMEOUT_S = 7.5
-"""How long it asks: beyond a challenge, and with the wait before still within what a client waits for."""
+"""The timeout of an admission: longer than CHALLENGE_TIMEOUT_S; with PREDECESSOR_WAIT_S still shorter than
+CONNECT_TIMEOUT_S."""
 ENDS_WAIT_S = 2.0
-"""How long a rank that comes to a node after it has finished waits for its run's end, which other nodes may
-still have to tell."""
+"""The wait for the run's end of a finished rank that connects to a node again; other nodes may still have to
+report their part of the end."""
 NODE_HEARTBEAT_S = 2.0
-"""How often a node's daemon shows the root that it lives, whether there is something to forward or not."""
+"""The interval at which a node's daemon sends the root a sign of life, even without data to forward."""
 LOST_TIMEOUT_S = 60.0
 RESTART_GRACE_S = 0.0
 GOODBYE_WAIT_S = 3.0
-"""How long a daemon that was told to end by a signal goes on serving ranks, which may have got it too."""
+"""The time for which a daemon still serves ranks after a signal to end, which the ranks may have got too."""
 GRACE_RESERVE_SHARE = 0.4
 GRACE_RESERVE_MIN_S = 2.0
 GRACE_RESERVE_MAX_S = 10.0
-"""What of the time between a job's SIGTERM and its SIGKILL is kept from its ranks, to end their runs and
-deliver that."""
+"""The part of the time between a job's SIGTERM and its SIGKILL that the daemon reserves, to end its runs
+and to deliver these ends."""
 GRACE_FORWARDING_S = 1.5
-"""How much sooner a node's daemon ends than the one above, which serves it as long as its own ranks."""
+"""The time by which a node's daemon ends before the root, which serves its nodes as long as its own ranks."""
 GRACE_CLOSING_S = 0.5
-"""What of the reserve is kept from delivering, to close files."""
+"""The part of the reserve that is left to close files, after deliveries."""
 START_TIMEOUT_S = 600.0
 
 # ---- who may talk to a daemon ----

@@ -7,10 +7,10 @@ One bidirectional stream per (run, rank, process). The client's first message is
 daemon's first is a Welcome; after that the client sends Batches whose sequence numbers are
 contiguous, and the daemon acknowledges the highest sequence that its journal has committed.
 
-A node's daemon that forwards to a root is a client too, with a stream of its own for each run (two,
-where the run has items with contents): its Hello has a Node, its Batches hold what it has gathered of
-its ranks, and what else a rank and the root have to tell one another is relayed through it.
-Fields are only ever added; a number once used is never used for anything else.
+A node's daemon that forwards to a root is a client too. It has its own stream for each run, and a second
+one if the run has items with contents. Its Hello has a Node, and its Batches hold the data of its ranks. It
+relays the other messages between a rank and the root.
+Fields are only ever added; a field's number is never used again for anything else.
 """
 
 import builtins
@@ -101,11 +101,11 @@ class Hello(google.protobuf.message.Message):
     oldest_held: builtins.int
     """the lowest sequence that the client can still send"""
     answers_challenges: builtins.bool
-    """Whether the client answers a Challenge; of one that does not, anything that it sends counts as an answer."""
+    """True if the client answers a Challenge. If it is false, any message of the client counts as an answer."""
     @property
     def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The stream's whole dictionary of metric names, by index. Batches of this connection bring only
-        names beyond it, so that those of dropped batches are not lost with them.
+        """The stream's whole dictionary of metric names, by index. Batches of this connection add only further
+        names, so that names are not lost with dropped batches.
         """
 
     @property
@@ -116,11 +116,11 @@ class Hello(google.protobuf.message.Message):
     def options(self) -> global___RunOptions: ...
     @property
     def script_backends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Backends that are classes of the script. Of the run's, the primary rank's process is fed."""
+        """Backends that are classes of the script. The daemon delivers to those of the primary rank's process."""
 
     @property
     def node(self) -> global___Node:
-        """the stream is that of a node's daemon: launch, process and options say nothing then"""
+        """set if the stream is that of a node's daemon; launch, process and options are unset then"""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ global___Hello = Hello
 
 @typing.final
 class Node(google.protobuf.message.Message):
-    """A node's daemon, which forwards what it gathers of one run's ranks."""
+    """A node's daemon, which forwards the data of one run's ranks."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -154,12 +154,12 @@ class Node(google.protobuf.message.Message):
     PID_FIELD_NUMBER: builtins.int
     FILES_LANE_FIELD_NUMBER: builtins.int
     node_id: builtins.bytes
-    """16 random bytes, of its journal"""
+    """16 random bytes, kept in the daemon's journal"""
     run_id: builtins.str
     host: builtins.str
     pid: builtins.int
     files_lane: builtins.bool
-    """this stream has the items with contents alone"""
+    """this stream has only the items with contents"""
     def __init__(
         self,
         *,
@@ -175,7 +175,7 @@ global___Node = Node
 
 @typing.final
 class Launch(google.protobuf.message.Message):
-    """What makes the ranks of one launch meet in one run."""
+    """The identity by which the ranks of one launch join the same run."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -190,7 +190,7 @@ class Launch(google.protobuf.message.Message):
     name: builtins.str
     """empty: the daemon gives the run a name"""
     ordinal: builtins.int
-    """how many set-up calls with this project and name came before, in the process"""
+    """the number of earlier set-up calls with this project and name, in the process"""
     run_id: builtins.str
     """explicit: name or resume this run; empty: the daemon chooses"""
     def __init__(
@@ -227,13 +227,13 @@ class Process(google.protobuf.message.Message):
     host: builtins.str
     pid: builtins.int
     rank_source: builtins.str
-    """where rank and world size were found, for messages"""
+    """the source of rank and world size, for messages"""
     client_version: builtins.str
     working_directory: builtins.str
     environment: builtins.str
     """A JSON object of texts about the training script: user, program, command, git state …"""
     restarts: builtins.int
-    """how often torchrun's agent on this host has started its ranks again"""
+    """how often torchrun's agent on this host has restarted its ranks"""
     def __init__(
         self,
         *,
@@ -254,7 +254,7 @@ global___Process = Process
 
 @typing.final
 class RunOptions(google.protobuf.message.Message):
-    """A run's own settings; the first Hello of a run decides, an unset field leaves the daemon's."""
+    """A run's own settings. The first Hello of a run decides; for an unset field the daemon's setting applies."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -273,11 +273,11 @@ class RunOptions(google.protobuf.message.Message):
     record_ranks: builtins.str
     """"0,8-15" or "all" """
     backend_options: builtins.str
-    """A JSON object: for each backend an object of its own options, selectors only. Credentials and
-    addresses of services belong to the daemon, which refuses a client that sends any.
+    """A JSON object with an object of options for each backend, selectors only. Credentials and addresses of
+    services belong to the daemon, which refuses a client that sends one.
     """
     item_ranks: builtins.str
-    """whose items are recorded beside the primary's; as record_ranks"""
+    """ranks whose items are recorded beside the primary's; as record_ranks"""
     @property
     def metrics(self) -> global___MetricSettings: ...
     def __init__(
@@ -310,7 +310,7 @@ global___RunOptions = RunOptions
 
 @typing.final
 class MetricSettings(google.protobuf.message.Message):
-    """Rules by metric, "GLOB=VALUE,…"; they come before the daemon's own."""
+    """Rules by metric, "GLOB=VALUE,…"; they win over the daemon's own."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -382,11 +382,11 @@ class BatchBody(google.protobuf.message.Message):
     AUTOMATIC_KEYS_FIELD_NUMBER: builtins.int
     NOTICES_FIELD_NUMBER: builtins.int
     dropped_points: builtins.int
-    """values that the client dropped before they had a sequence, so far"""
+    """total of the values that the client dropped before they had a sequence"""
     flushed: builtins.bool
-    """everything logged before this batch was built is in it or before it"""
+    """all data logged before this batch was built is in it or an earlier one"""
     finish: builtins.int
-    """the rank's exit code: its last batch"""
+    """the rank's exit code; set in its last batch"""
     @property
     def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """new metric names, appended to the stream's dictionary"""
@@ -407,7 +407,7 @@ class BatchBody(google.protobuf.message.Message):
 
     @property
     def parts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RankPart]:
-        """Of a node's daemon only. Keys are indices into its own stream's dictionary."""
+        """Set by a node's daemon only. Keys are indices into the dictionary of the node's own stream."""
 
     @property
     def contributions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Contribution]: ...
@@ -417,7 +417,7 @@ class BatchBody(google.protobuf.message.Message):
     def automatic_keys(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___StepKeys]: ...
     @property
     def notices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """sentences for people, about this node's ranks"""
+        """sentences for users, about this node's ranks"""
 
     def __init__(
         self,
@@ -444,7 +444,9 @@ global___BatchBody = BatchBody
 
 @typing.final
 class RankPart(google.protobuf.message.Message):
-    """What one rank of a node said, as it said it: texts, configuration, items, statistics of its own, its end."""
+    """The data of one rank of a node that is forwarded unchanged: texts, configuration, items, its own statistics,
+    its end.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -468,8 +470,8 @@ global___RankPart = RankPart
 
 @typing.final
 class Contribution(google.protobuf.message.Message):
-    """Cells of k metrics at n (step, occurrence) pairs that the same ranks reported, reduced over these ranks.
-    Contributions to one cell have disjoint ranks. With a single rank only values is given: its own values.
+    """Cells of k metrics at n (step, occurrence) pairs, reduced over the ranks, which all reported these cells.
+    Contributions to one cell have disjoint ranks. With a single rank only values is set: the rank's values.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -501,7 +503,7 @@ class Contribution(google.protobuf.message.Message):
     times: builtins.bytes
     """n little-endian int64, nanoseconds since the epoch"""
     values: builtins.bytes
-    """n × k little-endian float64 each, over the finite values; without any they are 0.
+    """n × k little-endian float64 each, over the finite values; 0 if there are none.
     the mean
     """
     deviations: builtins.bytes
@@ -512,7 +514,7 @@ class Contribution(google.protobuf.message.Message):
     """n × k little-endian uint32 each: the lowest rank that has the minimum, the maximum."""
     maximum_ranks: builtins.bytes
     nans: builtins.bytes
-    """n × k little-endian uint32 each: how many of the ranks reported such a value; empty: none."""
+    """n × k little-endian uint32 each: the number of ranks that reported such a value; empty: none."""
     infinities: builtins.bytes
     negative_infinities: builtins.bytes
     @property
@@ -543,7 +545,7 @@ global___Contribution = Contribution
 
 @typing.final
 class Progress(google.protobuf.message.Message):
-    """How far ranks of one attempt have come; each rank is there at most once."""
+    """The progress of ranks of one attempt; each rank occurs at most once."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -555,9 +557,9 @@ class Progress(google.protobuf.message.Message):
     ranks: builtins.bytes
     """r little-endian uint32"""
     last_steps: builtins.bytes
-    """r little-endian int64: the step that it logged last; the lowest integer: none"""
+    """r little-endian int64: the last step that the rank logged; the lowest int64: none"""
     flushed: builtins.bytes
-    """r bytes, 1 where all that it has logged is in this batch or before it"""
+    """r bytes, 1 if all data that the rank has logged is in this or an earlier batch"""
     def __init__(
         self,
         *,
@@ -572,7 +574,7 @@ global___Progress = Progress
 
 @typing.final
 class StepKeys(google.protobuf.message.Message):
-    """Which metrics a rank logged at n steps that it counted itself."""
+    """The metrics that a rank logged at n automatic steps."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -617,10 +619,10 @@ class Block(google.protobuf.message.Message):
     values: builtins.bytes
     """n × k little-endian float64, row by row"""
     automatic_steps: builtins.bool
-    """the client counted these steps itself"""
+    """the client counted these steps, since the calls had none"""
     own: builtins.bool
-    """Statistics that mean something for this rank alone: nothing is computed of them across ranks, and
-    they are recorded, or not, as this rank's items are.
+    """True for statistics of this rank alone. They are not aggregated across ranks, and are recorded if this
+    rank's items are.
     """
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -672,8 +674,8 @@ global___TextBlock = TextBlock
 
 @typing.final
 class Item(google.protobuf.message.Message):
-    """What a rank logged that is no value of a metric: a table, an image, an artifact, a histogram. It is
-    sent once all its contents are durable at the daemon (Upload), so that nothing waits for a file.
+    """A table, an image, an artifact or a histogram. It is sent once all its contents are durable at the daemon
+    (Upload), so that nothing behind it waits for a file.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -689,11 +691,11 @@ class Item(google.protobuf.message.Message):
     key: builtins.str
     step: builtins.int
     automatic_step: builtins.bool
-    """the step that the rank had reached, since none was given"""
+    """the call had no step; this is the step that the rank had reached"""
     time_ns: builtins.int
     """since the epoch"""
     document: builtins.str
-    """a JSON object; what it holds is the kind's own"""
+    """a JSON object; its content depends on the kind"""
     @property
     def contents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Content]: ...
     def __init__(
@@ -713,7 +715,7 @@ global___Item = Item
 
 @typing.final
 class Content(google.protobuf.message.Message):
-    """Bytes that travel apart from the stream."""
+    """Bytes that are uploaded apart from the stream."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -724,7 +726,7 @@ class Content(google.protobuf.message.Message):
     """32 bytes"""
     size_bytes: builtins.int
     path: builtins.str
-    """what the item calls it: relative, with "/" between its parts; may be empty"""
+    """its path within the item: relative, parts separated by "/"; may be empty"""
     def __init__(
         self,
         *,
@@ -749,7 +751,7 @@ class Gap(google.protobuf.message.Message):
     to_sequence: builtins.int
     """inclusive"""
     points: builtins.int
-    """values lost with them"""
+    """the number of values lost with them"""
     def __init__(
         self,
         *,
@@ -763,7 +765,7 @@ global___Gap = Gap
 
 @typing.final
 class Heartbeat(google.protobuf.message.Message):
-    """Says that the rank lives and that everything it logged is in sequences up to this one."""
+    """Shows that the rank is alive, and that all data it has logged is in sequences up to flushed_through."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -780,7 +782,7 @@ global___Heartbeat = Heartbeat
 
 @typing.final
 class AwaitDelivery(google.protobuf.message.Message):
-    """Asks for a Delivered once every backend has what this stream sent so far."""
+    """Requests a Delivered, once every backend has all data that this stream has sent so far."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -792,7 +794,7 @@ global___AwaitDelivery = AwaitDelivery
 
 @typing.final
 class BackendTaken(google.protobuf.message.Message):
-    """A class of the script has taken an outbox entry, whole."""
+    """A class of the script has taken a whole outbox entry."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -805,13 +807,13 @@ class BackendTaken(google.protobuf.message.Message):
     backend: builtins.str
     epoch: builtins.int
     entry: builtins.int
-    """0: none; only what follows is of interest"""
+    """0: none; only the fields below are set"""
     refused_records: builtins.int
-    """records of the entry for which the class raised"""
+    """the number of the entry's records for which the class raised"""
     problem: builtins.str
-    """what it raised last, with them; or why it is closed"""
+    """the last exception for such a record; or why the class is closed"""
     closed: builtins.bool
-    """it has been finished, or is not there: it takes nothing any more"""
+    """the class has finished, or does not exist: it takes no further entry"""
     def __init__(
         self,
         *,
@@ -828,7 +830,7 @@ global___BackendTaken = BackendTaken
 
 @typing.final
 class HandlesRequest(google.protobuf.message.Message):
-    """Asks for a BackendHandles, once there is something to tell."""
+    """Requests a BackendHandles, as soon as handles or a problem are known."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -845,7 +847,7 @@ global___HandlesRequest = HandlesRequest
 
 @typing.final
 class ChallengeAnswer(google.protobuf.message.Message):
-    """Says that this process lives, to the Challenge with the same nonce."""
+    """Answers the Challenge with the same nonce: this process is alive."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -862,7 +864,7 @@ global___ChallengeAnswer = ChallengeAnswer
 
 @typing.final
 class FromRank(google.protobuf.message.Message):
-    """What a rank of a node's daemon has to tell the root: any message but Hello, Batch, Gap and Heartbeat."""
+    """A message of a rank to the root, relayed by the node's daemon: any but Hello, Batch, Gap and Heartbeat."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -884,8 +886,8 @@ global___FromRank = FromRank
 
 @typing.final
 class Presence(google.protobuf.message.Message):
-    """Which ranks of the run are connected to a node's daemon. It holds from when the node's batches up to
-    through_sequence are durable; until then all of its ranks count as being there.
+    """The ranks of the run that are connected to a node's daemon. It takes effect once the node's batches up to
+    through_sequence are durable; until then all ranks of the node count as connected.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -999,20 +1001,20 @@ class Welcome(google.protobuf.message.Message):
     """counted by the daemon, from 1"""
     next_sequence: builtins.int
     next_step: builtins.int
-    """where automatic steps go on"""
+    """the next automatic step"""
     flush_interval_ms: builtins.int
     daemon_version: builtins.str
     run_name: builtins.str
     outdir: builtins.str
     records_items: builtins.bool
-    """this rank's items are recorded; else it need not send any"""
+    """this rank's items are recorded; if false, it need not send any"""
     @property
     def backends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """that the run has, those of the script among them"""
+        """all backends of the run, including classes of the script"""
 
     @property
     def script_backends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """whose entries this stream is sent"""
+        """the classes whose entries are sent to this stream"""
 
     def __init__(
         self,
@@ -1043,7 +1045,7 @@ class Acknowledgement(google.protobuf.message.Message):
     sequence: builtins.int
     flush_interval_ms: builtins.int
     learning: builtins.bool
-    """To a node's daemon: a metric's reporters are still to be learned, so its ranks' flushes matter."""
+    """For a node's daemon: reporters of a metric are still being learned, so the root needs its ranks' flushes."""
     def __init__(
         self,
         *,
@@ -1067,7 +1069,7 @@ global___Delivered = Delivered
 
 @typing.final
 class BackendEntry(google.protobuf.message.Message):
-    """A part of an outbox entry, for a class of the script; entries come in the order of their numbers."""
+    """A part of an outbox entry for a class of the script. Entries are sent in the order of their numbers."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1080,9 +1082,9 @@ class BackendEntry(google.protobuf.message.Message):
     END_FIELD_NUMBER: builtins.int
     backend: builtins.str
     epoch: builtins.int
-    """the journal's; in a new one, numbers may stand for other entries than before"""
+    """the journal's epoch; in a new epoch a number may mean another entry than before"""
     entry: builtins.int
-    """0 with an end: there is more in the outbox, but not for this process"""
+    """0 with an end: the outbox has further entries, but not for this process"""
     more: builtins.bool
     """further parts of this entry follow"""
     config: builtins.str
@@ -1121,13 +1123,13 @@ class RecordRows(google.protobuf.message.Message):
     VALID_FIELD_NUMBER: builtins.int
     TEXTS_FIELD_NUMBER: builtins.int
     first_row: builtins.int
-    """of the entry's"""
+    """index of the first record within the entry"""
     steps: builtins.bytes
     """n little-endian int64"""
     values: builtins.bytes
     """n × c little-endian float64, row by row"""
     valid: builtins.bytes
-    """n × c bytes, 0 where the record has no such value; empty: it has all"""
+    """n × c bytes, 0 where the record has no such value; empty: all records have all"""
     @property
     def columns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
@@ -1156,7 +1158,7 @@ class RecordText(google.protobuf.message.Message):
     COLUMN_FIELD_NUMBER: builtins.int
     VALUE_FIELD_NUMBER: builtins.int
     row: builtins.int
-    """of the n"""
+    """from 0 to n - 1"""
     column: builtins.str
     value: builtins.str
     def __init__(
@@ -1177,7 +1179,7 @@ class RunEnd(google.protobuf.message.Message):
     STATUS_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     status: builtins.str
-    """FINISHED, FAILED; RUNNING where other ranks go on"""
+    """FINISHED, FAILED; RUNNING if other ranks still run"""
     reason: builtins.str
     def __init__(
         self,
@@ -1191,7 +1193,9 @@ global___RunEnd = RunEnd
 
 @typing.final
 class BackendHandles(google.protobuf.message.Message):
-    """How a backend's run is found: ids, names, addresses, by name. Sent when asked for, and when they change."""
+    """The handles of a backend's run: ids, names, addresses. Sent as the answer to a HandlesRequest, and when they
+    change.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1216,10 +1220,10 @@ class BackendHandles(google.protobuf.message.Message):
     PROBLEM_FIELD_NUMBER: builtins.int
     backend: builtins.str
     problem: builtins.str
-    """why they are, and will be for a while"""
+    """why they are unknown, and stay so for some time"""
     @property
     def handles(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """empty while they are unknown"""
+        """by name; empty while they are unknown"""
 
     def __init__(
         self,
@@ -1251,7 +1255,7 @@ global___Notice = Notice
 
 @typing.final
 class Challenge(google.protobuf.message.Message):
-    """Another process claims this stream's rank: without an answer in good time it gets it."""
+    """Another process claims this stream's rank, and gets the rank if this process does not answer in time."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1268,7 +1272,7 @@ global___Challenge = Challenge
 
 @typing.final
 class ToRank(google.protobuf.message.Message):
-    """Something for a rank of the node's daemon that this is sent to."""
+    """A message for a rank, sent to the rank's node, which relays it."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1290,7 +1294,7 @@ global___ToRank = ToRank
 
 @typing.final
 class RunOver(google.protobuf.message.Message):
-    """To a node's daemon: its run has ended."""
+    """Sent to a node's daemon: the stream's run has ended."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1344,9 +1348,9 @@ class StopRequest(google.protobuf.message.Message):
     TIMEOUT_S_FIELD_NUMBER: builtins.int
     EXIT_STATUS_FIELD_NUMBER: builtins.int
     timeout_s: builtins.float
-    """how long to go on delivering; unset: the daemon's setting"""
+    """the time to deliver the rest; unset: the daemon's setting"""
     exit_status: builtins.int
-    """The job is over, and this is its exit status: it stands for all ranks that did not finish."""
+    """The exit status of the job, which has ended; it applies to all ranks that did not finish."""
     def __init__(
         self,
         *,
@@ -1379,7 +1383,7 @@ global___StopReply = StopReply
 
 @typing.final
 class AdmitRequest(google.protobuf.message.Message):
-    """A rank has come to a node's daemon: the root decides about its run, its rank and its attempt."""
+    """A rank has connected to a node's daemon; the root decides on its run, its rank and its attempt."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1424,7 +1428,7 @@ global___AdmitReply = AdmitReply
 class UploadRequest(google.protobuf.message.Message):
     """---- contents ----------------------------------------------------------------------------------
 
-    One content goes up in one call: a beginning, then chunks from the offset that the first reply names.
+    One call uploads one content: a beginning, then chunks from the offset in the first reply.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -1466,8 +1470,9 @@ global___UploadBeginning = UploadBeginning
 
 @typing.final
 class UploadReply(google.protobuf.message.Message):
-    """The first reply says where to go on, after what an earlier call brought. The last says that the
-    content is complete, checked and durable; a content that is there already is answered so at once.
+    """The first reply has the offset to continue from, after the chunks of earlier calls. The last reply confirms
+    that the content is complete, checked and durable. If the daemon has the content already, the first reply is
+    the last.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
