@@ -84,7 +84,9 @@ class _End(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-_TAKEN = frozenset(EntryKind) - {EntryKind.ITEM}
+_TAKEN = frozenset(
+    {EntryKind.RECORDS, EntryKind.CONFIG, EntryKind.END, EntryKind.FILES, EntryKind.HISTOGRAMS}
+)
 _Change = RecordBlock | HistogramRow | dict[str, Any] | _End | NumberedItem
 
 
