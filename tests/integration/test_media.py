@@ -35,7 +35,8 @@ with setup_tracker("media") as tracker:
 
 HELD = """
 import hashlib, os, pathlib, sys, time
-from tracker_client import setup_tracker, sources
+from tracker_client import setup_tracker
+from tracker_client.staging import sources
 
 home, half = pathlib.Path(os.environ["HOME_OF_TEST"]), 20_000_000
 whole, calls = sources.FileSource.chunks, []

@@ -353,7 +353,7 @@ def children_of(pid):
             command = path.with_name("cmdline").read_bytes()
         except OSError:
             continue
-        if parent == pid and b"mlflow_run" in command:
+        if parent == pid and b"backends.mlflow.backend" in command:
             found.append(int(path.parent.name))
     return found
 

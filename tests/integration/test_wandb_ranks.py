@@ -89,7 +89,7 @@ def child_of(daemon):
         fields = stat(path.name)
         if fields and int(fields[1]) == daemon.process.pid and fields[0] != "Z":
             try:
-                if b"wandb_run" in (path / "cmdline").read_bytes():
+                if b"backends.wandb.backend" in (path / "cmdline").read_bytes():
                     return int(path.name)
             except OSError:
                 continue
