@@ -1,9 +1,9 @@
-"""The names of items as names of files: one function for every backend.
+"""File names for the names of items: one function for every backend.
 
-A name is kept where it is safe on any file system: small letters, digits and ``_ . -``, at most 100 of them,
-not beginning or ending with a dot or a hyphen, and none that a system or a backend has taken. Any other
-becomes one that is, with a hash of it behind. So nothing leaves its directory, no two names are one on
-a file system that ignores case, and the same name always gives the same file.
+A name that is safe on every file system is kept: at most 100 small letters, digits and ``_ . -``, with no
+dot or hyphen at either end. A name that a system or a backend reserves is not safe. Any other name becomes
+a safe one, with a hash of the name at its end. So no name leads out of its directory. Two names never share
+a file, even on a file system that ignores case. The same name always gives the same file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 _DEVICES = frozenset(
     ("con", "prn", "aux", "nul", *(f"{name}{number}" for name in ("com", "lpt") for number in range(10)))
 )
+"""Names that Windows reserves for devices."""
 _TAKEN = frozenset(("metrics", "config", "images", "artifacts", "tables", "wandb", "mlflow", "mlartifacts"))
+"""Names that backends use themselves."""
 
 
 def safe_name(name: str) -> str:
-    """``name`` as that of one file or directory, without its ending."""
+    """Return a file or directory name for ``name``, without a suffix for a type."""
     taken = name in _TAKEN or name.partition(".")[0] in _DEVICES
     if _SAFE.fullmatch(name) and len(name) <= NAME_MAX_CHARACTERS and not (taken or _HASHED.fullmatch(name)):
         return name

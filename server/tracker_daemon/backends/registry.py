@@ -1,8 +1,8 @@
 """Backends by name: the built-in ones, and those that installed packages register.
 
-A package adds one through the entry-point group ``tracker_daemon.backends``, naming a class that
-derives from :class:`tracker_client.TrackerBackend`, or, where it is to keep a state of its own, from
-:class:`tracker_daemon.backends.base.Backend`. Modules are imported only when their backend is asked for.
+A package registers a class under the entry-point group ``tracker_daemon.backends``. The class derives from
+:class:`tracker_client.TrackerBackend`. A class that must keep a state of its own derives from
+:class:`tracker_daemon.backends.base.Backend` instead. A module is imported only when its backend is created.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from tracker_daemon.backends.base import Backend
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.outbox.lanes import FILES_LANE
-from tracker_protocol.extras import BACKEND_PACKAGES
 
 ENTRY_POINT_GROUP = "tracker_daemon.backends"
 
@@ -25,15 +24,17 @@ _BUILT_IN = {
     "mlflow": "tracker_daemon.backends.mlflow.child:MlflowChildBackend",
     "wandb": "tracker_daemon.backends.wandb.child:WandbChildBackend",
 }
+_PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
+"""The package that a built-in backend's own process imports; the extra of that name installs it."""
 
 
 def known() -> list[str]:
-    """The names that :func:`create` takes, sorted."""
+    """Return the names that :func:`create` accepts, sorted."""
     return sorted({*_BUILT_IN, *_registered()})
 
 
 def create(name: str) -> Backend:
-    """A new backend of that name, not yet opened.
+    """Create the backend of that name; it is not open yet.
 
     Raises:
         SettingsError: there is no such backend, or its package cannot be imported.
@@ -47,7 +48,7 @@ def create(name: str) -> Backend:
         raise SettingsError(_unknown(name))
     try:
         found = registered[name].load()
-    # A package's module is anyone's code: whatever it raises, this backend alone is not there.
+    # A package's module is anyone's code: any error of its import means that this backend alone is missing.
     except Exception as error:
         raise SettingsError(
             f"backend {name!r} is registered as {registered[name].value}, which cannot be imported "
@@ -57,20 +58,23 @@ def create(name: str) -> Backend:
 
 
 def files_lanes(cursors: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The cursors of lanes for files that go with ``cursors``, which are backends with their states."""
+    """Return the cursors of the lanes for files to begin along with ``cursors`` (backends' names and states).
+
+    A cursor that has a state already has no lane to begin.
+    """
     return {name + FILES_LANE: b"" for name, state in cursors.items() if not state and _has_files_lane(name)}
 
 
 def _has_files_lane(name: str) -> bool:
     try:
         return create(name).separate_files
-    except SettingsError:  # shown where it is opened
+    except SettingsError:  # reported when the backend is opened
         return False
 
 
 def _require_package(name: str) -> None:
-    package = BACKEND_PACKAGES.get(name)
-    # Looked up and not imported: these take seconds, and belong into the backend's own process.
+    package = _PACKAGES.get(name)
+    # Searched for and not imported: an import takes seconds, and happens in the backend's own process.
     if package is not None and find_spec(package) is None:
         raise SettingsError(
             f"backend {name!r} needs the package {package}, which is not installed; run "
@@ -85,7 +89,7 @@ def _registered() -> dict[str, EntryPoint]:
 def _instance(name: str, found: object) -> Backend:
     if isinstance(found, type) and issubclass(found, Backend):
         return found()
-    # A daemon needs the client's package for these alone, and it is a tenth of what its start imports.
+    # Imported for registered classes alone: the client's package is a tenth of a daemon's imports.
     from tracker_client.backends.base import TrackerBackend  # noqa: PLC0415
     from tracker_daemon.backends.third_party.installed_class import InstalledClassBackend  # noqa: PLC0415
 

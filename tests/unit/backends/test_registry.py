@@ -1,6 +1,8 @@
 """Backends by name."""
 
-from importlib.metadata import EntryPoint
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 
@@ -10,20 +12,30 @@ from tracker_daemon.errors import SettingsError
 
 
 @pytest.fixture
-def installed(monkeypatch):
-    """Play packages that register what the test names."""
+def installed(monkeypatch, tmp_path):
+    """Install a package that registers the classes that the test names."""
 
     def install(**values):
-        points = [EntryPoint(name, value, registry.ENTRY_POINT_GROUP) for name, value in values.items()]
-        monkeypatch.setattr(registry, "entry_points", lambda group: points)
+        information = tmp_path / "registers-1.0.dist-info"
+        information.mkdir()
+        information.joinpath("METADATA").write_text("Metadata-Version: 2.1\nName: registers\nVersion: 1.0\n")
+        points = "\n".join(f"{name} = {value}" for name, value in values.items())
+        information.joinpath("entry_points.txt").write_text(f"[tracker_daemon.backends]\n{points}\n")
+        monkeypatch.syspath_prepend(tmp_path)
 
     return install
 
 
+def importable(name):
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None)
+    return module
+
+
 @pytest.mark.parametrize("name", ["csv", "memory", "mlflow", "wandb"])
 def test_built_in_backends_are_there(monkeypatch, name):
-    # Making one imports no SDK; whether its package is installed is another test's matter.
-    monkeypatch.setattr(registry, "find_spec", lambda package: package)
+    # Creating a backend imports no SDK, so an empty package suffices here.
+    monkeypatch.setitem(sys.modules, name, importable(name))
     assert name in registry.known()
     assert registry.create(name).name == name
 
@@ -41,7 +53,7 @@ def test_an_unknown_name_says_what_there_is():
 
 @pytest.mark.parametrize("name", ["mlflow", "wandb"])
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, name):
-    monkeypatch.setattr(registry, "find_spec", lambda package: None)
+    monkeypatch.setitem(sys.modules, name, None)  # as Python notes that there is no such package
     with pytest.raises(SettingsError, match=rf"pip install 'tracker-daemon\[{name}\]'"):
         registry.create(name)
 

@@ -1,11 +1,11 @@
-"""A lock that one child process holds for its run and backend, and that its successor awaits.
+"""A lock that a child process holds for its run and backend, and that its successor waits for.
 
-A child that was killed may still be in a system call, its SDK's last request on the way; the kernel
-gives up its flock only when it is gone for good. So whoever has the lock is alone with the store.
+A killed child may still be in a system call, while its SDK's last request is on its way. The kernel releases
+the child's flock only when the process is completely gone. So the holder of the lock is alone with the store.
 
-The file lies in the run's directory; where that takes no locks or no files (some network file
-systems, a directory that only the tracking server may write), it lies in the temporary directory of
-this host, on which the predecessor ran too. It goes when its last holder closes in good order.
+The lock's file lies in the run's directory. Some directories allow no locks or no files: some network file
+systems, and a directory that only the tracking server may write. The file then lies in this host's temporary
+directory, which the predecessor used too. The last holder removes the file when it closes normally.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _HELD = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 class ChildLock:
-    """An exclusive lock, from construction until :meth:`release` or the process's end."""
+    """An exclusive lock, from construction until :meth:`release` or the end of the process."""
 
     def __init__(self, outdir: Path, backend: str, run_id: str, wait_s: float) -> None:
-        """Take the lock.
+        """Acquire the lock.
 
         Raises:
             BackendUnavailable: another process held it for ``wait_s`` seconds.
@@ -40,18 +40,18 @@ class ChildLock:
             self._path = outdir / f".tracker-{backend}-{directory_name(run_id)}.lock"
             self._file = _lock(self._path, deadline)
         except OSError:
-            self._path = _elsewhere(outdir, backend, run_id)
+            self._path = _temporary_path(outdir, backend, run_id)
             self._file = _lock(self._path, deadline)
 
     def release(self) -> None:
-        """Remove the file and give the lock up."""
+        """Remove the file and release the lock; a second call does nothing."""
         if self._file >= 0:
             self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
 
 
-def _elsewhere(outdir: Path, backend: str, run_id: str) -> Path:
+def _temporary_path(outdir: Path, backend: str, run_id: str) -> Path:
     own = Path(tempfile.gettempdir(), f"tracker-locks-{os.getuid()}")
     own.mkdir(mode=0o700, exist_ok=True)
     key = f"{outdir}\0{backend}\0{run_id}".encode(errors="backslashreplace")
@@ -79,7 +79,7 @@ def _lock(path: Path, deadline: float) -> int:
 
 
 def _is_at(path: Path, file: int) -> bool:
-    """Whether the file just locked is the one at ``path``: its last holder may have removed it."""
+    """Return True if the locked file is the one at ``path``; its last holder may have removed it."""
     try:
         return os.path.samestat(path.stat(), os.fstat(file))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""``config_history.jsonl``: what was changed of the run's configuration, one change a line."""
+"""``config_history.jsonl``: the changes of the run's configuration, one change per line."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from tracker_daemon.files.atomic_file import replace_file
 
 
 def append_history(path: Path, changes: Iterable[Mapping[str, Any]]) -> None:
-    """Add the changes that are not there yet, by their numbers, so that a redelivery is harmless.
+    """Append the changes whose numbers are not in the file yet, so that a redelivery is harmless.
 
-    A change has ``number``, ``time``, ``attempt``, ``rank``, ``key`` (dotted), ``old`` and ``new``; without
-    ``new`` the key is gone.
+    A change has ``number``, ``time``, ``attempt``, ``rank``, ``key`` (dotted), ``old`` and ``new``. A change
+    without ``new`` removes the key.
 
     Raises:
         OSError: the file cannot be read or written.
@@ -35,7 +35,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _number(line: str) -> int:
-    """0 for a line that somebody else has written."""
+    """Return the number of the change in ``line``; 0 for a line that another program wrote."""
     try:
         return int(json.loads(line)["number"])
     except (ValueError, TypeError, KeyError):

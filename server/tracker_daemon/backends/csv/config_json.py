@@ -1,4 +1,4 @@
-"""``config.json``: the run's configuration, merged into what is there and replaced as a whole."""
+"""``config.json``: the run's configuration. New values are merged and the file is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tracker_daemon.files.atomic_file import replace_file
 def merge_config(path: Path, updates: Iterable[Mapping[str, Any]]) -> None:
     """Merge ``updates`` into the file in order, key by key at the top level only.
 
-    Doing it again changes nothing, so a redelivery is harmless. What is there and is not a JSON
-    object is replaced.
+    A repeated merge changes nothing, so a redelivery is harmless. A file that holds no JSON object is
+    replaced.
 
     Raises:
         OSError: the file cannot be read or written.
@@ -23,7 +23,7 @@ def merge_config(path: Path, updates: Iterable[Mapping[str, Any]]) -> None:
     for update in updates:
         merged.update(update)
     text = json.dumps(merged, indent=2, ensure_ascii=False)
-    # A lone surrogate cannot be UTF-8, and its escape is how JSON spells it anyway.
+    # UTF-8 cannot encode a lone surrogate; the escape that is written is how JSON spells one.
     replace_file(path, text.encode(errors="backslashreplace") + b"\n")
 
 

@@ -1,14 +1,15 @@
 r"""The text of ``metrics.csv``: pure functions from record blocks to bytes.
 
-One record is one physical line, always: line breaks inside a text value or a name are written as
-the two characters ``\n`` or ``\r``, so that a file can be widened byte by byte, by putting commas
-before each line feed. Fields with commas or quotes are quoted as in RFC 4180.
+One record is always one physical line. A line break inside a text value or a name is written as the two
+characters ``\n`` or ``\r``. So a file can be widened byte by byte, by commas before each line feed. Fields
+with commas or quotes are quoted as in RFC 4180.
 
-Numbers are written with the fewest digits that read back as the same float64, non-finite ones as
-``nan``, ``inf`` and ``-inf``, steps as integers. A cell that a record does not have is empty.
-The column ``step`` is the record's own step; a metric of that name is written as ``step/local``. A column
-``attempt`` comes with the run's second attempt, and is empty for records of the first; a metric of that
-name is written as ``attempt/local``, always.
+Numbers are written with the fewest digits that read back as the same float64, non-finite numbers as ``nan``,
+``inf`` and ``-inf``, steps as integers. A cell that a record does not have is empty.
+
+The column ``step`` is the record's step; a metric of that name becomes ``step/local``. The column ``attempt``
+is added with the run's second attempt, and is empty for records of the first. A metric of that name always
+becomes ``attempt/local``.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ from tracker_daemon.aggregation.shared.record import RecordBlock
 STEP_COLUMN = "step"
 ATTEMPT_COLUMN = "attempt"
 _OWN_COLUMNS = {STEP_COLUMN: "step/local", ATTEMPT_COLUMN: "attempt/local"}
-"""What the file itself says of a record, and what a metric of that name is called instead."""
+"""The file's own columns, and for each the column of a metric that has its name."""
 
 _ESCAPES = str.maketrans({"\n": "\\n", "\r": "\\r", "\0": "\\0"})
 _encode = msgspec.json.Encoder().encode
 
 Substitute = tuple[int, bytes]
-"""A column of a block and the text that stands there in place of the number."""
+"""A column of a block and the text to write there instead of a number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The columns of the file, ``step`` first, and where each stands."""
+    """The columns of the file, ``step`` first, and the position of each."""
 
     columns: tuple[str, ...] = (STEP_COLUMN,)
     positions: dict[str, int] = field(init=False, repr=False, compare=False)
@@ -49,17 +50,17 @@ class Header:
         return len(self.columns)
 
     def extended(self, names: Iterable[str]) -> Header:
-        """This header and, after it, those of ``names`` that it lacks, in order."""
+        """Return this header with the names that it lacks added at its end, in order."""
         new = [name for name in dict.fromkeys(names) if name not in self.positions]
         return Header((*self.columns, *new)) if new else self
 
     def line(self) -> bytes:
-        """The header's line, with its line feed."""
+        """Return the header's line, with its line feed."""
         return b",".join(map(text_field, self.columns)) + b"\n"
 
     @staticmethod
     def parse(line: bytes) -> Header | None:
-        """The header that :meth:`line` writes as exactly these bytes; None when there is none."""
+        """Return the header that :meth:`line` writes as exactly these bytes; None if there is none."""
         try:
             rows = list(csv.reader([line.decode()]))
         except (UnicodeDecodeError, csv.Error):
@@ -71,12 +72,12 @@ class Header:
 
 
 def column_name(metric: str) -> str:
-    """The column of ``metric``, as it reads in the file."""
+    """Return the column of ``metric``, as it reads in the file."""
     return _OWN_COLUMNS.get(metric) or metric.translate(_ESCAPES)
 
 
 def text_field(text: str) -> bytes:
-    """One field of the file: on one line, quoted where RFC 4180 asks for it."""
+    """Return one field of the file: without line breaks, and quoted if RFC 4180 requires quotes."""
     text = text.translate(_ESCAPES)
     if "," in text or '"' in text:
         text = '"' + text.replace('"', '""') + '"'
@@ -84,7 +85,7 @@ def text_field(text: str) -> bytes:
 
 
 def block_columns(block: RecordBlock) -> list[str]:
-    """The columns that a block writes to: its numbers', its texts', its attempt's; each once."""
+    """Return the columns that a block writes to, each once: of its numbers, its texts and its attempt."""
     return [*_metric_columns(block), ATTEMPT_COLUMN] if block.attempt > 1 else _metric_columns(block)
 
 
@@ -94,7 +95,7 @@ def _metric_columns(block: RecordBlock) -> list[str]:
 
 
 def format_block(block: RecordBlock, header: Header) -> bytes:
-    """The lines of a block's records. ``header`` has all of :func:`block_columns`."""
+    """Return the lines of a block's records; ``header`` must have all of :func:`block_columns`."""
     columns = sorted(_metric_columns(block), key=header.positions.__getitem__)
     matrix, present = _arranged(block, columns)
     substitutes = _substitutes(block, columns, matrix, present)
@@ -110,7 +111,7 @@ def format_block(block: RecordBlock, header: Header) -> bytes:
 
 
 def _arranged(block: RecordBlock, columns: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The block's values in the order of ``columns``, and which of them are there."""
+    """Return the block's values in the order of ``columns``, and a mask of the cells that exist."""
     source = {column_name(metric): at for at, metric in enumerate(block.columns)}
     matrix = np.zeros((len(block), len(columns)))
     present = np.zeros((len(block), len(columns)), np.bool_)
@@ -124,7 +125,7 @@ def _arranged(block: RecordBlock, columns: Sequence[str]) -> tuple[NDArray[np.fl
 def _substitutes(
     block: RecordBlock, columns: Sequence[str], matrix: NDArray[np.float64], present: NDArray[np.bool_]
 ) -> dict[int, list[Substitute]]:
-    """By row, what stands in place of numbers; a later one for the same cell counts."""
+    """Return by row the texts to write instead of numbers; the last one for a cell is written."""
     found: dict[int, list[Substitute]] = {}
     for row, column in np.argwhere(~present).tolist():
         found.setdefault(row, []).append((column, b""))
@@ -150,7 +151,7 @@ def _adjacent_lines(
     first: int,
     others: Sequence[bytes],
 ) -> Iterator[bytes]:
-    """Lines of a block whose columns stand side by side, from position ``first`` on."""
+    """Yield the lines of a block whose columns are neighbours, from position ``first`` on."""
     before = b"".join(b"," + other for other in others[1:first]) + b","
     after: bytes | None = None
     for row, (step, values) in enumerate(rows):
@@ -159,7 +160,7 @@ def _adjacent_lines(
         if row in substitutes:
             yield b"%d%b%b%b" % (step, before, b",".join(_cells(values, substitutes[row])), after)
         else:
-            # One call for the whole row: some five times faster than repr() for each value.
+            # One call for the whole row is about five times faster than repr() for each value.
             yield b"%d%b%b%b" % (step, before, _encode(values)[1:-1], after)
 
 
@@ -169,7 +170,7 @@ def _scattered_lines(
     at: Sequence[int],
     others: Sequence[bytes],
 ) -> Iterator[bytes]:
-    """Lines of a block with other columns of the file between its own; ``others`` is what these hold."""
+    """Yield the lines of a block that has other columns between its own; ``others`` holds their texts."""
     own = set(at)
     cells_of = (b",%b" if k in own else b"," + others[k] for k in range(1, len(others)))
     template = b"%d" + b"".join(cells_of) + b"\n"
@@ -179,5 +180,5 @@ def _scattered_lines(
 
 
 def widened(chunk: bytes, columns: int) -> bytes:
-    """A chunk of whole or part lines with ``columns`` empty cells more at each line's end."""
+    """Return a chunk of whole or part lines with ``columns`` more empty cells at each line's end."""
     return chunk.replace(b"\n", b"," * columns + b"\n") if columns else chunk

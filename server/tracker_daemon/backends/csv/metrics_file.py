@@ -1,20 +1,20 @@
 """``metrics.csv`` as an append-only file that agrees with a committed position.
 
-A *position* is (generation, header, offset). Everything before the offset is committed; what lies
-beyond is not, and is cut off at the next opening, so that its redelivery writes each record once.
+A *position* is (generation, header, offset). All bytes before the offset are committed. Bytes beyond the
+offset are not committed. The next opening cuts them off, so their redelivery writes each record once.
 
 A new column makes a new *generation* of the file:
 
-1. ``.metrics.csv.generation-<n>`` is written, the old lines widened by commas, and made durable
-   together with its directory entry;
-2. the new position is committed;
-3. the new file is renamed over ``metrics.csv``.
+1. ``.metrics.csv.generation-<n>`` is written, with the old lines widened by commas. The file and its
+   directory entry are made durable.
+2. The new position is committed.
+3. The new file is renamed over ``metrics.csv``.
 
-A crash before 2 leaves a file of a generation that nobody committed: it is removed. A crash
-between 2 and 3 leaves a complete file of the committed generation: it is renamed at the opening.
+A crash before step 2 leaves a file of an uncommitted generation: the next opening removes it. A crash
+between steps 2 and 3 leaves a complete file of the committed generation: the next opening renames it.
 
-Rows are written only after a position has been committed for the file they go to. So a file found
-where no position was ever committed holds an earlier life's rows, which are kept.
+Rows are written only after a position was committed for their file. So if no position was ever committed, a
+file that is found holds the rows of an earlier run, and those are kept.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 
 class Position(msgspec.Struct, frozen=True):
-    """How far the file is committed. ``columns`` is its header, ``offset`` is in bytes."""
+    """The committed part of the file: ``columns`` is its header, ``offset`` is in bytes."""
 
     generation: int = 0
     columns: tuple[str, ...] = ()
@@ -49,21 +49,21 @@ class Position(msgspec.Struct, frozen=True):
 
 
 class Opening(Enum):
-    """What an opening does with what it finds."""
+    """The four ways to open the file, chosen by the file that is found."""
 
     CREATE = auto()
-    """No file: the next rows begin one."""
+    """There is no file: the next rows begin one."""
     TRUNCATE = auto()
-    """The file is the committed one: what lies beyond the offset is cut off."""
+    """The file is the committed one: cut off the bytes beyond the offset."""
     APPEND = auto()
-    """The file is a run's, but not as committed: go on at its end and cut nothing."""
+    """The file is a metrics file, but not as committed: continue at its end and cut nothing."""
     SET_ASIDE = auto()
-    """The file has no header of ours: it gets another name, and a new one is begun."""
+    """The file is no metrics file: give it another name, and begin a new one."""
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFile:
-    """What stands on disk: ``header`` is None where the first line is none of ours."""
+    """The file on disk; ``header`` is None if the first line is not a header that this module writes."""
 
     header: Header | None
     size: int
@@ -71,7 +71,7 @@ class FoundFile:
 
 
 def choose_opening(found: FoundFile | None, committed: Position | None, *, may_truncate: bool) -> Opening:
-    """Decide how the file is opened; :class:`MetricsCsv` does it."""
+    """Decide how the file is opened; :class:`MetricsCsv` acts on the decision."""
     if found is None:
         return Opening.CREATE
     if found.header is None:
@@ -83,13 +83,13 @@ def choose_opening(found: FoundFile | None, committed: Position | None, *, may_t
 
 
 class MetricsCsv:
-    """The open file. After an error of any method it must be closed and opened again."""
+    """The open file. After an error of any method, close it and open it again."""
 
     def __init__(self, directory: Path, committed: Position | None, *, may_truncate: bool) -> None:
-        """Open the file in ``directory`` and bring it to ``committed``.
+        """Open the file in ``directory`` and make it agree with ``committed``.
 
         Raises:
-            OSError: it cannot be read or written.
+            OSError: the file cannot be read or written.
         """
         self.path = directory / METRICS_FILE
         position = committed or Position()
@@ -109,17 +109,17 @@ class MetricsCsv:
 
     @property
     def header(self) -> Header:
-        """The columns of the file, or of the one that the next rows begin."""
+        """The columns of the file, or of the file that the next rows begin."""
         return self._header
 
     @property
     def position(self) -> Position:
-        """What to commit once all that was appended is to count."""
+        """The position that includes all appended lines."""
         exists = self._descriptor >= 0
         return Position(self._generation, self._header.columns if exists else (), self._offset)
 
     def moved(self) -> bool:
-        """Whether the open file is no longer the one at its path: somebody removed or replaced it."""
+        """Return True if the open file is no longer the one at its path: somebody removed or replaced it."""
         if self._descriptor < 0:
             return False
         try:
@@ -128,7 +128,7 @@ class MetricsCsv:
             return True
 
     def prepare(self, header: Header, commit: Callable[[Position], None]) -> None:
-        """Get ready for lines of ``header``, which extends the file's own; commits where it must."""
+        """Prepare for lines of ``header``, an extension of the file's header; commit if necessary."""
         if self._descriptor < 0 or header.columns != self._header.columns:
             self._begin_generation(header, commit)
         elif not self._anchored:
@@ -144,7 +144,7 @@ class MetricsCsv:
         self._offset = offset
 
     def close(self) -> None:
-        """Let go of the file; closing again does nothing."""
+        """Close the file; a second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -152,7 +152,7 @@ class MetricsCsv:
     def _finish_renames(self, committed: Position | None) -> None:
         for leftover in sorted(self.path.parent.glob(f"{_GENERATION_PREFIX}*")):
             wanted = committed is not None and leftover == self._generation_path(committed.generation)
-            # Complete by construction; the size guards against a file that somebody else left there.
+            # A committed generation is complete; the size excludes a file that another program left.
             if committed is not None and wanted and leftover.stat().st_size == committed.offset:
                 leftover.replace(self.path)
                 sync_directory(self.path.parent)
@@ -164,7 +164,7 @@ class MetricsCsv:
             self._set_aside()
         if found is None or found.header is None:
             if committed is not None and committed.offset:
-                log.warning("metrics file gone; a new one is begun", path=str(self.path))
+                log.warning("metrics file is gone; a new one is begun", path=str(self.path))
             return
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         if opening is Opening.TRUNCATE and committed is not None:
@@ -175,14 +175,14 @@ class MetricsCsv:
         self._offset = self._fresh_line(found.size)
         if committed is not None:
             log.warning(
-                "metrics file is not as committed; rows go on at its end",
+                "metrics file is not as committed; new rows are appended at its end",
                 path=str(self.path),
                 size_bytes=found.size,
                 committed_bytes=committed.offset,
             )
 
     def _fresh_line(self, size: int) -> int:
-        """End the last line where a crash cut it short; returns where the next one begins."""
+        """End the last line if a crash cut it short; return the offset of the next line."""
         if os.pread(self._descriptor, 1, size - 1) == b"\n":
             return size
         return write_all(self._descriptor, b"\n", size)
@@ -204,7 +204,7 @@ class MetricsCsv:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         descriptor = os.open(new_path, flags, 0o666)
         with ExitStack() as undo:
-            # On an error only the descriptor goes: the file is the next opening's to judge.
+            # After an error only the descriptor is closed; the next opening decides about the file.
             undo.callback(os.close, descriptor)
             offset = self._write_widened(descriptor, header)
             os.fsync(descriptor)
@@ -218,7 +218,7 @@ class MetricsCsv:
         self._generation, self._header, self._offset = generation, header, offset
 
     def _write_widened(self, descriptor: int, header: Header) -> int:
-        """Write ``header`` and the old lines below it, in chunks; returns the size in bytes."""
+        """Write ``header`` and the old lines below it, in chunks; return the size in bytes."""
         offset = write_all(descriptor, header.line(), 0)
         if self._descriptor < 0:
             return offset
@@ -235,7 +235,7 @@ class MetricsCsv:
 
 
 def _examine(path: Path, offset: int) -> FoundFile | None:
-    """Look at the file: None where there is none, or an empty one."""
+    """Examine the file; return None if there is none, or an empty one."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
