@@ -273,7 +273,8 @@ SEES_ITS_HEADERS = """
 import os
 from pathlib import Path
 from mlflow import MlflowClient
-from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress
+from tracker_daemon.backends.mlflow.connection import MlflowConnection
+from tracker_daemon.backends.mlflow.store_address import StoreAddress
 os.environ["MLFLOW_TRACKING_URI"] = "{ours}"
 ours = MlflowConnection(StoreAddress.of(os.environ, Path("/nowhere")), os.environ)
 MlflowClient(tracking_uri="{other}").search_experiments()

@@ -268,7 +268,8 @@ MOVES_ARTIFACTS = """
 import os
 from pathlib import Path
 from mlflow import MlflowClient
-from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress
+from tracker_daemon.backends.mlflow.connection import MlflowConnection
+from tracker_daemon.backends.mlflow.store_address import StoreAddress
 connection = MlflowConnection(StoreAddress.of(os.environ, Path("/nowhere")), os.environ)
 file = Path("note.txt")
 file.write_text("hello")

@@ -6,7 +6,7 @@ from tracker_daemon.admission.parts import CommonParts, RoleParts
 from tracker_daemon.admission.root_admission import RootAdmission
 from tracker_daemon.admission.script_backends import ScriptBackends
 from tracker_daemon.backends.registry import known
-from tracker_daemon.backends.third_party.script_class import ScriptLinks
+from tracker_daemon.backends.third_party.script_link import ScriptLinks
 from tracker_daemon.delivery.lane import OnLocated
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.lifecycle.run_delivery import RunDelivery

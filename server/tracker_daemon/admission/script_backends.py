@@ -20,12 +20,8 @@ from functools import partial
 import structlog
 
 from tracker_daemon.admission.script_messages import farewell, script_parts
-from tracker_daemon.backends.third_party.script_class import (
-    SCRIPT_STATE,
-    ScriptAnswer,
-    ScriptLinks,
-    SendEntry,
-)
+from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE
+from tracker_daemon.backends.third_party.script_link import ScriptAnswer, ScriptLinks, SendEntry
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.thinned_backend import is_script
 from tracker_daemon.ingest.session import Session

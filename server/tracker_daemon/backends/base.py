@@ -1,10 +1,16 @@
-"""What delivery asks of a backend.
+"""The interface between delivery and a backend.
 
-A backend receives the entries of one run's outbox in order. After each delivery it hands back an
-opaque *state*, which delivery commits to the journal together with the position reached; at the
-next opening, after a crash perhaps, the backend gets the last committed state and must make its
-store agree with it before it takes more. That is the whole of exactly-once: a file backend
-truncates to the offset in its state, an SDK backend continues its own run by id.
+A backend stores the data of one run in one destination. Delivery calls :meth:`Backend.open` once, then
+:meth:`Backend.deliver` with the entries of the run's outbox in order, and :meth:`Backend.close`.
+
+Each delivery returns a *state*: bytes whose meaning only the backend knows. Delivery commits the state to the
+journal together with the number of the last delivered entry. The next ``open``, perhaps after a crash,
+receives the last committed state. The backend must then make its store agree with that state before it
+accepts further entries. Exactly-once delivery rests on this alone: a file backend truncates its file to the
+offset in the state, and a backend with an SDK continues the run whose id is in the state.
+
+A minimal backend implements ``open``, ``deliver`` and ``close``. The other methods have defaults for a
+backend that accepts every entry, never waits and has nothing to show.
 """
 
 from __future__ import annotations
@@ -16,26 +22,28 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.outbox.entries import OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricSettings
 
 Commit = Callable[[bytes], None]
-"""Durably records a backend's new state at the position reached so far; returns once committed."""
+"""Commits a new state at the position reached so far; returns once the state is durable in the journal."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """What of an entry a backend's store refuses, while the rest of the entry is stored."""
+    """A part of an entry that the store refuses, while the rest of the entry is stored."""
 
     entry: int
     """The entry's number."""
     records: int
-    """How many of its records are not stored, or not whole; 0 where it is something else that is missing."""
+    """The number of the entry's records that are missing or incomplete; 0 if another part is missing."""
     reason: str
+    """The store's reason, for people."""
 
 
 class RunStatus(str, Enum):
-    """How a run stands."""
+    """The status of a run."""
 
     RUNNING = "RUNNING"
     FINISHED = "FINISHED"
@@ -44,93 +52,127 @@ class RunStatus(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class RunDescription:
-    """The run that a backend is opened for. ``outdir`` is absolute, on this host."""
+    """The run that a backend is opened for."""
 
     run_id: str
     project: str
     name: str
     outdir: Path
+    """The run's output directory: an absolute path on this host."""
     epoch: int = 1
-    """The journal's epoch: above 1, the journal has lost something, and nothing may be truncated."""
+    """The journal's epoch. Above 1 the journal has lost data, so a backend must not truncate its store."""
     attempt: int = 1
+    """The number of the run's attempt, from 1; a restarted job continues its run as the next attempt."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """This backend's own options, as the script gave them: run name, tags, group, mode …"""
+    """The script's options for this backend: run name, tags, group, mode …"""
     environment: Mapping[str, str] = field(default_factory=dict)
-    """What the rank that opened the run said of its script: user, program, host, git state …"""
+    """The training script as the rank that opened the run describes it: user, program, host, git state …"""
     contents: Path = Path()
-    """Where the contents of items are, see ``content_path``; to be read, and kept only by a copy."""
+    """The directory of the items' contents, see ``content_path``. Read only; copy a content to keep it."""
     files_lane: bool = False
-    """This opening is for FILES entries alone, beside another of the same run for all others."""
+    """True if this instance receives FILES entries alone, and another one all other entries of the run."""
     metrics: MetricSettings = field(default_factory=MetricSettings)
-    """The run's rules by metric."""
+    """The run's rules for single metrics."""
     created_ns: int = 0
-    """When the run began, in ns since the epoch; 0: now."""
+    """The run's beginning, in ns since the Unix epoch; 0 means now."""
     system_prefix: str = "tracker"
-    """What the names of params that describe the surroundings begin with."""
+    """The first part of the names of params that describe the script and its host."""
 
 
 class Backend(ABC):
-    """One destination for one run. Called from one thread at a time, never from the event loop."""
+    """One destination for one run.
+
+    Methods are called from one thread at a time, never from the daemon's event loop, so they may block.
+
+    Raises:
+        BackendUnavailable: from ``open``, ``deliver`` and ``trouble``: the store cannot be reached or written
+            now. Delivery opens the backend again later, with the last committed state, and retries for ever.
+        BackendRefused: from the same methods: the store needs the user's help (credentials, permissions, a
+            deleted run). Delivery pauses and shows the reason.
+    """
 
     name: ClassVar[str]
+    """The backend's name in settings, in status and in the names of its cursors."""
     separate_files: ClassVar[bool] = False
-    """Whether FILES entries come in a lane of their own: by another instance, on another thread and in no
-    order with the other entries, so that a long copy delays no metric. END comes in both lanes."""
+    """True if FILES entries are delivered in a lane of their own, so that a long copy delays no metric.
+
+    Another instance then receives them, on another thread and in no fixed order with the other entries. Both
+    lanes receive the END entry.
+    """
 
     @abstractmethod
     def open(self, run: RunDescription, state: bytes | None) -> None:
-        """Prepare the store and bring it to ``state`` (None: nothing was ever committed).
+        """Prepare the store and make it agree with ``state``; None if no state was ever committed.
 
-        Raises:
-            BackendUnavailable: the store cannot be reached or written now; delivery retries.
-            BackendRefused: it needs the user's help (credentials, permissions); delivery pauses.
+        After an error delivery closes the instance and opens the same instance again later.
         """
 
     def count_ready(self, entries: Sequence[OutboxEntry]) -> int:
-        """How many of the entries, from the first, it can take before it has seen more. Usually all."""
+        """Return how many of ``entries``, counted from the first, can be delivered now.
+
+        The default is all. A backend that must see later entries first returns fewer; at 0 delivery reads on
+        and asks again with more entries.
+        """
         return len(entries)
 
     @abstractmethod
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:
         """Store ``entries`` durably and return the state that reflects them.
 
-        ``commit`` may be called on the way, for a step that must be on record before the next.
-        Raises as :meth:`open` does, and PoisonEntry for an entry that can never be stored.
+        Entries of a kind that the backend does not know are skipped. ``commit`` may be called during a
+        delivery, for a state that must be in the journal before the next step.
+
+        Raises:
+            PoisonEntry: an entry can never be stored. Delivery finds that entry, sets it aside and continues
+                with the next one.
         """
 
     def set_aside(self) -> Sequence[SetAside]:
-        """What of the entries of the last delivery its store refused; one each at most. Usually nothing."""
+        """Return the parts of the last delivery's entries that the store refused, at most one per entry."""
         return ()
 
     def trouble(self) -> str:
-        """What keeps what was delivered from getting further, while it goes on trying; "" for nothing.
+        """Return why delivered data is not uploaded yet; "" if nothing blocks the upload.
 
-        Asked for after each delivery, and now and then while there is nothing to deliver. Raises as
-        :meth:`open` does.
+        Called after each delivery, and now and then while there is nothing to deliver.
         """
         return ""
 
     def may_be_resumed(self) -> bool:
-        """Whether what a refusal came of may have changed since the last opening. Asked for while paused."""
+        """Return True if the cause of the last refusal (credentials, say) may be gone.
+
+        Called while delivery is paused. True makes delivery open the backend at once.
+        """
         return False
 
     @abstractmethod
     def close(self) -> None:
-        """Release what is held. The run itself ended with its END entry, if it did."""
+        """Release the files, connections and processes of this instance.
+
+        The run itself may continue in another instance: it ends with its END entry.
+        """
 
     def files_backend(self) -> Backend:
-        """A backend for the lane for files; asked for only where these are separate."""
+        """Return the backend for the lane for files; called only if :attr:`separate_files` is True."""
         return self
 
     def location(self) -> str | None:
-        """Where a person finds the run: a path or a URL. None when there is nothing to show."""
+        """Return the path or URL at which a person finds the run; None if there is nothing to show."""
         return None
 
     def handles(self) -> Mapping[str, str]:
-        """How its run is found, by name: ``id``, ``url``, ``run_id`` …; no secrets. Empty while unknown."""
+        """Return the names by which a script finds its run; empty while they are unknown.
+
+        Keys are ``id``, ``url``, ``run_id`` and the like. No value may hold a secret.
+        """
         return {}
 
     @property
     def reachable(self) -> bool:
-        """Whether there is any point in waiting for it now: False while nobody is there to take anything."""
+        """True if waiting for this backend can help; False while nothing is there to receive entries."""
         return True
+
+
+def not_open(backend: str) -> BackendUnavailable:
+    """Return the error for a call before ``open`` or after ``close``; ``backend`` is its name for people."""
+    return BackendUnavailable(f"the {backend} backend is not open; open it with the last committed state")

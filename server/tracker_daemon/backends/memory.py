@@ -1,8 +1,7 @@
-"""A backend that keeps what arrives in the process, for tests of what lies before it."""
+"""A backend that keeps entries in the daemon's process, for tests of the stages before it."""
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,10 +9,18 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from tracker_daemon.aggregation.shared.histograms import HistogramRow
 from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.record import RecordBlock
-from tracker_daemon.backends.base import Backend, Commit, RunDescription
+from tracker_daemon.backends.base import Backend, Commit, RunDescription, not_open
+from tracker_daemon.backends.decoding import (
+    read_block,
+    read_config,
+    read_end,
+    read_histograms,
+    read_item,
+    read_state,
+    rows_of,
+)
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 
@@ -26,7 +33,7 @@ class _State(msgspec.Struct, frozen=True):
 
 @dataclass(eq=False)
 class MemoryRun:
-    """What arrived for one run. Hold ``changed`` to read several fields at one moment."""
+    """The data of one run. Hold ``changed`` to read several fields at one moment."""
 
     description: RunDescription
     blocks: list[RecordBlock] = field(default_factory=list)
@@ -38,21 +45,21 @@ class MemoryRun:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The configurations merged, later keys winning."""
+        """The configurations merged; a later value of a key replaces an earlier one."""
         return {key: value for config in self.configs for key, value in config.items()}
 
     def rows(self) -> list[dict[str, float | str]]:
-        """The records as dicts with ``step`` and the cells that each one has, in order of arrival."""
-        return [row for block in self.blocks for row in _rows(block)]
+        """Return the records in order of arrival, as dicts of ``step`` and the cells that each has."""
+        return [{"step": row.step, **row.cells} for block in self.blocks for row in rows_of(block)]
 
     def wait_for(self, condition: Callable[[MemoryRun], bool], timeout_s: float) -> bool:
-        """Wait until ``condition`` holds for this run; False when ``timeout_s`` passed before."""
+        """Wait until ``condition`` is true of this run; return False if ``timeout_s`` passes first."""
         with self.changed:
             return self.changed.wait_for(lambda: condition(self), timeout_s)
 
 
 class MemoryBackend(Backend):
-    """Keeps each run's entries under its run id, in :attr:`runs`, beyond its own closing."""
+    """Keeps each run's entries in :attr:`runs`, by run id; they stay there after :meth:`close`."""
 
     name = "memory"
     runs: ClassVar[dict[str, MemoryRun]] = {}
@@ -61,8 +68,8 @@ class MemoryBackend(Backend):
         self._run: MemoryRun | None = None
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
-        """Take the run up where ``state`` left it: what arrived after it is forgotten."""
-        kept = msgspec.msgpack.decode(state, type=_State) if state else _State(0, 0, False)
+        """Continue the run from ``state``; data that arrived after that state is dropped."""
+        kept = read_state(state, _State, self.name) or _State(0, 0, False)
         mine = self.runs.setdefault(run.run_id, MemoryRun(run))
         with mine.changed:
             del mine.blocks[kept.blocks :], mine.configs[kept.configs :], mine.items[kept.items :]
@@ -72,10 +79,10 @@ class MemoryBackend(Backend):
         self._run = mine
 
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:  # noqa: ARG002  # the interface's
-        """Keep ``entries``; ``commit`` is not needed."""
+        """Keep ``entries``; nothing is committed on the way."""
         run = self._run
         if run is None:
-            raise RuntimeError("deliver() on a memory backend that is not open")
+            raise not_open(self.name)
         with run.changed:
             for entry in entries:
                 _keep(run, entry)
@@ -84,38 +91,23 @@ class MemoryBackend(Backend):
         return msgspec.msgpack.encode(state)
 
     def close(self) -> None:
-        """Let go of the run; what arrived stays in :attr:`runs`."""
+        """Leave the run; its data stays in :attr:`runs`."""
         self._run = None
 
     def location(self) -> str | None:
-        """A name that says where to look: ``memory:<run id>``."""
+        """Return ``memory:<run id>``."""
         return f"memory:{self._run.description.run_id}" if self._run else None
 
 
 def _keep(run: MemoryRun, entry: OutboxEntry) -> None:
     if entry.kind is EntryKind.RECORDS:
-        run.blocks.append(RecordBlock.from_bytes(entry.payload))
-        return
-    if entry.kind in {EntryKind.ITEM, EntryKind.FILES}:
-        run.items.append(Item.from_bytes(entry.payload))
-        return
-    if entry.kind is EntryKind.HISTOGRAMS:
-        run.items.extend(HistogramRow.from_bytes(entry.payload).items())
-        return
-    document = json.loads(entry.payload)
-    if entry.kind is EntryKind.CONFIG:
-        run.configs.append(document)
+        run.blocks.append(read_block(entry))
+    elif entry.kind in {EntryKind.ITEM, EntryKind.FILES}:
+        run.items.append(read_item(entry))
+    elif entry.kind is EntryKind.HISTOGRAMS:
+        run.items.extend(read_histograms(entry).items())
+    elif entry.kind is EntryKind.CONFIG:
+        run.configs.append(read_config(entry))
     elif entry.kind is EntryKind.END:
-        run.status, run.reason = document["status"], document.get("reason", "")
-
-
-def _rows(block: RecordBlock) -> list[dict[str, float | str]]:
-    rows: list[dict[str, float | str]] = []
-    values = block.values.tolist()
-    for at, step in enumerate(block.steps.tolist()):
-        there = block.valid[at].tolist() if block.valid is not None else [True] * len(block.columns)
-        cells = zip(block.columns, values[at], there, strict=True)
-        rows.append({"step": step, **{name: value for name, value, valid in cells if valid}})
-    for cell in block.texts:
-        rows[cell.row][cell.column] = cell.value
-    return rows
+        end = read_end(entry)
+        run.status, run.reason = end.status.value, end.reason

@@ -13,7 +13,8 @@ import structlog
 from tracker_daemon.backends import registry
 from tracker_daemon.backends.base import Backend, RunDescription
 from tracker_daemon.backends.root import UPSTREAM, RootBackend, RootLane
-from tracker_daemon.backends.third_party.script_class import ScriptBackend, ScriptLinks
+from tracker_daemon.backends.third_party.script_class import ScriptBackend
+from tracker_daemon.backends.third_party.script_link import ScriptLinks
 from tracker_daemon.delivery.cursor import Cursor
 from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.lane import OnLocated

@@ -19,7 +19,8 @@ from tracker_daemon.settings.credentials import masked
 
 def probe_mlflow(outdir: Path) -> str:
     """Ask the tracking server for its experiments; a local store needs no request."""
-    from tracker_daemon.backends.mlflow.connection import MlflowConnection, StoreAddress  # noqa: PLC0415
+    from tracker_daemon.backends.mlflow.connection import MlflowConnection  # noqa: PLC0415
+    from tracker_daemon.backends.mlflow.store_address import StoreAddress  # noqa: PLC0415
 
     address = StoreAddress.of(os.environ, outdir)
     if address.file is not None:

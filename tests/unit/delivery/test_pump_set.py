@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.waiting import wait_until
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptAnswer, ScriptLinks
+from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE
+from tracker_daemon.backends.third_party.script_link import ScriptAnswer, ScriptLinks
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.rows import CursorRow
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry

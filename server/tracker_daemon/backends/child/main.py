@@ -1,11 +1,11 @@
 """The child process of a backend: ``python -m tracker_daemon.backends.child.main module:Class PARENT``.
 
-Its standard input is the pipe to the daemon; whatever the SDK prints goes to the daemon's log. It ends
-when the pipe closes, when it is told to close, when the daemon dies, and after anything that a
-backend should not raise, since what the SDK left behind is then unknown.
+Its standard input is the pipe to the daemon; all that the SDK prints is written to the daemon's log. The
+process ends when the pipe closes, after a Close request, and when the daemon dies. It also ends after an
+error that no backend should raise, since the state of the SDK is then unknown.
 
-Signals that a scheduler or a terminal sends to all processes of a job are left to the daemon: it
-delivers what it has, and this process is needed for that.
+A scheduler or a terminal signals all processes of a job. This process ignores those signals: the daemon still
+delivers its data, and needs this process for that.
 """
 
 from __future__ import annotations
@@ -21,26 +21,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 
-from tracker_daemon.backends.base import Backend, SetAside
+from tracker_daemon.backends.base import Backend, SetAside, not_open
+from tracker_daemon.backends.child import messages
 from tracker_daemon.backends.child.lock import ChildLock
-from tracker_daemon.backends.child.pipe import (
-    Answer,
-    Close,
-    Closed,
-    Commit,
-    Committed,
-    Deliver,
-    Delivered,
-    Failed,
-    Look,
-    Looked,
-    MessagePipe,
-    Open,
-    Opened,
-    PipeClosed,
-    Request,
-)
-from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable
+from tracker_daemon.backends.child.messages import Answer, Request
+from tracker_daemon.backends.child.pipe import MessagePipe, PipeClosed
+from tracker_daemon.errors import BackendError, BackendRefused
 from tracker_daemon.settings.credentials import masked
 from tracker_protocol import limits
 
@@ -48,7 +34,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class ChildService:
-    """Answers the daemon's requests with a backend of its own."""
+    """Answers the daemon's requests by calls of one backend."""
 
     def __init__(self, pipe: MessagePipe, target: str) -> None:
         self._pipe = pipe
@@ -57,9 +43,9 @@ class ChildService:
         self._lock: ChildLock | None = None
 
     def serve(self) -> None:
-        """Answer until the pipe closes or Close is answered."""
+        """Answer requests until the pipe closes or a Close is answered."""
         try:
-            while not isinstance(answer := self._answer(self._pipe.receive()), Closed):
+            while not isinstance(answer := self._answer(self._pipe.receive()), messages.Closed):
                 self._pipe.send(answer)
             self._pipe.send(answer)
         except PipeClosed:
@@ -69,42 +55,42 @@ class ChildService:
         try:
             return self._carry_out(request)
         except BackendError as error:
-            failed = Failed.of(error)
-            return Failed(failed.kind, masked(failed.text, os.environ))
+            failed = messages.Failed.of(error)
+            return messages.Failed(failed.kind, masked(failed.text, os.environ))
 
     def _carry_out(self, request: Request) -> Answer:
-        if isinstance(request, Open):
+        if isinstance(request, messages.Open):
             self._open(request)
             opened = self._opened()
-            return Opened(opened.location(), _shown(opened.handles()))
-        if isinstance(request, Deliver):
+            return messages.Opened(opened.location(), _masked_handles(opened.handles()))
+        if isinstance(request, messages.Deliver):
             backend = self._opened()
             state = backend.deliver(request.entries, self._commit)
-            aside, handles = _masked(backend.set_aside()), _shown(backend.handles())
-            return Delivered(state, backend.location(), aside, handles)
-        if isinstance(request, Look):
-            return Looked(masked(self._opened().trouble(), os.environ))
-        assert isinstance(request, Close), request
+            aside, handles = _masked_reasons(backend.set_aside()), _masked_handles(backend.handles())
+            return messages.Delivered(state, backend.location(), aside, handles)
+        if isinstance(request, messages.GetTrouble):
+            return messages.Trouble(masked(self._opened().trouble(), os.environ))
+        assert isinstance(request, messages.Close), request
         self._close()
-        return Closed()
+        return messages.Closed()
 
-    def _open(self, request: Open) -> None:
+    def _open(self, request: messages.Open) -> None:
         backend = _load(self._target)
         if self._lock is None:
-            name = backend.name + "-files" if request.files_lane else backend.name
-            self._lock = ChildLock(request.run.outdir, name, request.run_id, limits.CHILD_LOCK_WAIT_S)
+            run, suffix = request.run, "-files" if request.run.files_lane else ""
+            self._lock = ChildLock(run.outdir, backend.name + suffix, run.run_id, limits.CHILD_LOCK_WAIT_S)
         self._backend = backend
         backend.open(request.run, request.state)
 
     def _opened(self) -> Backend:
         if self._backend is None:
-            raise BackendUnavailable("the backend is not open; open it with the last committed state")
+            raise not_open(self._target)
         return self._backend
 
     def _commit(self, state: bytes) -> None:
-        self._pipe.send(Commit(state))
+        self._pipe.send(messages.Commit(state))
         answer = self._pipe.receive()
-        assert isinstance(answer, Committed), answer
+        assert isinstance(answer, messages.Committed), answer
 
     def _close(self) -> None:
         backend, self._backend = self._backend, None
@@ -118,7 +104,7 @@ class ChildService:
 
 
 def main() -> None:
-    """Run the child; its end is the process's end."""
+    """Run the child process; the process ends on return."""
     target, parent = sys.argv[1], int(sys.argv[2])
     _die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -127,12 +113,12 @@ def main() -> None:
     pipe = _own_pipe()
     try:
         ChildService(pipe, target).serve()
-    # The process's outermost frame: whatever it is, the daemon learns it, and a new child begins anew.
+    # The process's outermost frame: the daemon receives any error, and starts a new child.
     except Exception as error:  # noqa: BLE001
         traceback.print_exc()
         with contextlib.suppress(Exception):
             text = f"{type(error).__name__}: {error}"
-            pipe.send(Failed("unavailable", masked(text, os.environ)))
+            pipe.send(messages.Failed("unavailable", masked(text, os.environ)))
         sys.exit(1)
 
 
@@ -147,24 +133,24 @@ def _load(target: str) -> Backend:
     return backend
 
 
-def _masked(set_aside: Sequence[SetAside]) -> tuple[SetAside, ...]:
+def _masked_reasons(set_aside: Sequence[SetAside]) -> tuple[SetAside, ...]:
     return tuple(replace(one, reason=masked(one.reason, os.environ)) for one in set_aside)
 
 
-def _shown(handles: Mapping[str, str]) -> dict[str, str]:
+def _masked_handles(handles: Mapping[str, str]) -> dict[str, str]:
     return {name: masked(value, os.environ) for name, value in handles.items()}
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel end this process with the thread that started it."""
-    with contextlib.suppress(OSError, AttributeError):  # elsewhere than on Linux the pipe's end must do
+    """Make the kernel kill this process when the thread that started it ends."""
+    with contextlib.suppress(OSError, AttributeError):  # without Linux the end of the pipe must suffice
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before it could be asked for
+    if os.getppid() != parent:  # the parent died before the call above
         sys.exit(1)
 
 
 def _own_pipe() -> MessagePipe:
-    """The pipe, moved away from standard input, so that nothing the SDK starts or reads touches it."""
+    """Move the pipe away from standard input, so that the SDK and its processes cannot use it."""
     end = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
@@ -174,7 +160,7 @@ def _own_pipe() -> MessagePipe:
 
 
 def _forget_working_directory() -> None:
-    """Keep files that lie about in the working directory from being imported as modules."""
+    """Remove the working directory from the import path, so that files there are never imported."""
     if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in {"", os.getcwd()}:  # noqa: PTH109
         del sys.path[0]
 

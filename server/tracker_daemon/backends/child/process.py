@@ -1,13 +1,13 @@
-"""A backend in a process of its own: what hangs or crashes there touches nothing else.
+"""The daemon's side of a backend in a process of its own.
 
-The child is started by exec, once for each run and backend, and only it has that backend's credentials
-in its environment. It is fed through a pipe. A call during which the child says nothing for longer
-than its deadline ends with the child killed; a child that died, by whatever hand, is noticed at the
-next call. Either way the caller gets BackendUnavailable, and its next opening starts a new child from
-the last committed state, which waits for the lock of the one before it.
+The daemon starts the child by exec, one for each run and backend, and sends it requests through a pipe. Only
+this child has the backend's credentials in its environment. A child that sends nothing until its deadline is
+killed. A child that died is noticed at the next call. In both cases the caller receives BackendUnavailable.
+The next opening then starts a new child from the last committed state; that child waits for the lock of its
+predecessor.
 
-The kernel ties the child to the *thread* that opened the backend, as well as to the daemon's
-process: call open, deliver and close on one thread, as a pump does.
+The kernel ties the child to the *thread* that opened the backend, and to the daemon's process. So call open,
+deliver and close on one thread, as a pump does.
 """
 
 from __future__ import annotations
@@ -22,24 +22,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from tracker_daemon.backends.base import Backend, Commit, RunDescription, SetAside
-from tracker_daemon.backends.child.pipe import (
-    Answer,
-    Close,
-    Committed,
-    Deliver,
-    Delivered,
-    Failed,
-    Look,
-    Looked,
-    MessagePipe,
-    Open,
-    Opened,
-    PipeClosed,
-    PipeTimeout,
-    Request,
-)
-from tracker_daemon.backends.child.pipe import Commit as CommitAsked
+from tracker_daemon.backends.base import Backend, Commit, RunDescription, SetAside, not_open
+from tracker_daemon.backends.child import messages
+from tracker_daemon.backends.child.messages import Answer, Request
+from tracker_daemon.backends.child.pipe import MessagePipe, PipeClosed, PipeTimeout
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.outbox.entries import OutboxEntry
 from tracker_daemon.settings.credentials import child_environment, circumstances
@@ -47,13 +33,13 @@ from tracker_protocol import limits
 
 
 class ChildBackend(Backend):
-    """Runs the backend named by ``target`` in a child process. A subclass names it."""
+    """Runs the backend ``target`` in a child process. A subclass names the target."""
 
     name: ClassVar[str]
     target: ClassVar[str]
-    """``module:Class``, a Backend without constructor arguments."""
+    """``module:Class``: a subclass of Backend whose constructor needs no arguments."""
     settings: ClassVar[Mapping[str, str]] = {}
-    """Environment variables for the child, where the daemon's environment does not set them."""
+    """Environment variables for the child, unless the daemon's environment sets them."""
 
     def __init__(
         self,
@@ -63,9 +49,9 @@ class ChildBackend(Backend):
         deliver_deadline_s: float = limits.CHILD_DELIVER_DEADLINE_S,
         close_deadline_s: float = limits.CHILD_CLOSE_DEADLINE_S,
     ) -> None:
-        """``environment``: the child's whole environment; by default computed anew at each opening.
+        """``environment`` is the child's whole environment; by default each opening computes it.
 
-        The deadlines are in seconds without a word from the child; a commit on the way is a word.
+        A deadline is the time in seconds without a message from the child; a commit is a message too.
         """
         self._environment = environment
         self._open_deadline_s = open_deadline_s
@@ -79,64 +65,64 @@ class ChildBackend(Backend):
 
     @property
     def pid(self) -> int | None:
-        """The child's process id; None when there is none."""
+        """The child's process id; None if there is no child."""
         return self._child.process.pid if self._child else None
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
-        """Start a child and have it open the backend; see :class:`Backend`."""
+        """Start a child that opens the backend; see :class:`Backend`."""
         self.close()
         self._opened_with = circumstances(self.name)
         self._child = _Child(self.target, self._environment or self.own_environment())
-        answer = self._ask(Open.of(run, state), self._open_deadline_s)
-        assert isinstance(answer, Opened), answer
+        answer = self._ask(messages.Open(run, state), self._open_deadline_s)
+        assert isinstance(answer, messages.Opened), answer
         self._location, self._handles = answer.location, answer.handles
 
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:
-        """Have the child store ``entries``; see :class:`Backend`."""
-        answer = self._ask(Deliver.of(entries), self._deliver_deadline_s, commit)
-        assert isinstance(answer, Delivered), answer
+        """Send ``entries`` to the child, which stores them; see :class:`Backend`."""
+        answer = self._ask(messages.Deliver(tuple(entries)), self._deliver_deadline_s, commit)
+        assert isinstance(answer, messages.Delivered), answer
         self._location, self._set_aside = answer.location, answer.set_aside
         self._handles = answer.handles
         return answer.state
 
     def set_aside(self) -> Sequence[SetAside]:
-        """What the child said after the last delivery; see :class:`Backend`."""
+        """Return the child's answer to the last delivery; see :class:`Backend`."""
         return self._set_aside
 
     def trouble(self) -> str:
-        """What the child says; see :class:`Backend`."""
+        """Ask the child; see :class:`Backend`."""
         if self._child is None:
             return ""
-        answer = self._ask(Look(), self._close_deadline_s)
-        assert isinstance(answer, Looked), answer
+        answer = self._ask(messages.GetTrouble(), self._close_deadline_s)
+        assert isinstance(answer, messages.Trouble), answer
         return answer.trouble
 
     def may_be_resumed(self) -> bool:
-        """Whether the backend's variables, or files with credentials, are others than at the last opening."""
+        """Return True if the backend's variables or credential files changed since the last opening."""
         return circumstances(self.name) != self._opened_with
 
     def close(self) -> None:
-        """Have the child close the backend and end; kill it when it does not."""
+        """Ask the child to close the backend and to end; kill the child if it does not end."""
         child, self._child = self._child, None
         if child is not None:
             child.end(self._close_deadline_s)
 
     def location(self) -> str | None:
-        """What the child said last; see :class:`Backend`."""
+        """Return the child's last answer; see :class:`Backend`."""
         return self._location
 
     def handles(self) -> Mapping[str, str]:
-        """What the child said last; see :class:`Backend`."""
+        """Return the child's last answer; see :class:`Backend`."""
         return self._handles
 
     def own_environment(self) -> dict[str, str]:
-        """The child's environment, unless another was given; raises as ``child_environment`` does."""
+        """Compute the child's environment; raises as ``child_environment`` does."""
         return {**self.settings, **child_environment(self.name)}
 
     def _ask(self, request: Request, deadline_s: float, commit: Commit | None = None) -> Answer:
         child = self._child
         if child is None:
-            raise BackendUnavailable(f"the {self.name} backend is not open; open it with its last state")
+            raise not_open(self.name)
         try:
             answer = self._converse(child, request, deadline_s, commit)
         except PipeTimeout as error:
@@ -153,21 +139,21 @@ class ChildBackend(Backend):
                 "begins again from what is committed. What it printed last is in the daemon's log"
             ) from error
         except BaseException:
-            # The journal stopped, or the daemon's own thread is being ended: what the child does from
-            # here on could not be committed.
+            # The journal stopped, or the daemon's own thread ends: no further work of the child could
+            # be committed.
             self._kill()
             raise
-        if isinstance(answer, Failed):
+        if isinstance(answer, messages.Failed):
             raise answer.error
         return answer
 
     @staticmethod
     def _converse(child: _Child, request: Request, deadline_s: float, commit: Commit | None) -> Answer:
         child.pipe.send(request, deadline_s)
-        while isinstance(answer := child.pipe.receive(deadline_s), CommitAsked):
+        while isinstance(answer := child.pipe.receive(deadline_s), messages.Commit):
             assert commit is not None, "only a delivery commits"
             commit(answer.state)
-            child.pipe.send(Committed(), deadline_s)
+            child.pipe.send(messages.Committed(), deadline_s)
         result: Answer = answer
         return result
 
@@ -181,14 +167,14 @@ class _Child:
     """A child process and the pipe to it."""
 
     def __init__(self, target: str, environment: Mapping[str, str]) -> None:
-        ours, its = socket.socketpair()
+        ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", "tracker_daemon.backends.child.main", target, str(os.getpid())]
-        with its:
+        with theirs:
             try:
-                # In a session of its own it does not get the terminal's signals, and what its SDK
-                # starts can be killed with it.
+                # In a session of its own the child receives no signals from the terminal, and the
+                # processes of its SDK can be killed together with it.
                 self.process = subprocess.Popen(  # noqa: S603
-                    command, env=environment, stdin=its.fileno(), start_new_session=True
+                    command, env=environment, stdin=theirs.fileno(), start_new_session=True
                 )
             except OSError as error:
                 ours.close()
@@ -199,9 +185,9 @@ class _Child:
         self.pipe = MessagePipe(ours, Answer)
 
     def end(self, deadline_s: float) -> None:
-        """Ask it to close and wait for its end, ``deadline_s`` seconds at most for each."""
+        """Ask the child to close and wait for its end, at most ``deadline_s`` seconds for each."""
         with contextlib.suppress(PipeClosed, PipeTimeout):
-            self.pipe.send(Close(), deadline_s)
+            self.pipe.send(messages.Close(), deadline_s)
             self.pipe.receive(deadline_s)
             self.pipe.close()
             self.await_end(deadline_s)
@@ -209,23 +195,23 @@ class _Child:
             self.kill()
 
     def kill(self) -> None:
-        """End it and what it started, now."""
+        """Kill the child and the processes that it started."""
         self.pipe.close()
-        # Its own process group: it was made a session's leader.
+        # The child leads a session, so its process group is its own.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        # A process in an uninterruptible system call (a dead network mount) ends when the kernel lets
-        # it; the lock that it holds keeps its successor waiting until then.
+        # A process in an uninterruptible system call (a dead network mount) ends only when that call
+        # does; until then its successor waits for its lock.
         self.await_end(limits.CHILD_DIES_S)
 
     def await_end(self, timeout_s: float) -> None:
-        """Wait until it has ended, ``timeout_s`` seconds at most."""
+        """Wait for the end of the child, at most ``timeout_s`` seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout_s)
 
     @property
     def outcome(self) -> str:
-        """How it ended."""
+        """The way in which the child ended, for people."""
         code = self.process.returncode
         if code is None:
             return "and is still being ended by the kernel"

@@ -1,14 +1,14 @@
 """The CSV backend's lane for files: tables, images and artifacts, beside ``metrics.csv``.
 
-It keeps no state: each file is written in one step, so that what is delivered again is there once. Where
-the run's directory is, the lane that writes ``metrics.csv`` has decided.
+The lane has no state: each file is written in one step, so a repeated delivery leaves each file once. The
+lane that writes ``metrics.csv`` chooses the run's directory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tracker_daemon.backends.base import Backend, Commit, RunDescription
+from tracker_daemon.backends.base import Backend, Commit, RunDescription, not_open
 from tracker_daemon.backends.item_files import FileItems
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.files.file_errors import translated
@@ -17,7 +17,7 @@ from tracker_daemon.outbox.entries import OutboxEntry
 
 
 class CsvItemsBackend(Backend):
-    """Writes a run's tables, images and artifacts into its directory."""
+    """Writes a run's tables, images and artifacts into the run's directory."""
 
     name = "csv"
     separate_files = True
@@ -39,7 +39,7 @@ class CsvItemsBackend(Backend):
         """Write the files of ``entries``; see :class:`Backend`."""
         items = self._items
         if items is None:
-            raise BackendUnavailable("the CSV backend is not open; open it with the last committed state")
+            raise not_open("CSV")
         try:
             for entry in entries:
                 items.store(entry)
@@ -48,9 +48,9 @@ class CsvItemsBackend(Backend):
         return b""
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Forget the directory; each file is complete already."""
         self._items = None
 
     def location(self) -> str | None:
-        """The run's directory."""
+        """Return the run's directory."""
         return str(self._items.directory) if self._items is not None else None

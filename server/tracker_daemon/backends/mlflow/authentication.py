@@ -1,9 +1,9 @@
-"""Who we are at an MLflow server: the bearer token, the X-Api-Key header, certificates.
+"""Authentication at an MLflow server: the bearer token, the X-Api-Key header, certificates.
 
 MLflow itself reads ``MLFLOW_TRACKING_TOKEN``, ``…_USERNAME`` and ``…_PASSWORD``, ``…_AUTH`` (a plugin),
-``…_CLIENT_CERT_PATH``, ``…_SERVER_CERT_PATH`` and ``…_INSECURE_TLS``. Here is what it does not have: a token
-from a file or a command, read again when it is refused; a key sent as ``X-Api-Key``; and what a failed
-handshake means.
+``…_CLIENT_CERT_PATH``, ``…_SERVER_CERT_PATH`` and ``…_INSECURE_TLS``. This module adds a token from a file
+or a command, which is read again when it is refused; a key that is sent as ``X-Api-Key``; and the reason of
+a failed TLS handshake.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tracker_protocol import limits
 
 _API_KEY_VARIABLES = ("AMSC_API_KEY", "AM_SC_API_KEY")
 _CERTIFICATE_VARIABLES = ("MLFLOW_TRACKING_CLIENT_CERT_PATH", "MLFLOW_TRACKING_SERVER_CERT_PATH")
-_OURS_IS_REFUSED = (
+_CLIENT_CERTIFICATE_ALERTS = (
     "TLSV13_ALERT_CERTIFICATE_REQUIRED",
     "TLSV1_ALERT_UNKNOWN_CA",
     "SSLV3_ALERT_HANDSHAKE_FAILURE",
@@ -34,27 +34,27 @@ _OURS_IS_REFUSED = (
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
     "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
 )
-"""OpenSSL's names of the alerts with which a server ends a handshake over the client's certificate."""
+"""OpenSSL's names of the alerts by which a server refuses the client's certificate."""
 
 
 class TokenSource:
-    """The bearer token: from a file or a command where one is named, read again when it is refused."""
+    """The bearer token, from a file or a command if one is named; read again after a refusal."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._file = environ.get("MLFLOW_TRACKING_TOKEN_FILE", "").strip()
         self._command = environ.get("MLFLOW_TRACKING_TOKEN_COMMAND", "").strip()
 
     def renew(self) -> bool:
-        """Read the token anew; whether it is another than before.
+        """Read the token again; return True if it has changed.
 
         Raises:
-            BackendRefused: there is none to be had.
+            BackendRefused: the file or the command gives no token.
         """
         if not (self._file or self._command):
             return False
         token = self._read()
         changed = token != os.environ.get("MLFLOW_TRACKING_TOKEN")
-        # MLflow reads it from there at each request, and has no other way to be told.
+        # MLflow reads the token from this variable at each request, and nowhere else.
         os.environ["MLFLOW_TRACKING_TOKEN"] = token
         return changed
 
@@ -72,21 +72,21 @@ class TokenSource:
             return file.read(limits.MLFLOW_TOKEN_MAX_BYTES).decode()
 
     def _no_token(self, reason: str) -> BackendRefused:
-        # The command itself is not shown: its arguments may hold a secret.
+        # The command itself is never shown: its arguments may hold a secret.
         variable = f"MLFLOW_TRACKING_TOKEN_{'FILE' if self._file else 'COMMAND'}"
         where = f" ({self._file})" if self._file else ""
         return BackendRefused(
-            f"the token for MLflow cannot be had from what {variable}{where} in the daemon's environment "
-            f"names: {reason}; set it right, and delivery goes on"
+            f"the token for MLflow cannot be read as {variable}{where} in the daemon's environment says: "
+            f"{reason}; correct that, and delivery goes on"
         )
 
 
 def _output_of(command: list[str]) -> str:
-    """What a command prints, of which nothing goes anywhere else. It is the daemon's user's own command."""
+    """Return the output of a command of the daemon's user; nothing of it is written anywhere else."""
     reading, writing = os.pipe()
     try:
-        # It is not read from until the command has ended: what that leaves running may hold the pipe
-        # open, and what does not fit a pipe is no token.
+        # The pipe is read only after the command has ended: a process that the command leaves running may
+        # hold the pipe open, and a text that does not fit into a pipe is no token.
         subprocess.run(  # noqa: S603
             command,
             check=True,
@@ -111,7 +111,7 @@ def _reason(error: Exception) -> str:
         return f"no end within {limits.MLFLOW_TOKEN_COMMAND_TIMEOUT_S:g} s"
     if isinstance(error, OSError):
         return error.strerror or type(error).__name__
-    return type(error).__name__  # its text would show what was read
+    return type(error).__name__  # the text would show the token
 
 
 # ---- X-Api-Key -----------------------------------------------------------------------------------
@@ -121,15 +121,15 @@ _header_registered = False
 
 
 def api_key(environ: Mapping[str, str]) -> str | None:
-    """The key to send as ``X-Api-Key``: none where there is a bearer token."""
+    """Return the key to send as ``X-Api-Key``; None if there is a bearer token."""
     if any(environ.get(f"MLFLOW_TRACKING_TOKEN{kind}") for kind in ("", "_FILE", "_COMMAND")):
         return None
     return next((environ[name] for name in _API_KEY_VARIABLES if environ.get(name)), None)
 
 
 def register_api_key_header() -> None:
-    """Add the X-Api-Key header, through MLflow's own registry, to requests made within :func:`sent_with`."""
-    global _header_registered  # noqa: PLW0603  # the registry is the process's too, and forgets nothing
+    """Let MLflow add the X-Api-Key header to the requests that are made within :func:`sent_with`."""
+    global _header_registered  # noqa: PLW0603  # MLflow's registry is global too, and has no removal
     if _header_registered:
         return
     from mlflow.tracking.request_header.registry import _request_header_provider_registry  # noqa: PLC0415
@@ -147,7 +147,7 @@ def register_api_key_header() -> None:
 
 @contextlib.contextmanager
 def sent_with(key: str | None) -> Iterator[None]:
-    """Requests made meanwhile carry the key, and no others: the process may know other servers."""
+    """Send the key with the requests of the block, and with no others: they may go to other servers."""
     before = _current_api_key.set(key)
     try:
         yield
@@ -159,10 +159,10 @@ def sent_with(key: str | None) -> Iterator[None]:
 
 
 def prepare_tls(environ: Mapping[str, str]) -> None:
-    """Check the certificates' files, of which MLflow would only say that a request failed.
+    """Check that the certificates' files can be read; MLflow would only report a failed request.
 
     Raises:
-        BackendRefused: one is not there, or may not be read.
+        BackendRefused: a file is missing, or may not be read.
     """
     for name in _CERTIFICATE_VARIABLES:
         if path := environ.get(name, ""):
@@ -174,10 +174,10 @@ def prepare_tls(environ: Mapping[str, str]) -> None:
 
 
 def tls_refusal(error: BaseException, uri: str, environ: Mapping[str, str]) -> str | None:
-    """What is wrong with a certificate, and what to do, where ``error`` at ``uri`` came of it; else None."""
+    """Return the certificate's fault that caused ``error`` at ``uri``, and a remedy; None if none did."""
     cause = _tls_error(error)
     if cause is None or (
-        cause.reason not in _OURS_IS_REFUSED and not isinstance(cause, ssl.SSLCertVerificationError)
+        cause.reason not in _CLIENT_CERTIFICATE_ALERTS and not isinstance(cause, ssl.SSLCertVerificationError)
     ):
         cause = _alert_after_handshake(uri, environ)
     if isinstance(cause, ssl.SSLCertVerificationError):
@@ -185,7 +185,7 @@ def tls_refusal(error: BaseException, uri: str, environ: Mapping[str, str]) -> s
             f"shows a certificate that is not trusted ({cause.verify_message}); set "
             "MLFLOW_TRACKING_SERVER_CERT_PATH to its authority's in the daemon's environment"
         )
-    if cause is not None and cause.reason in _OURS_IS_REFUSED:
+    if cause is not None and cause.reason in _CLIENT_CERTIFICATE_ALERTS:
         return (
             f"asks for a client certificate that it trusts ({cause.reason}); set "
             "MLFLOW_TRACKING_CLIENT_CERT_PATH to a file with certificate and key in the daemon's environment"
@@ -194,16 +194,17 @@ def tls_refusal(error: BaseException, uri: str, environ: Mapping[str, str]) -> s
 
 
 def _alert_after_handshake(uri: str, environ: Mapping[str, str]) -> ssl.SSLError | None:
-    """The alert that the server ends a connection with over our certificate.
+    """Connect and return the alert by which the server refuses the client's certificate.
 
-    It comes after the handshake, when a request is already being written, which then fails for the end
-    of the connection alone: only who waits instead of writing can read it.
+    The server sends the alert after the handshake, while the client already writes its request. That
+    request then only reports a closed connection. So this connection writes nothing and waits for the
+    alert.
     """
     address = urlsplit(uri)
     if address.scheme != "https" or not address.hostname:
         return None
     context = ssl.create_default_context()
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # this connection sends no data
     if path := environ.get("MLFLOW_TRACKING_CLIENT_CERT_PATH"):
         context.load_cert_chain(path)
     timeout_s = limits.MLFLOW_HANDSHAKE_ALERT_WAIT_S
@@ -215,14 +216,14 @@ def _alert_after_handshake(uri: str, environ: Mapping[str, str]) -> ssl.SSLError
             secured.recv(1)
     except ssl.SSLError as error:
         return error
-    except OSError:  # no alert in time, or no connection any more
+    except OSError:  # no alert in time, or no connection
         return None
     return None
 
 
 def _require_readable(variable: str, path: Path) -> None:
     try:
-        if not path.is_dir():  # requests takes a directory of authorities too
+        if not path.is_dir():  # requests accepts a directory of authorities too
             path.open("rb").close()
     except OSError as error:
         raise BackendRefused(
@@ -232,7 +233,7 @@ def _require_readable(variable: str, path: Path) -> None:
 
 
 def _tls_error(error: BaseException) -> ssl.SSLError | None:
-    """The TLS error that ``error`` came of, however deep it lies."""
+    """Return the TLS error among the direct and indirect causes of ``error``."""
     pending: list[object] = [error]
     seen: set[int] = set()
     while pending:

@@ -1,9 +1,10 @@
-"""Narrowing: a request that MLflow finds bad, cut down to the items that it finds bad.
+"""Bisection of a refused request, down to the items that the store refuses.
 
-MLflow takes a request whole or not at all, so one metric, param or tag that a store refuses would keep
-hundreds of others out. Such a request is sent again in halves, down to single items; those that are
-refused alone are left out and reported, and all others are stored. A store may call bad what is no fault of
-the items, so before anything is left out it must have taken something that is surely good.
+MLflow accepts a whole request or nothing of it. So one refused metric, param or tag would keep hundreds of
+others out of the store. A refused request is sent again in halves, down to single items. An item that is
+refused alone is left out and reported; all other items are stored. A store may refuse a request for a reason
+that is not in its items. So before an item is left out, the store must have accepted a write that is surely
+good.
 """
 
 from __future__ import annotations
@@ -15,37 +16,37 @@ from typing import Any
 from tracker_daemon.errors import PoisonEntry
 
 Send = Callable[[Sequence[Any]], None]
-"""Stores items (metrics, params or tags) in one request; PoisonEntry where MLflow finds them bad."""
+"""Stores items (metrics, params or tags) in one request; raises PoisonEntry if MLflow finds them invalid."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedItem:
-    """A metric, a param or a tag that the store did not take, and why."""
+    """A metric, a param or a tag that the store refused, and its reason."""
 
     item: Any
     reason: str
 
 
-def store_narrowed(
-    items: Sequence[Any], send: Send, examine: Callable[[], None], alive: Callable[[], None]
+def store_bisected(
+    items: Sequence[Any], send: Send, check_writable: Callable[[], None], beat: Callable[[], None]
 ) -> list[RefusedItem]:
-    """Store ``items`` and return those that the store refuses alone.
+    """Store ``items`` and return the items that the store refuses.
 
-    ``examine`` is called once a request is refused, and raises where that is not the items' fault;
-    ``alive`` is called between requests, of which a bad one may cost twice as many as it has items.
+    ``check_writable`` is called once after a refusal; it raises if the items are not the cause. ``beat`` is
+    called between requests: a refused request may cost twice as many requests as it has items.
     """
     try:
         send(items)
     except PoisonEntry:
-        examine()
+        check_writable()
     else:
         return []
-    # A key that is refused is then in few of the parts, and each part that is taken whole costs one request.
-    return _narrowed(sorted(items, key=lambda item: str(item.key)), send, alive)
+    # Sorted, a refused key is in few parts; each part without one costs one request.
+    return _bisected(sorted(items, key=lambda item: str(item.key)), send, beat)
 
 
-def _narrowed(items: Sequence[Any], send: Send, alive: Callable[[], None]) -> list[RefusedItem]:
-    alive()
+def _bisected(items: Sequence[Any], send: Send, beat: Callable[[], None]) -> list[RefusedItem]:
+    beat()
     try:
         send(items)
     except PoisonEntry as error:
@@ -54,4 +55,4 @@ def _narrowed(items: Sequence[Any], send: Send, alive: Callable[[], None]) -> li
     else:
         return []
     middle = len(items) // 2
-    return _narrowed(items[:middle], send, alive) + _narrowed(items[middle:], send, alive)
+    return _bisected(items[:middle], send, beat) + _bisected(items[middle:], send, beat)

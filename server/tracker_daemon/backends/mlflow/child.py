@@ -1,4 +1,4 @@
-"""The MLflow backend in its own processes, one for each lane: what the daemon runs."""
+"""The MLflow backend in a process for each lane, as the daemon starts it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tracker_daemon.backends.child.process import ChildBackend
 from tracker_protocol import limits
 
 SETTINGS: Mapping[str, str] = {
-    # Delivery retries; MLflow's own seven tries take longer than a call may.
+    # Delivery retries; seven attempts by MLflow itself take longer than a call may.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": str(limits.MLFLOW_REQUEST_TIMEOUT_S),
-    # A redirected request would take the X-Api-Key header along to wherever it is sent.
+    # A redirected request would carry the X-Api-Key header to another host.
     "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "GIT_PYTHON_REFRESH": "quiet",
@@ -20,7 +20,7 @@ SETTINGS: Mapping[str, str] = {
 
 
 class MlflowItemsChildBackend(ChildBackend):
-    """Runs :class:`~tracker_daemon.backends.mlflow.items.MlflowItemsBackend` in another."""
+    """Runs :class:`~tracker_daemon.backends.mlflow.items.MlflowItemsBackend` in a child process."""
 
     name: ClassVar[str] = "mlflow"
     target: ClassVar[str] = "tracker_daemon.backends.mlflow.items:MlflowItemsBackend"
@@ -37,5 +37,5 @@ class MlflowChildBackend(ChildBackend):
     settings: ClassVar[Mapping[str, str]] = SETTINGS
 
     def files_backend(self) -> MlflowItemsChildBackend:
-        """A process of its own for files, so that a long upload delays no metric."""
+        """Return a backend with another process, so that a long upload delays no metric."""
         return MlflowItemsChildBackend()

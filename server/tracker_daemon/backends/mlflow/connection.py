@@ -1,19 +1,12 @@
-"""The connection to an MLflow tracking store: where it is, who we are there, and what its errors mean.
+"""The connection to an MLflow tracking store: requests with our credentials, and the meaning of their errors.
 
-Errors are told apart by the exception's type and MLflow's error code, and where a gateway answered in
-MLflow's place, by the HTTP status of a request made to learn it. Never by their text.
+An error is classified by its exception's type and by MLflow's error code, never by its text. If a gateway
+answered instead of MLflow there is no such code; the HTTP status of a further request is used then.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
@@ -25,8 +18,9 @@ from tracker_daemon.backends.mlflow.authentication import (
     sent_with,
     tls_refusal,
 )
+from tracker_daemon.backends.mlflow.local_database import make_tables, prepared
+from tracker_daemon.backends.mlflow.store_address import StoreAddress
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
-from tracker_daemon.settings.credentials import without_user_information
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,71 +30,22 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DATABASE_FILE = "mlflow.db"
-ARTIFACT_DIRECTORY = "mlartifacts"
-
-_SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 _UNAUTHENTICATED = {"UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _FORBIDDEN = {"PERMISSION_DENIED"}
 _MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "ENDPOINT_NOT_FOUND"}
 _INVALID = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}
 _UNCLASSIFIED = {"INTERNAL_ERROR"}
-_PASSING = {"TEMPORARILY_UNAVAILABLE"}
+_TEMPORARY = {"TEMPORARILY_UNAVAILABLE"}
 _BAD_STATUSES = {400, 413, 414, 422}
 _CODE_OF_STATUS = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "ENDPOINT_NOT_FOUND"}
 
 
-@dataclass(frozen=True, slots=True)
-class StoreAddress:
-    """Where the runs go. ``shown`` is the URI without user name and password."""
-
-    uri: str
-    file: Path | None = None
-    """The database's file, for the local store."""
-    artifact_location: str | None = None
-    """For experiments made here; None leaves it to the server."""
-
-    @staticmethod
-    def of(environ: Mapping[str, str], outdir: Path) -> StoreAddress:
-        """``MLFLOW_TRACKING_URI``, else a database in ``outdir``."""
-        artifacts = (outdir / ARTIFACT_DIRECTORY).as_uri()
-        uri = environ.get("MLFLOW_TRACKING_URI", "").strip()
-        if not uri:
-            file = outdir / DATABASE_FILE
-            return StoreAddress(_sqlite_uri(file), file, artifacts)
-        # A database that is used directly has no server that would know where artifacts go.
-        return StoreAddress(uri, artifact_location=artifacts if uri.startswith(_SQL_SCHEMES) else None)
-
-    @property
-    def shown(self) -> str:
-        """The URI as it may be shown to anyone."""
-        return without_user_information(self.uri)
-
-    @property
-    def is_http(self) -> bool:
-        """Whether a server is asked by HTTP."""
-        return self.uri.startswith(("http://", "https://"))
-
-    @property
-    def is_sql(self) -> bool:
-        """Whether a database is used directly."""
-        return self.uri.startswith(_SQL_SCHEMES)
-
-    def run_location(self, experiment_id: str, run_id: str) -> str:
-        """Where a person finds a run."""
-        if self.file is not None:
-            return str(self.file)
-        if not self.is_http:
-            return self.shown
-        return f"{self.shown.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
-
-
 class MlflowConnection:
-    """An MlflowClient whose errors are the backend's, with its credentials.
+    """An MlflowClient with the daemon's credentials. It raises a backend's errors instead of MLflow's.
 
     Raises:
-        BackendRefused, BackendUnavailable: from each method, as its error is.
-        PoisonEntry: from :meth:`call`, when MLflow finds what it was given invalid.
+        BackendRefused, BackendUnavailable: from each method, by the kind of MLflow's error.
+        PoisonEntry: from :meth:`call`, if MLflow finds its arguments invalid.
     """
 
     def __init__(self, address: StoreAddress, environ: Mapping[str, str]) -> None:
@@ -117,7 +62,7 @@ class MlflowConnection:
         self._client = self._connect()
 
     def call(self, action: Callable[[MlflowClient], T]) -> T:
-        """What ``action`` returns; once more with a new token, where the old one is not taken any longer."""
+        """Return the result of ``action``; after a refused token, renew it and call ``action`` once more."""
         from mlflow.exceptions import MlflowException  # noqa: PLC0415  # the package is optional
 
         try:
@@ -134,9 +79,10 @@ class MlflowConnection:
             raise self._translated(error, self._code(error)) from error
 
     def move_artifacts(self, artifact_uri: str, action: Callable[[ArtifactRepository], T]) -> T:
-        """What ``action`` returns, which moves artifacts to or from ``artifact_uri``; raises as :meth:`call`.
+        """Return the result of ``action``, which moves artifacts to or from ``artifact_uri``.
 
-        The key goes along only where they pass through the tracking server: not to another host's store.
+        The key is sent only if the artifacts pass through the tracking server, never to another host's store.
+        Raises as :meth:`call` does.
         """
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
         from requests import RequestException  # noqa: PLC0415  # comes with mlflow
@@ -193,16 +139,16 @@ class MlflowConnection:
             ) from error
 
         def client(uri: str) -> MlflowClient:
-            # The registry's URI too: by default it comes from a state that all of the process shares.
+            # The registry's URI too: its default is a state that the whole process shares.
             return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
         try:
-            with _prepared(self.address):
+            with prepared(self.address):
                 if self.address.file is not None:
-                    _make_tables(self.address.file, client)
+                    make_tables(self.address.file, client)
                 return client(self.address.uri)
         except MlflowException as error:
-            if error.error_code in _PASSING:
+            if error.error_code in _TEMPORARY:
                 raise self._translated(error, error.error_code) from error
             raise BackendRefused(
                 f"MLflow cannot use the store {self.address.shown} ({error}); check MLFLOW_TRACKING_URI in "
@@ -242,7 +188,7 @@ class MlflowConnection:
         return BackendUnavailable(f"{where} failed ({code}): {error}")
 
     def _code(self, error: MlflowException) -> str:
-        """MLflow's code for the error; a gateway's answer, which has none, is known by its HTTP status."""
+        """Return MLflow's code for the error. A gateway's answer has none; its HTTP status is used then."""
         from mlflow.exceptions import RestException  # noqa: PLC0415
 
         code: str = error.error_code
@@ -251,7 +197,7 @@ class MlflowConnection:
         return code
 
     def _http_status(self) -> int | None:
-        """The status of a request that anyone may make who may read; None without an answer."""
+        """Return the HTTP status of a request that needs only permission to read; None without an answer."""
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
         from mlflow.utils.credentials import get_default_host_creds  # noqa: PLC0415
         from mlflow.utils.rest_utils import http_request  # noqa: PLC0415
@@ -266,54 +212,6 @@ class MlflowConnection:
             return None
         status: int = answer.status_code
         return status
-
-
-@contextlib.contextmanager
-def _prepared(address: StoreAddress) -> Iterator[None]:
-    """While a database is opened: nobody else on this host makes the same one's tables."""
-    if not address.is_sql:
-        yield
-        return
-    if address.file is not None:
-        _make_writable(address.file)
-    name = hashlib.sha256(address.uri.encode()).hexdigest()[:24]
-    path = Path(tempfile.gettempdir(), f"tracker-mlflow-{os.getuid()}-{name}.lock")
-    with path.open("a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _make_writable(file: Path) -> None:
-    """Fail early and clearly: MLflow itself tries for minutes to open a file that it cannot."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.open("ab").close()
-    except (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError) as error:
-        raise BackendRefused(
-            f"cannot write {file}: {error.strerror}; let the daemon's user write there, or set another outdir"
-        ) from error
-    except OSError as error:
-        raise BackendUnavailable(f"cannot write {file}: {error.strerror}; delivery tries again") from error
-
-
-def _make_tables(file: Path, client: Callable[[str], MlflowClient]) -> None:
-    """A new database, which comes to be at once or not at all.
-
-    MLflow makes its tables in dozens of steps; a database that was left between two of them, as by a kill,
-    is one that it can neither use nor mend.
-    """
-    if file.stat().st_size:
-        return
-    draft = file.with_name(f".{file.name}.new")
-    for leftover in (draft, draft.with_name(f"{draft.name}-journal")):
-        leftover.unlink(missing_ok=True)
-    client(_sqlite_uri(draft))
-    draft.replace(file)
-
-
-def _sqlite_uri(file: Path) -> str:
-    path = str(file).replace("%", "%25").replace("?", "%3F")
-    return f"sqlite:///{path}"
 
 
 def _sql_errors() -> tuple[type[Exception], ...]:

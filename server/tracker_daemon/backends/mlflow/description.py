@@ -1,6 +1,6 @@
-"""What MLflow is told of a run when it begins: tags of the training script, system params.
+"""The description of a run in MLflow from its beginning: tags of the training script, and system params.
 
-All of it describes the script, as the rank that opened the run saw it, and nothing the daemon.
+All of it describes the script as the rank that opened the run saw it; nothing describes the daemon.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ OPTIONS = frozenset(
 
 
 def opening_tags(run: RunDescription, now: datetime) -> dict[str, str]:
-    """The tags that a run is created with, those from the script's own options last."""
+    """Return the tags to create a run with; the script's own options replace others."""
     tags = {RUN_UID_TAG: run.run_id, "mlflow.source.type": "LOCAL", "tracker.project": run.project}
     tags["tracker.started"] = now.astimezone(timezone.utc).isoformat(timespec="seconds")
     tags.update(
@@ -49,17 +49,17 @@ def opening_tags(run: RunDescription, now: datetime) -> dict[str, str]:
     tags.update(_asked_tags(run.options.get("tags")))
     if unknown := sorted(set(run.options) - OPTIONS):
         tags["tracker.ignored_options"] = ", ".join(unknown)
-    # The run is found again by its uid, whatever else the script asks for.
+    # The uid tag must remain: the run is found by it.
     return {key: tag_value(value) for key, value in tags.items()} | {RUN_UID_TAG: run.run_id}
 
 
 def run_name(run: RunDescription) -> str | None:
-    """The run's name; None leaves MLflow to make one up."""
+    """Return the run's name; None if MLflow is to choose one."""
     return str(run.options.get("run_name") or run.name) or None
 
 
 def system_params(run: RunDescription, now: datetime) -> dict[str, str]:
-    """What a run keeps of its surroundings, under the names that searches use."""
+    """Return the params that describe the script and its host, under the names that searches use."""
     begun = datetime.fromtimestamp(run.created_ns / 1e9, tz=timezone.utc) if run.created_ns else now
     utc = begun.astimezone(timezone.utc)
     params = {
@@ -77,7 +77,7 @@ def system_params(run: RunDescription, now: datetime) -> dict[str, str]:
 
 
 def _asked_tags(asked: Any) -> dict[str, str]:
-    """The script's tags: a dict, or as W&B has them a list of words."""
+    """Return the script's tags: from a dict, or from a list of words as W&B has them."""
     if isinstance(asked, Mapping):
         return {str(key): str(value) for key, value in asked.items()}
     if isinstance(asked, (list, tuple)):

@@ -1,9 +1,12 @@
-"""What MLflow gets by the run's rules for single metrics: another axis, and a summary at the run's end.
+"""The run's rules for the display of single metrics in MLflow: another axis, and a summary at the run's end.
 
-MLflow draws over the step, a whole number, and shows the last value. So a metric whose axis is ``epoch`` gets
-the record's epoch, rounded down, as its step (the training step where the record has no epoch). A summary is
-a metric of its own, ``loss.min``, with one point, stored when the run ends: the least value and the step it
-was reached at; the mean is over finite values. It is of what MLflow was given, if that is thinned.
+MLflow draws a metric over its step, a whole number, and shows its last value. So a metric whose axis is
+``epoch`` has the record's epoch, rounded down, as its step, or the training step if the record has no
+epoch.
+
+A summary is a metric of its own, ``loss.min``, with one point that is stored when the run ends: the smallest
+value, at its step. The mean covers finite values alone. If delivery thins the records, a summary covers the
+records that MLflow received.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ _SUMMARISED = frozenset({Summary.MIN, Summary.MAX, Summary.MEAN})
 
 
 class RunningSummary(msgspec.Struct, frozen=True, array_like=True):
-    """A column's summary so far: its value, over how many, and the step and time (ms) it belongs to."""
+    """A column's summary so far: its value, the number of values, and the step and time (ms) of its value."""
 
     value: float
     count: int
@@ -31,14 +34,14 @@ class RunningSummary(msgspec.Struct, frozen=True, array_like=True):
 
 
 class MetricDisplay:
-    """The rules of one run."""
+    """The display rules of one run."""
 
     def __init__(self, metrics: MetricSettings) -> None:
         self._axes = read_step_axes(metrics.step_axes)
         self._summaries = read_summaries(metrics.summaries)
 
     def steps(self, block: RecordBlock) -> dict[int, list[int]]:
-        """For the columns (by their place) that have another axis than the step, the steps of their rows."""
+        """Return the MLflow steps of all rows for each column, by position, whose axis is not the step."""
         found: dict[int, list[int]] = {}
         place = {name: i for i, name in enumerate(block.columns)} if self._axes.rules else {}
         for column, name in enumerate(block.columns if place else ()):
@@ -48,7 +51,7 @@ class MetricDisplay:
         return found
 
     def summarised(self, block: RecordBlock, so_far: dict[str, RunningSummary]) -> dict[str, RunningSummary]:
-        """``so_far`` by column, with the values of ``block`` taken in."""
+        """Return the summaries by column, ``so_far`` extended by the values of ``block``."""
         if not self._summaries.rules:
             return so_far
         known = dict(so_far)
@@ -61,7 +64,7 @@ class MetricDisplay:
         return known
 
     def named(self, so_far: dict[str, RunningSummary]) -> Iterator[tuple[str, RunningSummary]]:
-        """What to store at the end, as (name, summary)."""
+        """Yield the summaries to store at the run's end, as (name, summary)."""
         for column, summary in so_far.items():
             kind = self._summaries.of(column)
             if kind in _SUMMARISED:

@@ -1,8 +1,8 @@
-"""What MLflow lets one call a metric, a param, a tag and an experiment, and how other names get in.
+"""Names that MLflow accepts for metrics, params, tags and experiments, and keys for all other names.
 
-A key has at most 250 letters, digits and ``_ - . : /`` and spaces, and reads as a relative path in its
-simplest form. A name that is none becomes one that is, with a short hash of the name behind it, so that two
-names never share a key; the same name always gives the same key.
+A key has at most 250 letters, digits, spaces and ``_ - . : /``, and is a relative path in its simplest
+form. A name that is no key is replaced by a key with a short hash of the name at its end. So two names
+never share a key, and the same name always gives the same key.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _LOCAL = "/local"
 
 
 def mlflow_key(name: str) -> str:
-    """``name`` where MLflow takes it, else a key that stands for it and for nothing else."""
-    return name if _is_key(name) else _stand_in(name)
+    """Return ``name`` if MLflow accepts it, else a key that belongs to this name alone."""
+    return name if _is_key(name) else _replacement(name)
 
 
 def text_key(name: str) -> str:
-    """The tag for a metric whose values are texts; those that MLflow and the tracker set are kept apart."""
+    """Return the tag for a metric whose values are texts; never a tag that MLflow or the tracker sets."""
     return mlflow_key(f"text/{name}" if name.startswith(_RESERVED) else name)
 
 
 def experiment_name(asked: object, project: str) -> str:
-    """The experiment's name: what the script asked for, else the project; dots become hyphens.
+    """Return the experiment's name: the one the script asked for, else the project; dots become hyphens.
 
-    A name that begins with a slash is a path of a workspace, in which dots mean what they are.
+    A name that begins with a slash is the path of a workspace, and keeps its dots.
     """
     name = str(asked).strip() if asked else project.strip()
     if not name.startswith("/"):
@@ -43,17 +43,17 @@ def experiment_name(asked: object, project: str) -> str:
 
 
 class MetricKeys:
-    """The keys of a run's metrics. ``aggregated``: those that stand beside aggregates, added to as they come.
+    """The keys of a run's metrics; ``aggregated`` holds the metrics that have aggregates so far.
 
-    The own value of such a metric goes to ``<metric>/local``. Which ones they are follows from the
-    records alone and is part of the backend's state, so that what is delivered again gets the same keys.
+    The own value of such a metric is stored as ``<metric>/local``. The set follows from the records alone
+    and is part of the backend's state, so a repeated delivery uses the same keys.
     """
 
     def __init__(self, aggregated: Sequence[str] = ()) -> None:
         self.aggregated = set(aggregated)
 
     def of(self, columns: Sequence[str]) -> list[str]:
-        """The keys for the columns of a block."""
+        """Return the keys of a block's columns, and note the metrics that have aggregates."""
         for column in columns:
             base = aggregate_base(column)
             if base is not None and column.rpartition("/")[2] in STATISTICS:
@@ -64,12 +64,12 @@ class MetricKeys:
         if column in self.aggregated:
             return mlflow_key(column + _LOCAL)
         if column.endswith(_LOCAL) and column.removesuffix(_LOCAL) in self.aggregated:
-            return _stand_in(column)  # the script's own, beside the one made above
+            return _replacement(column)  # the script's own metric of that name
         return mlflow_key(column)
 
 
 def flatten(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    """The leaves of a nested configuration as (name, text), names joined by dots."""
+    """Yield the leaves of a nested configuration as (name, text); dots join the names."""
     for key, value in config.items():
         name = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(value, Mapping) and value:
@@ -88,8 +88,8 @@ def _is_key(name: str) -> bool:
     )
 
 
-def _stand_in(name: str) -> str:
+def _replacement(name: str) -> str:
     parts = [part for part in _REFUSED.sub("_", name).split("/") if part not in {"", ".", ".."}]
-    # A key that begins with two dots is taken for a way out of a directory.
+    # MLflow takes a key that begins with two dots for a path out of a directory.
     stem = "/".join(parts).lstrip("./")[: limits.MLFLOW_KEY_STEM_MAX_CHARACTERS] or "metric"
     return f"{stem}-{hashlib.sha256(name.encode(errors='backslashreplace')).hexdigest()[:8]}"

@@ -1,6 +1,6 @@
-"""Metrics, params and tags in pieces that MLflow takes as one request.
+"""Metrics, params and tags in requests of a size that MLflow accepts.
 
-A request has at most 1,000 metrics, 100 params or 100 tags, and 1 MB.
+A request has at most 1,000 metrics, 100 params or 100 tags, and at most 1 MB.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
 
 
 _METRIC_BYTES = 160
-"""What a metric weighs in a request beside its key: the longest numbers and the names of its fields."""
+"""The size of a metric in a request without its key: its longest numbers and the names of its fields."""
 _PAIR_BYTES = 60
 
 T = TypeVar("T")
 
 
-def metrics_of(
+def metric_requests(
     block: RecordBlock, keys: Sequence[str], other_steps: Mapping[int, Sequence[int]] = MappingProxyType({})
 ) -> Iterator[list[Metric]]:
-    """A block's cells, row by row, in requests.
+    """Yield a block's cells, row by row, in requests.
 
-    ``keys``: one for each of its columns; ``other_steps``: for columns (by place) that have another axis than
-    the training step, the step of each row.
+    ``keys`` holds a key for each column. ``other_steps`` holds the step of each row for the columns, by
+    position, whose axis is not the training step.
 
-    A metric's timestamp is its record's, in milliseconds, plus its occurrence: a store tells points apart by
-    (key, value, timestamp, step), which two equal values at one step would share within a millisecond.
+    A metric's timestamp is that of its record, in milliseconds, plus its occurrence. A store distinguishes
+    points by (key, value, timestamp, step): two equal values at one step could otherwise share all four.
     """
     from mlflow.entities import Metric  # noqa: PLC0415  # the package is optional
 
-    weights = [_METRIC_BYTES + _weight(key) for key in keys]
+    sizes = [_METRIC_BYTES + _size_bytes(key) for key in keys]
     steps, values = block.steps.tolist(), block.values.tolist()
     times_ms = (block.times_ns // 1_000_000 + block.occurrences).clip(min=0).tolist()
     valid = None if block.valid is None else block.valid.tolist()
@@ -51,40 +51,40 @@ def metrics_of(
                 if valid is None or valid[row][column]:
                     along = other_steps.get(column)
                     at = step if along is None else along[row]
-                    yield Metric(keys[column], value, time_ms, at), weights[column]
+                    yield Metric(keys[column], value, time_ms, at), sizes[column]
 
-    return _pieces(cells(), limits.MLFLOW_METRICS_PER_REQUEST_MAX)
+    return _requests(cells(), limits.MLFLOW_METRICS_PER_REQUEST_MAX)
 
 
-def summary_metrics(summaries: Iterable[tuple[str, RunningSummary]]) -> Iterator[list[Metric]]:
-    """Summaries by key, one point each, in requests."""
+def summary_requests(summaries: Iterable[tuple[str, RunningSummary]]) -> Iterator[list[Metric]]:
+    """Yield summaries by key in requests, with one point for each."""
     from mlflow.entities import Metric  # noqa: PLC0415  # the package is optional
 
-    weighed = (
-        (Metric(key, so_far.value, so_far.time_ms, so_far.step), _METRIC_BYTES + _weight(key))
-        for key, so_far in summaries
+    sized = (
+        (Metric(key, summary.value, summary.time_ms, summary.step), _METRIC_BYTES + _size_bytes(key))
+        for key, summary in summaries
     )
-    return _pieces(weighed, limits.MLFLOW_METRICS_PER_REQUEST_MAX)
+    return _requests(sized, limits.MLFLOW_METRICS_PER_REQUEST_MAX)
 
 
-def pairs(items: Iterable[tuple[str, str]], make: Callable[[str, str], T]) -> Iterator[list[T]]:
-    """Params or tags, made by ``make(key, value)``, in requests."""
-    weighed = ((make(key, value), _PAIR_BYTES + _weight(key) + _weight(value)) for key, value in items)
-    return _pieces(weighed, limits.MLFLOW_PARAMS_OR_TAGS_PER_REQUEST_MAX)
+def pair_requests(items: Iterable[tuple[str, str]], make: Callable[[str, str], T]) -> Iterator[list[T]]:
+    """Yield params or tags in requests; ``make(key, value)`` makes one."""
+    sized = ((make(key, value), _PAIR_BYTES + _size_bytes(key) + _size_bytes(value)) for key, value in items)
+    return _requests(sized, limits.MLFLOW_PARAMS_OR_TAGS_PER_REQUEST_MAX)
 
 
 def tag_value(text: str) -> str:
-    """``text`` as a tag's value, cut where it is too long."""
+    """Return ``text`` as a tag's value, shortened if necessary."""
     return _cut(text, limits.MLFLOW_TAG_MAX_CHARACTERS)
 
 
 def param_value(text: str) -> str:
-    """``text`` as a param's value, cut where it is too long."""
+    """Return ``text`` as a param's value, shortened if necessary."""
     return _cut(text, limits.MLFLOW_PARAM_MAX_CHARACTERS)
 
 
 def whole_value_tags(key: str, text: str) -> Iterator[tuple[str, str]]:
-    """Tags that hold the whole of a param's value, where the param itself cannot."""
+    """Yield tags that together hold the whole value of a param; none if the param itself can hold it."""
     if len(text) <= limits.MLFLOW_PARAM_MAX_CHARACTERS:
         return
     for number, at in enumerate(range(0, len(text), limits.MLFLOW_TAG_MAX_CHARACTERS), 1):
@@ -95,29 +95,31 @@ def whole_value_tags(key: str, text: str) -> Iterator[tuple[str, str]]:
 
 
 def tag_key(kind: str, key: str) -> str:
-    """The tag ``<kind>.<key>``, or one that stands for it where that is too long."""
+    """Return the tag ``<kind>.<key>``, or a replacement key if that is too long."""
     whole = f"{kind}.{key}"
     return whole if len(whole) <= limits.MLFLOW_KEY_MAX_CHARACTERS else mlflow_key(whole)
 
 
 def _cut(text: str, characters: int) -> str:
-    # Some stores' databases take no NUL in a text.
+    # The databases of some stores accept no NUL in a text.
     text = text.replace("\0", "�")
     return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
-def _weight(text: str) -> int:
+def _size_bytes(text: str) -> int:
     return len(json.dumps(text))
 
 
-def _pieces(weighed: Iterable[tuple[T, int]], count_max: int) -> Iterator[list[T]]:
-    piece: list[T] = []
-    weight = 0
-    for item, its_weight in weighed:
-        if piece and (len(piece) == count_max or weight + its_weight > limits.MLFLOW_REQUEST_MAX_BYTES):
-            yield piece
-            piece, weight = [], 0
-        piece.append(item)
-        weight += its_weight
-    if piece:
-        yield piece
+def _requests(sized: Iterable[tuple[T, int]], count_max: int) -> Iterator[list[T]]:
+    request: list[T] = []
+    size_bytes = 0
+    for item, item_bytes in sized:
+        if request and (
+            len(request) == count_max or size_bytes + item_bytes > limits.MLFLOW_REQUEST_MAX_BYTES
+        ):
+            yield request
+            request, size_bytes = [], 0
+        request.append(item)
+        size_bytes += item_bytes
+    if request:
+        yield request

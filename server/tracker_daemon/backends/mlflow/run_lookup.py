@@ -1,4 +1,4 @@
-"""Which MLflow run a run goes to: the one in the state, the one with its uid, or a new one."""
+"""Finding the MLflow run of a run: by the id in the state, else by the run's uid tag, else by creation."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ _ACTIVE = "active"
 _QUOTABLE = re.compile(r"[\w.:\- /]{1,200}")
 
 
-def resumed_run(connection: MlflowConnection, run: RunDescription, run_id: str, store: str) -> Run:
-    """The MLflow run that the state names, which was begun in ``store``.
+def resume_run(connection: MlflowConnection, run: RunDescription, run_id: str, store: str) -> Run:
+    """Return the MLflow run that the state names; it was begun in ``store``.
 
     Raises:
-        BackendRefused: it is not there, or deleted.
-        BackendUnavailable: the store cannot be asked now.
+        BackendRefused: the run is missing or deleted.
+        BackendUnavailable: the store cannot be reached now.
     """
     try:
         found = connection.call(lambda client: client.get_run(run_id))
     except BackendRefused as error:
         raise BackendRefused(
             f"run {run.run_id} was begun as MLflow run {run_id} in {store}, and {error}. Set "
-            "MLFLOW_TRACKING_URI to where it was begun, or restore the run there"
+            "MLFLOW_TRACKING_URI to that store, or restore the run there"
         ) from error
     check_active(found, connection)
     return found
 
 
-def begun_run(connection: MlflowConnection, run: RunDescription) -> Run:
-    """The MLflow run that has the run's uid, or that the script named; created where there is none.
+def find_or_create_run(connection: MlflowConnection, run: RunDescription) -> Run:
+    """Return the MLflow run that the script named or that has the run's uid; create it if there is none.
 
     Raises:
-        BackendRefused: it is deleted, or its experiment is deleted or may not be used.
-        BackendUnavailable: the store cannot be asked now.
+        BackendRefused: the run or its experiment is deleted, or may not be used.
+        BackendUnavailable: the store cannot be reached now.
     """
-    uid = uid_of(run.run_id)
+    uid = searchable_uid(run.run_id)
     if asked := run.options.get("run_id"):
         return _named(connection, str(asked), uid)
     experiment_id = _experiment_id(connection, run)
@@ -57,28 +57,28 @@ def begun_run(connection: MlflowConnection, run: RunDescription) -> Run:
     return connection.call(lambda client: client.create_run(experiment_id, tags=tags, run_name=run_name(run)))
 
 
-def existing_run(connection: MlflowConnection, run: RunDescription) -> Run | None:
-    """The MLflow run that :func:`begun_run` has found or created; None where it has not yet.
+def find_run(connection: MlflowConnection, run: RunDescription) -> Run | None:
+    """Return the MLflow run of :func:`find_or_create_run`; None if it does not exist yet.
 
     Raises:
-        BackendRefused: it is deleted, or may not be used.
-        BackendUnavailable: the store cannot be asked now.
+        BackendRefused: the run is deleted, or may not be used.
+        BackendUnavailable: the store cannot be reached now.
     """
     if asked := run.options.get("run_id"):
         found = connection.call(lambda client: client.get_run(str(asked)))
     elif asked := run.options.get("experiment_id"):
-        found = _with_uid(connection, str(asked), uid_of(run.run_id))
+        found = _with_uid(connection, str(asked), searchable_uid(run.run_id))
     else:
         name = experiment_name(run.options.get("experiment_name"), run.project)
         experiment = connection.call(lambda client: client.get_experiment_by_name(name))
-        found = experiment and _with_uid(connection, experiment.experiment_id, uid_of(run.run_id))
+        found = experiment and _with_uid(connection, experiment.experiment_id, searchable_uid(run.run_id))
     if found is not None:
         check_active(found, connection)
     return found
 
 
-def uid_of(run_id: str) -> str:
-    """The run's id as a tag that can be searched for: a search has no way to quote every character."""
+def searchable_uid(run_id: str) -> str:
+    """Return the run's id, or a hash of an id with characters that MLflow's search cannot quote."""
     if _QUOTABLE.fullmatch(run_id):
         return run_id
     return hashlib.sha256(run_id.encode(errors="backslashreplace")).hexdigest()
@@ -108,9 +108,9 @@ def _with_uid(connection: MlflowConnection, experiment_id: str, uid: str) -> Run
 
 
 def check_active(found: Run, connection: MlflowConnection) -> None:
-    """Raise BackendRefused where the run is deleted: MLflow itself only calls it invalid to write to."""
+    """Raise BackendRefused if the run is deleted; MLflow itself only calls a write to it invalid."""
     if found.info.lifecycle_stage != _ACTIVE:
-        # A run is deleted along with its experiment, and then restored along with it too.
+        # MLflow deletes a run together with its experiment, and restores both together too.
         experiment_id = found.info.experiment_id
         _check_active_experiment(
             connection.call(lambda client: client.get_experiment(experiment_id)), connection
@@ -152,7 +152,7 @@ def _created_experiment(connection: MlflowConnection, name: str) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            # Another run of this project was faster.
+            # Another run of this project has just created the experiment.
             experiment_id = client.get_experiment_by_name(name).experiment_id
         return experiment_id
 

@@ -1,4 +1,4 @@
-"""A run of an MLflow store: what is known of it, and how metrics, params and tags get into it."""
+"""The writer of one MLflow run: stores metrics, params, tags and the status."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tracker_daemon.backends.base import SetAside
-from tracker_daemon.backends.mlflow.bisection import RefusedItem, store_narrowed
+from tracker_daemon.backends.mlflow.bisection import RefusedItem, store_bisected
 from tracker_daemon.backends.mlflow.connection import MlflowConnection
 from tracker_daemon.backends.mlflow.description import RUN_UID_TAG
 from tracker_daemon.backends.mlflow.metric_display import RunningSummary
 from tracker_daemon.backends.mlflow.names import MetricKeys, mlflow_key
 from tracker_daemon.backends.mlflow.requests import (
-    pairs,
+    pair_requests,
     param_value,
     tag_key,
     tag_value,
@@ -36,24 +36,25 @@ _KEYS_SHOWN_MAX = 5
 
 
 class MlflowState(msgspec.Struct, frozen=True):
-    """What the MLflow backend commits."""
+    """The state that the MLflow backend commits."""
 
     store: str
     experiment_id: str
     mlflow_run_id: str
     through: int
-    """The last entry that is stored whole."""
+    """The number of the last entry that is stored completely."""
     attempt: int
     ended: bool
     aggregated: bytes
+    """The names of the metrics that have aggregates, packed."""
     set_aside: tuple[SetAside, ...] = ()
-    """Of the entries since the one that the cursor may still be at."""
+    """The refused parts of the last delivery, which may be repeated."""
     summaries: dict[str, RunningSummary] = {}
 
 
 @dataclass(slots=True)
 class RunWriter:
-    """A run of the store, and what is known of it."""
+    """One MLflow run, the parts of it that are known to be stored, and the progress of its delivery."""
 
     connection: MlflowConnection
     experiment_id: str
@@ -65,17 +66,17 @@ class RunWriter:
     attempt: int = 1
     ended: bool = False
     packed: tuple[int, bytes] = (-1, b"")
-    """How many names were aggregated when they were last packed, and they packed."""
+    """The number of names with aggregates when they were last packed, and the packed names."""
     refused: list[RefusedItem] = field(default_factory=list)
-    """What the store has refused of the entry in progress."""
+    """The items of the entry in progress that the store has refused."""
     set_aside: list[SetAside] = field(default_factory=list)
     handles: Mapping[str, str] = field(default_factory=dict)
-    """How scripts find it."""
+    """The names by which scripts find the run."""
     summaries: dict[str, RunningSummary] = field(default_factory=dict)
 
     @staticmethod
     def of(connection: MlflowConnection, found: Run, known: MlflowState | None) -> RunWriter:
-        """``found`` as the store has it, and where the last committed state ``known`` says it stands."""
+        """Return the writer of ``found``, with the progress of the last committed state ``known``."""
         info, data = found.info, found.data
         params, tags = dict(data.params), dict(data.tags)
         run = RunWriter(connection, info.experiment_id, info.run_id, MetricKeys(), params, tags)
@@ -90,7 +91,7 @@ class RunWriter:
 
     @property
     def state(self) -> bytes:
-        """What to commit, as things stand."""
+        """The state to commit now."""
         count = len(self.names.aggregated)
         if self.packed[0] != count:  # the set only grows
             self.packed = count, zlib.compress(msgspec.msgpack.encode(sorted(self.names.aggregated)), 1)
@@ -104,33 +105,34 @@ class RunWriter:
 
     # ---- storing ----
 
-    def log(self, kind: str, items: Sequence[Any], alive: Callable[[], None] = lambda: None) -> None:
-        """Store items of one kind (metrics, params or tags), in one request if the store takes them all.
+    def log(self, kind: str, items: Sequence[Any], beat: Callable[[], None] = lambda: None) -> None:
+        """Store items of one kind (metrics, params or tags), in one request if the store accepts all.
 
-        What it does not take is left out, and told by :meth:`note_refused`.
+        Refused items are left out, and reported by :meth:`set_aside_refused`. ``beat`` is called between
+        requests.
         """
 
         def send(items: Sequence[Any]) -> None:
             self.connection.call(lambda client: client.log_batch(self.mlflow_run_id, **{kind: items}))
 
-        self.refused += store_narrowed(items, send, self.examine, alive)
+        self.refused += store_bisected(items, send, self.check_writable, beat)
 
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set the tags that are not so already, cut where they are too long."""
-        cut = {key: tag_value(value) for key, value in tags.items()}
-        wanted = ((key, value) for key, value in cut.items() if self.tags.get(key) != value)
-        for piece in pairs(wanted, _tag):
-            self.log("tags", piece)
-            self.tags.update({tag.key: tag.value for tag in piece})
+    def set_tags(self, wanted: Mapping[str, str]) -> None:
+        """Set the tags that do not have their value yet; long values are shortened."""
+        short = {key: tag_value(value) for key, value in wanted.items()}
+        new = ((key, value) for key, value in short.items() if self.tags.get(key) != value)
+        for tags in pair_requests(new, _tag):
+            self.log("tags", tags)
+            self.tags.update({tag.key: tag.value for tag in tags})
 
-    def explain(self, renamed: Iterable[tuple[str, str]]) -> None:
-        """Tag the run with the names that keys stand for."""
+    def tag_renamed(self, renamed: Iterable[tuple[str, str]]) -> None:
+        """Tag the run with the original names, given as (name, key), of keys that replace them."""
         self.set_tags({tag_key(_RENAMED, key): name for name, key in renamed})
 
     def store_params(self, wanted: Mapping[str, str]) -> None:
-        """Add the params that are new; MLflow changes none, so a changed one's value becomes a tag."""
+        """Add new params. MLflow never changes a param, so the value of a changed one becomes a tag."""
         by_key = {mlflow_key(name): value for name, value in wanted.items()}
-        self.explain((name, mlflow_key(name)) for name in wanted if mlflow_key(name) != name)
+        self.tag_renamed((name, mlflow_key(name)) for name in wanted if mlflow_key(name) != name)
         new = {key: value for key, value in by_key.items() if key not in self.params}
         tags = {
             tag_key(_CHANGED, key): value
@@ -141,29 +143,29 @@ class RunWriter:
         for key, value in by_key.items():
             tags.update(whole_value_tags(key, value))
         self.set_tags(tags)
-        for params in pairs(((key, param_value(value)) for key, value in new.items()), _param):
+        for params in pair_requests(((key, param_value(value)) for key, value in new.items()), _param):
             self.log("params", params)
             self.params.update({param.key: param.value for param in params})
 
     def set_status(self, status: str) -> None:
-        """Set how the run stands: RUNNING, or what it ended as."""
+        """Set the run's status: RUNNING, FINISHED or FAILED."""
         if status == "RUNNING":
             self.connection.call(lambda client: client.update_run(self.mlflow_run_id, status=status))
         else:
             self.connection.call(lambda client: client.set_terminated(self.mlflow_run_id, status=status))
 
-    # ---- what the store refuses ----
+    # ---- refusals ----
 
-    def examine(self) -> None:
-        """Raise BackendRefused where the run takes nothing, so that what it refused is not to blame."""
-        with self._nothing_is_to_blame():
+    def check_writable(self) -> None:
+        """Raise BackendRefused if the run accepts no write at all; no item is then the cause of a refusal."""
+        with self._refused_as_a_whole():
             found = self.connection.call(lambda client: client.get_run(self.mlflow_run_id))
             check_active(found, self.connection)
             uid = found.data.tags.get(RUN_UID_TAG, "")
             self.connection.call(lambda client: client.set_tag(self.mlflow_run_id, RUN_UID_TAG, uid))
 
     @contextmanager
-    def _nothing_is_to_blame(self) -> Iterator[None]:
+    def _refused_as_a_whole(self) -> Iterator[None]:
         try:
             yield
         except PoisonEntry as error:
@@ -171,12 +173,12 @@ class RunWriter:
                 f"the MLflow run {self.mlflow_run_id} takes nothing, not even the tag that it has: {error}"
             ) from error
 
-    def note_refused(self, entry: int) -> None:
-        """Sum up what was refused of an entry that is stored otherwise."""
+    def set_aside_refused(self, entry: int) -> None:
+        """Set aside the refused items of an entry whose other items are stored."""
         refused, self.refused = self.refused, []
         if not refused:
             return
-        # A record's cells share its step and its timestamp.
+        # All cells of a record have its step and its timestamp.
         metrics = (one.item for one in refused if hasattr(one.item, "timestamp"))
         records = {(metric.step, metric.timestamp) for metric in metrics}
         keys = sorted({str(one.item.key) for one in refused})

@@ -1,4 +1,4 @@
-"""The W&B backend in its own process: what the daemon runs."""
+"""The W&B backend in its own process, as the daemon starts it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""From a run's description to what ``wandb.init`` is given.
+"""Arguments of ``wandb.init``, made of a run's description.
 
-The selectors come from the ranks; keys and addresses from the daemon's own environment, where the SDK
-reads them itself. What W&B would find out about its own process (program, host, user, git, arguments)
-is replaced by what the training script said of its own, or left out.
+The ranks send the selectors. The SDK itself reads keys and addresses from the daemon's environment. W&B
+would also record its own process (program, host, user, git, arguments); those values are replaced by the
+training script's, or left out.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from tracker_daemon.version import VERSION
 from tracker_protocol import limits
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_PASSED_ON = ("entity", "group", "job_type", "notes")
-_BEGINNINGS = ("fork_from", "resume_from")
+_COPIED = ("entity", "group", "job_type", "notes")
+_STARTING_POINTS = ("fork_from", "resume_from")
 _DESCRIBED = ("host", "torch_version", "working_directory")
 _CONFIG_NAMES = {"host": "hostname"}
 
 
 class Mode(str, Enum):
-    """Where a run's data goes: to the server, to files, or nowhere."""
+    """The destination of a run's data: the server, files, or none."""
 
     ONLINE = "online"
     OFFLINE = "offline"
@@ -37,15 +37,15 @@ class Mode(str, Enum):
 
     @property
     def remote(self) -> bool:
-        """Whether it needs the server."""
+        """True if the mode needs the server."""
         return self in {Mode.ONLINE, Mode.SHARED}
 
 
 def mode_of(run: RunDescription) -> Mode:
-    """The run's mode: the script's, else the daemon's ``WANDB_MODE``, else online.
+    """Return the run's mode: the script's, else the daemon's ``WANDB_MODE``, else online.
 
     Raises:
-        BackendRefused: there is no such mode.
+        BackendRefused: W&B has no such mode.
     """
     wanted = str(run.options.get("mode") or os.environ.get("WANDB_MODE") or Mode.ONLINE.value).strip().lower()
     wanted = {"dryrun": "offline", "run": "online"}.get(wanted, wanted)
@@ -57,7 +57,7 @@ def mode_of(run: RunDescription) -> Mode:
 
 
 def wandb_id(run: RunDescription) -> str:
-    """The W&B run's id: the script's, else the run's own, made fit for W&B where it is not."""
+    """Return the W&B run's id: the script's, else the run's own; changed if W&B does not accept it."""
     wanted = str(run.options.get("id") or run.run_id)
     if _ID.fullmatch(wanted):
         return wanted
@@ -66,12 +66,12 @@ def wandb_id(run: RunDescription) -> str:
 
 
 def init_arguments(run: RunDescription, mode: Mode, *, begun: bool) -> dict[str, Any]:
-    """Keyword arguments for ``wandb.init``, all but ``settings``.
+    """Return the keyword arguments for ``wandb.init``, except ``settings``.
 
-    ``begun``: this run was begun before, so that it is to be continued whatever the script said.
+    A run that was ``begun`` before is always continued, whatever the script's options are.
     """
     options = run.options
-    arguments = {name: options[name] for name in _PASSED_ON if options.get(name)}
+    arguments = {name: options[name] for name in _COPIED if options.get(name)}
     arguments |= {
         "id": wandb_id(run),
         "project": options.get("project") or run.project or None,
@@ -83,19 +83,19 @@ def init_arguments(run: RunDescription, mode: Mode, *, begun: bool) -> dict[str,
         "config": None if begun else _first_config(run),
     }
     if mode is Mode.ONLINE:
-        arguments |= _continuation(options, begun=begun)
+        arguments |= _resume_arguments(options, begun=begun)
     return arguments
 
 
 def settings_arguments(run: RunDescription, mode: Mode) -> dict[str, Any]:
-    """Keyword arguments for ``wandb.Settings``."""
-    told = run.environment
+    """Return the keyword arguments for ``wandb.Settings``."""
+    script = run.environment
     settings: dict[str, Any] = {
         "console": "off",
         "silent": True,
         "use_dot_wandb": False,
         "save_code": False,
-        "disable_git": True,  # it would be the git state of the daemon's directory
+        "disable_git": True,  # W&B would record the git state of the daemon's directory
         "disable_job_creation": True,
         "x_disable_stats": True,
         "x_save_requirements": False,
@@ -105,24 +105,24 @@ def settings_arguments(run: RunDescription, mode: Mode) -> dict[str, Any]:
         "init_timeout": limits.WANDB_INIT_TIMEOUT_S,
         "finish_timeout": limits.WANDB_FINISH_TIMEOUT_S,
         "finish_timeout_raises": True,
-        "program": told.get("program", "-"),
-        "program_relpath": _relative_program(told),
-        "host": told.get("host"),
-        "username": told.get("user"),
-        "git_commit": told.get("git_commit"),
-        "git_remote_url": told.get("git_remote"),
+        "program": script.get("program", "-"),
+        "program_relpath": _relative_program(script),
+        "host": script.get("host"),
+        "username": script.get("user"),
+        "git_commit": script.get("git_commit"),
+        "git_remote_url": script.get("git_remote"),
         "sweep_id": run.options.get("sweep_id"),
         "x_label": "tracker-daemon" if mode is Mode.SHARED else None,
     }
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def _continuation(options: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:
-    beginning = next((name for name in _BEGINNINGS if options.get(name)), None)
-    if beginning and not begun:
-        return {beginning: options[beginning]}
+def _resume_arguments(options: Mapping[str, Any], *, begun: bool) -> dict[str, Any]:
+    start = next((name for name in _STARTING_POINTS if options.get(name)), None)
+    if start and not begun:
+        return {start: options[start]}
     wanted = str(options.get("resume") or "").lower()
-    # W&B's own default lets a run of that id begin anew, over the rows that it has.
+    # W&B's own default begins a run of that id again, and overwrites its rows.
     return {"resume": wanted if wanted in {"must", "never"} and not begun else "allow"}
 
 
@@ -142,8 +142,8 @@ def _first_config(run: RunDescription) -> dict[str, Any]:
     return {**described, "tracker_version": VERSION, **(given if isinstance(given, dict) else {})}
 
 
-def _relative_program(told: Mapping[str, str]) -> str | None:
-    program, directory = told.get("program"), told.get("working_directory")
+def _relative_program(script: Mapping[str, str]) -> str | None:
+    program, directory = script.get("program"), script.get("working_directory")
     if not program or program.startswith("-"):
         return None
     path = Path(program)

@@ -1,10 +1,10 @@
-"""From records to rows of a W&B run's history.
+"""Rows of a W&B run's history, made of records and histograms.
 
-W&B drops a row whose ``_step`` is not above that of the row before it. So ``_step`` is the training
-step while that rises, and one more than the last ``_step`` otherwise: late records and repeated steps
-survive. It follows from the records' order alone, so a repeated delivery computes the same again. The
-training step stands in the column ``step``, which is the axis of all others. Histograms have rows of
-their own.
+W&B drops a row whose ``_step`` is not above the ``_step`` of the row before. So ``_step`` is the training
+step while that rises, and otherwise the last ``_step`` plus one. Late records and repeated steps are kept
+that way. ``_step`` follows from the order of the records alone, so a repeated delivery computes the same
+steps. The column ``step`` holds the training step, and is the axis of all other columns. Histograms have
+rows of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
 from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.backends.decoding import rows_of
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow
 
 STEP_COLUMN = "step"
@@ -27,7 +28,7 @@ _TAKEN = {
     STEP_COLUMN: "step/local",
     **{name: f"logged{name}" for name in ("_step", TIME_COLUMN, "_runtime", "_wandb")},
 }
-"""Names that W&B or the axis has, and what a metric of that name is called instead."""
+"""Names that W&B or the axis reserves, and for each the column of a metric that has its name."""
 
 
 class _Histogram(msgspec.Struct):
@@ -36,29 +37,17 @@ class _Histogram(msgspec.Struct):
 
 
 def wandb_rows(block: RecordBlock, last_step: int) -> Iterator[LoggedRow]:
-    """The rows for ``block``, where ``last_step`` is the ``_step`` of the row before them."""
-    names = [wandb_name(column) for column in block.columns]
-    texts = _texts_by_row(block)
-    valid = None if block.valid is None else block.valid.tolist()
-    records = zip(block.steps.tolist(), block.times_ns.tolist(), block.values.tolist(), strict=True)
-    for at, (step, time_ns, cells) in enumerate(records):
+    """Yield the rows for ``block``; ``last_step`` is the ``_step`` of the row before them."""
+    for step, time_ns, cells in rows_of(block, wandb_name):
         last_step = max(step, last_step + 1)
-        values: dict[str, Any] = dict(zip(names, cells, strict=True))
-        if valid is not None:
-            values = {
-                name: value for name, value, there in zip(names, cells, valid[at], strict=True) if there
-            }
-        values.update(texts.get(at, ()))
-        values[STEP_COLUMN] = step
-        values[TIME_COLUMN] = time_ns / 1e9
-        yield LoggedRow(last_step, values)
+        yield LoggedRow(last_step, {**cells, STEP_COLUMN: step, TIME_COLUMN: time_ns / 1e9})
 
 
 def histogram_row(row: HistogramRow, last_step: int) -> LoggedRow:
-    """The row for ``row``; W&B's own spelling, so that it is read back from the SDK's log as it was written.
+    """Return the row for ``row``, in W&B's own spelling: the SDK's log gives it back as it was written.
 
     Raises:
-        ValueError: one of them is no histogram.
+        ValueError: one of the documents is no histogram.
     """
     values: dict[str, Any] = {wandb_name(key): wandb_histogram(text) for key, text in row.documents.items()}
     values[STEP_COLUMN] = row.step
@@ -67,7 +56,7 @@ def histogram_row(row: HistogramRow, last_step: int) -> LoggedRow:
 
 
 def wandb_histogram(document: str) -> dict[str, Any]:
-    """A histogram's document in W&B's own spelling; raises ValueError where it is none."""
+    """Return a histogram's document in W&B's own spelling; raises ValueError if it is no histogram."""
     histogram = msgspec.json.decode(document, type=_Histogram)
     edges, bins = histogram.edges, len(histogram.counts)
     if len(edges) == 2:
@@ -78,12 +67,5 @@ def wandb_histogram(document: str) -> dict[str, Any]:
 
 
 def wandb_name(column: str) -> str:
-    """The name of a column in W&B: its own, but for those that W&B or the axis has taken."""
+    """Return the name of a column in W&B: its own name, unless W&B or the axis reserves that."""
     return _TAKEN.get(column, column)
-
-
-def _texts_by_row(block: RecordBlock) -> dict[int, dict[str, str]]:
-    texts: dict[int, dict[str, str]] = {}
-    for cell in block.texts:
-        texts.setdefault(cell.row, {})[wandb_name(cell.column)] = cell.value
-    return texts

@@ -1,7 +1,7 @@
-"""A session: one ``wandb.init`` of a run, and what is logged into it until it is let go.
+"""A session: one ``wandb.init`` of a run, from its beginning until the run is released.
 
-This is the only module that calls the SDK, and where its errors become the backend's. It is imported
-when the first session begins. It never asks anything on a terminal, and reports nothing to W&B's makers.
+This module calls the SDK and turns the SDK's errors into the backend's. The SDK is imported when the first
+session begins. The SDK never prompts on a terminal, and reports nothing to its makers.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from tracker_daemon.backends.wandb.rows import NO_STEP, STEP_COLUMN
 from tracker_daemon.backends.wandb.session_directory import (
     SessionDirectory,
     SessionStartNote,
-    UploadWatch,
     make_durable,
     session_directories,
 )
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
+from tracker_daemon.backends.wandb.upload_watch import UploadWatch
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable
 from tracker_protocol import limits
 
@@ -51,13 +51,15 @@ log = structlog.get_logger(__name__)
 
 
 class WandbSession:
-    """A run that is being written. ``last_remote_step`` is the last ``_step`` that the server has."""
+    """One session of a run. ``last_remote_step`` is the last ``_step`` that the server has."""
 
     def __init__(self, run: RunDescription, mode: Mode, *, begun: bool, continues: str) -> None:
-        """Begin or continue the run; ``continues`` is the directory of its session before.
+        """Begin the run, or continue it if it was ``begun`` before.
+
+        ``continues`` is the directory of the session before, "" if there is none.
 
         Raises:
-            BackendRefused: there is no key, or the server or the SDK refuses.
+            BackendRefused: there is no key, or the server or the SDK refuses the run.
             BackendUnavailable: the server does not answer, or the SDK's process has failed.
         """
         self.mode = mode
@@ -65,23 +67,23 @@ class WandbSession:
         wandb = _load()
         if mode.remote:
             log_in(wandb)
-        beginning = SessionStartNote(run.outdir, run.run_id, self._id)
-        before = beginning.note(continues)
+        note = SessionStartNote(run.outdir, run.run_id, self._id)
+        before = note.write(continues)
         try:
             self._run = self._begin(wandb, run, begun=begun)
-        # wandb.init raises what it likes; _init_error tells them apart by type.
+        # wandb.init raises errors of any type; _init_error classifies them by type.
         except Exception as error:
-            beginning.forget()
+            note.remove()
             failed = [
                 segment for segment in session_directories(run.outdir, self._id) if segment not in before
             ]
             raise _init_error(wandb, error, failed) from error
         self._definitions = MetricDefinitions(run.metrics)
-        self.segment = SessionDirectory(Path(self._run.settings.sync_dir))
-        self.segment.mark(run.run_id, continues)
-        beginning.forget()
-        self._log = TransactionLog(self.segment.log(self._id))
-        self._watch = UploadWatch(self.segment)
+        self.directory = SessionDirectory(Path(self._run.settings.sync_dir))
+        self.directory.mark(run.run_id, continues)
+        note.remove()
+        self._log = TransactionLog(self.directory.log(self._id))
+        self._watch = UploadWatch(self.directory.directory)
         self._failed = False
         self._rows = 0
         self._config_changes = 0
@@ -91,24 +93,24 @@ class WandbSession:
 
     @property
     def url(self) -> str | None:
-        """Where the run can be seen; None offline."""
+        """The run's URL; None offline."""
         url: str | None = self._run.url if self.mode.remote else None
         return url
 
     @property
     def handles(self) -> dict[str, str]:
-        """How the run is found, as far as the SDK knows."""
+        """The names by which the run is found, as far as the SDK knows them."""
         run = self._run
         found = {
             "id": self._id, "name": run.name, "project": run.project, "entity": run.entity,
             "group": run.group, "job_type": run.job_type, "url": self.url,
             "project_url": run.project_url if self.url else None,
-            "dir": self.segment.directory, "mode": self.mode.value,
+            "dir": self.directory.directory, "mode": self.mode.value,
         }  # fmt: skip
         return {name: str(value) for name, value in found.items() if value}
 
     def log(self, row: LoggedRow) -> None:
-        """Log one row. In the mode shared the server numbers the rows."""
+        """Log one row; in shared mode the server numbers the rows."""
         with self._translated():
             for definition in self._definitions.due(row.values):
                 self._run.define_metric(**definition)
@@ -117,16 +119,17 @@ class WandbSession:
         self._rows += 1
 
     def log_artifact(self, artifact: Any) -> None:
-        """Log an artifact, which is then uploaded in the background.
+        """Log an artifact; the SDK uploads it in the background.
 
         Raises:
-            UnusableItem: W&B has something else under its name, a model perhaps; otherwise as :meth:`settle`.
+            UnusableItem: W&B has another object of that name, such as a model. Other errors as
+            :meth:`settle`.
         """
         with self._translated():
             try:
                 self._run.log_artifact(artifact)
             except ValueError as error:
-                if type(error) is not ValueError:  # one of pydantic's, of an answer that is none
+                if type(error) is not ValueError:  # pydantic's error about an answer that cannot be decoded
                     raise
                 refused = error
             else:
@@ -145,10 +148,10 @@ class WandbSession:
             self._run.summary.update(dict(values))
 
     def settle(self) -> None:
-        """Return once all that was logged is in the SDK's file, and that on the disk.
+        """Return once all logged data is in the SDK's file, and that file is on the disk.
 
         Raises:
-            BackendRefused: the SDK has given up uploading, since the server refused.
+            BackendRefused: the SDK has given up the upload because the server refused it.
             BackendUnavailable: the SDK has given up for another reason, or does not write.
         """
         deadline = time.monotonic() + limits.WANDB_WRITTEN_TIMEOUT_S
@@ -166,32 +169,33 @@ class WandbSession:
         self.check_upload()
 
     def check_upload(self) -> None:
-        """Raise if the SDK has given up uploading; it says so nowhere else than in its notes."""
+        """Raise as :meth:`settle` does if the SDK has given up the upload; only its notes show that."""
         fault = self._watch.look()
         if fault is not None and self.mode.remote:
             raise _refusal_or_outage(f"W&B's upload has ended: {fault.text}", fault.status)
 
     def trouble(self) -> str:
-        """Why the upload does not get on, while the SDK tries again; "" where it does.
+        """Return why the upload makes no progress while the SDK retries; "" if it makes progress.
 
-        Raises as :meth:`settle`, and where the SDK's process has ended, which the SDK sees only once it sends
-        something. A batch system's SIGTERM does that: the SDK's process takes it, whatever is inherited.
+        Raises as :meth:`settle` does, and BackendUnavailable if the SDK's process has ended. The SDK itself
+        notices that only when it sends data. A batch system's SIGTERM ends that process, which handles the
+        signal even if its parent ignores it.
         """
         self.check_upload()
-        if not self.segment.has_writer():
+        if not self.directory.has_writer():
             raise _core_lost("W&B's process has ended")
         if not self.mode.remote or not (reason := self._watch.trouble()):
             return ""
-        return f"W&B does not take the upload ({reason}); it is tried again, from {self.segment.directory}"
+        return f"W&B does not take the upload ({reason}); it is tried again, from {self.directory.directory}"
 
     def finish(self, exit_code: int) -> None:
-        """End the run with that code, and return when all of it is uploaded; raises as :meth:`settle`."""
+        """End the run with that code; return once all data is uploaded. Raises as :meth:`settle` does."""
         with self._translated():
             self._run.finish(exit_code=exit_code)
         self.settle()
 
     def release(self) -> None:
-        """Let go of the run before its end: it is marked as failed until it is taken up again."""
+        """Release the run before its end; W&B shows it as failed until another session continues it."""
         try:
             self.finish(exit_code=1)
         except (BackendError, OSError):
@@ -206,7 +210,7 @@ class WandbSession:
         known = wandb.Settings.model_fields
         given = settings_arguments(run, self.mode)
         settings = {name: value for name, value in given.items() if name in known}
-        if "stop_fn" in known:  # else a "stop" in W&B's interface interrupts this process
+        if "stop_fn" in known:  # without it a "stop" in W&B's interface interrupts this process
             settings["stop_fn"] = _note_stop(run.run_id)
         arguments = init_arguments(run, self.mode, begun=begun)
         with _arguments_of(run):
@@ -220,27 +224,27 @@ class WandbSession:
             self._failed = True
             raise BackendUnavailable(
                 "W&B did not take all of the run in time; what is left is in "
-                f"{self.segment.directory} and is sent again from there"
+                f"{self.directory.directory} and is sent again from there"
             ) from error
-        # The SDK's process and the connection to it fail in a dozen ways, some of them plain Exceptions;
-        # all mean that this session cannot go on, and that nothing may be taken to be written.
+        # The SDK's process and the connection to it fail in many ways, some of them plain Exceptions. After
+        # each of them this session cannot continue, and no data may be assumed to be written.
         except Exception as error:
             self._failed = True
             raise _core_lost(f"W&B's process has failed ({type(error).__name__}: {error})") from error
 
 
 def _load() -> Any:
-    # In the environment, since the SDK reads these there alone.
+    # The SDK reads these from the environment alone.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.pop("WANDB_SERVICE", None)  # the training script's own wandb process
     return load_sdk()
 
 
 def load_sdk() -> Any:
-    """The package ``wandb``.
+    """Import the package ``wandb``.
 
     Raises:
-        BackendRefused: it cannot be imported, or is too old.
+        BackendRefused: the package cannot be imported, or is too old.
     """
     try:
         wandb = import_module("wandb")
@@ -250,17 +254,17 @@ def load_sdk() -> Any:
         ) from error
     if "x_transaction_log_flush_interval" not in wandb.Settings.model_fields:
         raise BackendRefused(
-            f"wandb {wandb.__version__} is too old to tell what it has written; "
+            f"wandb {wandb.__version__} is too old: it cannot show what it has written; "
             "pip install --upgrade wandb where the daemon runs"
         )
     return wandb
 
 
 def log_in(wandb: Any) -> None:
-    """Find W&B's API key, without a word on the terminal.
+    """Find W&B's API key, without a prompt on the terminal.
 
     Raises:
-        BackendRefused: there is none, or none that can be one.
+        BackendRefused: there is no key, or its form is not that of a key.
     """
     try:
         known = wandb.login(prompt=False, verify=False)
@@ -271,17 +275,20 @@ def log_in(wandb: Any) -> None:
 
 
 def _init_error(wandb: Any, error: Exception, failed: list[SessionDirectory]) -> BackendError:
-    """What a failed ``init`` means. Ends the SDK's process, which takes the run for begun, and its files."""
+    """Return the error for a failed ``init``; end the SDK's process and remove its files.
+
+    The SDK's process would otherwise count the run as begun.
+    """
     statuses = []
-    for segment in failed:
-        watch = UploadWatch(segment)
+    for directory in failed:
+        watch = UploadWatch(directory.directory)
         watch.look()
         statuses.append(watch.status)
     end_core()
-    for segment in failed:
-        segment.remove()
+    for directory in failed:
+        directory.remove()
     text = f"W&B does not begin the run: {type(error).__name__}: {error}"
-    # ValueError: the SDK's settings were refused by their checks.
+    # ValueError: the SDK's own checks refused a setting.
     if isinstance(error, (wandb.errors.UsageError, wandb.errors.AuthenticationError, ValueError)):
         return BackendRefused(text)
     return _refusal_or_outage(text, statuses[-1] if statuses else None)
@@ -295,19 +302,16 @@ def _refusal_or_outage(text: str, status: int | None) -> BackendError:
 
 
 def _core_lost(text: str) -> BackendUnavailable:
-    """An error after which this process can use the SDK no more, unless its own process is ended."""
-    error = BackendUnavailable(f"{text}; what is committed is kept, and delivery begins again from it")
-    error.restart_child = True  # type: ignore[attr-defined]
-    return error
+    return BackendUnavailable(f"{text}; what is committed is kept, and delivery begins again from it")
 
 
 @contextlib.contextmanager
 def _arguments_of(run: RunDescription) -> Iterator[None]:
-    """While a run begins, W&B finds the script's arguments where it looks for them, not this process's."""
+    """Show the script's arguments to W&B in place of this process's, while a run begins."""
     own = sys.argv
     try:
         sys.argv = shlex.split(run.environment.get("command", "")) or own[:1]
-    except ValueError:  # it was cut, in the middle of a quotation perhaps
+    except ValueError:  # the command was shortened, perhaps within quotes
         sys.argv = own[:1]
     try:
         yield
@@ -316,8 +320,8 @@ def _arguments_of(run: RunDescription) -> Iterator[None]:
 
 
 def end_core() -> None:
-    """End the SDK's process, so that the next session starts another."""
-    # It raises whatever the lost connection does; there is nothing left to lose.
+    """End the SDK's process, so that the next session starts another one."""
+    # A lost connection raises errors of any type; no data is left to lose.
     with contextlib.suppress(Exception):
         import_module("wandb").teardown(exit_code=1)
 

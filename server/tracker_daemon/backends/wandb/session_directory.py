@@ -1,10 +1,12 @@
-"""Segments: the directories in which the W&B SDK keeps a run, one for each time that it was begun.
+"""The directories in which the W&B SDK keeps a run: one for each session, that is for each ``wandb.init``.
 
-``<outdir>/wandb/offline-run-<time>-<id>`` or, online, ``run-<time>-<id>`` holds the log of all that
-was recorded (``run-<id>.wandb``) and the SDK's own notes. A segment of ours is marked with the run's
-id, with the segment that it continues, and with the process of the SDK that writes it. Other daemons
-may have left segments of the same id there: only what is marked as continued by, or as continuing, the
-segment in the state is ever removed.
+A directory ``<outdir>/wandb/offline-run-<time>-<id>`` or, online, ``run-<time>-<id>`` holds the SDK's log
+of all recorded data (``run-<id>.wandb``) and the SDK's own notes. This backend marks its directories. A
+mark holds the run's id, the directory of the session before, and the SDK's process that writes the
+directory.
+
+Other daemons may have left directories of the same id. So a directory is removed only if its mark says that
+it continues the directory in the state, or if that directory continues it.
 """
 
 from __future__ import annotations
@@ -13,100 +15,78 @@ import json
 import os
 import re
 import shutil
-import signal
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from tracker_daemon.errors import BackendUnavailable
+from tracker_daemon.backends.wandb.core_process import CoreProcess
+from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 from tracker_daemon.files.atomic_file import replace_file, sync_directory
-from tracker_protocol import limits
 
 MARKER = ".tracker-run"
-_NOTES = Path("logs", "debug-internal.log")
-_FATAL_LEVEL = "ERROR+4"
-_CORE = "wandb-core"
-_PROC = Path("/proc")
-
-
-@dataclass(frozen=True, slots=True)
-class UploadFault:
-    """What ended an upload: the SDK's words, and the server's last HTTP status if it was one."""
-
-    text: str
-    status: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class SessionDirectory:
-    """One directory of the SDK's."""
+    """The SDK's directory of one session."""
 
     directory: Path
 
     def log(self, wandb_id: str) -> Path:
-        """The log of all that was recorded."""
+        """Return the path of the SDK's log of all recorded data."""
         return self.directory / f"run-{wandb_id}.wandb"
 
-    def mark(self, run_id: str, continues: str, *, ours: bool = True) -> None:
-        """Note whose it is, which segment it continues and, if it is of this process, what writes it.
+    def mark(self, run_id: str, continues: str, *, written_here: bool = True) -> None:
+        """Mark the directory durably: its run, and the directory that it continues.
 
-        Durable on return.
+        If it is ``written_here``, by an SDK of this process, the mark names the SDK's process too.
         """
-        document = {"run_id": run_id, "continues": continues, "core": _own_core() if ours else None}
+        core = CoreProcess.of_this_process() if written_here else None
+        document = {"run_id": run_id, "continues": continues, "core": core}
         replace_file(self.directory / MARKER, json.dumps(document).encode())
         sync_directory(self.directory.parent)
         sync_directory(self.directory.parent.parent)
 
     def belongs_to(self, run_id: str) -> bool:
-        """Whether it is marked as that run's."""
+        """Return True if the directory is marked as that run's."""
         return self._marks().get("run_id") == run_id
 
     @property
     def is_marked(self) -> bool:
-        """Whether it is known whose it is."""
+        """True if the directory has a mark."""
         return bool(self._marks())
 
     @property
     def continues(self) -> str | None:
-        """The directory of the segment that it continues, "" for none; None where it is not marked."""
+        """The directory of the session before, "" if there is none; None without a mark."""
         found = self._marks().get("continues")
         return found if isinstance(found, str) else None
 
     def has_writer(self) -> bool:
-        """Whether the process that writes it lives, as far as that is known."""
-        core = self._marks().get("core")
-        if not isinstance(core, list) or len(core) != 2:
-            return True
-        found = _process(core[0])
-        return found is not None and found.began == core[1]
+        """Return True if the SDK's process that writes the directory is alive, or is unknown."""
+        core = self._core()
+        return core is None or core.is_alive()
 
     def end_writer(self) -> None:
-        """End the process that writes it, where that has outlived the one that started it.
+        """Kill the SDK's process that writes the directory, if it has outlived its parent.
 
         Raises:
-            BackendUnavailable: it cannot be ended.
+            BackendUnavailable: the process does not end.
         """
-        core = self._marks().get("core")
-        if not isinstance(core, list) or len(core) != 2:
-            return
-        process, began = core
-        deadline = time.monotonic() + limits.WANDB_CORE_ENDS_S
-        while (
-            (found := _process(process)) is not None and found.began == began and found.parent != os.getpid()
-        ):
-            if time.monotonic() > deadline:
-                raise BackendUnavailable(
-                    f"{_CORE} (pid {process}), left by an earlier process, still writes {self.directory} "
-                    "and does not end"
-                )
-            os.kill(process, signal.SIGKILL)
-            time.sleep(0.02)
+        if core := self._core():
+            core.kill_orphan(self.directory)
 
     def remove(self) -> None:
-        """Remove it with all that it holds."""
+        """Remove the directory with all its files."""
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def has_rows(self, wandb_id: str) -> bool:
+        """Return True if the SDK's log holds a row of the history."""
+        logged = TransactionLog(self.log(wandb_id)).read()
+        return any(isinstance(one, LoggedRow) for one in logged)
+
+    def _core(self) -> CoreProcess | None:
+        core = self._marks().get("core")
+        return CoreProcess(*core) if isinstance(core, list) and len(core) == 2 else None
 
     def _marks(self) -> dict[str, object]:
         try:
@@ -116,113 +96,15 @@ class SessionDirectory:
         return marks if isinstance(marks, dict) else {}
 
 
-@dataclass(frozen=True, slots=True)
-class SessionStartNote:
-    """A note in ``outdir`` of the segments that there were before one is begun, until that one is marked.
-
-    The SDK names a segment itself, and a process that is killed before it can mark it would leave one that
-    nobody could tell from another daemon's.
-    """
-
-    outdir: Path
-    run_id: str
-    wandb_id: str
-
-    def note(self, continues: str) -> list[SessionDirectory]:
-        """Note that a segment is begun which continues that one; the segments that there are. Durable."""
-        before = session_directories(self.outdir, self.wandb_id)
-        document = {"continues": continues, "before": [segment.directory.name for segment in before]}
-        replace_file(self._path, json.dumps(document).encode())
-        return before
-
-    def forget(self) -> None:
-        """It is marked, or was not begun."""
-        self._path.unlink(missing_ok=True)
-
-    def settle(self) -> None:
-        """Mark what an earlier process began and did not come to mark: nothing is logged in it yet."""
-        try:
-            noted = json.loads(self._path.read_bytes())
-        except (OSError, ValueError):  # none, or one that was not written to its end: then nothing was begun
-            return
-        for segment in session_directories(self.outdir, self.wandb_id):
-            if segment.directory.name not in noted["before"] and not segment.is_marked:
-                segment.mark(self.run_id, noted["continues"], ours=False)
-        self.forget()
-
-    @property
-    def _path(self) -> Path:
-        return self.outdir / f".tracker-wandb-{self.wandb_id}.begun"
-
-
-@dataclass
-class UploadWatch:
-    """Reads the SDK's notes on its upload, from where it stopped the last time."""
-
-    segment: SessionDirectory
-    status: int | None = None
-    """The HTTP status of the last error that the server answered with."""
-    fault: UploadFault | None = None
-    """Why the SDK gave up uploading, if it did."""
-    _retry: str = ""
-    """Why something is tried again, as of the last note."""
-    _retried_since_s: float = 0.0
-    _offset: int = 0
-
-    def look(self) -> UploadFault | None:
-        """Read on, and tell why the SDK gave up, if it did."""
-        for note in self._new_notes():
-            self._note_progress(note)
-            if note.get("level") == _FATAL_LEVEL and self.fault is None:
-                self.fault = UploadFault(str(note.get("msg", "")), self.status)
-        return self.fault
-
-    def trouble(self) -> str:
-        """Why the SDK has been trying again for a while, without success between; "" where it has not."""
-        self.look()
-        tried_s = time.monotonic() - self._retried_since_s
-        return self._retry if self._retry and tried_s >= limits.WANDB_TROUBLE_AFTER_S else ""
-
-    def _note_progress(self, note: dict[str, Any]) -> None:
-        """Requests that are tried again have a number as status, or an error; those that succeed "200 OK"."""
-        status, error = note.get("status"), note.get("error")
-        if isinstance(status, str) and status.startswith("2"):
-            self._retry = ""
-            return
-        if isinstance(status, int):
-            self.status = status
-        if isinstance(status, int) or isinstance(error, str):
-            if not self._retry:
-                self._retried_since_s = time.monotonic()
-            self._retry = f"HTTP {status}" if isinstance(status, int) else str(error)
-
-    def _new_notes(self) -> Iterator[dict[str, Any]]:
-        try:
-            with (self.segment.directory / _NOTES).open("rb") as file:
-                file.seek(self._offset)
-                text = file.read()
-        except OSError:
-            return
-        whole = text[: text.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.splitlines():
-            try:
-                note = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(note, dict):
-                yield note
-
-
 def session_directories(outdir: Path, wandb_id: str) -> list[SessionDirectory]:
-    """The directories that the SDK made for that id, online and offline."""
+    """Return the directories that the SDK made for that id, online and offline."""
     name = re.compile(rf"(offline-)?run-\d+_\d+-{re.escape(wandb_id)}(-\w+)?")
     made = (outdir / "wandb").glob("*run-*")
     return [SessionDirectory(path) for path in sorted(made) if name.fullmatch(path.name) and path.is_dir()]
 
 
 def make_durable(log: Path) -> None:
-    """Have the file's content on the disk before anything relies on it."""
+    """Sync the file's content to the disk."""
     descriptor = os.open(log, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -231,26 +113,73 @@ def make_durable(log: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Process:
-    parent: int
-    began: int
+class RunDirectories:
+    """The session directories of one run."""
+
+    outdir: Path
+    run_id: str
+    wandb_id: str
+
+    def own(self) -> list[SessionDirectory]:
+        """Return the directories that are marked as this run's."""
+        found = session_directories(self.outdir, self.wandb_id)
+        return [directory for directory in found if directory.belongs_to(self.run_id)]
+
+    def remove_unused(self, committed: str, current: SessionDirectory | None) -> int:
+        """Remove the directory before the committed one, and uncommitted ones; return their number.
+
+        ``committed`` is the directory in the state, "" if none; ``current`` that of the open session.
+        """
+        unused = [one for one in self.own() if one != current and self._is_unused(one, committed)]
+        for directory in unused:
+            directory.remove()
+        return len(unused)
+
+    def _is_unused(self, one: SessionDirectory, committed: str) -> bool:
+        if committed:
+            before = SessionDirectory(Path(committed)).continues
+            return one.continues == committed or str(one.directory) == before
+        # Nothing is logged before the first commit, so a directory with rows is another daemon's.
+        return one.continues == "" and not one.has_rows(self.wandb_id)
 
 
-def _own_core() -> list[int] | None:
-    """The SDK's process that this one started, and when; None where that cannot be found out."""
-    known = ((int(path.name), _process(int(path.name))) for path in _PROC.glob("[0-9]*"))
-    own = [[process, found.began] for process, found in known if found and found.parent == os.getpid()]
-    return max(own, key=lambda core: core[1], default=None)  # an earlier one may still be ending
+@dataclass(frozen=True, slots=True)
+class SessionStartNote:
+    """A note in ``outdir`` of the directories that exist before a session starts, until its own is marked.
 
+    The SDK chooses the name of the session's directory. A process that is killed before it can mark the
+    directory would otherwise leave one that looks like another daemon's.
+    """
 
-def _process(number: int) -> _Process | None:
-    """A process of that number, if it is the SDK's and has not ended."""
-    try:
-        text = (_PROC / str(number) / "stat").read_text()
-    except OSError:
-        return None
-    name, _, rest = text.partition("(")[2].rpartition(")")
-    fields = rest.split()
-    if name != _CORE or fields[0] in {"Z", "X"}:
-        return None
-    return _Process(parent=int(fields[1]), began=int(fields[19]))
+    outdir: Path
+    run_id: str
+    wandb_id: str
+
+    def write(self, continues: str) -> list[SessionDirectory]:
+        """Note durably that a session starts, and the directory that it continues.
+
+        Returns the directories that exist already.
+        """
+        before = session_directories(self.outdir, self.wandb_id)
+        document = {"continues": continues, "before": [one.directory.name for one in before]}
+        replace_file(self._path, json.dumps(document).encode())
+        return before
+
+    def remove(self) -> None:
+        """Remove the note: the new directory is marked, or the session did not start."""
+        self._path.unlink(missing_ok=True)
+
+    def mark_unmarked(self) -> None:
+        """Mark the directory that an earlier process could not mark; it holds no data yet."""
+        try:
+            noted = json.loads(self._path.read_bytes())
+        except (OSError, ValueError):  # without a complete note no session was started
+            return
+        for one in session_directories(self.outdir, self.wandb_id):
+            if one.directory.name not in noted["before"] and not one.is_marked:
+                one.mark(self.run_id, noted["continues"], written_here=False)
+        self.remove()
+
+    @property
+    def _path(self) -> Path:
+        return self.outdir / f".tracker-wandb-{self.wandb_id}.begun"

@@ -1,10 +1,11 @@
-"""Reading a ``.wandb`` file: the log that the W&B SDK keeps of all it is told, online and offline.
+"""Reader of a ``.wandb`` file: the transaction log in which the W&B SDK keeps all data, online and offline.
 
-Seven bytes of header (``:W&B``, a magic number, a version), then blocks of 32 KiB in LevelDB's log
-format: each fragment is CRC-32 (of type and data), length, type (whole, first, middle, last), data;
-fewer than 7 bytes left in a block are zeros. A record is a ``wandb.proto.wandb_internal_pb2.Record``.
+The file has a header of seven bytes (``:W&B``, a magic number, a version) and then blocks of 32 KiB in
+LevelDB's log format. A fragment consists of a CRC-32 (of type and data), length, type (whole, first,
+middle, last) and data. Fewer than 7 bytes at the end of a block are zeros. A record is a
+``wandb.proto.wandb_internal_pb2.Record``.
 
-The file may still grow: a fragment that is not all there ends the reading, until the next time.
+The file may still grow. An incomplete fragment ends a reading, and the next reading starts with it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _WANDB_CONFIG = "_wandb"
 
 @dataclass(frozen=True, slots=True)
 class LoggedRow:
-    """A row of the run's history: W&B's own step, and what was logged."""
+    """A row of the run's history: W&B's own step, and the logged values."""
 
     step: int
     values: dict[str, Any]
@@ -43,22 +44,22 @@ class LoggedConfig:
 
     values: dict[str, Any]
     initial: bool = False
-    """Part of the record that begins the run, which is not one of its later changes."""
+    """True in the record that begins the run; False in later changes."""
 
 
 @dataclass
 class TransactionLog:
-    """Reads one ``.wandb`` file from where it stopped the last time."""
+    """Reads one ``.wandb`` file, each time from the end of the last reading."""
 
     path: Path
     rows: int = 0
-    """Rows of history read so far."""
+    """The number of history rows read so far."""
     config_changes: int = 0
-    """Changes of the configuration read so far, those included that change nothing."""
+    """The number of configuration changes read so far, including those without effect."""
     _offset: int = field(default=0, repr=False)
 
     def read(self) -> Iterator[LoggedRow | LoggedConfig]:
-        """The rows and configurations that have been added since the last reading."""
+        """Yield the rows and configurations that were added since the last reading."""
         for payload in self.payloads():
             found = _decoded(payload)
             if isinstance(found, LoggedRow):
@@ -69,7 +70,7 @@ class TransactionLog:
                 yield found
 
     def advance(self) -> bool:
-        """Read what has been added, only to count it; whether there was anything."""
+        """Read and count the added records; return True if there were any."""
         before = self._offset
         for _ in self.read():
             pass
@@ -100,7 +101,7 @@ class TransactionLog:
         return True
 
     def _complete_records(self, file: BinaryIO) -> Iterator[bytes]:
-        """The records that are all there; ``_offset`` stays behind the last of them."""
+        """Yield the complete records; ``_offset`` becomes the end of the last one."""
         parts: list[bytes] = []
         for kind, data, end in _fragments(file):
             parts = [data] if kind in {_WHOLE, _FIRST} else [*parts, data]
@@ -110,7 +111,7 @@ class TransactionLog:
 
 
 def _fragments(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
-    """Type, data and end of each fragment from the file's position on, up to one that is not complete."""
+    """Yield type, data and end of each fragment from the file's position to the first incomplete one."""
     at = file.tell()
     while True:
         left = BLOCK_BYTES - at % BLOCK_BYTES
@@ -129,7 +130,7 @@ def _fragments(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
 
 
 def _decoded(payload: bytes) -> LoggedRow | LoggedConfig | None:
-    # Loaded where it is needed: importing the backend costs no import of wandb.
+    # Imported here, so that an import of the backend does not import wandb.
     record = import_module("wandb.proto.wandb_internal_pb2").Record.FromString(payload)
     kind = record.WhichOneof("record_type")
     if kind == "history":

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.backends.mlflow.bisection import store_narrowed
+from tracker_daemon.backends.mlflow.bisection import store_bisected
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 
 
@@ -21,7 +21,7 @@ class Store:
     """Takes a request whole, or refuses it whole for one bad item in it."""
 
     def __init__(self):
-        self.stored, self.requests, self.examined, self.signs_of_life = [], 0, 0, 0
+        self.stored, self.requests, self.checked, self.heartbeats = [], 0, 0, 0
 
     def send(self, items):
         self.requests += 1
@@ -29,15 +29,15 @@ class Store:
             raise PoisonEntry("there is a bad one")
         self.stored += items
 
-    def examine(self):
-        self.examined += 1
+    def check_writable(self):
+        self.checked += 1
 
-    def alive(self):
-        self.signs_of_life += 1
+    def beat(self):
+        self.heartbeats += 1
 
 
-def narrowed(store, items):
-    return store_narrowed(items, store.send, store.examine, store.alive)
+def bisected(store, items):
+    return store_bisected(items, store.send, store.check_writable, store.beat)
 
 
 def items(*bad):
@@ -47,27 +47,27 @@ def items(*bad):
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
 def test_the_bad_ones_are_told_and_all_others_stored_once(bad):
     store, given_items = Store(), items(*bad)
-    refused = narrowed(store, given_items)
+    refused = bisected(store, given_items)
     assert {one.item for one in refused} == {item for item in given_items if item.bad}
     assert {one.reason for one in refused} <= {"there is a bad one"}
     assert sorted(store.stored, key=lambda item: item.at) == [item for item in given_items if not item.bad]
-    assert store.examined == any(bad)
-    assert store.signs_of_life == store.requests - 1 <= 2 * len(bad)
+    assert store.checked == any(bad)
+    assert store.heartbeats == store.requests - 1 <= 2 * len(bad)
 
 
 def test_one_key_that_is_refused_costs_few_requests():
     store = Store()
     given_items = [Item(f"key{at % 20}", at % 20 == 3, at) for at in range(1000)]
-    assert len(narrowed(store, given_items)) == 50
+    assert len(bisected(store, given_items)) == 50
     assert store.requests < 150
 
 
 def test_where_the_items_are_not_to_blame_none_is_left_out():
     store = Store()
 
-    def examine():
+    def check_writable():
         raise BackendRefused("it takes nothing at all")
 
     with pytest.raises(BackendRefused):
-        store_narrowed(items(False, True), store.send, examine, store.alive)
+        store_bisected(items(False, True), store.send, check_writable, store.beat)
     assert (store.stored, store.requests) == ([], 1)

@@ -16,8 +16,8 @@ from tracker_daemon.backends.mlflow.names import (
     text_key,
 )
 from tracker_daemon.backends.mlflow.requests import (
-    metrics_of,
-    pairs,
+    metric_requests,
+    pair_requests,
     param_value,
     tag_key,
     whole_value_tags,
@@ -125,7 +125,7 @@ def block(rows, columns, **changes):
 
 def test_requests_have_at_most_a_thousand_metrics_in_order_and_none_is_lost():
     wanted = block(700, 3)
-    requests = list(metrics_of(wanted, wanted.columns))
+    requests = list(metric_requests(wanted, wanted.columns))
     assert [len(request) for request in requests] == [1000, 1000, 100]
     points = [(metric.step, metric.key) for request in requests for metric in request]
     assert points == [(step, key) for step in range(700) for key in wanted.columns]
@@ -134,7 +134,7 @@ def test_requests_have_at_most_a_thousand_metrics_in_order_and_none_is_lost():
 def test_requests_with_long_keys_stay_below_a_megabyte():
     keys = [f"{n}{'é' * 240}" for n in range(4)]
     wanted = block(500, 4)
-    requests = list(metrics_of(wanted, keys))
+    requests = list(metric_requests(wanted, keys))
     assert sum(len(request) for request in requests) == 2000
     assert all(len(request) < 1000 for request in requests)
     assert max(len(request) * 240 * 6 for request in requests) < limits.MLFLOW_REQUEST_MAX_BYTES
@@ -142,7 +142,7 @@ def test_requests_with_long_keys_stay_below_a_megabyte():
 
 def test_equal_values_at_one_step_within_a_millisecond_stay_two_points():
     wanted = block(2, 1, steps=np.zeros(2, np.int64), occurrences=np.arange(2))
-    (request,) = metrics_of(wanted, ["x"])
+    (request,) = metric_requests(wanted, ["x"])
     assert [(metric.step, metric.value, metric.timestamp) for metric in request] == [
         (0, 0, 5000),
         (0, 0, 5001),
@@ -151,14 +151,14 @@ def test_equal_values_at_one_step_within_a_millisecond_stay_two_points():
 
 def test_a_cell_that_is_not_there_makes_no_point():
     wanted = block(2, 2, valid=np.array([[True, False], [False, True]]))
-    (request,) = metrics_of(wanted, ["a", "b"])
+    (request,) = metric_requests(wanted, ["a", "b"])
     assert [(metric.step, metric.key) for metric in request] == [(0, "a"), (1, "b")]
 
 
 def test_params_and_tags_go_by_the_hundred_and_below_a_megabyte():
-    small = list(pairs(((f"k{n}", "v") for n in range(250)), lambda *pair: pair))
+    small = list(pair_requests(((f"k{n}", "v") for n in range(250)), lambda *pair: pair))
     assert [len(request) for request in small] == [100, 100, 50]
-    large = list(pairs(((f"k{n}", "é" * 6000) for n in range(100)), lambda *pair: pair))
+    large = list(pair_requests(((f"k{n}", "é" * 6000) for n in range(100)), lambda *pair: pair))
     assert sum(len(request) for request in large) == 100
     assert max(len(request) for request in large) * 36_000 < limits.MLFLOW_REQUEST_MAX_BYTES
 

@@ -10,15 +10,11 @@ import pytest
 
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.third_party import script_class
-from tracker_daemon.backends.third_party.script_class import (
-    SCRIPT_STATE,
-    ScriptAnswer,
-    ScriptBackend,
-    ScriptLink,
-)
+from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptBackend
+from tracker_daemon.backends.third_party.script_link import ScriptAnswer, ScriptLink
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_protocol import limits
 
 RUN = RunDescription("r", "p", "n", Path("/out"), epoch=3)
 PATIENCE_S = 20.0
@@ -46,8 +42,8 @@ class Process:
 
 @pytest.fixture
 def link(monkeypatch):
-    monkeypatch.setattr(script_class.limits, "SCRIPT_CONNECT_PATIENCE_S", 0.05)
-    monkeypatch.setattr(script_class.limits, "SCRIPT_ANSWER_PATIENCE_S", 0.05)
+    monkeypatch.setattr(limits, "SCRIPT_CONNECT_PATIENCE_S", 0.05)
+    monkeypatch.setattr(limits, "SCRIPT_ANSWER_PATIENCE_S", 0.05)
     return ScriptLink("mine")
 
 
@@ -103,7 +99,7 @@ def test_a_process_that_takes_nothing_is_shown_and_gets_nothing_twice_that_it_to
 
 
 def test_a_connection_that_breaks_ends_the_wait_at_once(backend, link, monkeypatch):
-    monkeypatch.setattr(script_class.limits, "SCRIPT_ANSWER_PATIENCE_S", 3600)
+    monkeypatch.setattr(limits, "SCRIPT_ANSWER_PATIENCE_S", 3600)
     process = Process(link, takes=False)
     link.attach("rank 0", process)
     thread, outcome = in_a_thread(lambda: deliver(backend, records(1)))

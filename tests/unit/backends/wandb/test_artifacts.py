@@ -1,27 +1,18 @@
-"""The queue of artifacts before the W&B SDK: rows go on meanwhile, and what is of no use is told."""
+"""The queue of artifacts before the W&B SDK: rows continue meanwhile, and refused artifacts are reported."""
 
 import threading
 
 import pytest
 
 from tests.support.waiting import wait_until
-from tracker_daemon.backends.wandb import artifacts as wandb_artifacts
 from tracker_daemon.backends.wandb.artifacts import ArtifactQueue
 from tracker_daemon.backends.wandb.items import UnusableItem
 
 
 @pytest.fixture
-def gates(monkeypatch):
-    """By place, what the making of its artifact waits for; "broken" is none."""
+def gates():
+    """An event by the name of each artifact; making the artifact waits for its event."""
     gates = {}
-
-    def make(place):
-        assert gates[place.name].wait(60)
-        if place.name == "broken":
-            raise OSError("it is gone")
-        return place.name
-
-    monkeypatch.setattr(wandb_artifacts, "sdk_artifact", make)
     yield gates
     for gate in gates.values():
         gate.set()
@@ -29,7 +20,13 @@ def gates(monkeypatch):
 
 @pytest.fixture
 def put(gates, tmp_path):
-    queue = ArtifactQueue()
+    def make(place):
+        assert gates[place.name].wait(60)
+        if place.name == "broken":
+            raise OSError("it is gone")
+        return place.name
+
+    queue = ArtifactQueue(make)
 
     def put(*names):
         for name in names:
@@ -51,14 +48,14 @@ def test_nothing_waits_for_an_artifact_that_is_not_ready_and_the_order_stays(put
     assert logged == ["first", "second"]
 
 
-def test_the_end_waits_for_all_and_gives_signs_of_life(put, gates):
+def test_the_end_waits_for_all_and_beats_meanwhile(put, gates):
     queue, logged = put("first", "second"), []
     gates["second"].set()
     assert list(queue.log_all(logged.append, gates["first"].set)) == []
     assert logged == ["first", "second"]
 
 
-def test_what_is_of_no_use_is_told_and_the_rest_goes_on(put, gates, tmp_path):
+def test_a_refused_artifact_is_reported_and_the_others_are_logged(put, gates, tmp_path):
     def log(artifact):
         if artifact == "taken":
             raise UnusableItem("it is a model there")
@@ -67,8 +64,8 @@ def test_what_is_of_no_use_is_told_and_the_rest_goes_on(put, gates, tmp_path):
     queue, logged = put("broken", "taken", "good"), []
     for gate in gates.values():
         gate.set()
-    told = list(queue.log_all(log, lambda: None))
-    assert [(place, "gone" in reason, "a model" in reason) for place, reason in told] == [
+    refused = list(queue.log_all(log, lambda: None))
+    assert [(place, "gone" in reason, "a model" in reason) for place, reason in refused] == [
         (tmp_path / "broken", True, False),
         (tmp_path / "taken", False, True),
     ]
