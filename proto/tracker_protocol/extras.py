@@ -7,7 +7,6 @@ DAEMON_PACKAGES = frozenset(
         "numpy",
         "platformdirs",
         "pydantic",
-        "pydantic_settings",
         "rich",
         "structlog",
         "tomli",

@@ -1,8 +1,8 @@
 """The command ``tracker-daemon``: options, output and exit status of its commands.
 
-* ``application``: all commands, and where errors become one line and an exit status.
-* ``serving``: serve, run. ``starting``: start. ``syncing``: sync. ``observing``: status, wait, stop.
-* ``configuration``: check-config. ``doctoring``: doctor.
+* ``application``: which module has which command, and where errors become one line and an exit status.
+* ``serving``: serve. ``running``: run. ``starting``: start. ``syncing``: sync.
+* ``observing``: status, wait, stop. ``configuration``: check-config. ``doctoring``: doctor.
 * ``options``: every setting as an option. ``ourselves``: our own command line.
 * ``process_watch``: waits for the end of a process that is not our child.
 """

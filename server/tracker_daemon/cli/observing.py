@@ -7,19 +7,18 @@ import socket
 import time
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console, RenderableType
-from rich.live import Live
 
 from tracker_daemon.cli.process_watch import ProcessWatch
 from tracker_daemon.endpoints.control import DaemonClient
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.endpoints.locate import EndpointChoice, locate
 from tracker_daemon.errors import DaemonNotRunning, EndpointError
-from tracker_daemon.status import document as status_document
-from tracker_daemon.status import view as status_view
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 WATCH_INTERVAL_S = 1.0
 RETRY_S = 0.1
@@ -165,6 +164,9 @@ def _show_json(choice: EndpointChoice, *, watch: bool) -> None:
 
 
 def _show_tables(choice: EndpointChoice, *, watch: bool) -> None:
+    from rich.console import Console  # noqa: PLC0415  only a person's tables need it
+    from rich.live import Live  # noqa: PLC0415
+
     console = Console()
     if not watch:
         console.print(_tables(choice))
@@ -176,4 +178,7 @@ def _show_tables(choice: EndpointChoice, *, watch: bool) -> None:
 
 
 def _tables(choice: EndpointChoice) -> RenderableType:
+    from tracker_daemon.status import document as status_document  # noqa: PLC0415  as above
+    from tracker_daemon.status import view as status_view  # noqa: PLC0415
+
     return status_view.render(status_document.decode(_ask(choice)))

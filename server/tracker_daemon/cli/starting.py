@@ -10,9 +10,9 @@ import typer
 
 from tracker_daemon.cli.options import as_arguments, with_settings
 from tracker_daemon.cli.ourselves import ourselves
-from tracker_daemon.cli.serving import LOG_FILE_NAME
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME
 from tracker_daemon.launch.detached import start_detached
+from tracker_daemon.launch.log_tail import LOG_FILE_NAME
 from tracker_daemon.settings.loading import load
 
 START_TIMEOUT_S = 60.0

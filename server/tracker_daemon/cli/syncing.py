@@ -9,14 +9,14 @@ import typer
 
 from tracker_daemon.cli.options import as_arguments
 from tracker_daemon.cli.ourselves import ourselves
-from tracker_daemon.cli.serving import LOG_FILE_NAME
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.journal.database import JOURNAL_FILE_NAME
 from tracker_daemon.launch.attended_daemon import DaemonPlace
 from tracker_daemon.launch.daemon_process import UNTIL_STDIN_CLOSES
+from tracker_daemon.launch.log_tail import LOG_FILE_NAME
 from tracker_daemon.launch.syncing import Syncing
-from tracker_daemon.settings.value_types import absolute
+from tracker_daemon.settings.directories import absolute
 
 EXAMPLES = """Examples:
 

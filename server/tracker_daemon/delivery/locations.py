@@ -13,7 +13,6 @@ import structlog
 
 from tracker_daemon.backends.base import RunDescription
 
-TELL_OPTION = "--tell-recorded"
 _STANDARD_OUTPUT = 1
 
 log = structlog.get_logger(__name__)

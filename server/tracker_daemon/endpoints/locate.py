@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
 from tracker_daemon.errors import DaemonNotRunning, EndpointError
-from tracker_daemon.settings.definitions import default_state_directory
+from tracker_daemon.settings.directories import default_state_directory
 from tracker_daemon.settings.listen_address import normalised
 from tracker_protocol import PROTOCOL_VERSION
 

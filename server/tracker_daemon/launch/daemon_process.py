@@ -20,6 +20,7 @@ from tracker_daemon.launch.log_tail import log_tail
 
 UNTIL_STDIN_CLOSES = "--until-stdin-closes"
 LAUNCH_KEY_OPTION = "--launch-key"
+TELL_OPTION = "--tell-recorded"
 
 
 class DaemonProcess:

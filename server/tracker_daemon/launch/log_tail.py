@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+LOG_FILE_NAME = "daemon.log"
+"""In the state directory, for a daemon that another command starts."""
+
 LINES = 12
 BYTES = 16 * 1024
 

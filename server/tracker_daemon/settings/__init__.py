@@ -4,4 +4,5 @@
 * ``loading``: reads flags, environment and file, in this order of precedence; ``view`` prints the result.
 * ``value_types``: how a setting's text is parsed; ``metric_settings`` and ``listen_address`` parse two kinds.
 * ``credentials``: the environment of each backend's process, and which of it is secret.
+* ``directories``: absolute paths, and the default place of the state.
 """

@@ -8,24 +8,13 @@ constructing :class:`Settings` itself reads neither environment nor file.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-import platformdirs
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PrivateAttr,
-    model_validator,
-)
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
+from tracker_daemon.settings.directories import default_state_directory
 from tracker_daemon.settings.metric_settings import (
     CONFIG_MAY_DIFFER,
     Aggregates,
@@ -44,7 +33,6 @@ from tracker_daemon.settings.value_types import (
     Reporters,
     Seconds,
     Token,
-    absolute,
     lower,
 )
 from tracker_protocol import limits
@@ -54,10 +42,10 @@ ENVIRONMENT_PREFIX = "TRACKER_"
 DEFAULT_ORIGIN = "default"
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """What a daemon is told. Paths are absolute; names end in their unit (``_s`` seconds, ``_bytes``)."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -255,18 +243,6 @@ class Settings(BaseSettings):
         "auto", description="`console`, `json`, or `auto`: console on a terminal, else JSON."
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is given: ``load`` lays environment and file below it, and remembers which won."""
-        return (init_settings,)
-
     @model_validator(mode="after")
     def _partial_outlasts_flushes(self) -> Settings:
         longest = limits.FLUSH_INTERVAL_MAX_S if self.flush_interval_s is None else self.flush_interval_s
@@ -307,12 +283,6 @@ class Settings(BaseSettings):
     def remember_origins(self, origins: Mapping[str, str]) -> None:
         """What :meth:`origin` shall say."""
         self._origins.update(origins)
-
-
-def default_state_directory() -> Path:
-    """``$STATE_DIRECTORY`` (systemd sets it), else where the platform keeps a user's state."""
-    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-    return absolute(Path(given)) if given else platformdirs.user_state_path("tracker-daemon")
 
 
 def flag_of(name: str) -> str:

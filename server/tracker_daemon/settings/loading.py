@@ -7,6 +7,7 @@ is an error, since nothing else would read it.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,17 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_settings import EnvSettingsSource
 
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.settings.definitions import (
     DEFAULT_ORIGIN,
-    ENVIRONMENT_PREFIX,
     Settings,
     flag_of,
     variable_of,
 )
-from tracker_daemon.settings.value_types import absolute
+from tracker_daemon.settings.directories import absolute
 from tracker_daemon.settings.view import shown
 
 if sys.version_info >= (3, 11):
@@ -70,7 +69,10 @@ def load(flags: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) ->
 
 
 def _environment() -> dict[str, Any]:
-    return EnvSettingsSource(Settings, env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True)()
+    """Return the settings that the environment holds; a variable's name may be in capitals or not."""
+    given = {name.lower(): value for name, value in os.environ.items() if value}
+    variables = {name: variable_of(name).lower() for name in Settings.model_fields}
+    return {name: given[variable] for name, variable in variables.items() if variable in given}
 
 
 def _file(path: Path) -> _Layer:

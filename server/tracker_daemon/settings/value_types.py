@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
-from pydantic_settings import NoDecode
 
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
+from tracker_daemon.settings.directories import absolute
 from tracker_daemon.settings.listen_address import normalised
 from tracker_daemon.settings.metric_settings import comma_separated, without_blanks
 from tracker_protocol import limits
-
-
-def absolute(path: Path) -> Path:
-    """Resolve ``path`` against the current working directory, since status reports full paths."""
-    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100 - resolve() would follow links
 
 
 def split(value: object) -> object:
@@ -52,9 +46,9 @@ def lower(value: object) -> object:
 AbsolutePath = Annotated[Path, AfterValidator(absolute)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 ByteCount = Annotated[int, Field(gt=0)]
-Addresses = Annotated[list[str], NoDecode, BeforeValidator(split), AfterValidator(listen_addresses)]
+Addresses = Annotated[list[str], BeforeValidator(split), AfterValidator(listen_addresses)]
 Globs = Annotated[str, BeforeValidator(comma_separated), AfterValidator(without_blanks)]
-Names = Annotated[list[str], NoDecode, BeforeValidator(split)]
+Names = Annotated[list[str], BeforeValidator(split)]
 CommaSeparated = Annotated[str, BeforeValidator(comma_separated)]
 Ranks = Annotated[str, BeforeValidator(comma_separated), AfterValidator(rank_set)]
 Reporters = Annotated[str, BeforeValidator(comma_separated), AfterValidator(reporter_rules)]

@@ -26,7 +26,7 @@ from tracker_client.transport.channel import CHANNEL_OPTIONS
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.errors import ClientRefused, SettingsError, TrackerDaemonError, UpstreamUnavailable
 from tracker_daemon.settings.definitions import Settings
-from tracker_daemon.settings.value_types import absolute
+from tracker_daemon.settings.directories import absolute
 from tracker_protocol import ADMIT_METHOD, PROTOCOL_VERSION, STREAM_METHOD, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

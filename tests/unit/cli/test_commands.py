@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from tracker_daemon.cli import main
+from tracker_daemon.cli.application import COMMANDS
 from tracker_daemon.cli.process_watch import ProcessWatch
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME
 from tracker_daemon.launch.launcher import Launch, Launcher
@@ -73,6 +74,35 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COLUMNS", "300")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_is_there_on_its_own_and_in_the_list(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status(command, "--help") == 0
+    assert f" {command} [OPTIONS]" in capsys.readouterr().out
+    assert exit_status("--help") == 0
+    assert f" {command} " in capsys.readouterr().out
+
+
+def test_a_mistyped_command_is_refused_with_the_one_that_is_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert exit_status("stauts") == 2
+    assert "No such command 'stauts'. Did you mean 'status'" in capsys.readouterr().err
+
+
+def test_asking_a_daemon_imports_nothing_that_serves_or_shows_tables() -> None:
+    program = (
+        "import atexit, sys; from tracker_daemon.cli import main; "
+        "heavy = ('numpy', 'sqlite3', 'structlog', 'rich', 'tracker_daemon.settings.definitions'); "
+        "atexit.register(lambda: print([name for name in heavy if name in sys.modules])); "
+        "main(['stop'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "nothing to stop" in done.stderr
+    assert done.stdout == "[]\n"
 
 
 @pytest.fixture

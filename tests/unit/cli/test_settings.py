@@ -137,6 +137,11 @@ def test_a_file_that_merely_lies_there_is_not_read(tmp_path: Path, monkeypatch: 
     assert load({}).primary_rank == 0
 
 
+def test_a_variable_may_be_written_in_small_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("tracker_primary_rank", "5")
+    assert load({}).primary_rank == 5
+
+
 def test_constructing_settings_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKER_PRIMARY_RANK", "5")
     assert Settings().primary_rank == 0
