@@ -1,4 +1,4 @@
-"""How long a daemon that ends waits for ranks, and whose runs it ends: with a clock that stands still."""
+"""The time that an ending daemon waits for ranks, and the runs that it ends, with a fake clock."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tracker_daemon.lifecycle import shutdown_grace as goodbyes
+from tracker_daemon.lifecycle import shutdown_grace
 from tracker_daemon.lifecycle.shutdown_grace import ShutdownGrace
 
 
@@ -39,8 +39,8 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         waited.append(timeout_s)
         raise asyncio.TimeoutError
 
-    monkeypatch.setattr(goodbyes.asyncio, "wait_for", over_at_once)
-    monkeypatch.setattr(goodbyes.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(shutdown_grace.asyncio, "wait_for", over_at_once)
+    monkeypatch.setattr(shutdown_grace.time, "monotonic", lambda: 1000.0)
     return waited
 
 

@@ -1,4 +1,4 @@
-"""The front of a daemon that forwards: who a rank is, the root alone decides, and is asked once."""
+"""Admission at a node's daemon: the root alone decides who a rank is, and is asked once for each rank."""
 
 from __future__ import annotations
 

@@ -1,0 +1,5 @@
+"""Fixtures that these tests share with those of other packages."""
+
+from tests.support.ingest.fixtures import rig
+
+__all__ = ["rig"]
