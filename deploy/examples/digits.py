@@ -1,13 +1,13 @@
 """Train a small network on scikit-learn's handwritten digits with PyTorch DDP, and track every rank.
 
-The data come with scikit-learn, the processes talk through gloo, and a few seconds on two CPU cores
-are enough::
+The data are part of scikit-learn, the processes communicate by gloo, and the script takes a few seconds on
+two CPU cores::
 
     tracker-daemon run --outdir runs/digits -- torchrun --nproc-per-node 4 deploy/examples/digits.py
     tracker-daemon run --outdir runs/digits -- mpiexec -n 4 python deploy/examples/digits.py
 
 Every rank logs its own loss, accuracy, gradient norm, step time and throughput at each step; rank 0
-logs the evaluation at each epoch, on an axis of its own.
+logs the evaluation at each epoch, on its own axis.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tracker_client import setup_tracker
 
 PIXELS, CLASSES = 64, 10
 TRAINING_IMAGES = 1437
-"""Of the 1,797 images; the rest evaluate."""
+"""Of the 1,797 images; the others are for evaluation."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -44,16 +44,16 @@ def parse_arguments() -> argparse.Namespace:
         "--write-own",
         type=Path,
         metavar="DIR",
-        help="also write what each rank logs to DIR/rank-R.jsonl, to compare with what was recorded",
+        help="also write each rank's metrics to DIR/rank-R.jsonl, to compare them with the recorded ones",
     )
     return parser.parse_args()
 
 
 def join_processes() -> None:
-    """Join the process group, also where MPI started the processes rather than torchrun.
+    """Join the process group, whether torchrun or MPI has started the processes.
 
-    Under mpiexec the ranks come from Open MPI's or MPICH's variables. The ranks on one host share a
-    parent, so its process id gives all of them the same port; over several hosts set MASTER_ADDR and
+    Under mpiexec the ranks are taken from Open MPI's or MPICH's variables. The ranks on one host have the
+    same parent process, whose id gives all of them the same port. For several hosts set MASTER_ADDR and
     MASTER_PORT.
     """
     for name, sources in {
@@ -76,7 +76,7 @@ def load_data() -> tuple[Tensor, Tensor]:
 
 
 def batches_of(epoch: int, batch_size: int) -> Iterator[Tensor]:
-    """Yield this rank's batches of indices into the training images, as many on every rank."""
+    """Yield this rank's batches of indices into the training images, the same number on every rank."""
     order = torch.randperm(TRAINING_IMAGES, generator=torch.Generator().manual_seed(epoch))
     per_rank = TRAINING_IMAGES // dist.get_world_size()
     own = order[dist.get_rank() :: dist.get_world_size()][:per_rank]
@@ -84,7 +84,7 @@ def batches_of(epoch: int, batch_size: int) -> Iterator[Tensor]:
 
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor) -> dict[str, float]:
-    """Take one step and return this rank's metrics for it."""
+    """Train one step and return this rank's metrics of the step."""
     began = time.perf_counter()
     optimizer.zero_grad()
     logits = model(x)
@@ -104,7 +104,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
-    """Return loss and accuracy over the images that were not trained on."""
+    """Return loss and accuracy over the images for evaluation."""
     logits = model(x)
     return {
         "eval/loss": nn.functional.cross_entropy(logits, y).item(),
@@ -113,7 +113,7 @@ def evaluate(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, float]:
 
 
 class OwnRecord:
-    """Writes what this rank logs, one JSON array ``[step, metrics]`` a line; without a directory, nothing."""
+    """Writes this rank's metrics, one JSON array ``[step, metrics]`` a line; without a directory, nothing."""
 
     def __init__(self, directory: Path | None, rank: int) -> None:
         self._file = None
@@ -133,7 +133,7 @@ class OwnRecord:
 
 
 def main() -> None:
-    """Train, track and print how well it went."""
+    """Train, track, and print the loss of each epoch's evaluation."""
     arguments = parse_arguments()
     torch.set_num_threads(1)
     torch.manual_seed(arguments.seed)

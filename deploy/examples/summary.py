@@ -1,4 +1,4 @@
-"""Print what a run recorded: the last values, the spread over the ranks, the files and how to view them.
+"""Print a summary of a run: the last values, the aggregates over the ranks, the files and how to view them.
 
 Usage::
 
@@ -13,22 +13,22 @@ AGGREGATES = ("mean", "std", "min", "max")
 
 
 def newest_metrics(directory: Path) -> Path:
-    """The metrics file written last in or below ``directory``, which may hold several runs."""
+    """Return the last written metrics file in or below ``directory``, which may hold several runs."""
     found = sorted(directory.rglob("metrics.csv"), key=lambda path: path.stat().st_mtime_ns)
     if not found:
-        sys.exit(f"{directory}: no metrics.csv there; has a run written to it?")
+        sys.exit(f"{directory} has no metrics.csv; has a run written to it?")
     return found[-1]
 
 
 def read_columns(metrics: Path) -> dict[str, list[str]]:
-    """The file's columns, each with the values of the rows that have one."""
+    """Read the file's columns, each with the values of the rows that have one."""
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {name: [row[name] for row in rows if row[name]] for name in rows[0]} if rows else {}
 
 
 def print_values(columns: dict[str, list[str]]) -> None:
-    """One line a metric: its last value on the primary rank and, where there are, its last aggregates."""
+    """Print one line for each metric: the primary rank's last value, and the last aggregates if any."""
     print(f"{'metric':<20}{'values':>8}{'last':>12}" + "".join(f"{name:>12}" for name in AGGREGATES))
     for name, values in columns.items():
         if name == "step" or name.rpartition("/")[2] in (*AGGREGATES, "count"):
@@ -39,7 +39,7 @@ def print_values(columns: dict[str, list[str]]) -> None:
 
 
 def print_places(metrics: Path) -> None:
-    """Where each backend's output is, and the command to view it."""
+    """Print the path of each backend's output, and the command to view it."""
     directory = metrics.parent
     program = Path(sys.executable).parent
     places = [

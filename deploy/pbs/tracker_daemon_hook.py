@@ -1,12 +1,13 @@
-"""A PBS hook that does on every node what the prologue beside it does on the first, and a little more.
+"""A PBS hook that replaces the prologue and the epilogue, and sets the endpoint in every process of the job.
 
-The daemon is started on the job's first node, as the job's user, before the job; and every process that
-the job launches, on whichever node, finds it in its environment, so that job scripts say nothing:
+Before the job it starts a daemon on the job's first node, as the job's user. Every process that the job
+launches, on any node, gets the endpoint file in its environment, so that job scripts need no change. After
+the job it stops the daemon. To install it:
 
     qmgr -c 'create hook tracker_daemon event="execjob_prologue,execjob_launch,execjob_epilogue"'
     qmgr -c 'import hook tracker_daemon application/x-python default tracker_daemon_hook.py'
 
-It needs home directories that all nodes share. Whatever goes wrong is logged, and the job runs.
+All nodes must share the home directories. Any error is logged, and the job runs.
 """
 
 import os
@@ -22,12 +23,12 @@ LIMIT_S = 27
 
 
 def state_directory(job, user):
-    """Where the job's daemon keeps its journal, and its endpoint file."""
+    """Return the directory of the daemon's journal and endpoint file."""
     return os.path.join(user.pw_dir, ".tracker", "pbs", str(job.id))
 
 
 def as_user(user):
-    """What to do in the child before it becomes the daemon's command: be that user and nobody else."""
+    """Return a function that makes the child process run as ``user``, before it executes the command."""
 
     def become():
         os.initgroups(user.pw_name, user.pw_gid)
@@ -38,7 +39,7 @@ def as_user(user):
 
 
 def daemon(arguments, job, user):
-    """Run a command of tracker-daemon as the job's user; why it failed, or None."""
+    """Run a command of tracker-daemon as the job's user; return the reason if it fails, else None."""
     environment = {
         "HOME": user.pw_dir,
         "USER": user.pw_name,
