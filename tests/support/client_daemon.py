@@ -78,7 +78,7 @@ class FakeDaemon:
         self.acknowledging = threading.Event()
         self.acknowledging.set()
         self.break_at = None  # (sequence, whether it is stored): end the stream there, once
-        self.forget_welcome = False
+        self.script_backends = ()  # the script's classes that it says it feeds
         self.contents = {}
         self.offsets = []  # where uploads went on
         self.break_upload_at = None  # bytes: end the upload there, once
@@ -167,7 +167,7 @@ class FakeDaemon:
         welcome = pb.Welcome(
             run_id="run-1", attempt=1, next_sequence=stored.next_sequence, next_step=self.next_step,
             flush_interval_ms=self.flush_interval_ms, run_name="name", outdir="/out",
-            records_items=self.records_items,
+            records_items=self.records_items, script_backends=self.script_backends,
         )  # fmt: skip
         yield pb.DaemonMessage(welcome=welcome)
         threading.Thread(target=self._read, args=(requests, stored, replies, ended), daemon=True).start()
@@ -203,6 +203,8 @@ class FakeDaemon:
         kind = message.WhichOneof("message")
         if kind == "heartbeat":
             self.heartbeats.append(message.heartbeat.flushed_through)
+            return None
+        if kind == "backend_taken":
             return None
         if kind == "await_delivery":
             self.delivery_asked.set()

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.waiting import wait_until
-from tracker_client import Tracker, setup_tracker
+from tracker_client import Tracker, TrackerBackend, register_backend, setup_tracker
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.values.refusals import Refusals
 from tracker_protocol import limits
@@ -415,6 +415,36 @@ def test_finish_gives_up_at_its_timeout_and_says_what_is_not_acknowledged(make_d
     gone.log({"a": 1.0, "b": 1.0})
     gone.finish(timeout=0.1)
     assert "2 values are not acknowledged" in caplog.text
+
+
+def test_a_class_that_waits_for_records_at_the_timeout_closes_with_the_runs_code_in_overtime(
+    make_daemon, connect, caplog
+):
+    codes = []
+
+    class Kept(TrackerBackend):
+        def log(self, metrics, step=None, commit=True):
+            """Nothing is delivered in this test."""
+
+        def log_config(self, config):
+            """Nothing is delivered in this test."""
+
+        def finish(self):
+            codes.append(None)
+
+        def finish_with(self, exit_code):
+            codes.append(exit_code)
+
+    register_backend("kept-in-overtime", Kept)
+    daemon = make_daemon(script_backends=("kept-in-overtime",))
+    tracker = connect(daemon, backends="csv,kept-in-overtime")
+    tracker.log({"loss": 1.0})
+    tracker.finish(4, timeout=0.3)
+    assert codes == [4]
+    assert daemon.stream.finish == 4
+    status = tracker.status()
+    assert (status.state, status.problem) == ("unfinished", "not all is given to kept-in-overtime")
+    assert "not all is given to kept-in-overtime" in caplog.text
 
 
 @pytest.mark.parametrize(
