@@ -17,6 +17,7 @@ import structlog
 
 from tracker_daemon.admission.parts import CommonParts, RoleParts
 from tracker_daemon.admission.root_parts import build_root_parts
+from tracker_daemon.contents.care import ContentCare
 from tracker_daemon.contents.store import ContentStore
 from tracker_daemon.delivery.lane import OnLocated
 from tracker_daemon.delivery.locations import log_location
@@ -26,7 +27,6 @@ from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService
 from tracker_daemon.ingest.uploads import UploadService
 from tracker_daemon.journal.store import Journal
-from tracker_daemon.lifecycle.content_care import ContentCare, open_store
 from tracker_daemon.lifecycle.idle import IdleWatch
 from tracker_daemon.lifecycle.service_manager import ServiceManager
 from tracker_daemon.lifecycle.shutdown_grace import ShutdownGrace
@@ -99,7 +99,7 @@ class Daemon:
         self._loop = loop
         self._service_manager = ServiceManager.of(os.environ)
         self._stop = StopRequest(settings.drain_timeout_s)
-        contents = open_store(settings, journal.directory)
+        contents = ContentStore.from_settings(settings, journal.directory)
         ticks = Ticks(loop, contents, self._stop)
         self._common = _build_common_parts(settings, journal, ticks, contents)
         self._role = _build_role_parts(self._common, on_located, loop)
@@ -118,7 +118,7 @@ class Daemon:
         )
         self._bound = bind_all(self._server, settings, journal.directory)
         reporter = StatusReporter(
-            self._common, self._role.pumps, content_care, self._stop, self._bound.endpoints, launch_id
+            self._common, self._role.pumps, contents, self._stop, self._bound.endpoints, launch_id
         )
         calls = Calls(self._role.admission, self._backpressure, self._grace, reporter, self._stop)
         self._server.add_generic_rpc_handlers((TrackerService(calls, UploadService(contents)).handlers(),))

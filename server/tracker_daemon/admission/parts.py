@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tracker_daemon.admission.rank_admission import RankAdmission
 from tracker_daemon.delivery.pump_set import PumpSet
+from tracker_daemon.delivery.run_delivery import RunDelivery
 from tracker_daemon.journal.store import Journal
-from tracker_daemon.lifecycle.run_delivery import RunDelivery
 from tracker_daemon.recording.journal_calls import JournalCalls
 from tracker_daemon.recording.recorder import Recorder
 from tracker_daemon.runs.registry import Registry

@@ -15,18 +15,18 @@ from tracker_daemon.admission.rank_admission import flush_interval_ms
 from tracker_daemon.admission.script_backends import ScriptBackends, warn_of_unknown
 from tracker_daemon.backends.registry import files_lanes
 from tracker_daemon.delivery.pump_set import PumpSet
+from tracker_daemon.delivery.run_delivery import RunDelivery
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest.nodes import NodeLink, Nodes, NodeSession, RelayedSession
 from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.journal.event import EventKind
-from tracker_daemon.lifecycle.run_delivery import RunDelivery
-from tracker_daemon.lifecycle.run_endings import RunEndings
 from tracker_daemon.recording import events
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Recorder, Submission
 from tracker_daemon.runs.claims import Claims
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Run, Stream
+from tracker_daemon.runs.run_endings import RunEndings
 from tracker_daemon.runs.stored_runs import RestoredRun, StoredRuns
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.version import VERSION
@@ -220,9 +220,13 @@ class RootAdmission:
         self._nodes.poll()
         for session in self._sessions:
             send_backend_news(session, self._pumps)
-            if session.wants_delivery and self._delivery.is_delivered(session):
+            if session.wants_delivery and self._has_delivered(session):
                 session.wants_delivery = False
                 session.send(pb.DaemonMessage(delivered=pb.Delivered()))
+
+    def _has_delivered(self, session: Session) -> bool:
+        """Return True if every backend has everything that ``session`` sent."""
+        return self._delivery.is_delivered(session.stream.run, all_committed=session.all_committed)
 
     def end_killed(self, runs: list[Run]) -> None:
         """End ``runs``: the job and their connected ranks are about to be killed."""

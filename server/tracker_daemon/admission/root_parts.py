@@ -9,7 +9,7 @@ from tracker_daemon.backends.registry import known
 from tracker_daemon.backends.third_party.script_link import ScriptLinks
 from tracker_daemon.delivery.lane import OnLocated
 from tracker_daemon.delivery.pump_set import PumpSet
-from tracker_daemon.lifecycle.run_delivery import RunDelivery
+from tracker_daemon.delivery.run_delivery import RunDelivery
 
 
 def build_root_parts(common: CommonParts, on_located: OnLocated) -> RoleParts:

@@ -24,6 +24,7 @@ from pathlib import Path
 from tracker_daemon.errors import ContentMismatch, ContentRefused, ContentStoreFull
 from tracker_daemon.files.atomic_file import sync_directory, write_all
 from tracker_daemon.files.content_files import content_path
+from tracker_daemon.settings.definitions import Settings
 from tracker_protocol import limits
 
 PARTIAL = "partial"
@@ -67,6 +68,15 @@ class ContentStore:
         self._arriving: dict[str, int] = {}
         self._expected: dict[str, _Expectation] = {}
         self._load()
+
+    @staticmethod
+    def from_settings(settings: Settings, state_directory: Path) -> ContentStore:
+        """Return the content store of a state directory."""
+        return ContentStore(
+            state_directory / "contents",
+            content_max_bytes=settings.content_max_bytes,
+            contents_max_bytes=settings.contents_max_bytes,
+        )
 
     def _load(self) -> None:
         """Whether an item that was uploaded for is still to come is not known: what is here is waited for."""
@@ -145,8 +155,8 @@ class ContentStore:
 
     # ---- removal ---------------------------------------------------------------------------------
 
-    def mentioned(self, digests: Iterable[str]) -> None:
-        """Items that have these contents are journalled."""
+    def note_journalled(self, digests: Iterable[str]) -> None:
+        """Note that an item with these contents may be journalled: one item fewer is expected for each."""
         with self._lock:
             for digest in digests:
                 expectation = self._expected.get(digest)

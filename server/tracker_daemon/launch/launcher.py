@@ -31,7 +31,7 @@ from tracker_daemon.launch.environment import (
 from tracker_daemon.launch.finding import await_daemon
 from tracker_daemon.launch.signals import PASSED_ON, SignalInbox
 from tracker_daemon.lifecycle.grace import ranks_share_s
-from tracker_daemon.lifecycle.launch_outcome import LaunchOutcome
+from tracker_daemon.runs.launch_outcome import LaunchOutcome
 from tracker_daemon.status import document as status_document
 from tracker_daemon.status import view as status_view
 from tracker_daemon.status.document import StatusDocument

@@ -4,4 +4,6 @@
 * ``stored_runs``: restores runs from the journal.
 * ``claims``: decides between two processes that claim one rank.
 * ``run_options``: a run's own settings; ``client_options``: those that a client may give of its backends.
+* ``run_endings``: ends runs whose ranks are gone, or whose launch has ended.
+* ``launch_outcome``: the exit status of a launch's command, from ``run`` to the daemon.
 """

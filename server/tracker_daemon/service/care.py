@@ -8,7 +8,7 @@ import time
 import structlog
 
 from tracker_daemon.admission.parts import RoleParts
-from tracker_daemon.lifecycle.content_care import ContentCare
+from tracker_daemon.contents.care import ContentCare
 from tracker_daemon.lifecycle.idle import IdleWatch
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.service.stop_request import StopRequest

@@ -7,11 +7,11 @@ import socket
 import time
 
 from tracker_daemon.admission.parts import CommonParts
+from tracker_daemon.contents.store import ContentStore
 from tracker_daemon.delivery.pump_set import PumpSet
-from tracker_daemon.lifecycle.content_care import ContentCare
 from tracker_daemon.service.stop_request import StopRequest
 from tracker_daemon.status.document import DaemonStatus, StatusDocument
-from tracker_daemon.status.report import JournalFacts, read_facts, status_document
+from tracker_daemon.status.report import JournalFacts, contents_status, read_facts, status_document
 from tracker_daemon.version import VERSION
 
 
@@ -22,7 +22,7 @@ class StatusReporter:
         self,
         common: CommonParts,
         pumps: PumpSet,
-        contents: ContentCare,
+        contents: ContentStore,
         stop: StopRequest,
         endpoints: tuple[str, ...],
         launch_id: str,
@@ -61,5 +61,5 @@ class StatusReporter:
             epoch=facts.epoch,
             draining=self._stop.draining,
             launch_id=self._launch_id,
-            contents=self._contents.status(),
+            contents=contents_status(self._contents.totals()),
         )

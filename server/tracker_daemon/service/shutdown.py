@@ -17,9 +17,9 @@ from tracker_daemon.admission.parts import CommonParts, RoleParts
 from tracker_daemon.endpoints.announcement import Announcement
 from tracker_daemon.errors import JournalError
 from tracker_daemon.lifecycle.drain import deliver_rest
-from tracker_daemon.lifecycle.launch_outcome import LaunchOutcome
-from tracker_daemon.lifecycle.run_endings import RunEndings
 from tracker_daemon.lifecycle.shutdown_grace import ShutdownGrace
+from tracker_daemon.runs.launch_outcome import LaunchOutcome
+from tracker_daemon.runs.run_endings import RunEndings
 from tracker_daemon.service.reporter import StatusReporter
 from tracker_daemon.service.stop_request import StopRequest
 from tracker_daemon.status.document import write_last

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from tracker_daemon.contents.store import ContentStore
-from tracker_daemon.lifecycle.content_care import note_journalled
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Submission
 from tracker_daemon.service.stop_request import StopRequest
@@ -34,7 +33,7 @@ class Ticks:
 
     def report_tick(self, runs: Sequence[LiveRun], submissions: Sequence[Submission]) -> None:
         """Pass a commit on to the listeners. On the recorder's thread."""
-        note_journalled(self._contents, submissions)
+        self._note_contents(submissions)
         # The loop may be closed already when the last commits are reported.
         if not self._loop.is_closed():
             streams = frozenset(submission.stream for submission in submissions if submission.stream)
@@ -44,6 +43,12 @@ class Ticks:
         """Pass the recorder's failure on. On the recorder's thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._stop.fail, error)
+
+    def _note_contents(self, submissions: Sequence[Submission]) -> None:
+        """Note the contents of committed items: from now on the journal decides how long they are kept."""
+        for submission in submissions:
+            for item in submission.decoded.items if submission.decoded else ():
+                self._contents.note_journalled({content.sha256 for content in item.contents})
 
     def _call_listeners(self, runs: Sequence[LiveRun], streams: frozenset[bytes]) -> None:
         for listener in self._listeners:

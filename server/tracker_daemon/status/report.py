@@ -11,6 +11,7 @@ import structlog
 
 from tracker_daemon.aggregation.shared.fold import FoldSummary
 from tracker_daemon.backends.root import UPSTREAM
+from tracker_daemon.contents.store import StoreTotals
 from tracker_daemon.delivery.health import DeliveryState
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.thinned_backend import thinned_so_far
@@ -25,6 +26,7 @@ from tracker_daemon.runs.run import Run, Stream
 from tracker_daemon.status.document import (
     BackendStatus,
     Books,
+    ContentsStatus,
     DaemonStatus,
     EventStatus,
     NodeStatus,
@@ -69,6 +71,11 @@ def read_facts(
     backlogs = {run.run_id: journal.backlog(run.live.row_id) for run in stored}
     gathered = frozenset(run.run_id for run in stored if run.live.view.to_forward)
     return JournalFacts(journal.size_bytes(), journal.epoch, folds, evicted, backlogs, gathered)
+
+
+def contents_status(totals: StoreTotals) -> ContentsStatus:
+    """Return the content store's entry in the status."""
+    return ContentsStatus(count=totals.contents, bytes=totals.bytes, arriving_bytes=totals.arriving_bytes)
 
 
 def status_document(

@@ -16,16 +16,16 @@ import structlog
 
 from tracker_daemon.admission.rank_admission import flush_interval_ms
 from tracker_daemon.backends.root import UPSTREAM
+from tracker_daemon.delivery.run_delivery import RunDelivery
 from tracker_daemon.errors import JournalError, ProtocolError, SettingsError, UpstreamUnavailable
 from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.journal.event import EventKind
-from tracker_daemon.lifecycle.run_delivery import RunDelivery
-from tracker_daemon.lifecycle.run_endings import KILLED
 from tracker_daemon.recording import events
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Recorder
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Run, Stream
+from tracker_daemon.runs.run_endings import KILLED
 from tracker_daemon.runs.run_options import RootBackends, RunOptions
 from tracker_daemon.runs.stored_runs import RestoredRun, StoredRuns
 from tracker_daemon.settings.definitions import Settings

@@ -10,7 +10,7 @@ import socket
 from tracker_daemon.admission.parts import CommonParts, RoleParts
 from tracker_daemon.delivery.lane import OnLocated
 from tracker_daemon.delivery.pump_set import PumpSet
-from tracker_daemon.lifecycle.run_delivery import RunDelivery
+from tracker_daemon.delivery.run_delivery import RunDelivery
 from tracker_daemon.upstream.forwarded_runs import ForwardedRuns
 from tracker_daemon.upstream.forwarder import Forwarder
 from tracker_daemon.upstream.node_admission import NodeAdmission

@@ -19,7 +19,7 @@ from tracker_daemon.errors import CommandNotExecutable, CommandNotFound, DaemonS
 from tracker_daemon.launch.attended_daemon import DaemonPlace
 from tracker_daemon.launch.launcher import Launch, Launcher
 from tracker_daemon.lifecycle.grace import ranks_share_s
-from tracker_daemon.lifecycle.launch_outcome import LaunchOutcome
+from tracker_daemon.runs.launch_outcome import LaunchOutcome
 
 FAKE_DAEMON = Path(__file__).parents[2] / "support" / "cli" / "fake_daemon.py"
 DEADLINE_S = 20.0

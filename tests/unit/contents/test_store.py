@@ -99,13 +99,13 @@ def test_what_is_expected_is_not_removed_and_what_was_mentioned_may_be(store):
     digest = put(store)
     assert store.unexpected() == frozenset()
     assert store.expect(digest)  # a second client is told that it is there
-    store.mentioned([digest])
+    store.note_journalled([digest])
     assert store.unexpected() == frozenset()
-    store.mentioned([digest])
+    store.note_journalled([digest])
     assert store.unexpected() == {digest}
     assert store.expect(digest)  # and a third, between the question and the removal
     assert store.remove([digest]) == 0
-    store.mentioned([digest])
+    store.note_journalled([digest])
     assert store.remove([digest]) == 1
     assert not store.path(digest).exists()
     assert not store.expect(digest)

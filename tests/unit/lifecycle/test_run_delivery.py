@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
+from tracker_daemon.delivery import run_delivery
 from tracker_daemon.delivery.health import BackendHealth, DeliveryState
+from tracker_daemon.delivery.run_delivery import RunDelivery
 from tracker_daemon.journal.rows import Backlog, CursorRow
-from tracker_daemon.lifecycle import run_delivery
-from tracker_daemon.lifecycle.run_delivery import RunDelivery
 from tracker_daemon.recording.live_run import RunView
 from tracker_protocol import limits
 
@@ -143,32 +143,24 @@ def test_the_wait_for_the_ranks_ends(play, why, monkeypatch):
     play(scenario)
 
 
-class Session:
-    """Plays a connection that asked for delivery."""
-
-    def __init__(self, stream):
-        self.stream = stream
-        self.all_committed = True
-
-
 def test_delivered_means_committed_settled_opened_and_taken(play):
     async def scenario(scene, door):
-        admission = door.come(1)
-        run = admission.stream.run
-        session = Session(admission.stream)
+        run = door.come(1).stream.run
         scene.emit(run)
-        assert not scene.delivery.is_delivered(session)  # being opened
+
+        def is_delivered(all_committed=True):
+            return scene.delivery.is_delivered(run, all_committed=all_committed)
+
+        assert not is_delivered()  # being opened
         await scene.settled()
-        assert not scene.delivery.is_delivered(session)  # not taken
+        assert not is_delivered()  # not taken
         scene.pumps.delivered = 1
-        assert scene.delivery.is_delivered(session)
-        session.all_committed = False
-        assert not scene.delivery.is_delivered(session)
-        session.all_committed = True
+        assert is_delivered()
+        assert not is_delivered(all_committed=False)
         run.live.view = RunView(last_entry=1, open_rows=1)
-        assert not scene.delivery.is_delivered(session)
+        assert not is_delivered()
         run.live.view = RunView(last_entry=1, open_rows=1, status="FAILED")
-        assert scene.delivery.is_delivered(session)
+        assert is_delivered()
 
     play(scenario)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.delivery.pump_set import PumpSet
-from tracker_daemon.ingest.session import Session
 from tracker_daemon.journal.access import JournalAccess
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.outbox.lanes import backend_of, is_files_lane
@@ -160,11 +159,13 @@ class RunDelivery:
             self.ticked(run.live)
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
 
-    def is_delivered(self, session: Session) -> bool:
-        """Whether every backend has all that ``session`` brought."""
-        run = session.stream.run
+    def is_delivered(self, run: Run, *, all_committed: bool) -> bool:
+        """Return True if every backend has everything that a connection sent to ``run``.
+
+        ``all_committed``: the journal has all of that.
+        """
         live, view = run.live, run.live.view
-        if not session.all_committed or live.row_id in self._opening or self._is_held(live):
+        if not all_committed or live.row_id in self._opening or self._is_held(live):
             return False
         if view.last_files > self._files_seen.get(live.row_id, 0):
             return False

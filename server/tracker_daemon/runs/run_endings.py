@@ -9,9 +9,9 @@ from pathlib import Path
 import structlog
 
 from tracker_daemon.journal.event import EventKind
-from tracker_daemon.lifecycle.launch_outcome import LaunchOutcome
 from tracker_daemon.recording import events
 from tracker_daemon.recording.recorder import Recorder, Submission
+from tracker_daemon.runs.launch_outcome import LaunchOutcome
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Run
 
