@@ -88,8 +88,8 @@ class RemoteTracker(Tracker):
             metrics: names and values. A value is a number, a text, an array or tensor of one element, or a
                 ``wandb.Histogram``, ``Image`` or ``Table``. It may be a dict of these: ``{"a": {"b": 1}}``
                 logs ``a.b``.
-            step: the training step; None continues from the last step.
-            commit: False keeps the row open for further calls with the same step.
+            step: the training step, an integer; None (the default) continues from the last step.
+            commit: False keeps the row open for further calls with the same step; the default is True.
         """
         if self._closed:
             self._count_late_call()
@@ -221,7 +221,8 @@ class RemoteTracker(Tracker):
             exit_code: 0, or the code that the run failed with.
             wait: "recorded" waits until the daemon has everything durably, "delivered" until its backends
                 have everything too.
-            timeout: the longest wait, in seconds. A warning counts the values that are unacknowledged then.
+            timeout: the longest wait, in seconds; the default is 60. A warning counts the values that are not
+                acknowledged by then.
 
         On the primary rank, ``finish`` also waits for the classes that ``register_backend`` named: until they
         have received their records and have finished.

@@ -57,13 +57,17 @@ class Tracker:
 
         Args:
             metrics: names and values: numbers, texts, and arrays or tensors of one element.
-            step: the training step; None continues from the last step.
-            commit: False keeps the row open for further calls with the same step.
+            step: the training step, an integer; None (the default) continues from the last step.
+            commit: False keeps the row open for further calls with the same step; the default is True.
         """
         self._each("log()", lambda backend: backend.log(metrics, step, commit))
 
     def log_config(self, config: Any) -> None:
-        """Merge ``config``, a nested dict, a dataclass or the like, into the run's configuration."""
+        """Merge ``config`` into the run's configuration.
+
+        Args:
+            config: a nested dict, a dataclass, an ``argparse.Namespace``, a model of pydantic or the like.
+        """
         read = None if isinstance(config, Mapping) else read_configuration(config)
         values = config if read is None else read.values
         self._each("log_config()", lambda backend: backend.log_config(values))
@@ -116,7 +120,7 @@ class Tracker:
         Args:
             key: the table's name.
             columns: the columns' names; None if ``data`` is a frame, which has names.
-            data: rows, each with a cell for each column, or a pandas, polars or pyarrow frame.
+            data: rows, each with one cell for each column, or a pandas, polars or pyarrow frame.
             step: as in :meth:`log`, but None means the step of the last row.
         """
         at = _given_step(step)
@@ -137,7 +141,12 @@ class Tracker:
         self._each("log_image()", lambda backend: backend.log_image(key, image_path, caption, **at))
 
     def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
-        """Record files and directories, in the background. ``artifacts`` has a path for each label."""
+        """Record files and directories, in the background.
+
+        Args:
+            artifacts: a path for each label.
+            step: as in :meth:`log`, but None means the step of the last row.
+        """
         at = _given_step(step)
         self._each("log_artifacts()", lambda backend: backend.log_artifacts(artifacts, **at))
 
