@@ -424,7 +424,7 @@ def test_rows_that_were_committed_and_not_uploaded_are_sent_again(journal, stub)
     assert stub.runs["run-a"].rows == []
     with pytest.raises(BackendUnavailable, match="W&B's process has ended"):
         run.backend.trouble()  # before there is anything to deliver
-    with pytest.raises(BackendUnavailable, match="delivery begins again from it"):
+    with pytest.raises(BackendUnavailable, match="delivery restarts from it"):
         run.rows(10).deliver()
     run.reopen().end().deliver()
     assert steps_of(stub.runs["run-a"].rows) == upto(11)

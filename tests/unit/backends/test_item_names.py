@@ -52,6 +52,6 @@ def test_a_name_that_is_safe_is_kept(name):
 
 
 @pytest.mark.parametrize("name", ["metrics", "config", "CON", "Results", "train/x"])
-def test_a_name_that_is_taken_or_clashes_is_told_apart_and_still_read(name):
+def test_a_name_that_is_taken_or_clashes_gets_a_name_of_its_own_and_can_still_be_read(name):
     assert safe_name(name) != name
     assert safe_name(name).lstrip("_").startswith(re.sub("/", "_", name))

@@ -46,7 +46,7 @@ def test_an_installed_package_adds_a_backend(installed):
     assert isinstance(registry.create("mine"), MemoryBackend)
 
 
-def test_an_unknown_name_says_what_there_is():
+def test_the_error_for_an_unknown_name_lists_the_known_ones():
     with pytest.raises(SettingsError, match=r"no backend 'cvs'; there are: csv, memory"):
         registry.create("cvs")
 

@@ -1,4 +1,4 @@
-"""Forwarding as a backend: which batch comes next is known from the cursor, whatever happened in between."""
+"""The root as a backend: the cursor always gives the number of the next batch."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ RUN = RunDescription("r-1", "project", "name", Path("/nowhere"))
 
 
 class FakeLane:
-    """Plays the lane to the daemon above: keeps what comes, or raises ``failure``."""
+    """Plays the lane to the root: keeps the batches, or raises ``failure``."""
 
     def __init__(self):
-        self.came = []
+        self.received = []
         self.current = 1
         self.failure = None
         self.trouble = ""
@@ -30,7 +30,7 @@ class FakeLane:
     def deliver(self, epoch, first, payloads):
         if self.failure is not None:
             raise self.failure
-        self.came.append((epoch, first, list(payloads)))
+        self.received.append((epoch, first, list(payloads)))
 
     def epoch(self):
         return self.current
@@ -69,11 +69,11 @@ def test_batches_are_numbered_without_gaps_over_deliveries(lane):
     backend = opened(lane)
     backend.deliver([batch(1), batch(2)], never)
     state = backend.deliver([batch(3)], never)
-    assert lane.came == [(1, 1, [b"batch 1", b"batch 2"]), (1, 3, [b"batch 3"])]
+    assert lane.received == [(1, 1, [b"batch 1", b"batch 2"]), (1, 3, [b"batch 3"])]
     assert LanePosition.from_bytes(state) == LanePosition(1, 3)
 
 
-def test_entries_that_are_no_batches_are_passed_over_and_use_no_number_up(lane):
+def test_entries_that_are_no_batches_are_skipped_and_use_no_number(lane):
     backend = opened(lane)
     others = [
         OutboxEntry(number, kind, b"of this daemon alone")
@@ -82,18 +82,18 @@ def test_entries_that_are_no_batches_are_passed_over_and_use_no_number_up(lane):
     ]
     assert len(others) >= 5
     first = backend.deliver(others, never)
-    assert lane.came == []
+    assert lane.received == []
     assert LanePosition.from_bytes(first) == LanePosition(1, 0)
     mixed = [others[0], batch(8), end(9), batch(10)]
     assert LanePosition.from_bytes(backend.deliver(mixed, never)) == LanePosition(1, 2)
-    assert lane.came == [(1, 1, [b"batch 8", b"batch 10"])]
+    assert lane.received == [(1, 1, [b"batch 8", b"batch 10"])]
 
 
-def test_the_end_alone_goes_nowhere_and_leaves_the_state(lane):
+def test_the_end_alone_is_not_sent_and_leaves_the_state(lane):
     backend = opened(lane)
     state = backend.deliver([batch(1)], never)
     assert backend.deliver([end(2)], never) == state
-    assert len(lane.came) == 1
+    assert len(lane.received) == 1
 
 
 def test_the_lane_for_files_has_batches_of_its_own_with_numbers_of_their_own(lane):
@@ -105,14 +105,14 @@ def test_the_lane_for_files_has_batches_of_its_own_with_numbers_of_their_own(lan
     assert RootBackend.separate_files
     assert files is not backend
     assert [run.files_lane for run in opened_for] == [True]
-    assert lane.came == [(1, 1, [b"batch 7", b"batch 9"])]
+    assert lane.received == [(1, 1, [b"batch 7", b"batch 9"])]
     assert LanePosition.from_bytes(state) == LanePosition(1, 2)
 
 
-def test_a_reopening_goes_on_after_what_was_acknowledged(lane):
+def test_a_reopening_continues_after_the_last_acknowledged_batch(lane):
     state = opened(lane).deliver([batch(1), batch(2)], never)
     opened(lane, state).deliver([batch(3)], never)
-    assert lane.came[-1] == (1, 3, [b"batch 3"])
+    assert lane.received[-1] == (1, 3, [b"batch 3"])
 
 
 def test_in_another_epoch_the_lane_begins_anew(lane):
@@ -120,13 +120,13 @@ def test_in_another_epoch_the_lane_begins_anew(lane):
     lane.current = 2
     later = opened(lane, state)
     again = later.deliver([batch(2)], never)
-    assert lane.came[-1] == (2, 1, [b"batch 2"])
+    assert lane.received[-1] == (2, 1, [b"batch 2"])
     assert LanePosition.from_bytes(again) == LanePosition(2, 1)
     assert LanePosition.from_bytes(opened(lane, again).deliver([], never)) == LanePosition(2, 1)
 
 
 @pytest.mark.parametrize("failure", [UpstreamUnavailable("not now"), PoisonEntry("too large")])
-def test_a_failure_uses_no_number_up(lane, failure):
+def test_a_failure_uses_no_number(lane, failure):
     backend = opened(lane)
     state = backend.deliver([batch(1)], never)
     lane.failure = failure
@@ -137,14 +137,14 @@ def test_a_failure_uses_no_number_up(lane, failure):
     backend.close()
     backend.open(RUN, state)
     backend.deliver([batch(2), batch(3)], never)
-    assert lane.came == [(1, 1, [b"batch 1"]), (1, 2, [b"batch 2", b"batch 3"])]
-    # And where the entry is set aside, the next takes its number: the daemon above sees no gap.
+    assert lane.received == [(1, 1, [b"batch 1"]), (1, 2, [b"batch 2", b"batch 3"])]
+    # And where the entry is set aside, the next takes its number: the root sees no gap.
     backend.open(RUN, state)
     backend.deliver([batch(3)], never)
-    assert lane.came[-1] == (1, 2, [b"batch 3"])
+    assert lane.received[-1] == (1, 2, [b"batch 3"])
 
 
-def test_what_troubles_the_lane_and_where_it_leads_is_shown(lane):
+def test_the_lanes_problem_and_the_roots_address_are_shown(lane):
     backend = RootBackend(lambda _: lane)
     assert (backend.trouble(), backend.location()) == ("", None)
     backend.open(RUN, None)
@@ -152,7 +152,7 @@ def test_what_troubles_the_lane_and_where_it_leads_is_shown(lane):
     lane.trouble = "it is away"
     assert backend.trouble() == "it is away"
     backend.close()
-    assert lane.came == [], "closing it is of no concern to the lane, which is the run's"
+    assert lane.received == [], "closing it is of no concern to the lane, which is the run's"
 
 
 @pytest.mark.parametrize("state", [None, b""])
@@ -160,7 +160,7 @@ def test_before_the_first_delivery_there_is_no_state(state):
     assert LanePosition.from_bytes(state) is None
 
 
-def test_a_batch_that_is_set_aside_leaves_no_gap_in_what_the_daemon_above_gets(lane):
+def test_a_batch_that_is_set_aside_leaves_no_gap_for_the_root(lane):
     """The pump looks for the poison by halves, and opens the backend anew each time."""
 
     class Choosy(FakeLane):
@@ -181,7 +181,7 @@ def test_a_batch_that_is_set_aside_leaves_no_gap_in_what_the_daemon_above_gets(l
     pump.start()
     assert pump.drain(time.monotonic() + 20.0)
     assert pump.stop(20.0)
-    numbered = [pair for _, first, payloads in choosy.came for pair in enumerate(payloads, first)]
+    numbered = [pair for _, first, payloads in choosy.received for pair in enumerate(payloads, first)]
     assert numbered == [(1, b"batch 1"), (2, b"batch 2"), (3, b"batch 4"), (4, b"batch 5")]
     position, state, delivered, set_aside = committed[-1]
     assert (position, delivered, set_aside) == (6, 4, 1)

@@ -73,7 +73,7 @@ def _lock(path: Path, deadline: float) -> int:
         if time.monotonic() > deadline:
             raise BackendUnavailable(
                 f"{path} is still locked by an earlier process of this backend; delivery tries again, "
-                "and goes on once that process has ended"
+                "and continues once that process has ended"
             )
         time.sleep(_POLL_S)
 

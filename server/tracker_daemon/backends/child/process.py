@@ -128,15 +128,15 @@ class ChildBackend(Backend):
         except PipeTimeout as error:
             self._kill()
             raise BackendUnavailable(
-                f"the {self.name} process (pid {child.process.pid}) said nothing for {deadline_s:g} s and "
-                "was killed; delivery begins again from what is committed"
+                f"the {self.name} process (pid {child.process.pid}) sent nothing for {deadline_s:g} s and "
+                "was killed; delivery restarts from the committed state"
             ) from error
         except PipeClosed as error:
             child.await_end(limits.CHILD_DIES_S)
             self._kill()
             raise BackendUnavailable(
                 f"the {self.name} process (pid {child.process.pid}) ended, {child.outcome}; delivery "
-                "begins again from what is committed. What it printed last is in the daemon's log"
+                "restarts from the committed state. The daemon's log has the last lines that it printed"
             ) from error
         except BaseException:
             # The journal stopped, or the daemon's own thread ends: no further work of the child could

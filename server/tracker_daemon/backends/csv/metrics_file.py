@@ -164,7 +164,7 @@ class MetricsCsv:
             self._set_aside()
         if found is None or found.header is None:
             if committed is not None and committed.offset:
-                log.warning("metrics file is gone; a new one is begun", path=str(self.path))
+                log.warning("metrics file is missing; a new one is begun", path=str(self.path))
             return
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         if opening is Opening.TRUNCATE and committed is not None:

@@ -76,8 +76,8 @@ class TokenSource:
         variable = f"MLFLOW_TRACKING_TOKEN_{'FILE' if self._file else 'COMMAND'}"
         where = f" ({self._file})" if self._file else ""
         return BackendRefused(
-            f"the token for MLflow cannot be read as {variable}{where} in the daemon's environment says: "
-            f"{reason}; correct that, and delivery goes on"
+            f"{variable}{where} in the daemon's environment gives no token for MLflow: {reason}; "
+            "correct that, and delivery continues"
         )
 
 

@@ -116,13 +116,13 @@ class MlflowConnection:
 
     def _refused_transfer(self, error: RequestException, status: int | None) -> BackendError:
         if status in _BAD_STATUSES:
-            return PoisonEntry(f"{self.address.shown} does not take an artifact (HTTP {status})")
+            return PoisonEntry(f"{self.address.shown} refuses an artifact (HTTP {status})")
         if status in _CODE_OF_STATUS:
             return BackendRefused(
-                f"{self.address.shown} does not take artifacts (HTTP {status}); let the daemon's credentials "
+                f"{self.address.shown} refuses artifacts (HTTP {status}); let the daemon's credentials "
                 "write them there"
             )
-        return BackendUnavailable(f"{self.address.shown} does not take artifacts now: {error}")
+        return BackendUnavailable(f"{self.address.shown} does not accept artifacts now: {error}")
 
     def _attempt(self, action: Callable[[MlflowClient], T]) -> T:
         with sent_with(self._api_key):
@@ -172,7 +172,7 @@ class MlflowConnection:
                 return BackendRefused(f"{where} {refusal}")
         if code in _UNAUTHENTICATED:
             return BackendRefused(
-                f"{where} does not take the credentials ({error}); set MLFLOW_TRACKING_TOKEN, "
+                f"{where} refuses the credentials ({error}); set MLFLOW_TRACKING_TOKEN, "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, AMSC_API_KEY, or "
                 "MLFLOW_TRACKING_AUTH for the daemon"
             )
@@ -182,9 +182,11 @@ class MlflowConnection:
                 "may write to with MLFLOW_EXPERIMENT_NAME"
             )
         if code in _MISSING:
-            return BackendRefused(f"{where} has no such thing ({error}); check MLFLOW_TRACKING_URI")
+            return BackendRefused(
+                f"{where} does not have what was requested ({error}); check MLFLOW_TRACKING_URI"
+            )
         if code in _INVALID:
-            return PoisonEntry(f"{where} finds it invalid: {error}")
+            return PoisonEntry(f"{where} finds the request invalid: {error}")
         return BackendUnavailable(f"{where} failed ({code}): {error}")
 
     def _code(self, error: MlflowException) -> str:

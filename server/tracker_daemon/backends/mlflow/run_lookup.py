@@ -117,7 +117,7 @@ def check_active(found: Run, connection: MlflowConnection) -> None:
         )
         raise BackendRefused(
             f"the MLflow run {found.info.run_id} in {connection.address.shown} has been deleted; restore it "
-            f"with 'mlflow runs restore --run-id {found.info.run_id}', and delivery goes on"
+            f"with 'mlflow runs restore --run-id {found.info.run_id}', and delivery continues"
         )
 
 

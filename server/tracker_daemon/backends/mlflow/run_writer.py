@@ -170,7 +170,7 @@ class RunWriter:
             yield
         except PoisonEntry as error:
             raise BackendRefused(
-                f"the MLflow run {self.mlflow_run_id} takes nothing, not even the tag that it has: {error}"
+                f"the MLflow run {self.mlflow_run_id} refuses every write, even of a tag that it has: {error}"
             ) from error
 
     def set_aside_refused(self, entry: int) -> None:

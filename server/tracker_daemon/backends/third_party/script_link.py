@@ -155,13 +155,13 @@ class ScriptLink:
                 )
                 if self._answers == answers and self._send is send:
                     raise BackendUnavailable(
-                        f"the class {self.backend!r} in {self._where} has taken nothing for "
+                        f"the class {self.backend!r} in {self._where} has processed nothing for "
                         f"{limits.SCRIPT_ANSWER_PATIENCE_S:.0f} s; its records wait until it does"
                     )
 
     def _check_open(self) -> None:
         if self._closed:
-            raise _LinkClosed(f"the class {self.backend!r} takes nothing any more: {self._closed}")
+            raise _LinkClosed(f"the class {self.backend!r} accepts no entries any more: {self._closed}")
 
     def _not_connected(self) -> BackendUnavailable:
         process = self._where or "the primary rank"

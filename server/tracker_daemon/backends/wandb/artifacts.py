@@ -118,7 +118,7 @@ class _Preparation:
             UnusableItem: the SDK cannot make it.
         """
         if self._error is not None:
-            raise UnusableItem(f"W&B makes no artifact of it: {self._error}") from self._error
+            raise UnusableItem(f"W&B cannot make an artifact of these files: {self._error}") from self._error
         return self._artifact
 
 

@@ -79,7 +79,7 @@ def sdk_value(numbered: NumberedItem) -> Iterator[Any]:
             value = _made(item, numbered.contents, Path(directory))
         # The SDK and its image library raise errors of any type about their arguments.
         except Exception as error:
-            raise UnusableItem(f"W&B takes {item.kind} {item.key!r} for none: {error}") from error
+            raise UnusableItem(f"W&B does not accept the {item.kind} {item.key!r}: {error}") from error
         yield value
 
 

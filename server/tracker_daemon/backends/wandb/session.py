@@ -38,13 +38,13 @@ _POLL_S = 0.01
 _NEEDS_THE_USER = frozenset({400, 401, 403, 404, 405, 410, 413, 422})
 _KEY_ADVICE = (
     "set WANDB_API_KEY in the environment of the daemon (or of the script, without a daemon) or in its .env "
-    "file, or WANDB_MODE=offline to do without"
+    "file, or set WANDB_MODE=offline to record without a key"
 )
 _ADVICE: Mapping[int | None, str] = {
     401: f"the key is not valid there; {_KEY_ADVICE}",
     403: "let the key's owner write to that entity and project, or choose others",
-    404: "the run, its project or its entity is not there (any more); a run that was deleted takes a new id",
-    413: "the server, or a proxy before it, takes no requests of that size",
+    404: "the run, its project or its entity does not exist (any more); a deleted run needs a new id",
+    413: "the server, or a proxy before it, accepts no requests of that size",
 }
 
 log = structlog.get_logger(__name__)
@@ -134,7 +134,7 @@ class WandbSession:
                 refused = error
             else:
                 return
-        raise UnusableItem(f"W&B does not take the artifact {artifact.name!r}: {refused}") from refused
+        raise UnusableItem(f"W&B refuses the artifact {artifact.name!r}: {refused}") from refused
 
     def configure(self, values: Mapping[str, Any]) -> None:
         """Merge ``values`` into the configuration, at its top level."""
@@ -186,7 +186,7 @@ class WandbSession:
             raise _core_lost("W&B's process has ended")
         if not self.mode.remote or not (reason := self._watch.trouble()):
             return ""
-        return f"W&B does not take the upload ({reason}); it is tried again, from {self.directory.directory}"
+        return f"W&B does not accept the upload ({reason}); it is retried from {self.directory.directory}"
 
     def finish(self, exit_code: int) -> None:
         """End the run with that code; return once all data is uploaded. Raises as :meth:`settle` does."""
@@ -223,7 +223,7 @@ class WandbSession:
         except TimeoutError as error:
             self._failed = True
             raise BackendUnavailable(
-                "W&B did not take all of the run in time; what is left is in "
+                "W&B did not accept all data of the run in time; the rest is in "
                 f"{self.directory.directory} and is sent again from there"
             ) from error
         # The SDK's process and the connection to it fail in many ways, some of them plain Exceptions. After
@@ -254,7 +254,7 @@ def load_sdk() -> Any:
         ) from error
     if "x_transaction_log_flush_interval" not in wandb.Settings.model_fields:
         raise BackendRefused(
-            f"wandb {wandb.__version__} is too old: it cannot show what it has written; "
+            f"wandb {wandb.__version__} is too old: it does not show what it has written; "
             "pip install --upgrade wandb where the daemon runs"
         )
     return wandb
@@ -295,14 +295,14 @@ def _init_error(wandb: Any, error: Exception, failed: list[SessionDirectory]) ->
 
 
 def _refusal_or_outage(text: str, status: int | None) -> BackendError:
-    advice = _ADVICE.get(status, "what was not taken is kept and sent again")
+    advice = _ADVICE.get(status, "data that was not accepted is kept and sent again")
     if status in _NEEDS_THE_USER:
         return BackendRefused(f"{text} (HTTP {status}); {advice}")
     return BackendUnavailable(f"{text}; {advice}")
 
 
 def _core_lost(text: str) -> BackendUnavailable:
-    return BackendUnavailable(f"{text}; what is committed is kept, and delivery begins again from it")
+    return BackendUnavailable(f"{text}; committed data is kept, and delivery restarts from it")
 
 
 @contextlib.contextmanager
@@ -328,5 +328,5 @@ def end_core() -> None:
 
 def _note_stop(run_id: str) -> Callable[[], None]:
     return lambda: log.warning(
-        "W&B asks for the run to be stopped; it goes on, since only its script can end it", run_id=run_id
+        "W&B asks for the run to be stopped; it continues, since only its script can end it", run_id=run_id
     )

@@ -95,7 +95,7 @@ class TransactionLog:
         if not header.startswith(_FILE_HEADER):
             raise BackendRefused(
                 f"{self.path} is not a .wandb file as this version knows it; use the version of wandb that "
-                "wrote it, or move it away to go on without its rows"
+                "wrote it, or move the file away to continue without its rows"
             )
         self._offset = len(header)
         return True

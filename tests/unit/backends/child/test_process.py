@@ -1,4 +1,4 @@
-"""A backend in a child process: what it does arrives, and what goes wrong there stays there."""
+"""A backend in a child process: its results arrive, and its failures affect nothing else."""
 
 import json
 import os
@@ -164,7 +164,7 @@ def test_the_run_the_entries_and_the_state_cross_the_pipe_whole(make, tmp_path):
     assert described["environment"] == {"user": "u"}
 
 
-def test_a_commit_on_the_way_returns_before_the_delivery_goes_on(make, run):
+def test_a_commit_on_the_way_returns_before_the_delivery_continues(make, run):
     backend, committed = make(), []
     backend.open(run, None)
     state = backend.deliver(entries_of({"a": 1}, {"commit": 1}), committed.append)
@@ -230,7 +230,7 @@ def test_a_child_that_hangs_is_killed_at_its_deadline_with_all_it_started(make, 
     backend = make(deliver_deadline_s=1.0)
     backend.open(run, None)
     pid = backend.pid
-    with pytest.raises(BackendUnavailable, match=f"pid {pid}.*said nothing for 1 s"):
+    with pytest.raises(BackendUnavailable, match=f"pid {pid}.*sent nothing for 1 s"):
         backend.deliver(entries_of({"start": 1, "hang": 1}), never)
     await_end(pid)
     await_end(delivered(run)[0]["grandchild"])
@@ -239,7 +239,7 @@ def test_a_child_that_hangs_is_killed_at_its_deadline_with_all_it_started(make, 
     assert backend.deliver(entries_of({"a": 1}), never) == b"1"
 
 
-def test_a_slow_delivery_that_gives_signs_of_life_is_left_alone(make, run):
+def test_a_slow_delivery_with_heartbeats_is_not_killed(make, run):
     backend = make(deliver_deadline_s=1.0)
     backend.open(run, None)
     assert backend.deliver(entries_of({"commit": 6}), lambda state: None) == b"1"
@@ -249,7 +249,7 @@ def test_a_child_that_reads_nothing_more_cannot_block_the_caller(make, run):
     backend = make(deliver_deadline_s=1.0)
     backend.open(run, None)
     os.kill(backend.pid, signal.SIGSTOP)
-    with pytest.raises(BackendUnavailable, match="said nothing"):
+    with pytest.raises(BackendUnavailable, match="sent nothing"):
         backend.deliver(entries_of({"a": "x" * 3_000_000}), never)
 
 
@@ -263,7 +263,7 @@ def test_a_child_that_ends_by_itself_is_noticed_with_its_status(make, run, exit_
     assert backend.deliver(entries_of({"a": 1}), never) == b"1"
 
 
-def test_a_killed_child_is_noticed_and_its_successor_goes_on_from_the_committed_state(make, run):
+def test_a_killed_child_is_noticed_and_its_successor_continues_from_the_committed_state(make, run):
     backend = make()
     backend.open(run, None)
     state = backend.deliver(entries_of({"a": 1}), never)

@@ -279,7 +279,7 @@ def test_a_file_removed_while_it_is_open_is_begun_anew(ledger, make_block):
     assert (ledger.outdir / "metrics.csv").read_text() == "step,a\n1,2.0\n"
 
 
-def test_a_file_cut_short_by_somebody_goes_on_at_its_end_on_a_line_of_its_own(ledger, make_block):
+def test_a_file_that_somebody_cut_short_continues_on_a_new_line(ledger, make_block):
     ledger.add(make_block(["a"], [[1.0], [2.0]]))
     path = ledger.deliver_all()
     path.write_text("step,a\n0,1.")

@@ -97,7 +97,7 @@ def test_a_metric_called_attempt_leaves_its_name_to_the_run_s_attempts(make_bloc
     assert text == b"step,attempt/local,attempt\n0,7.0,3\n"
 
 
-def test_the_attempt_stands_in_its_column_from_the_second_on(make_block):
+def test_the_attempt_has_a_column_from_the_second_on(make_block):
     first = make_block(["a", "b"], [[1.0, 2.0]])
     second = replace(make_block(["a", "b"], [[3.0, 4.0]]), attempt=2)
     third = replace(make_block(["b", "c"], [[5.0, 6.0]], texts=[(0, "a", "t")]), attempt=3)

@@ -1,4 +1,4 @@
-"""The CSV backend's lane for files: the files of tables, images and artifacts, again as good as once."""
+"""The CSV backend's lane for files: tables, images and artifacts, each once after a redelivery."""
 
 from __future__ import annotations
 

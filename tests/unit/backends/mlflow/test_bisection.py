@@ -1,4 +1,4 @@
-"""Whatever a store refuses, nothing else is left out."""
+"""Bisection of a refused request: the refused items are left out, and no others."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def items(*bad):
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
-def test_the_bad_ones_are_told_and_all_others_stored_once(bad):
+def test_the_bad_ones_are_reported_and_all_others_stored_once(bad):
     store, given_items = Store(), items(*bad)
     refused = bisected(store, given_items)
     assert {one.item for one in refused} == {item for item in given_items if item.bad}

@@ -1,4 +1,4 @@
-"""What a run keeps of its surroundings: each param that the seed's users search by."""
+"""The params that describe a run's script and host: each one that the seed's users search by."""
 
 from __future__ import annotations
 

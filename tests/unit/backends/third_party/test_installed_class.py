@@ -1,4 +1,4 @@
-"""A third party's class as a backend: what it is given, and what becomes of what it raises."""
+"""A class of an installed package as a backend: its calls, and the effect of its errors."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_an_outage_is_tried_again_for_ever_and_no_row_is_given_twice(backend, ke
     assert backend.set_aside() == []
 
 
-def test_a_row_that_it_always_raises_for_is_set_aside_and_the_rest_goes_on(backend, kept):
+def test_a_row_that_it_always_raises_for_is_set_aside_and_the_others_are_given(backend, kept):
     kept.fails, kept.error = {2: 1_000}, ValueError("two")
     for _ in range(limits.INSTALLED_CLASS_TRIES_MAX - 1):
         with pytest.raises(BackendUnavailable, match="two"):
@@ -110,7 +110,7 @@ def test_a_row_that_it_always_raises_for_is_set_aside_and_the_rest_goes_on(backe
     assert backend.set_aside() == []
 
 
-def test_after_a_restart_another_instance_goes_on_from_where_the_state_says(backend, kept):
+def test_after_a_restart_another_instance_continues_from_the_state(backend, kept):
     kept.fails, kept.error = {3: 1}, OSError("disk")
     states = []
     with pytest.raises(BackendUnavailable):

@@ -1,4 +1,4 @@
-"""The daemon's side of a class of the script: a link that is attached, answers, and may be closed."""
+"""A class of the script as a backend: its link is attached to a process, answers, and may be closed."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_entries_are_delivered_once_the_process_has_taken_them(backend, link):
     assert backend.location() == "rank 0, process 9 on node"
 
 
-def test_without_a_process_delivery_waits_and_says_for_whom(backend, link):
+def test_without_a_process_delivery_waits_and_names_the_missing_process(backend, link):
     assert not backend.reachable
     with pytest.raises(BackendUnavailable, match=r"primary rank.*'mine'.*not connected"):
         deliver(backend, records(1))
@@ -90,7 +90,7 @@ def test_without_a_process_delivery_waits_and_says_for_whom(backend, link):
 def test_a_process_that_takes_nothing_is_shown_and_gets_nothing_twice_that_it_took(backend, link):
     process = Process(link, takes=False)
     link.attach("rank 0", process)
-    with pytest.raises(BackendUnavailable, match="has taken nothing"):
+    with pytest.raises(BackendUnavailable, match="has processed nothing"):
         deliver(backend, records(1), records(2))
     link.answer(ScriptAnswer(3, 1))
     process.takes = True
@@ -129,7 +129,7 @@ def test_what_nobody_is_left_to_take_is_set_aside_and_nothing_waits(backend, lin
     assert "it has finished" in aside.reason
 
 
-def test_a_successor_takes_what_comes_after_its_predecessor_was_closed(backend, link):
+def test_a_successor_receives_the_entries_after_its_predecessor_was_closed(backend, link):
     link.close("it has finished")
     process = Process(link)
     link.attach("rank 0, another process", process)

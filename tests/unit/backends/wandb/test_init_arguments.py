@@ -1,4 +1,4 @@
-"""What ``wandb.init`` is given: the script's selectors and its surroundings, never the daemon's."""
+"""Arguments of ``wandb.init``: the script's selectors and description, never the daemon's."""
 
 from pathlib import Path
 
@@ -72,7 +72,7 @@ def test_other_ids_are_made_fit_and_stay_apart(run_id):
         ({"fork_from": "a?_step=3"}, True, {"resume": "allow"}),
     ],
 )
-def test_what_the_script_says_of_resuming_holds_for_the_first_time(options, begun, expected):
+def test_the_scripts_choice_about_resuming_counts_for_the_first_time(options, begun, expected):
     arguments = init_arguments(described(**options), Mode.ONLINE, begun=begun)
     assert {name: arguments[name] for name in ("resume", "fork_from") if name in arguments} == expected
 
@@ -94,7 +94,7 @@ def test_the_program_is_the_scripts(program, relative):
     assert settings.get("program_relpath") == relative
 
 
-def test_without_a_description_nothing_of_the_daemons_process_is_told():
+def test_without_a_description_the_daemons_process_is_not_described():
     settings = settings_arguments(described(), Mode.OFFLINE)
     assert settings["disable_git"]
     assert settings["program"] == "-"

@@ -1,4 +1,4 @@
-"""Reading a .wandb file: what is all there is read once, and what is not is waited for."""
+"""Reading a .wandb file: complete records are read once, and an incomplete one later."""
 
 import struct
 import zlib

@@ -1,6 +1,5 @@
-"""Which directory a CSV run writes to, and its config.json."""
+"""The directory that a CSV run writes to."""
 
-import json
 import threading
 
 import pytest
@@ -47,7 +46,7 @@ def test_runs_opened_at_the_same_moment_never_share_a_directory(tmp_path, make_l
     assert str(tmp_path / "out" / "metrics.csv") in places
 
 
-def test_a_run_without_a_state_comes_back_to_the_directory_it_had_claimed(tmp_path, make_ledger):
+def test_a_run_without_a_state_returns_to_the_directory_that_it_claimed(tmp_path, make_ledger):
     first = make_ledger(tmp_path, "a").opened()
     other = make_ledger(tmp_path, "b").opened()
     assert make_ledger(tmp_path, "a").opened().location() == first.location()
@@ -61,7 +60,7 @@ def test_a_metrics_file_of_unknown_origin_is_left_alone(tmp_path, deliver_one):
     assert (tmp_path / "mine" / "metrics.csv").exists()
 
 
-def test_a_run_whose_marker_was_removed_goes_on_in_its_file(tmp_path, deliver_one, make_block):
+def test_a_run_whose_marker_was_removed_continues_in_its_file(tmp_path, deliver_one, make_block):
     ledger = deliver_one(tmp_path, "mine", 1.0)
     (tmp_path / ".tracker-run").unlink()
     ledger.add(make_block(["loss"], [[2.0]], first_step=1))
@@ -97,40 +96,6 @@ def test_a_directory_in_place_of_the_file_pauses_rather_than_retries(tmp_path, m
     (tmp_path / "file").write_text("")
     with pytest.raises(BackendRefused, match="file"):
         make_ledger(tmp_path / "file", "mine").opened()
-
-
-# ---- config.json ----
-
-
-def test_config_is_merged_key_by_key_into_what_is_there(ledger):
-    ledger.outdir.mkdir()
-    (ledger.outdir / "config.json").write_text('{"seed": 1, "model": {"layers": 2}}')
-    ledger.add({"model": {"width": 3}})
-    ledger.add({"lr": "<object>"})
-    ledger.deliver_all()
-    text = (ledger.outdir / "config.json").read_text()
-    assert json.loads(text) == {"seed": 1, "model": {"width": 3}, "lr": "<object>"}
-    assert text.startswith('{\n  "seed"')
-
-
-def test_config_delivered_again_is_the_same(ledger):
-    ledger.add({"a": 1, "b": 1})
-    ledger.add({"b": 2})
-    ledger.deliver_all()
-    before = (ledger.outdir / "config.json").read_bytes()
-    backend = ledger.opened()
-    backend.deliver(ledger.entries, ledger.set_state)
-    backend.close()
-    assert (ledger.outdir / "config.json").read_bytes() == before
-
-
-@pytest.mark.parametrize("found", ["", "{", "[1]", "\xff", "[" * 100_000])
-def test_a_config_that_cannot_be_read_is_replaced(ledger, found):
-    ledger.outdir.mkdir()
-    (ledger.outdir / "config.json").write_text(found, encoding="latin-1")
-    ledger.add({"a": "\ud800"})
-    ledger.deliver_all()
-    assert json.loads((ledger.outdir / "config.json").read_text()) == {"a": "\ud800"}
 
 
 @pytest.mark.parametrize(

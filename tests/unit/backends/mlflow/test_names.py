@@ -1,13 +1,11 @@
-"""Names that MLflow takes, by MLflow's own rules, and the requests that it takes at once."""
+"""Names that MLflow accepts, by MLflow's own rules."""
 
 import functools
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.mlflow.names import (
     MetricKeys,
     experiment_name,
@@ -16,13 +14,8 @@ from tracker_daemon.backends.mlflow.names import (
     text_key,
 )
 from tracker_daemon.backends.mlflow.requests import (
-    metric_requests,
-    pair_requests,
-    param_value,
     tag_key,
-    whole_value_tags,
 )
-from tracker_protocol import limits
 
 AWKWARD = [
     "", "/", ".", "..", "../x", "a//b", "a/", "/a", "./a", "a/../b", "x\n", "loss[%]", "é", "🙂", "a" * 300,
@@ -47,7 +40,7 @@ def assert_taken(key):
 
 @settings(max_examples=500, deadline=None)
 @given(st.text(max_size=600) | st.text("/.a-", max_size=20))
-def test_every_name_becomes_one_that_mlflow_takes(name):
+def test_every_name_becomes_one_that_mlflow_accepts(name):
     for key in (mlflow_key(name), text_key(name), tag_key("tracker.renamed", mlflow_key(name))):
         assert_taken(key)
 
@@ -73,7 +66,7 @@ def test_texts_cannot_take_the_tags_that_mlflow_and_the_tracker_set():
     assert text_key("tracker.run_uid") == "text/tracker.run_uid"
 
 
-def test_the_own_value_stands_at_local_beside_aggregates_and_stays_there():
+def test_the_own_value_is_stored_at_local_beside_aggregates_and_stays_there():
     names = MetricKeys()
     assert names.of(["lr"]) == ["lr"]
     assert names.of(["loss", "loss/mean", "loss/min", "loss/rank8"]) == [
@@ -112,60 +105,3 @@ def test_a_nested_configuration_is_flattened_by_dots_with_texts_as_values():
         "config.none": "None",
         "config.empty": "{}",
     }
-
-
-def block(rows, columns, **changes):
-    fields = {
-        "first_ordinal": 1, "attempt": 1, "columns": tuple(f"m{n}" for n in range(columns)),
-        "steps": np.arange(rows), "occurrences": np.zeros(rows, np.int64),
-        "times_ns": np.full(rows, 5_000_000_000), "values": np.zeros((rows, columns)),
-    }  # fmt: skip
-    return RecordBlock(**{**fields, **changes})
-
-
-def test_requests_have_at_most_a_thousand_metrics_in_order_and_none_is_lost():
-    wanted = block(700, 3)
-    requests = list(metric_requests(wanted, wanted.columns))
-    assert [len(request) for request in requests] == [1000, 1000, 100]
-    points = [(metric.step, metric.key) for request in requests for metric in request]
-    assert points == [(step, key) for step in range(700) for key in wanted.columns]
-
-
-def test_requests_with_long_keys_stay_below_a_megabyte():
-    keys = [f"{n}{'é' * 240}" for n in range(4)]
-    wanted = block(500, 4)
-    requests = list(metric_requests(wanted, keys))
-    assert sum(len(request) for request in requests) == 2000
-    assert all(len(request) < 1000 for request in requests)
-    assert max(len(request) * 240 * 6 for request in requests) < limits.MLFLOW_REQUEST_MAX_BYTES
-
-
-def test_equal_values_at_one_step_within_a_millisecond_stay_two_points():
-    wanted = block(2, 1, steps=np.zeros(2, np.int64), occurrences=np.arange(2))
-    (request,) = metric_requests(wanted, ["x"])
-    assert [(metric.step, metric.value, metric.timestamp) for metric in request] == [
-        (0, 0, 5000),
-        (0, 0, 5001),
-    ]
-
-
-def test_a_cell_that_is_not_there_makes_no_point():
-    wanted = block(2, 2, valid=np.array([[True, False], [False, True]]))
-    (request,) = metric_requests(wanted, ["a", "b"])
-    assert [(metric.step, metric.key) for metric in request] == [(0, "a"), (1, "b")]
-
-
-def test_params_and_tags_go_by_the_hundred_and_below_a_megabyte():
-    small = list(pair_requests(((f"k{n}", "v") for n in range(250)), lambda *pair: pair))
-    assert [len(request) for request in small] == [100, 100, 50]
-    large = list(pair_requests(((f"k{n}", "é" * 6000) for n in range(100)), lambda *pair: pair))
-    assert sum(len(request) for request in large) == 100
-    assert max(len(request) for request in large) * 36_000 < limits.MLFLOW_REQUEST_MAX_BYTES
-
-
-def test_a_long_params_whole_value_is_in_tags():
-    text = "".join(str(n % 10) for n in range(12_345))
-    assert len(param_value(text)) == 6000
-    tags = dict(whole_value_tags("config.text", text))
-    assert "".join(tags[f"tracker.whole_param.config.text.{n}"] for n in (1, 2, 3)) == text
-    assert list(whole_value_tags("config.text", "short")) == []
