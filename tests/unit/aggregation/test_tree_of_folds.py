@@ -32,13 +32,13 @@ class TreeOfFolds(Scenario):
             fold = self.nodes[bytes([255, number]) * 8] = NodeFold(self.rules)
             self.node_of.update(dict.fromkeys(ranks, fold))
         for stream in self.nodes:
-            self._happen("hello", stream, NODE, 0, 0, ())
+            self.happen("hello", stream, NODE, 0, 0, ())
         for rank in range(self.world_size):
             self.join(rank)
 
     def _hello(self, client: Client, rank: int, world_size: int) -> None:
         names = tuple(client.names)
-        self._happen("hello", client.stream, rank, world_size, client.attempt, ())
+        self.happen("hello", client.stream, rank, world_size, client.attempt, ())
         self.node_of[rank].hello(client.stream, rank, world_size, client.attempt, names)
 
     def send(self, rank: int, client: Client | None = None) -> None:
@@ -55,7 +55,7 @@ class TreeOfFolds(Scenario):
         for stream, node in self.nodes.items():
             node.forward(everything=everything)
             for forwarded in batches_of(node.settle(self.now_ns)):
-                self._happen("batch", stream, forwarded.body)
+                self.happen("batch", stream, forwarded.body)
 
 
 ranks = st.integers(0, RANKS - 1)
