@@ -35,7 +35,8 @@ if rank == 0:
 tracker.finish()
 """
 DIFFERS = (
-    "ranks 2-3 were set up with another configuration than rank 0, whose counts: lr is 0.1 on rank 0, 0.2 on"
+    "ranks 2-3 were set up with another configuration than rank 0, whose values count: "
+    "lr is 0.1 on rank 0, 0.2 on"
 )
 
 

@@ -1,9 +1,8 @@
 """Per-metric settings: rules by glob, written like ``"lr=none,loss=mean+max"``.
 
-A rule is GLOB=VALUE; rules are separated by commas, and the first whose glob fits decides. In a settings file
-they may stand in a table. A run's own rules come before the daemon's. A glob is matched with a column's
-whole name and with the metric that the column belongs to, so that ``eval/*`` also means ``eval/acc/mean`` and
-``eval/acc/rank8``.
+A rule is GLOB=VALUE. Rules are separated by commas, and the first whose glob fits decides. A settings file
+may have them as a table. A run's own rules precede the daemon's. A glob is compared with a column's whole
+name and with the column's metric: ``eval/*`` also means ``eval/acc/mean`` and ``eval/acc/rank8``.
 
 =================  =============================================================================
 setting            values
@@ -42,7 +41,7 @@ _NS_OF = {"ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000}
 
 
 class Summary(str, Enum):
-    """Which of a metric's values stands for the run."""
+    """The value of a metric that represents the run."""
 
     LAST = "last"
     MIN = "min"
@@ -53,7 +52,7 @@ class Summary(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Thinning:
-    """Which values a backend gets: each ``every``-th, or the extremes of each ``window_ns``; both 0: all."""
+    """The values for a backend: each ``every``-th, or the extremes of each ``window_ns``; both 0: all."""
 
     every: int = 0
     window_ns: int = 0
@@ -71,12 +70,12 @@ class MetricSettings(msgspec.Struct, frozen=True):
     thinning: str = ""
 
     def before(self, others: MetricSettings) -> MetricSettings:
-        """These rules, and behind them ``others``."""
+        """Return these rules, followed by ``others``."""
         pairs = zip(astuple(self), astuple(others), strict=True)
         return MetricSettings(*(",".join(filter(None, pair)) for pair in pairs))
 
     def check(self) -> None:
-        """Raise ValueError for a rule that cannot be read; it names the setting."""
+        """Raise ValueError for a rule that cannot be read; the message names the setting."""
         readers: tuple[Callable[[str], object], ...] = (
             read_aggregates, read_step_axes, read_summaries, read_thinning,
         )  # fmt: skip
@@ -95,7 +94,7 @@ class MetricRules(Generic[T]):
     rules: tuple[tuple[str, T], ...] = ()
 
     def of(self, column: str) -> T | None:
-        """The value for a column; None where no rule says so."""
+        """Return the value for a column; None if no rule fits."""
         names = (column, metric_of(column))
         return next(
             (value for glob, value in self.rules if any(fnmatchcase(name, glob) for name in names)), None
@@ -103,7 +102,7 @@ class MetricRules(Generic[T]):
 
 
 def metric_of(column: str) -> str:
-    """The metric that a column belongs to: ``loss`` for ``loss/mean`` and ``loss/rank8``."""
+    """Return the metric of a column: ``loss`` for ``loss/mean`` and ``loss/rank8``."""
     base = aggregate_base(column)
     if base is not None:
         return base
@@ -115,7 +114,7 @@ def read_aggregates(text: str) -> MetricRules[frozenset[str]]:
     """Read ``"lr=none,loss=mean+max"``.
 
     Raises:
-        ValueError: names the rule that cannot be read, and what is allowed.
+        ValueError: the message names the rule that cannot be read, and what is allowed.
     """
     return _read(text, _aggregates)
 
@@ -149,14 +148,14 @@ def read_thinning(text: str, backend: str | None = None) -> MetricRules[Thinning
 
 
 def canonical(text: str, read: Callable[[str], object]) -> str:
-    """``text`` as it is shown, once ``read`` has taken it; raises what that raises."""
+    """Return ``text`` in its canonical form; raises what ``read`` raises for it."""
     read(text)
     return ",".join(f"{glob}={value}" for glob, value in _split(text))
 
 
 @lru_cache(maxsize=256)
 def _split(text: str) -> tuple[tuple[str, str], ...]:
-    """(glob, value) of each rule; a glob ends at its rule's last ``=``."""
+    """Return (glob, value) of each rule; a glob ends at its rule's last ``=``."""
     if len(text) > limits.METRIC_RULES_MAX_CHARACTERS:
         msg = f"the rules have {len(text)} characters; {limits.METRIC_RULES_MAX_CHARACTERS} may be given"
         raise ValueError(msg)

@@ -1,9 +1,9 @@
-"""Which ranks are recorded, and which ranks report a metric: two small languages, parsed.
+"""Two small languages, parsed: the ranks that are recorded, and the ranks that report a metric.
 
 A *rank set* is ``"0,8-15"``, ``"all"`` or ``""`` (none). *Reporter rules* are written
-``"lr=primary,eval/*=primary"``: globs over metric names, each with who reports the metric, so that
-the first value of such a metric need not wait until the daemon has learned it. Both parse to frozen
-values whose ``str()`` is their canonical form.
+``"lr=primary,eval/*=primary"``: globs over metric names, each with the metric's reporters. The first value of
+such a metric need not wait until the daemon has learned its reporters. Both parse to frozen values whose
+``str()`` is their canonical form.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RankSet:
         """Read ``"0,8-15"``, ``"all"`` or ``""``.
 
         Raises:
-            ValueError: names the part that is no rank and no range, and what is allowed.
+            ValueError: the message names the part that is no rank and no range, and what is allowed.
         """
         if text.strip().lower() == ALL_RANKS:
             return RankSet(everything=True)
@@ -47,7 +47,7 @@ class RankSet:
 
 
 class Reporters(str, Enum):
-    """Who reports a metric."""
+    """The reporters of a metric."""
 
     PRIMARY = "primary"
     """The primary rank alone."""
@@ -66,13 +66,13 @@ class ReporterRules:
         """Read ``"lr=primary,eval/*=primary"``; a glob ends at its rule's last ``=``.
 
         Raises:
-            ValueError: names the rule that cannot be read, and what is allowed.
+            ValueError: the message names the rule that cannot be read, and what is allowed.
         """
         parts = [part.strip() for part in text.split(",")]
         return ReporterRules(tuple(_rule(part) for part in parts if part))
 
     def reporters_of(self, metric: str) -> Reporters | None:
-        """Who reports ``metric``; None where no rule says so."""
+        """Return the reporters of ``metric``; None if no rule fits."""
         return next((who for glob, who in self.rules if fnmatchcase(metric, glob)), None)
 
     def __str__(self) -> str:

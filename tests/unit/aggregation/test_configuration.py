@@ -90,7 +90,7 @@ def test_ranks_that_differ_are_told_once_with_keys_ranks_and_values() -> None:
     run = configured(4, documents)
     (told,) = run.warnings
     assert told == (
-        "ranks 2-3 were set up with another configuration than rank 0, whose counts: "
+        "ranks 2-3 were set up with another configuration than rank 0, whose values count: "
         "lr is 0.1 on rank 0, 0.2 on rank 2, 0.2 on rank 3; "
         "net.depth is not set on rank 0, 1 on rank 3; net.width is 3 on rank 0, 5 on rank 3"
     )

@@ -1,8 +1,8 @@
-"""What nodes' daemons have summarised of a panel's cells, merged as it arrives.
+"""Summaries from nodes' daemons of a panel's cells, merged as they arrive.
 
 A cell may have values of some ranks, which the panel holds, and a summary over others. The summaries of all
-cells lie side by side, so that a contribution of many cells is merged into them in one go. A cell without a
-summary has one over no rank.
+cells are in one array. So a contribution of many cells is merged in one operation. A cell without a summary
+has one over no rank.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _INTEGERS = tuple(name for name in FIELDS if name not in _FLOATS)
 class Accumulators:
     """The summaries of ``rows`` × ``columns`` cells: ``floats`` (4, rows, columns), ``integers`` (6, …).
 
-    ``valued`` (rows, places, columns) says which ranks have sent values of their own, and are in no summary.
+    ``valued`` (rows, places, columns) marks the ranks that have sent values of their own and are in no
+    summary.
     """
 
     def __init__(self, rows: int, columns: int, valued: NDArray[np.bool_]) -> None:
@@ -40,7 +41,7 @@ class Accumulators:
 
     @property
     def nbytes(self) -> int:
-        """Memory that they hold."""
+        """The memory that they hold."""
         return self.floats.nbytes + self.integers.nbytes + self.valued.nbytes
 
     def grow(self, rows: int) -> None:
@@ -51,13 +52,13 @@ class Accumulators:
         self.valued = valued
 
     def clear(self, rows: Integers) -> None:
-        """Forget what these rows have."""
+        """Reset these rows to summaries over no rank."""
         self.floats[:, rows] = 0.0
         self.integers[:, rows] = 0
         self.valued[rows] = False
 
     def at(self, rows: Integers, columns: Integers) -> Summary:
-        """The summaries at ``rows`` × ``columns``."""
+        """Return the summaries at ``rows`` × ``columns``."""
         floats = self.floats[:, rows[:, None], columns]
         integers = self.integers[:, rows[:, None], columns]
         named = dict(zip((*_FLOATS, *_INTEGERS), (*floats, *integers), strict=True))
@@ -72,7 +73,7 @@ class Accumulators:
 
 
 def with_room(array: NDArray[Any], places: int) -> NDArray[Any]:
-    """A copy of ``array``, of three axes, with zeros up to ``places`` on the middle one."""
+    """Return a copy of ``array``, of three axes, with zeros up to ``places`` on the middle one."""
     grown = np.zeros((array.shape[0], places, array.shape[2]), array.dtype)
     grown[:, : array.shape[1]] = array
     return grown
@@ -81,10 +82,10 @@ def with_room(array: NDArray[Any], places: int) -> NDArray[Any]:
 def reduce_with(
     values: Floats, seen: NDArray[np.bool_], ranks: list[int], accumulated: Summary | None
 ) -> Reduced:
-    """Reduce ``values`` of shape (n rows, ranks, m metrics) over the ranks, and what is ``accumulated``.
+    """Reduce ``values`` of shape (n rows, ranks, m metrics) over the ranks, together with ``accumulated``.
 
-    ``ranks`` are those of the middle axis, ascending, and ``seen`` says which values there are. A cell of
-    which nothing is accumulated is reduced as if nothing were anywhere.
+    ``ranks`` are those of the middle axis, ascending, and ``seen`` marks the values that exist. A cell
+    without a summary has the result that it would have without any summaries.
     """
     if accumulated is None:
         return reduce_ranks(values, seen)

@@ -1,9 +1,8 @@
 """The numbers: mean, minimum, maximum and population standard deviation across ranks.
 
-Sums run strictly in rank order and a rank without a value adds 0.0, so that a cell's result
-depends on nothing but the ranks' values: not on how rows were batched, nor on which other
-metrics or rows are reduced beside it. NaN and infinity go through as numpy's own functions let
-them.
+Sums run strictly in rank order, and a rank without a value adds 0.0. So a cell's result depends on the ranks'
+values alone, and not on the batches, metrics or rows that are reduced beside it. NaN and infinity have the
+effect that they have in numpy's own functions.
 
 Variance is the corrected two-pass form (Chan, Golub and LeVeque, "Algorithms for computing the
 sample variance", 1983, eq. 1.7): the sum of deviations from the computed mean, zero but for
@@ -37,7 +36,7 @@ class Reduced:
 def reduce_ranks(values: NDArray[np.float64], seen: NDArray[np.bool_]) -> Reduced:
     """Reduce ``values`` of shape (n rows, ranks in ascending order, m metrics) over the ranks.
 
-    ``seen``, of the same shape, says which values there are; the others are ignored.
+    ``seen``, of the same shape, marks the values that exist; the others are ignored.
     """
     n, ranks, m = values.shape
     # Indexing may have left another order in memory, in which numpy would sum in another order.
@@ -81,7 +80,7 @@ def _deviation(
     mean: NDArray[np.float64],
     count: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The standard deviation, and the correction of the mean."""
+    """Return the standard deviation, and the correction of the mean."""
     deviations = x - mean[:, None, :]
     if here is not None:
         deviations = np.where(here, deviations, 0.0)
@@ -92,7 +91,7 @@ def _deviation(
 
 
 def make_canonical(statistic: NDArray[np.float64]) -> None:
-    """One zero and one NaN: which of theirs an operation yields is the processor's choice."""
+    """Make all zeros equal, and all NaNs: an operation's choice among them depends on the processor."""
     statistic += 0.0
     statistic[np.isnan(statistic)] = np.nan
 
@@ -100,8 +99,8 @@ def make_canonical(statistic: NDArray[np.float64]) -> None:
 def sum_in_rank_order(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sum over axis 1, one rank after the other.
 
-    With several metrics numpy adds whole rows of them, rank by rank. With one it would sum
-    pairwise along the ranks, and the bits would depend on the company a metric keeps.
+    With several metrics numpy adds whole rows of them, rank by rank. With one metric numpy would sum pairwise
+    along the ranks, and the bits would depend on the metrics reduced beside it.
     """
     if x.shape[2] == 1:
         total: NDArray[np.float64] = np.add.accumulate(x, axis=1)[:, -1]

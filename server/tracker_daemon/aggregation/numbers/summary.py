@@ -1,13 +1,13 @@
-"""Summaries: what daemons tell one another of a cell, in place of every rank's value.
+"""Summaries: statistics of a cell that a daemon sends to another, in place of every rank's value.
 
-A summary is over a set of ranks. Those of disjoint sets merge, in any order, into that of their union, and
-any summary yields the statistics that are recorded. It keeps the finite values apart from the others, which
-are counted by kind, so that the statistics come out as numpy's over all values.
+A summary is over a set of ranks. Summaries of disjoint sets merge, in any order, into that of their union.
+Any summary yields the statistics that are recorded. It has statistics of the finite values, and counts the
+others by kind. So the results equal those of numpy over all values.
 
 Means and deviations merge after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for
-computing sample variances" (1979), eq. 2.1. Its sum of squares, M2, leaves the range of floating point where
-the values do not: so the population standard deviation √(M2/count) is kept in its place, which never
-exceeds the largest value.
+computing sample variances" (1979), eq. 2.1. Its sum of squares, M2, may leave the range of floating point
+although the values do not. So the summary has the population standard deviation √(M2/count) in its place,
+which never exceeds the largest value.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Summary:
 
     @property
     def finite(self) -> Integers:
-        """How many of the values are finite."""
+        """The number of finite values."""
         return self.count - self.nans - self.infinities - self.negative_infinities
 
     def __getitem__(self, index: object) -> Summary:
-        """The summaries of some cells: every array is indexed so."""
+        """Return the summaries of some cells: each array is indexed by ``index``."""
         return Summary(*(getattr(self, name)[index] for name in FIELDS))
 
 
@@ -58,8 +58,8 @@ FIELDS = tuple(field.name for field in fields(Summary))
 def summarize(values: Floats, seen: NDArray[np.bool_], ranks: Integers) -> Summary:
     """Reduce ``values`` of shape (n rows, ranks, m metrics) over its middle axis.
 
-    ``ranks`` are those of the middle axis, ascending. ``seen``, of the shape of ``values``, says which there
-    are; the others are ignored.
+    ``ranks`` are those of the middle axis, ascending. ``seen``, of the shape of ``values``, marks the values
+    that exist; the others are ignored.
     """
     finite = seen & np.isfinite(values)
     count = finite.sum(axis=1)
@@ -98,7 +98,7 @@ def _mean_and_std(x: Floats, here: NDArray[np.bool_], count: Integers) -> tuple[
 
 
 def merge(one: Summary, other: Summary) -> Summary:
-    """The summary over the ranks of both, which have none in common."""
+    """Return the summary over the ranks of both, which have none in common."""
     mine, its = one.finite, other.finite
     total = np.maximum(mine + its, 1)
     with np.errstate(all="ignore"):
@@ -132,7 +132,7 @@ def merge(one: Summary, other: Summary) -> Summary:
 def _better(
     value: Floats, rank: Integers, other: Floats, its_rank: Integers, beats: np.ufunc
 ) -> tuple[Floats, Integers]:
-    """The better of two extremes, and the lowest rank that has it."""
+    """Return the better of two extremes, and the lowest rank that has it."""
     ahead = beats(other, value)
     tie = other == value
     ranks = np.where(ahead, its_rank, np.where(tie, np.minimum(rank, its_rank), rank))
@@ -140,7 +140,7 @@ def _better(
 
 
 def statistics(summary: Summary) -> Reduced:
-    """What is recorded of a summary, as numpy's functions over all its values would give it."""
+    """Return the recorded statistics, as numpy's functions over all values of the summary give them."""
     up, down, nan = summary.infinities > 0, summary.negative_infinities > 0, summary.nans > 0
     all_finite = summary.finite == summary.count
     none = summary.finite == 0

@@ -1,7 +1,7 @@
-"""One attempt's cells: taking in what the ranks report, and from whom cells wait for more.
+"""One attempt at a root: the reports of ranks, and the ranks that cells wait for.
 
-Everything that arrives in one tick is taken in before anything is decided (see :mod:`closing`), and
-ticks are journalled, so a replay decides the same. Time is the tick's journalled time.
+All reports of one tick are applied before anything is decided (see :mod:`closing`). Ticks are journalled, so
+a replay decides the same. Time is the tick's journalled time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tracker_daemon.rules.rank_selection import Reporters
 
 @dataclass(slots=True, eq=False)
 class Extras:
-    """Own values that join a record outside the panels: texts, and numbers that came late."""
+    """Own values that join a record from outside the panels: texts, and late numbers."""
 
     texts: dict[str, str]
     numbers: dict[str, float]
@@ -71,7 +71,7 @@ class RootAttempt(Attempt[RootPanel]):
                 self._preset_reporters(panel, column, who)
 
     def choose_statistics(self, panel: RootPanel) -> None:
-        """Note which aggregates the run's rules want; they hold for all of the run's life."""
+        """Set the aggregates that the run's rules record; the rules hold for the whole run."""
         for column, name in enumerate(panel.names):
             wanted = self.rules.statistics_of(name)
             panel.wanted[column] = [suffix in wanted for suffix in SUFFIXES]
@@ -85,7 +85,7 @@ class RootAttempt(Attempt[RootPanel]):
         self.fix_layout(panel, column)
 
     def fix_layout(self, panel: RootPanel, column: int) -> None:
-        """Settle a metric's names at its first closing: whose own value is plain, and aggregates."""
+        """Fix a metric's names at its first closing: the rank that has the plain name, and the aggregates."""
         members = np.flatnonzero(panel.ever_member[:, column])
         sole = len(members) == 1
         panel.owner[column] = panel.ranks[members[0]] if sole else self.rules.primary_rank
@@ -94,21 +94,21 @@ class RootAttempt(Attempt[RootPanel]):
     # ---- names -----------------------------------------------------------------------------------
 
     def own_column(self, panel: RootPanel, column: int, rank: int) -> str | None:
-        """Where the own value of a rank is recorded, None if it is not."""
+        """Return the column of a rank's own value; None if it is not recorded."""
         name, owner = panel.names[column], int(panel.owner[column])
         if rank == (self.rules.primary_rank if owner == NO_OWNER else owner):
             return None if self.is_computed(name) else name
         return rank_column(name, rank) if self.records(panel, rank) else None
 
     def records(self, panel: RootPanel, rank: int) -> bool:
-        """Whether this rank's values of some metric of ``panel`` are recorded under the rank's name."""
+        """Return True if this rank's values of a metric of ``panel`` are recorded under the rank's name."""
         if rank != self.rules.primary_rank:
             return self.rules.records(rank)
         # The sole reporter took the plain name before the primary reported.
         return bool(((panel.owner != rank) & (panel.owner != NO_OWNER)).any())
 
     def is_computed(self, name: str) -> bool:
-        """Whether the daemon itself records something under ``name``; then a script's own value is not."""
+        """Return True if the daemon itself records a column ``name``, in place of a script's own value."""
         base, rank = rank_base(name) or (aggregate_base(name), None)
         if base is None or base not in self.place_of:
             return False
@@ -137,26 +137,26 @@ class RootAttempt(Attempt[RootPanel]):
             self.put(index, report, now_ns)
 
     def put(self, index: int, report: RankReport, now_ns: int) -> None:
-        """Take in what a rank reports; each of these cells is new to it."""
+        """Apply a report; each of its cells is new to the rank."""
         panel, rank, values = self.panels[index], report.rank, report.values
-        assert values is not None, "a summary goes another way"
+        assert values is not None, "a summary is merged, not put"
         if self.fenced:
             self.keep_late(panel, report, np.ones(values.shape, np.bool_))
             return
         slot = panel.slot_of[rank]
         rows = self.rows(index, report.keys, report.times_ns, rank)
         late = panel.contribute(slot, rows, report.columns, values, now_ns)
-        self.came([rank], panel, rows, late)
+        self.note_in_time([rank], panel, rows, late)
         if late is not None:
             self.keep_late(panel, report, late)
         if rank == self.rules.primary_rank:
             panel.time_ns[rows] = report.times_ns
-        if self.joining(panel, slot, report.columns).any():
+        if self.unlisted_in(panel, slot, report.columns).any():
             self.become_reporter(panel, slot, report, rows, late)
         self.touched.setdefault(index, []).append(rows)
 
     def rows(self, index: int, keys: list[Key], times_ns: Integers, rank: int) -> Integers:
-        """The rows of a panel at ``keys``, made where there are none; ``rank`` reports something there."""
+        """Return the rows of a panel at ``keys``, where ``rank`` reports something; open missing ones."""
         panel = self.panels[index]
         rows = [panel.row_of.get(key, -1) for key in keys]
         for i, row in enumerate(rows):
@@ -169,8 +169,8 @@ class RootAttempt(Attempt[RootPanel]):
             insort(self.parts_at.setdefault(key, []), (index, rows[i]))
         return np.array(rows, np.int64)
 
-    def came(self, ranks: list[int], panel: RootPanel, rows: Integers, late: Bits | None) -> None:
-        """Note of ``ranks`` that they have come to these rows, where they were in time."""
+    def note_in_time(self, ranks: list[int], panel: RootPanel, rows: Integers, late: Bits | None) -> None:
+        """Note that ``ranks`` have reached those of these rows for which they were in time."""
         in_time = rows if late is None else rows[~late.all(axis=1)]
         if not len(in_time):
             return
@@ -180,7 +180,7 @@ class RootAttempt(Attempt[RootPanel]):
             self.newest[rank] = max(self.newest.get(rank, -1), newest)
 
     def keep_late(self, panel: RootPanel, report: RankReport, late: Bits) -> None:
-        """Count what is late for its aggregates; a recorded rank's own values are emitted all the same."""
+        """Count values that are late for the aggregates; a recorded rank's own values are still emitted."""
         i, j = (int(first) for first in np.argwhere(late)[0])
         self.books.count_late(report.rank, int(late.sum()))
         self.books.warn_once(
@@ -200,21 +200,21 @@ class RootAttempt(Attempt[RootPanel]):
                 extras.numbers[name] = float(report.values[i, j])
 
     def extras_at(self, key: Key, time_ns: int) -> Extras:
-        """What joins the record at ``key`` from outside the panels."""
+        """Return the values that join the record at ``key`` from outside the panels."""
         return self.extras.setdefault(key, Extras({}, {}, time_ns))
 
-    # ---- who is waited for -----------------------------------------------------------------------
+    # ---- awaited ranks ---------------------------------------------------------------------------
 
-    def joining(self, panel: RootPanel, slots: int | Integers, columns: Integers) -> Bits:
-        """Which of ``columns`` are learned and do not wait for ``slots`` (one, or of shape (s, 1))."""
+    def unlisted_in(self, panel: RootPanel, slots: int | Integers, columns: Integers) -> Bits:
+        """Return which of ``columns`` are learned and do not wait for ``slots`` (one, or of shape (s, 1))."""
         new: Bits = panel.learned[columns] & (panel.member_from[slots, columns] == NEVER)
         return new
 
     def become_reporter(
         self, panel: RootPanel, slot: int, report: RankReport, rows: Integers, late: Bits | None
     ) -> None:
-        """A rank that reports a learned metric that it was no reporter of is one from this cell on."""
-        new = self.joining(panel, slot, report.columns)
+        """Make a rank a reporter, from this cell on, of the learned metrics that it now reports first."""
+        new = self.unlisted_in(panel, slot, report.columns)
         joining = report.columns[new]
         panel.note_reporter(slot, joining)
         if report.rank in self.membership.lagging:
@@ -226,7 +226,7 @@ class RootAttempt(Attempt[RootPanel]):
         panel.join(slot, joining, serial)
 
     def _note_recent(self, panel: RootPanel, key: Key, rank: int) -> None:
-        """Remember the newest keys, as those see them who are not behind: by them a rank has caught up."""
+        """Remember the newest keys of ranks that do not lag: a lagging rank catches up by reaching one."""
         if key in self.recent or panel.marks.any_at(key):
             return
         members = self.membership
@@ -234,19 +234,19 @@ class RootAttempt(Attempt[RootPanel]):
             self.recent.append(key)
 
     def _catch_up(self, report: RankReport) -> None:
-        """A lagging rank that has reached the newest rows again is waited for again."""
+        """Wait again for a lagging rank that has reached the newest rows."""
         if any(key in self.recent for key in report.keys):
             self.membership.lagging.discard(report.rank)
             self.missed[report.rank] = 0
             self.notices.append(f"rank {report.rank} has caught up and is waited for again")
 
     def depart(self, rank: int, how: str) -> None:
-        """A rank is "finished", "lost" or "absent": nothing waits for it any more."""
+        """Note that a rank is "finished", "lost" or "absent": nothing waits for it any more."""
         self.membership.left(rank, how)
         self.wait_no_more(rank)
 
     def wait_no_more(self, rank: int) -> None:
-        """No cell waits for this rank, until it reports again."""
+        """Stop waiting for this rank, until it reports again."""
         for index, panel in enumerate(self.panels):
             slot = panel.slot_of.get(rank)
             if slot is not None:
@@ -254,31 +254,31 @@ class RootAttempt(Attempt[RootPanel]):
                 self.touch_all(index)
 
     def touch_all(self, index: int) -> None:
-        """Have every row of a panel looked at when the tick settles."""
+        """Mark every row of a panel for a look when the tick settles."""
         self.touched.setdefault(index, []).append(self.panels[index].live_rows())
 
     def restart_timers(self, now_ns: int) -> None:
-        """The daemon was away until now: nobody could be in time, so every wait begins anew."""
+        """Start every wait again: the daemon was away until now, and no rank could be in time."""
         for panel in self.panels:
             panel.opened_ns[panel.live_rows()] = now_ns
         self.membership.flushed_ns.clear()
         self.next_timeout_ns = 0
 
     def fence(self) -> None:
-        """The next attempt has begun, and every cell has been emitted; the marks are needed no more."""
+        """Fence the attempt: the next one has begun, and every cell has been emitted; the marks may go."""
         self.fenced = True
         for panel in self.panels:
             panel.marks = ClosedMarks(panel.width)
 
-    # ---- how it stands ---------------------------------------------------------------------------
+    # ---- state -----------------------------------------------------------------------------------
 
     @property
     def lagging(self) -> set[int]:
-        """The ranks that nothing waits for until they have caught up."""
+        """The ranks for which nothing waits until they have caught up."""
         return self.membership.lagging
 
     def next_deadline_ns(self) -> int | None:
-        """When something would change though nothing arrives; None while nothing waits."""
+        """Return the time at which something changes without an event; None while nothing waits."""
         deadlines = []
         for panel in self.panels:
             rows = panel.live_rows()
@@ -287,14 +287,14 @@ class RootAttempt(Attempt[RootPanel]):
                 deadlines.append(int(panel.opened_ns[rows][waiting].min()) + self.rules.partial_after_ns)
             pending = np.flatnonzero(panel.first_row != UNLEARNED)
             patient = panel.opened_ns[panel.first_row[pending], pending] + self.rules.learn_wait_ns
-            # A wait that is over goes on until the ranks have flushed, and that is an event itself.
+            # After its time a wait lasts until the ranks have flushed, and a flush is an event itself.
             deadlines.extend(patient[patient > self.settled_ns].tolist())
         return min(deadlines, default=None)
 
     def is_learning(self) -> bool:
-        """Whether a metric's reporters are still to be learned, so that flushes matter."""
+        """Return True if a metric's reporters must still be learned, so that flushes matter."""
         return any((panel.first_row != UNLEARNED).any() for panel in self.panels)
 
     def open_points(self) -> int:
-        """Values in cells that are not emitted yet."""
+        """Return the number of values in cells that are not emitted."""
         return sum(panel.open_points() for panel in self.panels)

@@ -1,8 +1,8 @@
-"""When cells close, and what is learned from it about who reports a metric.
+"""Closes cells, and learns from the first cell of a metric which ranks report it.
 
-A cell closes when nobody is waited for any more, or when it has been open for ``partial_after``. The
-first cell of a metric waits for all ranks (or until the patience of ``learn_wait`` is over and
-each has flushed since); those that have reported the metric by then are its reporters.
+A cell closes when it waits for no rank any more, or after it was open for ``partial_after``. The first cell
+of a metric waits for all ranks, or until ``learn_wait`` has passed and each rank has flushed since. The ranks
+that have reported the metric by then are its reporters.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _awaited(attempt: RootAttempt, panel: RootPanel) -> Bits:
 
 
 def _first_cells(panel: RootPanel, columns: Integers) -> Bits:
-    """Which slots have reported the first cell of each metric: (columns, slots)."""
+    """Return which slots have reported the first cell of each metric: (columns, slots)."""
     seen: Bits = panel.seen[panel.first_row[columns], : len(panel.ranks), columns]
     return seen
 
@@ -76,7 +76,7 @@ def _first_cells(panel: RootPanel, columns: Integers) -> Bits:
 def _learn(attempt: RootAttempt, index: int, columns: Integers, awaited: Bits) -> None:
     """Close the first cells of ``columns`` and fix their reporters, and with them the metrics' layout.
 
-    A rank that has not reported the first cell but one after it has joined from that one on.
+    A rank that has reported a later cell, but not the first, is a reporter from that cell on.
     """
     panel = attempt.panels[index]
     rows = panel.live_rows()
@@ -121,7 +121,7 @@ def _time_out(attempt: RootAttempt, now_ns: int) -> None:
 def _close_partial(
     attempt: RootAttempt, index: int, rows: Integers, due: Bits, missed: dict[int, set[Key]]
 ) -> None:
-    """Close the cells that are ``due``; note in ``missed`` which ranks have not come to which keys yet."""
+    """Close the cells that are ``due``; note in ``missed`` the keys that each rank has not reached yet."""
     panel = attempt.panels[index]
     attempt.touch_all(index)
     _close(panel, rows, due)
@@ -130,7 +130,7 @@ def _close_partial(
     for slot in np.flatnonzero(absent.any(axis=(0, 2))).tolist():
         rank = panel.ranks[slot]
         passed = serial < attempt.newest.get(rank, -1)
-        # Where its stream has gone on without a metric, the rank no longer reports that; it does not lag.
+        # A rank that continued without a metric no longer reports it; it does not lag.
         skipped = np.flatnonzero(absent[passed, slot].any(axis=0))
         if len(skipped):
             panel.leave(slot, skipped)
@@ -151,13 +151,13 @@ def _count_missed(attempt: RootAttempt, rank: int, cells: int) -> None:
         attempt.lagging.add(rank)
         attempt.notices.append(
             f"rank {rank} is lagging: it missed {attempt.missed[rank]} steps in a row (last reported: "
-            f"{attempt.last_step.get(rank, 'none')}); aggregates go on without waiting for it"
+            f"{attempt.last_step.get(rank, 'none')}); aggregates continue without it"
         )
         attempt.wait_no_more(rank)
 
 
 def close_all(attempt: RootAttempt) -> None:
-    """Close every open cell as it stands: the attempt is over."""
+    """Close every open cell as it is: the attempt is over."""
     for index, panel in enumerate(attempt.panels):
         unlearned = np.flatnonzero(panel.first_row != UNLEARNED)
         if len(unlearned):

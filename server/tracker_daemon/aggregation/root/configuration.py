@@ -1,11 +1,11 @@
-"""The run's configuration: the primary rank's, merged; its changes; and what other ranks differ in. Pure.
+"""The run's configuration: the primary rank's, merged; its changes; and other ranks' differences. Pure.
 
-Every rank sends its configuration. The primary's documents are merged at the top level, each into what came
-before, and each leaf that a later one changes is a *change*. Of the other ranks the first document of an
-attempt is compared with the primary's first, less the keys that may differ by nature. Ranks whose documents
-are alike share one *variant*, so that ten thousand of them cost a checksum each, and the bounds hold
-whatever they send. What differs is told once for all ranks: when every expected rank has sent its
-configuration, ``learn_wait`` after the first difference, or at the end.
+Every rank sends its configuration. The primary's documents are merged at the top level, in order. Each leaf
+that a later document changes is a *change*. The first document of each other rank in an attempt is compared
+with the primary's first, except for keys that may differ. Ranks with equal documents share one *variant*: so
+ten thousand ranks cost a checksum each, and the bounds hold for any input. Differences are reported once for
+all ranks: when every expected rank has sent its configuration, ``learn_wait`` after the first difference, or
+at the end.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from tracker_protocol import limits
 _VALUE_SHOWN_CHARACTERS = 80
 _KEYS_SHOWN_MAX = 5
 _REPORTS_MAX = 10
-_CHANGES_TOLD_MAX = 20
-"""After so many calls of log_config only the history tells, so that other events stay in sight."""
+_CHANGES_REPORTED_MAX = 20
+"""Later calls of log_config appear only in the history, so that other events stay visible."""
 _DOCUMENTS_REMEMBERED = 1_024
 _NEVER = -1
 Flat = dict[str, str]
@@ -36,22 +36,22 @@ _Change = tuple[str, str, str | None]
 
 @dataclass(slots=True)
 class Variant:
-    """What some ranks were set up with: JSON by dotted key."""
+    """The configuration of some ranks: JSON by dotted key."""
 
     flat: Flat
     ranks: list[int] = field(default_factory=list)
-    told: bool = False
+    reported: bool = False
 
 
 @dataclass(slots=True)
 class ConfigUpdate:
-    """What is to be told since the last tick: documents for backends, changes, and sentences for people."""
+    """The output since the last tick: documents for backends, changes, and sentences for people."""
 
     documents: list[str] = field(default_factory=list)
     changes: list[dict[str, Any]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """Notices that the primary rank's user is to see as well."""
+    """Notices that the primary rank's user must see as well."""
 
 
 class ConfigLedger:
@@ -77,13 +77,13 @@ class ConfigLedger:
         self.report_at_ns = _NEVER
 
     def open_attempt(self) -> None:
-        """The ranks are set up anew, and compared anew; the configuration goes on."""
+        """Compare the ranks of the new attempt anew; the configuration continues."""
         self._begin()
 
-    # ---- what comes ------------------------------------------------------------------------------
+    # ---- in --------------------------------------------------------------------------------------
 
-    def take(self, rank: int, attempt: int, documents: Iterable[str], now_ns: int) -> None:
-        """Take a rank's documents, in their order."""
+    def add(self, rank: int, attempt: int, documents: Iterable[str], now_ns: int) -> None:
+        """Merge and compare a rank's documents, in their order."""
         for document in documents:
             if rank not in self.sent:
                 self.sent.add(rank)
@@ -111,12 +111,12 @@ class ConfigLedger:
 
     def _note_changes(self, rank: int, attempt: int, changes: list[_Change], now_ns: int) -> None:
         self.changing_calls += 1
-        if self.changing_calls <= _CHANGES_TOLD_MAX:
-            told = ", ".join(
+        if self.changing_calls <= _CHANGES_REPORTED_MAX:
+            shown = ", ".join(
                 f"{key} {_cut(old)} → {_cut(new)}" for key, old, new in changes[:_KEYS_SHOWN_MAX]
             )
             more = f" and {len(changes) - _KEYS_SHOWN_MAX} more" if len(changes) > _KEYS_SHOWN_MAX else ""
-            self.news.notices.append(f"rank {rank} changed the configuration: {told}{more}")
+            self.news.notices.append(f"rank {rank} changed the configuration: {shown}{more}")
         time = datetime.fromtimestamp(now_ns / 1e9, tz=timezone.utc).isoformat(timespec="milliseconds")
         for key, old, new in changes:
             if self.change_count == limits.CONFIG_CHANGES_MAX:
@@ -128,7 +128,7 @@ class ConfigLedger:
                 change["new"] = _bounded(new)
             self.news.changes.append(change)
 
-    # ---- what differs ----------------------------------------------------------------------------
+    # ---- differences -----------------------------------------------------------------------------
 
     def _compare(self, rank: int, document: str, now_ns: int) -> None:
         raw = zlib.crc32(document.encode())
@@ -160,17 +160,19 @@ class ConfigLedger:
         }
 
     def _differing(self) -> list[Variant]:
-        """The variants that are not the primary's, once that is known, and have not been told of."""
+        """Return the unreported variants other than the primary's, once that is known."""
         if self.primary is None or self.reports >= _REPORTS_MAX:
             return []
-        return [variant for key, variant in self.variants.items() if key != self.primary and not variant.told]
+        return [
+            variant for key, variant in self.variants.items() if key != self.primary and not variant.reported
+        ]
 
     def next_deadline_ns(self) -> int | None:
-        """When what differs is to be told at the latest; None where nothing waits for that."""
+        """Return the latest time for the report of differences; None while none is due."""
         return None if self.report_at_ns == _NEVER else self.report_at_ns
 
     def settle(self, now_ns: int, expected: Callable[[], Iterable[int]], *, over: bool) -> ConfigUpdate:
-        """What is to be told now; ``expected`` are the ranks that may still send their configuration."""
+        """Return the tick's output; ``expected`` are the ranks that may still send their configuration."""
         waiting = self.report_at_ns != _NEVER
         if waiting and (over or now_ns >= self.report_at_ns or self.sent.issuperset(expected())):
             self._report(self._differing())
@@ -183,20 +185,20 @@ class ConfigLedger:
         counts, primary = self.variants[self.primary].flat, self._rules.primary_rank
         by_key: dict[str, list[tuple[str | None, list[int]]]] = {}
         for variant in differing:
-            variant.told = True
+            variant.reported = True
             for key in sorted({*counts, *variant.flat}):
                 if counts.get(key) != variant.flat.get(key):
                     by_key.setdefault(key, []).append((variant.flat.get(key), variant.ranks))
         ranks = _ranks(rank for variant in differing for rank in variant.ranks)
-        told = "; ".join(
-            _told(key, counts.get(key), others, primary)
+        shown = "; ".join(
+            _difference(key, counts.get(key), others, primary)
             for key, others in [*by_key.items()][:_KEYS_SHOWN_MAX]
         )
         more = f"; and {len(by_key) - _KEYS_SHOWN_MAX} more keys" if len(by_key) > _KEYS_SHOWN_MAX else ""
         self.reports += 1
         self._warn(
             f"{ranks} {'was' if ranks.startswith('rank ') else 'were'} set up with another configuration "
-            f"than rank {primary}, whose counts: {told}{more}"
+            f"than rank {primary}, whose values count: {shown}{more}"
         )
 
     def _warn(self, text: str) -> None:
@@ -206,14 +208,14 @@ class ConfigLedger:
     # ---- the snapshot ----------------------------------------------------------------------------
 
     def plain(self) -> dict[str, Any]:
-        """The state between two ticks."""
+        """Return the state between two ticks."""
         return {
             "effective": json.dumps(self.effective),
             "change_count": self.change_count,
             "changing_calls": self.changing_calls,
             "refused": self.refused,
             "sent": sorted(self.sent),
-            "variants": [[key, v.flat, v.ranks, v.told] for key, v in self.variants.items()],
+            "variants": [[key, v.flat, v.ranks, v.reported] for key, v in self.variants.items()],
             "variant_of": [*self.variant_of.items()],
             "primary": self.primary,
             "unlisted": self.unlisted,
@@ -222,7 +224,7 @@ class ConfigLedger:
         }
 
     def restore(self, plain: Mapping[str, Any]) -> None:
-        """Take the state that :meth:`plain` gave."""
+        """Restore the state of :meth:`plain`."""
         self.effective = json.loads(plain["effective"])
         self.sizes = {key: len(json.dumps({key: value})) for key, value in self.effective.items()}
         for name in (
@@ -236,7 +238,9 @@ class ConfigLedger:
         ):
             setattr(self, name, plain[name])
         self.sent = set(plain["sent"])
-        self.variants = {key: Variant(flat, ranks, told) for key, flat, ranks, told in plain["variants"]}
+        self.variants = {
+            key: Variant(flat, ranks, reported) for key, flat, ranks, reported in plain["variants"]
+        }
         self.variant_of = dict(plain["variant_of"])
 
 
@@ -244,7 +248,7 @@ class ConfigLedger:
 
 
 def _strict(document: str) -> tuple[dict[str, Any], str]:
-    """The values of a document and the document itself, in which what JSON lacks (NaN) has become a text."""
+    """Return a document's values and its text; values that JSON lacks (NaN) have become texts."""
     odd: list[str] = []
 
     def as_text(constant: str) -> str:
@@ -256,7 +260,7 @@ def _strict(document: str) -> tuple[dict[str, Any], str]:
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(dotted key, JSON) of all that is no object, or an empty one."""
+    """Yield (dotted key, JSON) of each value that is no object, or an empty one."""
     for key, value in values.items():
         name = f"{prefix}.{key}" if prefix else key
         if isinstance(value, dict) and value:
@@ -266,7 +270,7 @@ def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _changes(before: Mapping[str, Any], update: Mapping[str, Any]) -> Iterator[_Change]:
-    """What was there before and is otherwise now."""
+    """Yield the values that were there before and are different now."""
     for key, value in update.items():
         if key not in before or before[key] == value:
             continue
@@ -282,13 +286,13 @@ def _may_differ(key: str, globs: Iterable[str]) -> bool:
 
 
 def _bounded_text(text: str) -> str:
-    """A value to compare by: a long one by its checksum."""
+    """Return a text to compare a value by: for a long one with its checksum."""
     most = limits.CONFIG_VALUE_COMPARED_CHARACTERS
     return text if len(text) <= most else f"{text[:most]}… ({zlib.crc32(text.encode(errors='replace')):08x})"
 
 
 def _bounded(text: str) -> Any:
-    """A value as the history has it: cut to a text where it is long."""
+    """Return a value for the history: cut to a text if it is long."""
     most = limits.CONFIG_VALUE_COMPARED_CHARACTERS
     return json.loads(text) if len(text) <= most else f"{text[:most]}…"
 
@@ -296,7 +300,9 @@ def _bounded(text: str) -> Any:
 # ---- sentences -----------------------------------------------------------------------------------
 
 
-def _told(key: str, counts: str | None, others: list[tuple[str | None, list[int]]], primary: int) -> str:
+def _difference(
+    key: str, counts: str | None, others: list[tuple[str | None, list[int]]], primary: int
+) -> str:
     differing = ", ".join(f"{_cut(value)} on {_ranks(ranks)}" for value, ranks in others[:_KEYS_SHOWN_MAX])
     more = ", …" if len(others) > _KEYS_SHOWN_MAX else ""
     return f"{key} is {_cut(counts)} on rank {primary}, {differing}{more}"

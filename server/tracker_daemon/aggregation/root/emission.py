@@ -1,4 +1,4 @@
-"""From closed cells to record blocks."""
+"""Makes record blocks of closed cells."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class _ClosedRows:
 
 
 class Emitter:
-    """Makes the records of one run; ordinals go on from ``next_ordinal``."""
+    """Makes the records of one run; ordinals continue from ``next_ordinal``."""
 
     def __init__(self, next_ordinal: int = 1) -> None:
         self.next_ordinal = next_ordinal
@@ -114,7 +114,7 @@ def _columns_per_row(attempt: RootAttempt, index: int) -> int:
 
 
 def _recorded(attempt: RootAttempt, panel: RootPanel) -> list[int]:
-    """The ranks whose own values are recorded under their names, and that have some, in order."""
+    """Return, in order, the ranks that have own values recorded under their names."""
     ranks = [panel.ranks[slot] for slot in panel.rank_order()[1].tolist()]
     return [rank for rank in ranks if attempt.records(panel, rank)]
 
@@ -192,7 +192,7 @@ def _valid_columns(panel: RootPanel, recorded: list[int], out: Floats, valid: Bi
     chosen = tuple(name for name, keep in zip(names, kept.tolist(), strict=True) if keep)
     values, here = flat[:, kept], flat_valid[:, kept]
     if not here.all():
-        values[~here] = 0.0  # what an earlier row has left there would differ after a replay
+        values[~here] = 0.0  # an old value there would differ after a replay
     return _Columns(chosen, values, here)
 
 
@@ -211,7 +211,7 @@ def _concatenate(parts: list[_Columns], n: int) -> _Columns:
 def _with_extras(
     columns: _Columns, extras: list[Extras | None], times: Integers
 ) -> tuple[_Columns, list[TextCell]]:
-    """Add what came from outside the panels; ``times`` of rows that had none are filled in."""
+    """Add the values from outside the panels; set the ``times`` of rows that had none."""
     texts: list[TextCell] = []
     numbers: list[tuple[int, str, float]] = []
     for row, extra in enumerate(extras):

@@ -1,9 +1,9 @@
-"""The fold of one run: journalled events in, records out.
+"""The fold of a run at a daemon that records: journalled events in, records out.
 
-A *tick* is what one group commit holds. Its events are applied in order, then ``settle`` decides
-what closes and gives the records; both go into the same transaction. Since events, their ticks and
-the ticks' times are journalled, replaying them from the last snapshot gives the same state
-and the same records, bit for bit.
+A *tick* is the content of one group commit. Its events are applied in order. Then ``settle`` decides which
+cells close and returns the records. The same transaction commits both. Events, their ticks and the ticks'
+times are journalled. So a replay from the last snapshot gives the same state and the same records, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tracker_daemon.rules.metric_names import DROPPED_POINTS, rank_column
 
 
 class RootFold(Fold):
-    """The state of one run."""
+    """The state of one run, of all its ranks."""
 
     def __init__(self, rules: Rules) -> None:
         super().__init__(rules)
@@ -83,24 +83,24 @@ class RootFold(Fold):
         self.config.open_attempt()
 
     def batch(self, stream: bytes, batch: DecodedBatch, now_ns: int) -> None:
-        """Take in a batch of a stream that has said hello."""
+        """Apply a batch of a stream that has said hello."""
         source = self.streams[stream]
         source.add_names(batch.names)
         self.books.received += batch.points
         if source.is_node:
-            self._forwarded(source, batch, now_ns)
+            self._apply_report(source, batch, now_ns)
         elif batch.forwarded is None:
-            self._said(source, source, batch, now_ns)
+            self._apply(source, source, batch, now_ns)
         else:
             text = f"rank {source.rank} sent what only a node's daemon may send; nothing of it is recorded"
             self.reject(batch.points, ("no node", source.rank), text)
 
-    def _said(self, source: StreamFold, dictionary: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
-        """Take in what a rank says; ``dictionary`` has the names, its own stream or that of its node."""
+    def _apply(self, source: StreamFold, dictionary: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
+        """Apply the batch of a rank; ``dictionary`` is the stream with its names, its own or its node's."""
         self.count_dropped(source, batch.dropped_points)
         attempt = self._attempt_of(source.attempt)
         if batch.items:
-            self._pass_on(source, batch.items, known=attempt is not None)
+            self._pass_on_items(source, batch.items, known=attempt is not None)
         if attempt is None:
             self.books.count_late(source.rank, batch.points)
             return
@@ -108,18 +108,18 @@ class RootFold(Fold):
             if not block.own:
                 self._rows(source, dictionary, attempt, block, now_ns)
             elif (names := self.known_names(source, dictionary, block)) is not None:
-                own_values.take_numbers(source, attempt, names, block)
+                own_values.apply_numbers(source, attempt, names, block)
         for texts in batch.texts:
             if (names := self.known_names(source, dictionary, texts)) is not None:
-                own_values.take_texts(source, attempt, names, texts)
+                own_values.apply_texts(source, attempt, names, texts)
         if attempt is self.attempt:
             self._note_progress(source, batch, now_ns)
 
     def _attempt_of(self, number: int) -> RootAttempt | None:
         return self.attempt if number == self.attempt.number else self.older.get(number)
 
-    def _pass_on(self, source: StreamFold, items: Iterable[Item], *, known: bool) -> None:
-        """Items wait for no other rank; those of a rank beside the primary carry it in their name."""
+    def _pass_on_items(self, source: StreamFold, items: Iterable[Item], *, known: bool) -> None:
+        """Pass on items, which wait for no other rank; the key of one beside the primary's has its rank."""
         rank = source.rank
         recorded = known and self.rules.records_items(rank)
         for item in items:
@@ -136,7 +136,7 @@ class RootFold(Fold):
         if step is not None:
             self.steps.next_step[source.rank] = step + 1
         if batch.config:
-            self.config.take(source.rank, source.attempt, batch.config, now_ns)
+            self.config.add(source.rank, source.attempt, batch.config, now_ns)
         if batch.flushed:
             self.attempt.membership.flushed(source.rank, now_ns)
         if batch.finish is not None:
@@ -157,20 +157,20 @@ class RootFold(Fold):
     def _compare(self, rank: int, names: tuple[str, ...], steps: list[int]) -> None:
         self.steps.compare(rank, names, steps, self.books, self.notices)
 
-    # ---- what a node's daemon forwards -----------------------------------------------------------
+    # ---- batches of a node's daemon --------------------------------------------------------------
 
-    def _forwarded(self, node: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
-        """Take in what a node's daemon says of its ranks: values first, as they come before what ends."""
+    def _apply_report(self, node: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
+        """Apply the batch of a node's daemon: values first, since they precede the ends of ranks."""
         self.count_dropped(node, batch.dropped_points)
         news = batch.forwarded
         if batch.own_points:
-            self._reject_nobodys(batch.own_points)
+            self._reject_unknown(batch.own_points)
         if news is None:
             return
         for contribution in news.contributions:
-            self._contribution(node, contribution, now_ns)
+            self._apply_contribution(node, contribution, now_ns)
         for stream, part in news.parts:
-            self._part(node, stream, part, now_ns)
+            self._apply_part(node, stream, part, now_ns)
         here = (said for said in news.automatic_keys if said.attempt == self.attempt.number)
         for said in here:
             names = node.names_of(said.keys)
@@ -178,17 +178,17 @@ class RootFold(Fold):
             if names is not None and said.rank in self.attempt.membership.seen:
                 self._compare(said.rank, names, said.steps.tolist())
         for progress in news.progress:
-            self._progress(progress, now_ns)
+            self._apply_progress(progress, now_ns)
         self.notices.extend(news.notices)
 
-    def _contribution(self, node: StreamFold, contribution: Contribution, now_ns: int) -> None:
+    def _apply_contribution(self, node: StreamFold, contribution: Contribution, now_ns: int) -> None:
         attempt = self._attempt_of(contribution.attempt)
         if attempt is None:
             for rank in contribution.ranks.tolist():
                 self.books.count_late(rank, contribution.points // len(contribution.ranks))
             return
         if not attempt.membership.may_have(contribution.ranks):
-            self._reject_nobodys(contribution.points)
+            self._reject_unknown(contribution.points)
             return
         plan = plan_of(node, attempt, contribution.keys)
         if plan is None:
@@ -196,19 +196,19 @@ class RootFold(Fold):
             return
         merging.contribute(attempt, plan, contribution, now_ns)
 
-    def _part(self, node: StreamFold, stream: bytes, part: DecodedBatch, now_ns: int) -> None:
+    def _apply_part(self, node: StreamFold, stream: bytes, part: DecodedBatch, now_ns: int) -> None:
         source = self.streams.get(stream)
         if source is None or source.is_node:
             self.books.items_left_out += len(part.items)
-            self._reject_nobodys(part.points)
+            self._reject_unknown(part.points)
             return
-        self._said(source, node, part, now_ns)
+        self._apply(source, node, part, now_ns)
 
-    def _reject_nobodys(self, points: int) -> None:
+    def _reject_unknown(self, points: int) -> None:
         text = "a node's daemon sent values of a process that this one does not know; they are not recorded"
         self.reject(points, "nobody's", text)
 
-    def _progress(self, progress: Progress, now_ns: int) -> None:
+    def _apply_progress(self, progress: Progress, now_ns: int) -> None:
         if progress.attempt != self.attempt.number:
             return
         logged = progress.last_steps != NO_STEP
@@ -219,28 +219,28 @@ class RootFold(Fold):
             self.attempt.membership.flushed(rank, now_ns)
 
     def flushed(self, stream: bytes, now_ns: int) -> None:
-        """A stream without news says that all it logged has been sent."""
+        """Note that a stream without news has sent everything that it logged."""
         source = self.streams[stream]
         if source.belongs_to(self.attempt.number):
             self.attempt.membership.flushed(source.rank, now_ns)
 
     def depart(self, rank: int, how: str, now_ns: int) -> None:
-        """A rank is "lost" or "absent"."""
+        """Note that a rank is "lost" or "absent"."""
         if rank not in self.attempt.membership.gone:
             self.attempt.depart(rank, how)
             if how == "lost":
                 self.attempt.membership.lost(now_ns)
 
     def restart_timers(self, now_ns: int) -> None:
-        """The daemon has started again."""
+        """Start every wait again: the daemon has started."""
         self.attempt.restart_timers(now_ns)
 
     def close_oldest(self, rows: int) -> None:
-        """Too much memory is open: close the oldest rows as partial."""
+        """Close the oldest rows as partial: too much memory is open."""
         closing.close_oldest(self.attempt, rows)
 
     def end(self, exit_code: int) -> None:
-        """The job is over: its exit code stands for the ranks that did not finish by themselves."""
+        """End the job: its exit code stands for the ranks that did not finish by themselves."""
         members = self.attempt.membership
         for rank in sorted(members.expected()):
             members.exit_codes[rank] = exit_code
@@ -249,13 +249,13 @@ class RootFold(Fold):
         members.lost_ns = None  # nothing starts again what the job's end has ended
 
     def skip_ordinals(self, count: int) -> None:
-        """The journal lost something: records get ordinals beyond what any backend can have."""
+        """Skip ordinals, beyond those that any backend can have: the journal has lost something."""
         self.emitter.next_ordinal += count
 
     # ---- the tick --------------------------------------------------------------------------------
 
     def settle(self, now_ns: int) -> TickOutput:
-        """Decide, and hand over what the tick brought forth."""
+        """Decide, and return the tick's output."""
         keys = self._show_dropped(closing.settle(self.attempt, now_ns), now_ns)
         late = [block for old in self.older.values() for block in self.emitter.emit(old, sorted(old.extras))]
         blocks = (*self._finished_blocks, *late, *self.emitter.emit(self.attempt, keys))
@@ -271,7 +271,7 @@ class RootFold(Fold):
         return settled
 
     def _show_dropped(self, keys: list[Key], now_ns: int) -> list[Key]:
-        """Put the count of dropped values into the tick's last record; into one of its own at the end."""
+        """Add the count of dropped values to the tick's last record, or at the end to a record of its own."""
         if self.books.dropped_points == self.dropped_shown:
             return keys
         last = (max(self.attempt.last_step.values(), default=0), 0)
@@ -285,11 +285,11 @@ class RootFold(Fold):
         return keys
 
     def next_deadline_ns(self) -> int | None:
-        """When something would change though nothing arrives; None while nothing waits."""
+        """Return the time at which something changes without an event; None while nothing waits."""
         deadlines = self.attempt.next_deadline_ns(), self.config.next_deadline_ns()
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
-    # ---- how it stands ---------------------------------------------------------------------------
+    # ---- state -----------------------------------------------------------------------------------
 
     def ending(self) -> Ending | None:
         """Return when a rank was last lost, if no rank is left; None while one is."""

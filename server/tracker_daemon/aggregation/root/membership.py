@@ -1,4 +1,4 @@
-"""Who is expected: the ranks of an attempt, less those that finished, were lost or never came."""
+"""Membership: the expected ranks of an attempt, without those that finished, were lost or never connected."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NEVER_FLUSHED = -1
 class Membership:
     """The ranks of one attempt. ``world_size`` 0 means unknown: the ranks seen are expected.
 
-    A *lagging* rank is expected still, but nothing waits for it until it has caught up.
+    A *lagging* rank is still expected, but nothing waits for it until it has caught up.
     """
 
     def __init__(self, world_size: int) -> None:
@@ -27,7 +27,7 @@ class Membership:
         """When a rank was last lost, while one is."""
 
     def joined(self, rank: int, world_size: int) -> None:
-        """A rank has come; the largest world size that a rank states holds."""
+        """Note that a rank has connected; the largest world size that a rank states holds."""
         self.world_size = max(self.world_size, world_size)
         self.seen.add(rank)
         if self.gone.get(rank) in ("lost", "absent"):
@@ -36,49 +36,52 @@ class Membership:
                 self.lost_ns = None
 
     def left(self, rank: int, how: str) -> None:
-        """A rank is "finished", "lost" or "absent"."""
+        """Note that a rank is "finished", "lost" or "absent"."""
         self.gone[rank] = how
 
     def lost(self, now_ns: int) -> None:
-        """Ranks have just been lost."""
+        """Note the time at which ranks were lost."""
         self.lost_ns = now_ns
 
     def flushed(self, rank: int, now_ns: int) -> None:
-        """All that the rank had logged by now is here."""
+        """Note that everything the rank had logged by now is here."""
         self.flushed_ns[rank] = now_ns
 
     def _all(self) -> Iterable[int]:
         return range(self.world_size) if self.world_size else self.seen
 
     def may_have(self, ranks: NDArray[np.int64]) -> bool:
-        """Whether these, ascending, can be ranks of the attempt: of one of unknown size, those that came."""
+        """Return True if these ranks, ascending, can belong to the attempt.
+
+        Of an attempt of unknown size, only ranks that have connected can.
+        """
         return int(ranks[-1]) < self.world_size if self.world_size else self.seen.issuperset(ranks.tolist())
 
     def expected(self) -> set[int]:
-        """The ranks of which data may come."""
+        """Return the ranks that may send data."""
         return set(self._all()) - self.gone.keys()
 
     def expected_count(self) -> int:
-        """How many ranks may send data."""
+        """Return the number of ranks that may send data."""
         if not self.world_size:
             return len(self.seen - self.gone.keys())
         return self.world_size - sum(rank < self.world_size for rank in self.gone)
 
     def is_awaited(self, rank: int) -> bool:
-        """Whether cells may wait for this rank."""
+        """Return True if cells may wait for this rank."""
         return rank not in self.gone and rank not in self.lagging
 
     def awaited_count(self) -> int:
-        """How many ranks the first cell of a metric waits for."""
+        """Return the number of ranks that the first cell of a metric waits for."""
         return self.expected_count() - len(self.lagging - self.gone.keys())
 
     def oldest_flush_ns(self) -> int:
-        """When the awaited rank that flushed longest ago did so; NEVER_FLUSHED if one never has."""
+        """Return the earliest of the awaited ranks' last flushes; NEVER_FLUSHED if one has not flushed."""
         return min(
             (self.flushed_ns.get(rank, NEVER_FLUSHED) for rank in self._all() if self.is_awaited(rank)),
             default=NEVER_FLUSHED,
         )
 
     def over(self) -> bool:
-        """Whether every rank has ended (and there was one)."""
+        """Return True if there was a rank and every rank has ended."""
         return bool(self.gone or self.seen) and self.expected_count() == 0

@@ -1,7 +1,7 @@
-"""An attempt takes in what nodes' daemons say of their ranks, as it takes in what ranks say themselves.
+"""Applies the contributions of nodes' daemons to an attempt, as the attempt applies the reports of ranks.
 
-A contribution of one rank is that rank's report. One of several is a report of each of them, as far as it
-matters who has come, is waited for or is late; only their values are merged, into the cells' summaries.
+A contribution of one rank is that rank's report. One of several ranks counts as a report of each: for being
+in time, awaited or late. Only their values are merged, into the cells' summaries.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _PanelCells:
         return RankReport(rank, self.keys, self.columns, self.times_ns, self.values)
 
     def part(self, rows: Integers, columns: Integers) -> _PanelCells:
-        """Some of it, by the indices of keys and columns."""
+        """Return some of the cells, by the indices of keys and columns."""
         at = np.ix_(rows, columns)
         return _PanelCells(
             self.ranks,
@@ -52,7 +52,7 @@ class _PanelCells:
 
 
 def contribute(attempt: RootAttempt, plan: Plan, contribution: Contribution, now_ns: int) -> None:
-    """Take in a contribution, of which ``plan`` says where its metrics go."""
+    """Apply a contribution; ``plan`` has the places of its metrics."""
     keys: list[Key] = list(zip(contribution.steps.tolist(), contribution.occurrences.tolist(), strict=True))
     ranks = contribution.ranks.tolist()
     for part in plan.parts:
@@ -68,16 +68,16 @@ def contribute(attempt: RootAttempt, plan: Plan, contribution: Contribution, now
             None if values is None else values[:, taken],
             None if summary is None else summary[:, taken],
         )
-        for new in _news(attempt, panel, cells):
+        for new in _new_cells(attempt, panel, cells):
             if new.summary is None:
                 attempt.put(part.panel, new.report(ranks[0]), now_ns)
             else:
                 _merge(attempt, part.panel, new, new.summary, now_ns)
 
 
-def _news(attempt: RootAttempt, panel: RootPanel, cells: _PanelCells) -> Iterator[_PanelCells]:
-    """What of ``cells`` is new of its ranks: all of it, unless a node tells the same of a rank twice."""
-    again = _told_before(panel, cells)
+def _new_cells(attempt: RootAttempt, panel: RootPanel, cells: _PanelCells) -> Iterator[_PanelCells]:
+    """Yield the cells that are new to their ranks: all of them, unless a node sends a rank's cell twice."""
+    again = _reported_before(panel, cells)
     if again is None:
         yield cells
         return
@@ -93,8 +93,8 @@ def _news(attempt: RootAttempt, panel: RootPanel, cells: _PanelCells) -> Iterato
         yield cells.part(np.array([row]), np.flatnonzero(~again[row]))
 
 
-def _told_before(panel: RootPanel, cells: _PanelCells) -> Bits | None:
-    """In which cells some rank of ``cells`` has reported already; None: in none."""
+def _reported_before(panel: RootPanel, cells: _PanelCells) -> Bits | None:
+    """Return the mask of cells that some of the ranks has reported before; None if there are none."""
     rows = np.array([panel.row_of.get(key, -1) for key in cells.keys], np.int64)
     known = np.flatnonzero(rows >= 0)
     if not len(known):
@@ -109,20 +109,20 @@ def _told_before(panel: RootPanel, cells: _PanelCells) -> Bits | None:
 
 
 def _merge(attempt: RootAttempt, index: int, cells: _PanelCells, summary: Summary, now_ns: int) -> None:
-    """Take in a summary over several ranks, as :meth:`RootAttempt.put` takes in what one reports."""
+    """Apply a summary over several ranks, as :meth:`RootAttempt.put` applies the report of one."""
     panel = attempt.panels[index]
     if attempt.fenced:
         _all_late(attempt, panel, cells, np.ones(summary.count.shape, np.bool_))
         return
     members = attempt.membership
-    # Somebody who is not behind, if there is one: by such ranks it is told which rows are the newest.
+    # A rank that does not lag, if there is one: such ranks define which rows are the newest.
     foremost = min(cells.ranks, key=members.lagging.__contains__)
     rows = attempt.rows(index, cells.keys, cells.times_ns, foremost)
     late = panel.summarised(cells.slots, rows, cells.columns, summary, now_ns)
-    attempt.came(cells.ranks, panel, rows, late)
+    attempt.note_in_time(cells.ranks, panel, rows, late)
     if late is not None:
         _all_late(attempt, panel, cells, late)
-    joining = attempt.joining(panel, cells.slots[:, None], cells.columns).any(axis=1)
+    joining = attempt.unlisted_in(panel, cells.slots[:, None], cells.columns).any(axis=1)
     for i in np.flatnonzero(joining).tolist():
         attempt.become_reporter(panel, int(cells.slots[i]), cells.report(cells.ranks[i]), rows, late)
     attempt.touched.setdefault(index, []).append(rows)

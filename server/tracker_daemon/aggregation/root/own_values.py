@@ -1,6 +1,6 @@
-"""Values of which nothing is computed: texts, and numbers that are to stay as they are.
+"""Values of which nothing is computed: texts, and numbers that mean something for one rank alone.
 
-Nobody is waited for: each joins the record of its step and occurrence.
+They wait for no rank: each joins the record of its step and occurrence.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from tracker_daemon.rules.metric_names import rank_column
 from tracker_protocol import limits
 
 
-def take_texts(source: StreamFold, attempt: RootAttempt, names: tuple[str, ...], block: TextRows) -> None:
-    """Take in texts, from the ranks whose own values are recorded."""
-    rank, rules = source.rank, attempt.rules
-    recorded = rank == rules.primary_rank or rules.records(rank)
+def apply_texts(source: StreamFold, attempt: RootAttempt, names: tuple[str, ...], block: TextRows) -> None:
+    """Apply texts, of the ranks whose own values are recorded."""
+    recorded = attempt.rules.records_own_values(source.rank)
     for key, time_ns, column, text in _cells(source, attempt, names, block, recorded=recorded):
         attempt.extras_at(key, time_ns).texts[column] = text
 
 
-def take_numbers(source: StreamFold, attempt: RootAttempt, names: tuple[str, ...], block: Rows) -> None:
-    """Take in numbers that are to stay as they are, from the ranks whose items are recorded."""
+def apply_numbers(source: StreamFold, attempt: RootAttempt, names: tuple[str, ...], block: Rows) -> None:
+    """Apply numbers of which nothing is computed, of the ranks whose items are recorded."""
     recorded = attempt.rules.records_items(source.rank)
     for key, time_ns, column, number in _cells(source, attempt, names, block, recorded=recorded):
         if not attempt.is_computed(column):
@@ -40,7 +39,7 @@ def _cells(
     *,
     recorded: bool,
 ) -> Iterator[tuple[Key, int, str, Any]]:
-    """Where each value goes, as (step and occurrence), time, name: into the record of its step."""
+    """Yield each value with its place: (step, occurrence), time and column."""
     attempt.books.folded += len(names) * len(block.steps)
     if not recorded:
         return

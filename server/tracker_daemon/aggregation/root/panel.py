@@ -158,7 +158,8 @@ class RootPanel(Panel):
     ) -> Bits | None:
         """Write a rank's ``values`` (rows × columns); each of these cells is new to this rank.
 
-        A cell that is closed takes nothing; which (row, column) pairs were late so is returned, None if none.
+        A closed cell takes nothing: return these late (row, column) pairs as a mask, or None if there are
+        none.
         """
         state = self.state[rows[:, None], columns]
         late: Bits = state >= CLOSED
@@ -191,7 +192,7 @@ class RootPanel(Panel):
     def summarised(
         self, slots: Integers, rows: Integers, columns: Integers, summary: Summary, now_ns: int
     ) -> Bits | None:
-        """Take in the ``summary`` (rows × columns) of several ranks, like :meth:`contribute` their values."""
+        """Add the ``summary`` (rows × columns) of several ranks, as :meth:`contribute` writes values."""
         state = self.state[rows[:, None], columns]
         late: Bits = state >= CLOSED
         if not late.any():
@@ -218,7 +219,7 @@ class RootPanel(Panel):
         self.missing[rows[:, None], columns] -= awaited.sum(axis=1, dtype=np.int32)
 
     def accumulate(self) -> Accumulators:
-        """The summaries of the cells; until the first there are none, and all values are the ranks' own."""
+        """Return the summaries of the cells; make them at the first. Before it all values are ranks' own."""
         if self.accumulators is None:
             valued = np.zeros(self.values.shape, np.bool_)
             valued[:, : len(self.placed)] = self.seen[:, self.placed]
@@ -247,7 +248,7 @@ class RootPanel(Panel):
     # ---- membership ------------------------------------------------------------------------------
 
     def recount(self, rows: Integers, columns: Integers) -> None:
-        """Count anew, for these rows and metrics, the reporters that have not reported."""
+        """Count again, for these rows and metrics, the reporters that have not reported."""
         if not len(rows) or not len(columns):
             return
         waited = self.member_from[:, columns][None] <= self.serial[rows][:, None, None]
@@ -255,14 +256,14 @@ class RootPanel(Panel):
         self.missing[rows[:, None], columns] = (waited & ~reported).sum(axis=1)
 
     def join(self, slot: int, columns: Integers, serial: int) -> None:
-        """From rows of ``serial`` on, wait for this rank's values of ``columns``."""
+        """Wait for this rank's values of ``columns`` in rows from ``serial`` on."""
         self.member_from[slot, columns] = serial
         self.joined_at[columns] = np.maximum(self.joined_at[columns], serial)
         rows = self.live_rows()
         self.missing[rows[:, None], columns] += self._owed(slot, rows, columns)
 
     def leave(self, slot: int, columns: Integers) -> None:
-        """Wait no longer for this rank's values of ``columns``."""
+        """Stop waiting for this rank's values of ``columns``."""
         rows = self.live_rows()
         self.missing[rows[:, None], columns] -= self._owed(slot, rows, columns)
         self.member_from[slot, columns] = NEVER
@@ -273,7 +274,7 @@ class RootPanel(Panel):
         return owed
 
     def learn(self, column: int, slots: Integers, waited: Bits) -> None:
-        """Fix the reporters of a metric: the ranks in ``slots``, of which ``waited`` are waited for."""
+        """Fix the reporters of a metric: the ranks in ``slots``. Cells wait for those of ``waited``."""
         self.learned[column] = True
         self.first_row[column] = UNLEARNED
         self.member_from[:, column] = NEVER
@@ -281,28 +282,28 @@ class RootPanel(Panel):
         self.ever_member[slots, column] = True
 
     def note_reporter(self, slot: int, columns: Integers) -> None:
-        """This rank has reported these learned metrics; those of several ranks have aggregates."""
+        """Note that this rank has reported these learned metrics; those of several ranks have aggregates."""
         self.ever_member[slot, columns] = True
         self.note_several(columns)
 
     def note_several(self, columns: Integers) -> None:
-        """Metrics that several ranks have reported are aggregated, unless they are aggregates by name."""
+        """Aggregate metrics that several ranks have reported, unless their names are those of aggregates."""
         several = self.ever_member[:, columns].sum(axis=0) > 1
         self.aggregated[columns] = several & self.aggregable[columns]
 
     def complete_rows(self, rows: Integers) -> None:
-        """Close the cells of ``rows`` that wait for nobody."""
+        """Close the cells of ``rows`` that wait for no rank."""
         closing = (self.state[rows] == OPEN) & (self.missing[rows] <= 0) & self.learned
         state = self.state[rows]
         state[closing] = CLOSED
         self.state[rows] = state
 
     def is_open(self, row: int) -> bool:
-        """Whether the row has a cell that still waits."""
+        """Return True if the row has a cell that still waits."""
         return bool((self.state[row] == OPEN).any())
 
     def open_points(self) -> int:
-        """How many values lie in cells that are not emitted."""
+        """Return the number of values in cells that are not emitted."""
         rows = self.live_rows()
         unemitted = (self.state[rows] == OPEN) | (self.state[rows] == CLOSED)
         return int((self.seen[rows] & unemitted[:, None, :]).sum())

@@ -1,7 +1,7 @@
-"""The books of one run: what was received and what became of it.
+"""The books of one run: counts of received values, by what happened to them.
 
-At all times ``received = folded + open + late + rejected``; what never entered the fold
-(duplicates, gaps, evicted history, the client's own drops) is counted apart.
+At all times ``received = folded + open + late + rejected``. Values that never entered the fold (duplicates,
+gaps, evicted history, the client's own drops) are counted apart.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ class Books:
     items: int = 0
     """Items passed on."""
     items_left_out: int = 0
-    """Items of ranks whose items are not recorded, and of attempts that are long over."""
+    """Items of ranks whose items are not recorded, and of attempts that ended long ago."""
     late_by_rank: dict[int, int] = field(default_factory=dict)
     warned: set[Hashable] = field(default_factory=set)
 
     def count_late(self, rank: int, points: int) -> None:
-        """Values that came after their cell had closed."""
+        """Count values that arrived after their cell had closed."""
         self.late += points
         self.late_by_rank[rank] = self.late_by_rank.get(rank, 0) + points
 
     def reject_repeats(self, notices: list[str], rank: int, name: str, step: int, points: int) -> None:
-        """A rank has logged a metric too often at one step: these values are one time too many."""
+        """Count rejected values of a metric that a rank has logged too often at one step."""
         self.rejected += points
         self.warn_once(
             notices,
@@ -47,7 +47,7 @@ class Books:
         )
 
     def warn_once(self, notices: list[str], about: Hashable, text: str) -> None:
-        """Add ``text`` to ``notices`` unless that was done for the same thing before."""
+        """Add ``text`` to ``notices``, unless there was a notice ``about`` the same thing before."""
         if about not in self.warned and len(self.warned) < _WARNINGS_MAX:
             self.warned.add(about)
             notices.append(text)

@@ -1,7 +1,7 @@
-"""Histograms that belong together, in one row: those that a rank logged at once, as a model's are.
+"""Rows of histograms: those that a rank logged in one call, such as a model's.
 
-They would otherwise be hundreds of entries, and of rows at W&B, for one look at a model. A row is made
-of what one tick brought and then journalled, so that a delivery repeated after a crash finds the same rows.
+Without rows they would be hundreds of entries, and of rows at W&B, for one call. A row has the histograms of
+one tick and is then journalled. So a delivery repeated after a crash finds the same rows.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ class HistogramRow(msgspec.Struct, frozen=True, array_like=True):
     documents: dict[str, str]
 
     def to_bytes(self) -> bytes:
-        """Encode for the outbox; :meth:`from_bytes` gives back an equal row."""
+        """Encode for the outbox; :meth:`from_bytes` returns an equal row."""
         return msgspec.msgpack.encode(self)
 
     @staticmethod
     def from_bytes(payload: bytes) -> HistogramRow:
-        """Decode what :meth:`to_bytes` made; raises ValueError for anything else."""
+        """Decode the bytes of :meth:`to_bytes`; raises ValueError for anything else."""
         return _decode(payload)
 
     def items(self) -> Iterator[Item]:
-        """One item for each histogram."""
+        """Yield one item for each histogram."""
         for key, document in self.documents.items():
             yield Item(KIND, key, self.step, self.time_ns, document, attempt=self.attempt)
 
@@ -43,12 +43,12 @@ _decode = msgspec.msgpack.Decoder(HistogramRow).decode
 
 
 def is_histogram(item: Item) -> bool:
-    """Whether an item is one that joins a row."""
+    """Return True if an item is a histogram that joins a row."""
     return item.kind == KIND and not item.contents
 
 
 def histogram_rows(items: Iterable[Item]) -> Iterator[HistogramRow]:
-    """The histograms among ``items``, in rows, in their order."""
+    """Yield the histograms among ``items`` as rows, in their order."""
     for (attempt, step, time_ns, _), alike in groupby(filter(is_histogram, items), _call):
         yield HistogramRow(attempt, step, time_ns, {item.key: item.document for item in alike})
 

@@ -31,12 +31,12 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
     attempt: int = 1
 
     def to_bytes(self) -> bytes:
-        """Encode for the outbox; :meth:`from_bytes` gives back an equal item."""
+        """Encode for the outbox; :meth:`from_bytes` returns an equal item."""
         return msgspec.msgpack.encode(self)
 
     @staticmethod
     def from_bytes(payload: bytes) -> Item:
-        """Decode what :meth:`to_bytes` made; raises ValueError for anything else."""
+        """Decode the bytes of :meth:`to_bytes`; raises ValueError for anything else."""
         return _decode(payload)
 
 

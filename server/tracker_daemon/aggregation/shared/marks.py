@@ -1,7 +1,7 @@
-"""Closed marks: which cells of a panel have been emitted and can only get late contributions.
+"""Closed marks: the cells of a panel that have been emitted, for which every further value is late.
 
-The last CLOSED_MARKS_PER_PANEL rows are remembered one by one, as one bit per metric; of older
-ones only the highest step per occurrence, at and below which every cell counts as closed.
+The last CLOSED_MARKS_PER_PANEL rows are remembered one by one, as one bit per metric. Of older rows only the
+highest step per occurrence is remembered; every cell at or below it counts as closed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ClosedMarks:
         self._forget_oldest()
 
     def any_at(self, key: Key) -> bool:
-        """Whether a metric is closed at ``key``."""
+        """Return True if a metric is closed at ``key``."""
         return key in self.bits or key[0] <= self.watermarks.get(key[1], key[0] - 1)
 
     def _forget_oldest(self) -> None:
@@ -47,7 +47,7 @@ class ClosedMarks:
             self._shared.clear()
 
     def closed(self, key: Key) -> NDArray[np.bool_] | None:
-        """Which metrics are closed at ``key``, shape (columns,); None where none is."""
+        """Return which metrics are closed at ``key``, shape (columns,); None if none is."""
         bits = self.bits.get(key)
         if bits is not None:
             return np.unpackbits(np.frombuffer(bits, np.uint8), count=self.columns).astype(np.bool_)

@@ -1,11 +1,10 @@
-"""Occurrences: which time it is that a rank logs a metric at a step.
+"""Occurrences: a count of the times that a rank logs a metric at one step.
 
-For each (rank, metric) the counter keeps the highest step that it logged as its first, second, …
-occurrence: ``highs[o]``. A step's occurrence is the number of those that are at or above it. So
-steps that rise are occurrence 0; the same step again is 1; after a jump back to step s
-everything from s up to where the rank had been is the next occurrence, and beyond it 0 again. The
-state is bounded by OCCURRENCES_PER_STEP_MAX steps per rank and metric, and nothing else has to be
-remembered.
+For each (rank, metric) the counter keeps the highest step logged as first, second, … occurrence:
+``highs[o]``. A step's occurrence is the number of these highs at or above the step. So rising steps are
+occurrence 0, and the same step again is 1. After a jump back to step s, all steps from s to the rank's
+highest are the next occurrence; steps beyond are 0 again. The state is bounded by OCCURRENCES_PER_STEP_MAX
+steps per rank and metric.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class OccurrenceCounter:
         self.first = grown
 
     def advance(self, slot: int, columns: NDArray[np.int64] | slice, steps: NDArray[np.int64]) -> bool:
-        """Take rising ``steps`` that are new to all ``columns``; False, and no change, if they are not."""
+        """Count rising ``steps`` that are new to all ``columns``; else change nothing and return False."""
         highs = self.first[slot]
         rising = len(steps) == 1 or bool((steps[1:] > steps[:-1]).all())
         if steps[0] <= highs[columns].max() or not rising:
@@ -48,7 +47,7 @@ class OccurrenceCounter:
     def assign(self, slot: int, columns: NDArray[np.int64], steps: NDArray[np.int64]) -> Iterator[Part]:
         """Count each (step, column) in order; yield parts of equal occurrence, one row at a time.
 
-        An occurrence of OCCURRENCES_PER_STEP_MAX or more is one too many: the caller rejects it.
+        The caller rejects an occurrence of OCCURRENCES_PER_STEP_MAX or more.
         """
         if slot not in self.repeats:
             shape = (limits.OCCURRENCES_PER_STEP_MAX - 1, self.first.shape[1])

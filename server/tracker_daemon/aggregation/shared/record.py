@@ -1,8 +1,8 @@
-"""Records: what the fold emits and the backends receive, in columns.
+"""Records: the output of a root's fold and the input of the backends, in columns.
 
-A *record* is one row: (ordinal, step, occurrence) and the cells that closed for them. Records
-that are emitted together and carry the same columns travel as one :class:`RecordBlock`, so that
-no stage between the fold and a backend runs a Python loop per value.
+A *record* is one row: (ordinal, step, occurrence) and the cells that closed for them. Records of one tick
+with the same columns make one :class:`RecordBlock`. So no stage between the fold and a backend runs a Python
+loop per value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 
 class TextCell(msgspec.Struct, frozen=True, array_like=True):
-    """A value that is not a number: the block's row that it belongs to, its column and itself."""
+    """A value that is not a number: its row in the block, its column, and the text."""
 
     row: int
     column: str
@@ -45,7 +45,7 @@ class RecordBlock:
         return len(self.steps)
 
     def to_bytes(self) -> bytes:
-        """Encode for the outbox; :meth:`from_bytes` gives back an equal block."""
+        """Encode for the outbox; :meth:`from_bytes` returns an equal block."""
         return msgspec.msgpack.encode(
             _WireBlock(
                 self.first_ordinal,
@@ -62,7 +62,7 @@ class RecordBlock:
 
     @staticmethod
     def from_bytes(payload: bytes) -> RecordBlock:
-        """Decode what :meth:`to_bytes` made."""
+        """Decode the bytes of :meth:`to_bytes`."""
         wire = _decode(payload)
         n, c = len(wire.steps) // 8, len(wire.columns)
         valid = None

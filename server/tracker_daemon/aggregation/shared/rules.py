@@ -1,4 +1,4 @@
-"""What a run's fold goes by: its ranks, whose values are recorded, and how long cells wait."""
+"""Rules of a run's fold: the primary rank, the recorded ranks, and the waiting times of cells."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NS = 1_000_000_000
 class Rules:
     """The settings of one run. Times are in nanoseconds; defaults are those of the limits.
 
-    ``recorded_ranks`` are recorded one by one beside the primary; ``reporters`` says of some
-    metrics who reports them, and spares those metrics the learning. ``item_ranks`` are the ranks whose
-    tables, images, artifacts and histograms are recorded beside the primary's. ``config_may_differ`` are
-    globs of the configuration's keys whose values are each rank's own.
+    ``recorded_ranks`` are recorded one by one beside the primary. ``reporters`` names the reporters of some
+    metrics, which need not be learned then. ``item_ranks`` are the ranks whose tables, images, artifacts and
+    histograms are recorded beside the primary's. ``config_may_differ`` are globs of the configuration's keys
+    whose values are each rank's own.
     """
 
     primary_rank: int = 0
@@ -41,14 +41,14 @@ class Rules:
         return rank == self.primary_rank or self.records(rank)
 
     def statistics_of(self, metric: str) -> frozenset[str]:
-        """Which aggregates of a metric are recorded."""
+        """Return the aggregates of a metric that are recorded."""
         found = self.aggregates.of(metric)
         return frozenset(SUFFIXES) if found is None else found
 
     def records_items(self, rank: int) -> bool:
-        """Whether this rank's items are recorded."""
+        """Return True if this rank's items are recorded."""
         return rank == self.primary_rank or rank in self.item_ranks
 
     def reporters_of(self, metric: str) -> Reporters | None:
-        """Who reports a metric; None when that is to be learned."""
+        """Return the reporters of a metric; None if they must be learned."""
         return self.reporters.reporters_of(metric)

@@ -1,4 +1,4 @@
-"""What a run's fold knows of each stream: whose it is, its dictionary of names, and what it has counted."""
+"""The state of one stream in a run's fold: its rank, its dictionary of names, and its counts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from tracker_daemon.aggregation.shared.placement import Plan
 
 NODE = -1
-"""In place of a rank: the stream is that of a node's daemon, which forwards what its ranks log."""
+"""In place of a rank: the stream is that of a node's daemon, which forwards its ranks' values."""
 
 
 @dataclass(slots=True, eq=False)
 class StreamFold:
-    """What the fold knows of one stream. ``plans`` and ``known`` are caches and not part of the state.
+    """The state of one stream in the fold. ``plans`` and ``known`` are caches and not part of the state.
 
-    ``plans`` are by attempt and keys, since a node's stream goes on through all of a run's attempts.
+    ``plans`` are by attempt and keys, since a node's stream continues through all of a run's attempts.
     """
 
     rank: int
@@ -31,20 +31,20 @@ class StreamFold:
 
     @property
     def is_node(self) -> bool:
-        """Whether a node's daemon forwards on it, and not a rank logs."""
+        """True if the stream is that of a node's daemon, and not of a rank."""
         return self.rank == NODE
 
     def belongs_to(self, attempt: int) -> bool:
-        """Whether it is a rank's, of that attempt."""
+        """Return True if the stream is that of a rank, in this attempt."""
         return self.attempt == attempt and not self.is_node
 
     def add_names(self, names: Iterable[str]) -> None:
-        """Append those that are new: a batch that is sent again may follow a Hello that has its names."""
+        """Append new names: a batch that is sent again may follow a Hello that has its names."""
         for name in names:
             if name not in self.known:
                 self.known.add(name)
                 self.names.append(name)
 
     def names_of(self, keys: tuple[int, ...]) -> tuple[str, ...] | None:
-        """The metrics of a block; None where the dictionary has no such names."""
+        """Return the metrics of a block; None if the dictionary has no such names."""
         return tuple(self.names[key] for key in keys) if max(keys) < len(self.names) else None
