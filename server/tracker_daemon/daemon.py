@@ -164,7 +164,7 @@ class Daemon:
             self._role.admission.add_restored(one)
         self._common.recorder.start(one.run.live for one in restored if one.run.running)
         for one in restored:
-            self._role.delivery.restored(one.run)
+            self._role.delivery.resume(one.run)
 
     async def _start_serving(self, on_ready: Callable[[EndpointInfo], None] | None) -> None:
         await self._server.start()

@@ -211,7 +211,7 @@ class RootAdmission:
     def on_commit(self, live: LiveRun) -> None:
         """Send a run's new warnings, and deliver its new entries."""
         send_warnings(self._registry, live)
-        self._delivery.ticked(live)
+        self._delivery.deliver_new(live)
 
     def poll(self) -> None:
         """Do the work that is due; called several times a second."""

@@ -1,4 +1,4 @@
-"""A cursor: how far one backend has got in one run's outbox. Pure values, no I/O."""
+"""A cursor: the position of one backend in one run's outbox. Pure values, no I/O."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The position reached, the backend's state there, and the books up to there.
+    """A position in an outbox, with the backend's state and the counts that belong to it.
 
-    ``position`` is an entry's number, 0 before the first; ``state`` is b"" before the first commit.
-    Both counts are cumulative, in records; in a lane for files in items.
+    ``position`` is the number of the last entry delivered or set aside, 0 before the first. ``state`` is b""
+    before the first commit. Both counts are cumulative: in records, or in items if ``counts_items`` (in a
+    lane for files).
     """
 
     position: int = 0
@@ -23,37 +24,40 @@ class Cursor:
     set_aside_records: int = 0
     counts_items: bool = False
 
-    def past(self, entries: Sequence[OutboxEntry], state: bytes, set_aside: int = 0) -> Cursor:
-        """After the delivery of ``entries``, less ``set_aside`` records, which returned ``state``."""
+    def after_delivery(self, entries: Sequence[OutboxEntry], state: bytes, set_aside: int = 0) -> Cursor:
+        """Return the cursor after a delivery of ``entries`` that returned ``state``.
+
+        The backend set ``set_aside`` records of them aside.
+        """
         return replace(
             self,
             position=entries[-1].number,
             state=state,
-            delivered_records=self.delivered_records + sum(map(self._counted, entries)) - set_aside,
+            delivered_records=self.delivered_records + sum(map(self._count, entries)) - set_aside,
             set_aside_records=self.set_aside_records + set_aside,
         )
 
-    def beyond(self, entry: OutboxEntry) -> Cursor:
-        """After entries, up to ``entry``, that are not this cursor's."""
+    def after_skipping(self, entry: OutboxEntry) -> Cursor:
+        """Return the cursor after entries up to ``entry`` that belong to another lane."""
         return replace(self, position=entry.number)
 
-    def past_poison(self, entry: OutboxEntry) -> Cursor:
-        """After ``entry`` was set aside; the backend's state stays."""
-        set_aside = self.set_aside_records + self._counted(entry)
+    def after_setting_aside(self, entry: OutboxEntry) -> Cursor:
+        """Return the cursor after ``entry`` was set aside as a whole; the backend's state stays."""
+        set_aside = self.set_aside_records + self._count(entry)
         return replace(self, position=entry.number, set_aside_records=set_aside)
 
-    def _counted(self, entry: OutboxEntry) -> int:
-        return int(entry.kind is EntryKind.FILES) if self.counts_items else records_in(entry)
+    def _count(self, entry: OutboxEntry) -> int:
+        return int(entry.kind is EntryKind.FILES) if self.counts_items else count_records(entry)
 
     def with_state(self, state: bytes) -> Cursor:
-        """At the same position, with a state that the backend commits on the way."""
+        """Return the cursor at the same position, with a state that the backend commits within a delivery."""
         return replace(self, state=state)
 
 
-def records_in(entry: OutboxEntry) -> int:
-    """How many records an entry holds: none for other kinds, and for what cannot be read.
+def count_records(entry: OutboxEntry) -> int:
+    """Return the number of records in an entry: 0 for other kinds, and if the payload cannot be read.
 
-    Of what is forwarded each batch counts as one.
+    A FORWARDED entry, which is one batch for the root, counts as one.
     """
     if entry.kind is EntryKind.FORWARDED:
         return 1

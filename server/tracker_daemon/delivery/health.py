@@ -1,4 +1,4 @@
-"""What the status shows of one backend of one run."""
+"""The state of one backend of one run, for the status."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from enum import Enum
 
 
 class DeliveryState(str, Enum):
-    """How a backend is doing."""
+    """A backend's state, as a person sees it; ``states`` derives it from the pump's phases."""
 
     HEALTHY = "healthy"
     BEHIND = "behind"
-    """It takes what it is given, and has not caught up for a while."""
+    """It stores what it is given, but has not caught up for a while."""
     RETRYING = "retrying"
-    """Its store cannot be reached or written now."""
+    """Its store cannot be reached or written now; the pump, or the backend itself, tries again."""
     PAUSED = "paused"
     """It needs the user's help: credentials, permissions."""
 
@@ -31,6 +31,6 @@ class BackendHealth:
     set_aside_records: int
     location: str | None
     set_aside_reason: str = ""
-    """Why something was set aside, the last time that it was since the daemon started."""
+    """Why something was set aside last since the daemon started; "" if nothing was."""
     handles: Mapping[str, str] = field(default_factory=dict)
-    """How its run is found."""
+    """The run's identifiers in the backend, by name: ``id``, ``url`` …"""

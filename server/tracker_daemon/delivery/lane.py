@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from tracker_daemon.backends.base import Backend, RunDescription
-from tracker_daemon.delivery.cursor import Cursor, records_in
+from tracker_daemon.delivery.cursor import Cursor, count_records
 from tracker_daemon.errors import PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.outbox.lanes import FILES_LANE
@@ -116,7 +116,7 @@ class Lane:
         if mine:
             self._deliver(mine)
         if self.cursor.position < entries[-1].number:
-            self._move(self.cursor.beyond(entries[-1]), ())
+            self._move(self.cursor.after_skipping(entries[-1]), ())
 
     def _deliver(self, entries: Sequence[OutboxEntry]) -> None:
         try:
@@ -134,15 +134,15 @@ class Lane:
         parts = self.backend.set_aside()
         for part in parts:
             self._report_set_aside(part.entry, part.records, part.reason)
-        self._move(self.cursor.past(entries, state, sum(part.records for part in parts)), entries)
+        self._move(self.cursor.after_delivery(entries, state, sum(part.records for part in parts)), entries)
         self._locate()
 
     def _commit_midway(self, state: bytes) -> None:
         self._move(self.cursor.with_state(state), ())
 
     def _set_aside(self, entry: OutboxEntry, error: PoisonEntry) -> None:
-        self._report_set_aside(entry.number, records_in(entry), str(error))
-        self._move(self.cursor.past_poison(entry), (entry,))
+        self._report_set_aside(entry.number, count_records(entry), str(error))
+        self._move(self.cursor.after_setting_aside(entry), (entry,))
 
     def _report_set_aside(self, entry: int, records: int, reason: str) -> None:
         self._log.error("set aside", entry=entry, records=records, reason=reason)

@@ -1,7 +1,7 @@
-"""Where runs are recorded, told once for each run and backend: in the log, and where a person looks.
+"""Shows where a run is recorded, once for each run and backend: in the log, and in the terminal.
 
-Under ``run`` the daemon's log is a file, and its standard output, which nothing else uses, is the standard
-error of ``run``: these lines go there.
+Under ``run`` the daemon's log is a file. The daemon's standard output, which nothing else uses, is then the
+standard error of ``run``, so these lines appear in the user's terminal.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def log_location(run: RunDescription, backend: str, location: str, handles: Mapp
 
 
 def print_location(run: RunDescription, backend: str, location: str, handles: Mapping[str, str]) -> None:
-    """Log it, and print it for the one who started the daemon."""
+    """Log where ``backend`` records ``run``, and print it for the user who started the daemon."""
     log_location(run, backend, location, handles)
     line = f"tracker-daemon: run {_name(run)}: {backend} → {_where(location, handles)}\n"
     try:
         os.write(_STANDARD_OUTPUT, line.encode(errors="backslashreplace"))
-    except OSError as error:  # the terminal or the pipe is gone: nobody looks any more
-        log.debug("could not be told", reason=error.strerror)
+    except OSError as error:  # the terminal or the pipe is closed: nobody reads it
+        log.debug("a location could not be printed", reason=error.strerror)
 
 
 def _name(run: RunDescription) -> str:
@@ -38,7 +38,7 @@ def _name(run: RunDescription) -> str:
 
 
 def _where(location: str, handles: Mapping[str, str]) -> str:
-    """The experiment and the run as MLflow calls them, its URI, and where to look; else only that."""
+    """Return MLflow's names of experiment and run, its URI and the location, as far as they are known."""
     parts = [
         f"{what} {handles[name]}"
         for name, what in (("experiment_name", "experiment"), ("run_name", "run"))

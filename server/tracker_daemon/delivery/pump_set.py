@@ -38,12 +38,12 @@ class OpenPumpLane(Protocol):
 
 
 class PumpSet:
-    """Starts, wakes and stops pumps. ``journal`` is called on the pumps' threads.
+    """Starts, wakes and stops pumps.
 
-    ``links`` lead to the backends that are classes of scripts, ``open_lane`` opens a lane to the root, if
-    there is one; ``on_located`` is told where a run is.
+    ``journal`` and ``on_located`` are called on the pumps' threads. ``links`` connect to backends that are
+    classes of training scripts. ``open_lane`` opens a lane to the root; None if there is no root.
 
-    Used on the event loop, but for ``drain`` and ``stop``, which wait and so run beside it.
+    Used on the event loop, except for ``drain`` and ``stop``: they wait, so they are called on other threads.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class PumpSet:
         self._stopped = False
 
     def open(self, row_id: int, run: RunDescription, cursor: CursorRow) -> None:
-        """Begin or resume delivering a run to the lane of a backend that ``cursor`` names; once is enough."""
+        """Begin or resume the delivery of a run to the lane that ``cursor`` names, unless it runs."""
         name = cursor.backend
         files_alone = is_files_lane(name)
         if self._stopped or name in self.unusable(row_id) or self._notify(row_id, name):
@@ -96,13 +96,13 @@ class PumpSet:
         pump.notify()
 
     def _create(self, row_id: int, run_id: str, cursor: CursorRow) -> tuple[Backend, int]:
-        """The backend, and how many bytes it is given at once."""
+        """Return the backend, and the bytes of outbox that it is given at once."""
         if is_script(cursor.state):
             return ScriptBackend(self._links.of(run_id, cursor.backend)), limits.SCRIPT_SLICE_BYTES
         name = backend_of(cursor.backend)
         backend = self._root_backend(row_id, cursor.backend) if name == UPSTREAM else registry.create(name)
         if is_files_lane(cursor.backend):
-            # A file may take minutes, and the cursor moves after a slice: one item at a time then.
+            # A file may take minutes, and the cursor moves after a slice. So a slice is one item.
             return backend.files_backend(), 1
         return backend, limits.DELIVERY_SLICE_BYTES
 
@@ -137,62 +137,65 @@ class PumpSet:
         return pump is not None and pump.notify()
 
     def notify(self, row_id: int) -> bool:
-        """The run has new entries. False when a pump of it has ended, or there is none: open them."""
+        """Announce new entries of a run. Returns False if it has no pump, or one has ended: open them."""
         notified = [self._notify(row_id, backend) for backend in self._pumps.get(row_id, ())]
         return bool(notified) and all(notified)
 
     def resume(self, row_id: int, backend: str) -> None:
-        """What this backend was waiting for may be there now."""
+        """Have a backend that waits try again now."""
         pump = self._pumps.get(row_id, {}).get(backend)
         if pump is not None:
             pump.resume()
 
     def health(self, row_id: int) -> dict[str, BackendHealth]:
-        """How each backend of the run is doing; only those that were opened."""
+        """Return the state of each backend of the run that was opened."""
         return {backend: pump.health() for backend, pump in self._pumps.get(row_id, {}).items()}
 
     def unusable(self, row_id: int) -> dict[str, str]:
-        """The run's backends that cannot be used, with the reason."""
+        """Return the run's backends that cannot be used, with the reasons."""
         return self._unusable.get(row_id, {})
 
     def is_finished(self, row_id: int) -> bool:
-        """Whether all of the run that was opened has been delivered, its end too."""
+        """Return True if each pump of the run has delivered everything, the run's end too."""
         return all(pump.finished for pump in self._pumps.get(row_id, {}).values())
 
     def forget(self, row_id: int) -> None:
-        """The run is finished and of no interest any more."""
+        """Forget a finished run."""
         self._pumps.pop(row_id, None)
         self._unusable.pop(row_id, None)
 
     def _all(self) -> list[Pump]:
-        # A copy, made at once: the event loop opens further ones meanwhile.
+        # A copy: the event loop may open further pumps meanwhile.
         return [pump for pumps in list(self._pumps.values()) for pump in list(pumps.values())]
 
     def watch_closely(self) -> None:
-        """Have all backends mended at once that the signal which ends the daemon broke."""
+        """Find soon each backend that was broken by the signal which ends the daemon, and mend it."""
         for pump in self._all():
             pump.watch_closely()
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until everything is delivered that can be, ``timeout_s`` seconds at most; whether it is."""
+        """Wait until all reachable backends have everything; return True if they have.
+
+        Waits at most ``timeout_s`` seconds. A backend is unreachable if its process is gone for good.
+        """
         deadline = time.monotonic() + timeout_s
         pumps = [pump for pump in self._all() if pump.backend.reachable]
         for pump in pumps:
-            pump.resume()  # all at once: one that is stuck must not use up the others' time
+            pump.resume()  # all before the first wait: a stuck one must not use up the others' time
         drained = [pump.finished or pump.drain(deadline) for pump in pumps]
         return all(drained)
 
     def refusals(self) -> dict[Pump, int]:
-        """How often each backend has refused what is left; for :meth:`is_refused`."""
+        """Return how often each backend has refused what is left, for :meth:`is_refused`."""
         return {pump: pump.refusals for pump in self._all()}
 
     def is_refused(self, before: dict[Pump, int]) -> bool:
-        """Whether all that is left has been refused again since ``before``: waiting will not help."""
+        """Return True if everything left was refused again since ``before``: waiting does not help."""
         left = [pump for pump in self._all() if pump.backend.reachable and not pump.caught_up]
         return all(pump.refusals > before.get(pump, 0) for pump in left)
 
     def stop(self, timeout_s: float) -> None:
-        """End all pumps after the delivery that each has in progress; leave those that hang."""
+        """End each pump after its delivery in progress; leave those that take over ``timeout_s`` seconds."""
         self._stopped = True
         deadline = time.monotonic() + timeout_s
         pumps = self._all()

@@ -1,8 +1,8 @@
-"""Which runs are being delivered: opens their pumps when there is something for them.
+"""Opens a run's pumps when there is something to deliver.
 
-After a restart a run's backends stay closed until its ranks are back. Only the ranks can tell that the
-journal has lost something, and a backend that is opened before would cut its store to the older
-state; once it is known, a new epoch forbids that.
+After a restart a run's backends stay closed until its ranks are back. Only a rank knows if the journal has
+lost something that it acknowledged. A backend that is opened before would cut its store back to the older
+state. Once the loss is known, the journal begins a new epoch, which forbids that.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tracker_daemon.runs.run import Run
 from tracker_protocol import limits
 
 RETURN_GRACE_S = 2 * limits.RECONNECT_BACKOFF_MAX_S
-"""How long a restarted daemon waits for a run's ranks before it delivers without them."""
+"""Seconds that a restarted daemon waits for a run's ranks before it delivers without them."""
 
 
 class RunDelivery:
-    """Opens and wakes ``pumps``. On the event loop."""
+    """Opens and wakes ``pumps``. Used on the event loop."""
 
     def __init__(
         self,
@@ -43,31 +43,33 @@ class RunDelivery:
         self._epoch = epoch
         self._contents = contents
         self._opening: dict[int, asyncio.Task[None]] = {}
-        self._awaited: dict[str, float] = {}
-        self._undescribed: dict[str, float] = {}
-        """Runs whose primary rank has not come, and until when it is waited for."""
+        self._ranks_awaited_until: dict[str, float] = {}
+        """By run: when a restarted daemon stops waiting for the run's ranks, on the monotonic clock."""
+        self._primary_awaited_until: dict[str, float] = {}
+        """By run that its primary rank has not described: when the wait for that rank ends."""
         self._files_seen: dict[int, int] = {}
         """By run: the last FILES entry for which the lanes for files were opened."""
 
     # ---- opening ---------------------------------------------------------------------------------
 
-    def restored(self, run: Run) -> None:
-        """A run was found in the journal."""
+    def resume(self, run: Run) -> None:
+        """Deliver a run that was found in the journal; if it is running, once its ranks are back."""
         if run.running:
-            self._awaited[run.run_id] = time.monotonic() + RETURN_GRACE_S
+            self._ranks_awaited_until[run.run_id] = time.monotonic() + RETURN_GRACE_S
         else:
-            self.ticked(run.live)
+            self.deliver_new(run.live)
 
     async def begin(self, run: Run) -> None:
-        """A run is new: open its backends, so that their state shows, if its primary rank has come.
+        """Open the backends of a new run, so that their state is shown.
 
-        They tell of the script what that rank says; for a while they wait for it.
+        The backends record the primary rank's description of the script. If that rank has not connected, they
+        wait for it for PRIMARY_WAIT_S seconds.
         """
         if run.options.is_described:
-            self._undescribed.pop(run.run_id, None)
+            self._primary_awaited_until.pop(run.run_id, None)
             await self._begin(run)
         else:
-            self._undescribed.setdefault(run.run_id, time.monotonic() + limits.PRIMARY_WAIT_S)
+            self._primary_awaited_until.setdefault(run.run_id, time.monotonic() + limits.PRIMARY_WAIT_S)
 
     async def _begin(self, run: Run) -> None:
         row_id = run.live.row_id
@@ -76,8 +78,8 @@ class RunDelivery:
             if not is_files_lane(cursor.backend):
                 self._pumps.open(row_id, self._describe(run, cursor.backend), cursor)
 
-    def ticked(self, live: LiveRun) -> None:
-        """A run may have something new to deliver."""
+    def deliver_new(self, live: LiveRun) -> None:
+        """Deliver what a run has new, if anything; opens or wakes its pumps."""
         if self._is_held(live) or not live.view.last_entry:
             return
         has_new_files = live.view.last_files > self._files_seen.get(live.row_id, 0)
@@ -86,12 +88,12 @@ class RunDelivery:
             self._opening[live.row_id] = asyncio.create_task(self._open(live))
 
     def _is_held(self, live: LiveRun) -> bool:
-        return live.run_id in self._awaited or live.run_id in self._undescribed
+        return live.run_id in self._ranks_awaited_until or live.run_id in self._primary_awaited_until
 
     async def _open(self, live: LiveRun) -> None:
-        """A run whose pumps have ended, or were not needed yet, has something to deliver.
+        """Open the pumps of a run that has something to deliver and no pump for it.
 
-        A lane for files is opened when it has a first one: for MLflow it is a process of its own.
+        A lane for files is opened at its first FILES entry: for MLflow such a lane is a process of its own.
         """
         try:
             while True:
@@ -99,7 +101,7 @@ class RunDelivery:
                 run = self._registry.runs.get(live.run_id)
                 if run is not None:
                     self._open_backends(run, backlog)
-                # What came meanwhile was not announced to a pump that had not been opened yet.
+                # A pump that was not open yet has not been notified of entries added meanwhile.
                 if live.view.last_entry <= backlog.entries:
                     return
         finally:
@@ -131,32 +133,32 @@ class RunDelivery:
     # ---- from time to time -----------------------------------------------------------------------
 
     def poll(self) -> None:
-        """Begin to deliver the runs whose ranks are back, or have been waited for long enough."""
+        """Begin to deliver runs whose ranks are back, or for which the wait is over."""
         now = time.monotonic()
-        for run_id, until in list(self._undescribed.items()):
+        for run_id, until in list(self._primary_awaited_until.items()):
             run = self._registry.runs[run_id]
             if now >= until or not run.running:
-                del self._undescribed[run_id]
-                self._opening[run.live.row_id] = asyncio.create_task(self._open_undescribed(run))
-        for run_id, until in list(self._awaited.items()):
+                del self._primary_awaited_until[run_id]
+                self._opening[run.live.row_id] = asyncio.create_task(self._open_without_primary(run))
+        for run_id, until in list(self._ranks_awaited_until.items()):
             run = self._registry.runs[run_id]
             if now >= until or not run.running or run.is_back():
-                del self._awaited[run_id]
-                self.ticked(run.live)
+                del self._ranks_awaited_until[run_id]
+                self.deliver_new(run.live)
 
-    async def _open_undescribed(self, run: Run) -> None:
+    async def _open_without_primary(self, run: Run) -> None:
         try:
             await self._begin(run)
         finally:
             del self._opening[run.live.row_id]
-        self.ticked(run.live)
+        self.deliver_new(run.live)
 
     async def open_all(self) -> None:
-        """Open whatever has something to deliver, waited for or not: the daemon is about to end."""
-        self._awaited.clear()
-        self._undescribed.clear()
+        """Open the pumps of each run that has something to deliver at once: the daemon is ending."""
+        self._ranks_awaited_until.clear()
+        self._primary_awaited_until.clear()
         for run in self._registry.runs.values():
-            self.ticked(run.live)
+            self.deliver_new(run.live)
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
 
     def is_delivered(self, run: Run, *, all_committed: bool) -> bool:
@@ -176,7 +178,7 @@ class RunDelivery:
         )
 
     def is_settled(self) -> bool:
-        """Whether no run is going on and all that is to be delivered is."""
+        """Return True if no run is running and everything is delivered."""
         return not self._opening and all(self._is_over(run) for run in self._registry.runs.values())
 
     def _is_over(self, run: Run) -> bool:
@@ -185,12 +187,12 @@ class RunDelivery:
         return not run.running and delivered and not self._is_held(run.live)
 
     def progress(self) -> int:
-        """A number that grows with every delivery."""
+        """Return a number that grows with each delivery."""
         runs = self._registry.runs.values()
         return sum(h.delivered_entry for run in runs for h in self._pumps.health(run.live.row_id).values())
 
     def forget_ended(self, keep: int) -> None:
-        """Let go of the oldest ended runs beyond ``keep`` that are delivered."""
+        """Forget the oldest ended and delivered runs, so that ``keep`` of them are left."""
         for run in self._registry.forget_ended(keep, lambda run: self._pumps.is_finished(run.live.row_id)):
             self._pumps.forget(run.live.row_id)
             self._files_seen.pop(run.live.row_id, None)

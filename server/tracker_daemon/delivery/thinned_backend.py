@@ -1,6 +1,6 @@
-"""A backend that gets fewer values than others: thinned on the way, with the count of it in the state.
+"""A backend that is given fewer values than others. The number of thinned values is part of its state.
 
-What is committed is the thinning's own state and the backend's in one, so that they are never apart.
+One commit has the thinning's own state and the backend's state, so the two always belong together.
 """
 
 from __future__ import annotations
@@ -27,49 +27,52 @@ class _State(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ThinnedBackend(Backend):
-    """``backend``, which gets what ``rules`` leave."""
+    """Gives ``backend`` the values that ``rules`` keep."""
 
     def __init__(self, backend: Backend, rules: ThinningRules) -> None:
-        self.name = backend.name  # type: ignore[misc]  # it stands for the backend in all that is shown
+        self.name = backend.name  # type: ignore[misc]  # shown under the backend's name
         self.separate_files = backend.separate_files  # type: ignore[misc]  # as above
         self._backend = backend
         self._thinner = Thinner(rules)
-        self._so_far = Thinned()
-        self._inner: bytes | None = None
-        self._passed_on = False
-        """Whether the last delivery left anything for the backend."""
+        self._thinned = Thinned()
+        self._backend_state: bytes | None = None
+        self._gave_any = False
+        """True if the last delivery left anything for the backend."""
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Open the backend with its own part of ``state``."""
         known = _read(state)
-        self._so_far = Thinned(known.records, known.points, known.counts)
-        self._inner = known.backend
-        self._backend.open(run, self._inner)
+        self._thinned = Thinned(known.records, known.points, known.counts)
+        self._backend_state = known.backend
+        self._backend.open(run, self._backend_state)
 
     def count_ready(self, entries: Sequence[OutboxEntry]) -> int:
-        """Those of which it is decided what stays; they begin where the last delivery ended."""
-        return self._thinner.decided(entries)
+        """Return the number of entries for which it is decided which values stay.
+
+        The entries begin where the last delivery ended.
+        """
+        return self._thinner.count_decided(entries)
 
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:
-        """Deliver what stays of ``entries``."""
-        before, after = self._so_far, self._so_far.copy()
+        """Deliver the values of ``entries`` that stay."""
+        before, after = self._thinned, self._thinned.copy()
         kept = self._thinner.thin(entries, after)
-        self._passed_on = bool(kept)
+        self._gave_any = bool(kept)
         if kept:
-            self._inner = self._backend.deliver(kept, lambda state: commit(_encode(before, state)))
-        self._so_far = after
-        return _encode(after, self._inner)
+            self._backend_state = self._backend.deliver(kept, lambda state: commit(_encode(before, state)))
+        self._thinned = after
+        return _encode(after, self._backend_state)
 
     def set_aside(self) -> Sequence[SetAside]:
-        """What the backend's store refused."""
-        return self._backend.set_aside() if self._passed_on else ()
+        """Return the parts of the last delivery that the backend's store refused."""
+        return self._backend.set_aside() if self._gave_any else ()
 
     def trouble(self) -> str:
-        """What keeps what the backend has from getting further."""
+        """Return why the backend's data is not uploaded yet; "" if nothing blocks it."""
         return self._backend.trouble()
 
     def may_be_resumed(self) -> bool:
-        """Whether what the backend refused for may have changed."""
+        """Return True if the cause of the backend's last refusal may be gone."""
         return self._backend.may_be_resumed()
 
     def close(self) -> None:
@@ -77,21 +80,21 @@ class ThinnedBackend(Backend):
         self._backend.close()
 
     def handles(self) -> Mapping[str, str]:
-        """What a script's handles say."""
+        """Return the run's identifiers in the backend."""
         return self._backend.handles()
 
     @property
     def reachable(self) -> bool:
-        """Whether the backend can be reached."""
+        """True if the backend can be reached."""
         return self._backend.reachable
 
     def location(self) -> str | None:
-        """Where the backend's run is."""
+        """Return where a person finds the backend's run."""
         return self._backend.location()
 
 
 def thinned(backend: Backend, run: RunDescription, name: str) -> Backend:
-    """``backend``, thinned if the run's settings say so of what they call ``name``."""
+    """Return ``backend``, thinned if the run's settings have a rule for ``name``."""
     rules = read_thinning(run.metrics.thinning, name)
     if not any(thinning for _, thinning in rules.rules):
         return backend
@@ -100,19 +103,19 @@ def thinned(backend: Backend, run: RunDescription, name: str) -> Backend:
 
 
 def thinned_so_far(state: bytes) -> tuple[int, int]:
-    """How many records as a whole, and how many values, a cursor's state says were left out by thinning."""
+    """Return how many whole records and how many values thinning left out, from a cursor's state."""
     known = _read(state)
     return known.records, known.points
 
 
-def inner_state(state: bytes) -> bytes | None:
-    """The backend's own part of a cursor's state, thinned or not."""
+def backend_state(state: bytes) -> bytes | None:
+    """Return the backend's own part of a cursor's state, thinned or not."""
     return _read(state).backend
 
 
 def is_script(state: bytes) -> bool:
-    """Whether a cursor is that of a class in the training script."""
-    return inner_state(state) == SCRIPT_STATE
+    """Return True if a cursor's state is that of a class in the training script."""
+    return backend_state(state) == SCRIPT_STATE
 
 
 def _encode(so_far: Thinned, state: bytes | None) -> bytes:

@@ -1,13 +1,15 @@
-"""Thinning: which values a backend gets that is slower than the run. Pure; decided by the records alone.
+"""Thinning: chooses the values for a backend that is slower than the run. Pure.
 
-Neither the clock nor how entries happen to be sliced decides, so that what is delivered again after a crash
-is thinned alike. Each *n*-th value is counted by column, over the whole run. The extremes of a window are
-the first, the last, the least and the greatest value of a column, and its first NaN, which is what a chart
-of that width shows. Windows are of the records' own time; one is decided once a later record, the run's end
-or THINNING_GROUP_BYTES_MAX has come, and its entries wait for that. (Records that carry different columns
-are thinned apart, so there may be more of them than four to a window.)
+The records alone decide, not the clock and not the slices in which entries are read. So entries that are
+delivered again after a crash are thinned in the same way.
 
-Texts are never thinned. A step axis (``epoch``) stays wherever something else of its record stays.
+* *Every n-th value*: values are counted for each column, over the whole run.
+* *Extremes of a window*: the first, the last, the least and the greatest value of a column, and its first
+  NaN: what a chart of that width shows. A window is an interval of the records' own time. Its entries wait
+  until a later record or the run's end follows, or until they weigh THINNING_GROUP_BYTES_MAX. Records with
+  different columns are thinned separately, so a window may keep more than four of them.
+
+Texts are never thinned. A step axis (``epoch``) stays wherever another value of its record stays.
 """
 
 from __future__ import annotations
@@ -30,33 +32,33 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ThinningRules:
-    """By column which values stay; ``axes`` are the columns that are axes of others."""
+    """The rules by column; ``axes`` are the columns that are step axes of others."""
 
     rules: MetricRules[Thinning]
     axes: frozenset[str] = frozenset()
 
     @property
     def window_ns(self) -> int:
-        """The longest window of any rule; 0 where there is none."""
+        """The longest window of any rule in ns; 0 if there is none."""
         return max((thinning.window_ns for _, thinning in self.rules.rules), default=0)
 
 
 @dataclass(slots=True)
 class Thinned:
-    """What was left out so far, in ``records`` as a whole and in ``points``; ``counts``: values by column."""
+    """The whole ``records`` and the ``points`` (values) left out so far; ``counts``: values by column."""
 
     records: int = 0
     points: int = 0
     counts: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> Thinned:
-        """For the next delivery, which may fail."""
+        """Return a copy for the next delivery, which may fail."""
         return replace(self, counts=dict(self.counts))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Plan:
-    """For the columns of a block: each n-th (0: all) and the window in ns (0: none) of each, and the axes."""
+class _ColumnRules:
+    """The rules for a block's columns: each n-th value (0: all), window in ns (0: none), is it an axis."""
 
     every: NDArray[np.int64]
     window_ns: NDArray[np.int64]
@@ -73,17 +75,17 @@ class Thinner:
     def __init__(self, rules: ThinningRules) -> None:
         self._rules = rules
         self._window_ns = rules.window_ns
-        self._plans: dict[tuple[str, ...], _Plan] = {}
+        self._column_rules: dict[tuple[str, ...], _ColumnRules] = {}
 
-    def decided(self, entries: Sequence[OutboxEntry]) -> int:
-        """Of how many of the entries, which begin a group, it is decided what stays of them."""
+    def count_decided(self, entries: Sequence[OutboxEntry]) -> int:
+        """Return for how many of the entries it is decided which values stay. The first begins a group."""
         if not self._window_ns:
             return len(entries)
         groups = _groups(entries, self._window_ns)
         return groups[-1].stop if groups and groups[-1].closed else sum(len(group) for group in groups[:-1])
 
     def thin(self, entries: Sequence[OutboxEntry], so_far: Thinned) -> list[OutboxEntry]:
-        """What stays of the entries; adds to ``so_far``."""
+        """Return the entries with the values that stay; adds the others to ``so_far``."""
         if not self._window_ns:
             return self._thin_group(entries, so_far)
         return [
@@ -110,33 +112,33 @@ class Thinner:
         return kept
 
     def _masks(self, blocks: Sequence[RecordBlock], so_far: Thinned) -> dict[int, Mask]:
-        """By block (its id), the values that stay; nothing for a block that stays whole."""
+        """Return by block (its id) a mask of the values that stay; no mask for a block that stays whole."""
         alike: defaultdict[tuple[str, ...], list[RecordBlock]] = defaultdict(list)
         for block in blocks:
             alike[block.columns].append(block)
         masks: dict[int, Mask] = {}
         for columns, same in alike.items():
-            plan = self._plan(columns)
-            if not plan.thins:
+            rules = self._rules_of(columns)
+            if not rules.thins:
                 continue
             valid = np.concatenate([_valid(block) for block in same])
             values = np.concatenate([block.values for block in same])
             times_ns = np.concatenate([block.times_ns for block in same])
-            kept = _kept(columns, plan, values, valid, times_ns, so_far)
+            kept = _kept(columns, rules, values, valid, times_ns, so_far)
             ends = np.cumsum([len(block) for block in same])[:-1]
             masks.update({id(block): part for block, part in zip(same, np.split(kept, ends), strict=True)})
         return masks
 
-    def _plan(self, columns: tuple[str, ...]) -> _Plan:
-        plan = self._plans.get(columns)
-        if plan is None:
+    def _rules_of(self, columns: tuple[str, ...]) -> _ColumnRules:
+        rules = self._column_rules.get(columns)
+        if rules is None:
             found = [self._rules.rules.of(column) or Thinning() for column in columns]
-            plan = self._plans[columns] = _Plan(
+            rules = self._column_rules[columns] = _ColumnRules(
                 np.array([thinning.every for thinning in found], np.int64),
                 np.array([thinning.window_ns for thinning in found], np.int64),
                 np.array([column in self._rules.axes for column in columns], np.bool_),
             )
-        return plan
+        return rules
 
 
 # ---- groups of entries ---------------------------------------------------------------------------
@@ -144,7 +146,7 @@ class Thinner:
 
 @dataclass(slots=True)
 class _Group:
-    """The entries from ``start`` to ``stop``; ``closed``: no further entry joins it."""
+    """The entries from ``start`` up to ``stop``. If ``closed``, no further entry joins."""
 
     start: int
     stop: int
@@ -157,7 +159,7 @@ class _Group:
 
 
 def _groups(entries: Sequence[OutboxEntry], window_ns: int) -> list[_Group]:
-    """The entries by the window in which each begins; time that goes back stays in the window it is in."""
+    """Group the entries by the window in which each begins. An earlier time stays in the present window."""
     groups: list[_Group] = []
     for position, entry in enumerate(entries):
         window = _window(entry, window_ns)
@@ -169,7 +171,7 @@ def _groups(entries: Sequence[OutboxEntry], window_ns: int) -> list[_Group]:
             groups.append(last)
         last.stop = position + 1
         last.window = window if last.window is None else last.window
-        # Other entries may be left out on the way here, and must not decide.
+        # Only RECORDS count: other entries may be missing here (in another lane) and must not decide.
         last.weight_bytes += len(entry.payload) if entry.kind is EntryKind.RECORDS else 0
         last.closed = entry.kind is EntryKind.END or last.weight_bytes >= THINNING_GROUP_BYTES_MAX
     return groups
@@ -181,7 +183,7 @@ def _window(entry: OutboxEntry, window_ns: int) -> int | None:
 
 
 def _block(entry: OutboxEntry) -> RecordBlock | None:
-    """An entry's records; None where it holds none that can be read, which is the backend's to tell."""
+    """Return an entry's records; None if it has none that can be read, which the backend reports."""
     if entry.kind is not EntryKind.RECORDS:
         return None
     try:
@@ -195,32 +197,32 @@ def _block(entry: OutboxEntry) -> RecordBlock | None:
 
 def _kept(
     columns: tuple[str, ...],
-    plan: _Plan,
+    rules: _ColumnRules,
     values: NDArray[np.float64],
     valid: Mask,
     times_ns: NDArray[np.int64],
     so_far: Thinned,
 ) -> Mask:
-    """Which of the values (rows, columns) stay."""
+    """Return a mask (rows, columns) of the values that stay."""
     kept = valid.copy()
-    for column in np.flatnonzero(plan.every).tolist():
+    for column in np.flatnonzero(rules.every).tolist():
         name, there = columns[column], valid[:, column]
         before = so_far.counts.get(name, 0)
         counted = before + np.cumsum(there) - 1
-        kept[:, column] = there & (counted % plan.every[column] == 0)
-        so_far.counts[name] = (before + int(there.sum())) % int(plan.every[column])
-    for window_ns in np.unique(plan.window_ns[plan.window_ns > 0]).tolist():
-        chosen = np.flatnonzero(plan.window_ns == window_ns)
+        kept[:, column] = there & (counted % rules.every[column] == 0)
+        so_far.counts[name] = (before + int(there.sum())) % int(rules.every[column])
+    for window_ns in np.unique(rules.window_ns[rules.window_ns > 0]).tolist():
+        chosen = np.flatnonzero(rules.window_ns == window_ns)
         kept[:, chosen] = _extremes(values[:, chosen], valid[:, chosen], times_ns // window_ns)
-    follows = plan.axis & ((plan.every > 0) | (plan.window_ns > 0))
-    if follows.any() and not plan.axis.all():
-        something: Mask = np.logical_or.reduce(kept[:, ~plan.axis], axis=1)
+    follows = rules.axis & ((rules.every > 0) | (rules.window_ns > 0))
+    if follows.any() and not rules.axis.all():
+        something: Mask = np.logical_or.reduce(kept[:, ~rules.axis], axis=1)
         kept[:, follows] = valid[:, follows] & something[:, None]
     return kept
 
 
 def _extremes(values: NDArray[np.float64], valid: Mask, windows: NDArray[np.int64]) -> Mask:
-    """Of each run of equal ``windows`` the first, last, least and greatest valid value, and the first NaN."""
+    """Mask, for each window, the first, last, least and greatest valid value, and the first NaN."""
     kept = np.zeros_like(valid)
     windows = np.maximum.accumulate(windows)
     edges = [0, *(np.flatnonzero(np.diff(windows)) + 1).tolist(), len(windows)]
@@ -245,7 +247,7 @@ def _valid(block: RecordBlock) -> Mask:
 
 
 def _masked(block: RecordBlock, mask: Mask) -> RecordBlock:
-    """The block with the values of ``mask`` alone, less the rows and columns in which nothing is left."""
+    """Return the block with the values of ``mask`` alone, without rows and columns that are then empty."""
     rows: Mask = np.logical_or.reduce(mask, axis=1)
     rows[[cell.row for cell in block.texts]] = True
     columns: Mask = np.logical_or.reduce(mask, axis=0)

@@ -189,7 +189,7 @@ class NodeAdmission:
 
     def on_commit(self, live: LiveRun) -> None:
         """Deliver new entries of a run."""
-        self._delivery.ticked(live)
+        self._delivery.deliver_new(live)
 
     def poll(self) -> None:
         """Do the work that is due; called several times a second."""

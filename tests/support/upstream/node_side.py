@@ -112,7 +112,7 @@ class Node:
             self.admission.add_restored(one)
         self.recorder.start(one.run.live for one in restored if one.run.running)
         for one in restored:
-            self.delivery.restored(one.run)
+            self.delivery.resume(one.run)
 
     def _on_tick(self, runs, submissions):
         streams = {submission.stream for submission in submissions if submission.stream}

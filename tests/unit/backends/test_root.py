@@ -10,7 +10,7 @@ import pytest
 
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.root import LanePosition, RootBackend
-from tracker_daemon.delivery.cursor import Cursor, records_in
+from tracker_daemon.delivery.cursor import Cursor, count_records
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import PoisonEntry, UpstreamUnavailable
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
@@ -193,16 +193,16 @@ def test_a_batch_that_is_set_aside_leaves_no_gap_for_the_root(lane):
 
 def test_a_cursor_counts_each_batch_as_one(make_block):
     records = OutboxEntry(4, EntryKind.RECORDS, make_block(["a"], [[1.0], [2.0]]).to_bytes())
-    counted = [records_in(entry) for entry in (batch(1), records, end(5), batch(6, EntryKind.FILES))]
+    counted = [count_records(entry) for entry in (batch(1), records, end(5), batch(6, EntryKind.FILES))]
     assert counted == [1, 2, 0, 0]
-    cursor = Cursor().past([batch(1), batch(2), end(3)], b"state")
+    cursor = Cursor().after_delivery([batch(1), batch(2), end(3)], b"state")
     assert (cursor.position, cursor.state, cursor.delivered_records) == (3, b"state", 2)
-    aside = cursor.past_poison(batch(4))
+    aside = cursor.after_setting_aside(batch(4))
     assert (aside.position, aside.state) == (4, b"state")
     assert (aside.delivered_records, aside.set_aside_records) == (2, 1)
 
 
 def test_a_cursor_of_a_lane_for_files_counts_items_and_batches_with_items_alike():
-    cursor = Cursor(counts_items=True).past([batch(1, EntryKind.FILES), end(2)], b"")
+    cursor = Cursor(counts_items=True).after_delivery([batch(1, EntryKind.FILES), end(2)], b"")
     assert cursor.delivered_records == 1
-    assert cursor.past_poison(batch(3, EntryKind.FILES)).set_aside_records == 1
+    assert cursor.after_setting_aside(batch(3, EntryKind.FILES)).set_aside_records == 1

@@ -99,16 +99,16 @@ def test_texts_and_other_metrics_stay_and_an_axis_goes_with_its_metric():
 def test_entries_wait_until_their_window_is_over():
     rules = thinner("mlflow:*=10s")
     entries = outbox(*(records(i, [i]) for i in range(25)), end=False)
-    assert rules.decided(entries[:5]) == 0
-    assert rules.decided(entries[:11]) == 10
-    assert rules.decided(entries) == 20
-    assert rules.decided([*entries, OutboxEntry(26, EntryKind.END, END)]) == 26
+    assert rules.count_decided(entries[:5]) == 0
+    assert rules.count_decided(entries[:11]) == 10
+    assert rules.count_decided(entries) == 20
+    assert rules.count_decided([*entries, OutboxEntry(26, EntryKind.END, END)]) == 26
 
 
 def test_much_in_one_window_is_decided_before_it_is_over():
     wide = records(0, np.zeros((200, 400)), times_s=[0] * 200, columns=tuple(map(str, range(400))))
     entries = [OutboxEntry(i, EntryKind.RECORDS, wide.to_bytes()) for i in range(1, 4)]
-    assert thinner("mlflow:*=10s").decided(entries) == 2
+    assert thinner("mlflow:*=10s").count_decided(entries) == 2
 
 
 streams = st.lists(
@@ -143,7 +143,7 @@ def test_however_it_is_sliced_the_same_stays_and_extremes_do(stream, how, cuts):
     at_once = cells(thinner(text).thin(entries, whole))
     so_far, got, position = Thinned(), [], 0
     for more in [*sorted(min(cut, len(entries)) for cut in cuts), len(entries)]:
-        ready = thinner(text).decided(entries[position:more])  # each time as after a restart
+        ready = thinner(text).count_decided(entries[position:more])  # each time as after a restart
         got += cells(thinner(text).thin(entries[position : position + ready], so_far))
         position += ready
     assert position == len(entries)

@@ -60,7 +60,7 @@ class Scene:
         """A tick has brought forth an entry."""
         self.journal.entries += 1
         run.live.view = RunView(last_entry=self.journal.entries)
-        self.delivery.ticked(run.live)
+        self.delivery.deliver_new(run.live)
 
     async def settled(self):
         for _ in range(10):
@@ -77,7 +77,7 @@ def test_what_comes_while_the_backends_are_being_opened_is_delivered(play):
         run = door.come(1).stream.run
         run.live.view = RunView(last_entry=1)  # all of it delivered before
         scene.journal.meanwhile.append(lambda: scene.emit(run))
-        scene.delivery.ticked(run.live)
+        scene.delivery.deliver_new(run.live)
         await scene.settled()
         assert scene.pumps.opened == [(1, "csv", 1)]
 
@@ -90,7 +90,7 @@ def test_after_a_restart_delivery_waits_until_the_ranks_have_told_of_a_loss(play
         run = first.stream.run
         for admission in (first, second):
             door.go(admission)
-        scene.delivery.restored(run)
+        scene.delivery.resume(run)
         scene.emit(run)
         door.come(1, 0)
         scene.delivery.poll()
@@ -111,7 +111,7 @@ def test_ranks_that_will_not_come_back_are_not_waited_for(play, gone):
         first, second = door.come(1, 0), door.come(2, 1)
         door.go(second)
         setattr(second.stream, gone, True)
-        scene.delivery.restored(first.stream.run)
+        scene.delivery.resume(first.stream.run)
         scene.emit(first.stream.run)
         scene.delivery.poll()
         await scene.settled()
@@ -129,7 +129,7 @@ def test_the_wait_for_the_ranks_ends(play, why, monkeypatch):
         admission = door.come(1)
         run = admission.stream.run
         door.go(admission)
-        scene.delivery.restored(run)
+        scene.delivery.resume(run)
         scene.emit(run)
         if why == "the end of the daemon":
             await scene.delivery.open_all()
