@@ -42,7 +42,7 @@ CONTENTS_MAX_BYTES = 64 * 1024**3
 """The total size of contents that a daemon holds until they are delivered."""
 CONTENT_UNUSED_S = 6 * 3600.0
 """The time for which a content, or a part of one, is kept without an item that uses it."""
-CONTENT_CARE_S = 2.0
+CONTENT_REMOVAL_INTERVAL_S = 2.0
 """The interval between searches for contents that every backend has, which are then removed."""
 CONTENT_CHUNK_BYTES = 512 * 1024
 CONTENT_UNSYNCED_MAX_BYTES = 32 * 1024 * 1024
@@ -131,10 +131,10 @@ DELIVERY_LINGER_S = 0.1
 DELIVERY_BACKOFF_MIN_S = 0.5
 DELIVERY_BACKOFF_MAX_S = 60.0
 DELIVERY_PAUSED_RETRY_S = 300.0
-DELIVERY_LOOK_S = 5.0
+DELIVERY_CHECK_S = 5.0
 """The interval at which an idle backend is checked: is the delivered data uploaded, and, if the backend is
 paused, have its credentials changed?"""
-DELIVERY_LOOK_ENDING_S = 0.5
+DELIVERY_CHECK_ENDING_S = 0.5
 """The interval of the same checks while the daemon ends and little time is left."""
 DELIVERY_BEHIND_AFTER_S = 10.0
 """A backend that has not caught up for this time, though nothing fails, is shown as behind."""
@@ -226,14 +226,14 @@ admit the next one."""
 ADMIT_TIMEOUT_S = 7.5
 """The timeout of an admission: longer than CHALLENGE_TIMEOUT_S; with PREDECESSOR_WAIT_S still shorter than
 CONNECT_TIMEOUT_S."""
-ENDS_WAIT_S = 2.0
+RUN_END_WAIT_S = 2.0
 """The wait for the run's end of a finished rank that connects to a node again; other nodes may still have to
 report their part of the end."""
 NODE_HEARTBEAT_S = 2.0
 """The interval at which a node's daemon sends the root a sign of life, even without data to forward."""
 LOST_TIMEOUT_S = 60.0
 RESTART_GRACE_S = 0.0
-GOODBYE_WAIT_S = 3.0
+SHUTDOWN_GRACE_S = 3.0
 """The time for which a daemon still serves ranks after a signal to end, which the ranks may have got too."""
 GRACE_RESERVE_SHARE = 0.4
 GRACE_RESERVE_MIN_S = 2.0

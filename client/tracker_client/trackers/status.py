@@ -10,7 +10,7 @@ class TrackerStatus:
     """The result of ``Tracker.status()``: this process's own state, without a request to the daemon.
 
     A point is one value of one metric: ``log()`` of ten metrics makes ten points. Counts are totals since the
-    tracker was set up, unless the field's name or description says otherwise.
+    tracker was set up, unless a field's description differs.
     """
 
     state: str = "disabled"

@@ -26,7 +26,7 @@ _OUTSIDE = -1.0
 
 
 class Unmeasurable(Exception):
-    """A tensor has no statistics; the message says why."""
+    """A tensor has no statistics; the message is the reason."""
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ class ModelWatch:
     def _hook(self, signal: Signal) -> Any:
         passes = _Passes(signal.targets, self._log_freq, self._signalled)
         tensor = signal.tensor
-        # Older versions of torch have only the hook that comes before the accumulation.
+        # Older versions of torch have only the hook that runs before the accumulation.
         register = getattr(tensor, "register_post_accumulate_grad_hook", tensor.register_hook)
         return register(passes)
 

@@ -179,7 +179,7 @@ class RootAdmission:
         Such a Hello usually begins the next trial of a loop. The ends of the other ranks may still be on
         their way through their nodes' daemons, or those daemons may hold them back for this rank.
         """
-        until_s = time.monotonic() + limits.ENDS_WAIT_S
+        until_s = time.monotonic() + limits.RUN_END_WAIT_S
         while (run := self._registry.run_left(hello)) is not None:
             if time.monotonic() >= until_s and not run.expects_more_ends():
                 return

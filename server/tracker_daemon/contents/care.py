@@ -20,10 +20,10 @@ class ContentCare:
         self._removal: asyncio.Task[None] | None = None
 
     def poll(self) -> None:
-        """Start a removal in the background if the last one is CONTENT_CARE_S seconds ago."""
+        """Start a removal in the background if the last one is CONTENT_REMOVAL_INTERVAL_S seconds ago."""
         is_idle = self._removal is None or self._removal.done()
         if is_idle and time.monotonic() >= self._next_s and self._store.totals() != StoreTotals():
-            self._next_s = time.monotonic() + limits.CONTENT_CARE_S
+            self._next_s = time.monotonic() + limits.CONTENT_REMOVAL_INTERVAL_S
             self._removal = asyncio.create_task(self._remove_unneeded())
 
     async def _remove_unneeded(self) -> None:

@@ -46,7 +46,7 @@ class PumpTiming:
 
     linger_s: float = limits.DELIVERY_LINGER_S
     paused_retry_s: float = limits.DELIVERY_PAUSED_RETRY_S
-    look_s: float = limits.DELIVERY_LOOK_S
+    look_s: float = limits.DELIVERY_CHECK_S
     behind_after_s: float = limits.DELIVERY_BEHIND_AFTER_S
 
 
@@ -134,7 +134,7 @@ class Pump:
     def watch_closely(self) -> None:
         """Ask the backend often for trouble from now on, since little time is left to mend it."""
         with self._changed:
-            self._requests.look_s = min(self._requests.look_s, limits.DELIVERY_LOOK_ENDING_S)
+            self._requests.look_s = min(self._requests.look_s, limits.DELIVERY_CHECK_ENDING_S)
             self._changed.notify_all()
 
     def drain(self, deadline: float) -> bool:

@@ -57,7 +57,7 @@ class ShutdownGrace:
             self._grace_s = None
         if self._signalled_s is None or not self._registry.connections:
             return
-        share_s = limits.GOODBYE_WAIT_S
+        share_s = limits.SHUTDOWN_GRACE_S
         if self._grace_s is not None:
             share_s = ranks_share_s(self._grace_s, forwards=self._forwards)
         left_s = self._signalled_s + share_s - time.monotonic()
