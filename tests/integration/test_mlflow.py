@@ -89,7 +89,7 @@ def entry(number, content):
 
 
 def on_the_way(state):
-    """Where the machine is slow, a delivery gives signs of life."""
+    """Ignore heartbeats, which a delivery has on a slow machine."""
 
 
 def the_run(client, project):

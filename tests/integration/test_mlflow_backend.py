@@ -45,7 +45,7 @@ def empty_database(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def no_sign_of_life_but_where_it_is_tested(monkeypatch):
+def no_heartbeat_except_where_it_is_tested(monkeypatch):
     monkeypatch.setattr("tracker_protocol.limits.CHILD_HEARTBEAT_S", 3600.0)
 
 
@@ -436,7 +436,7 @@ def test_a_store_that_mlflow_does_not_take_is_refused_with_the_variable_to_set(d
         MlflowBackend(environ={"MLFLOW_TRACKING_URI": uri}).open(describe(), None)
 
 
-def test_a_long_delivery_gives_signs_of_life_that_keep_what_is_stored(opened, client, monkeypatch):
+def test_a_long_delivery_gives_heartbeats_that_keep_what_is_stored(opened, client, monkeypatch):
     monkeypatch.setattr("tracker_protocol.limits.CHILD_HEARTBEAT_S", 0.0)
     contents = [block(["x"], [1.0]), block(["x"], [2.0], first_step=1)]
     states = []

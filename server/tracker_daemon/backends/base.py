@@ -6,8 +6,8 @@ A backend stores the data of one run in one destination. Delivery calls :meth:`B
 Each delivery returns a *state*: bytes whose meaning only the backend knows. Delivery commits the state to the
 journal together with the number of the last delivered entry. The next ``open``, perhaps after a crash,
 receives the last committed state. The backend must then make its store agree with that state before it
-accepts further entries. Exactly-once delivery rests on this alone: a file backend truncates its file to the
-offset in the state, and a backend with an SDK continues the run whose id is in the state.
+accepts further entries. Exactly-once delivery rests on this alone. For example, a file backend truncates its
+file to the offset in the state. A backend with an SDK continues the run whose id is in the state.
 
 A minimal backend implements ``open``, ``deliver`` and ``close``. The other methods have defaults for a
 backend that accepts every entry, never waits and has nothing to show.

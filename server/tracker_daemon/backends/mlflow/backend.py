@@ -1,7 +1,7 @@
 """The MLflow backend: one MLflow run for each run, by explicit ids and never by MLflow's current run.
 
-The MLflow run has the run's id as a tag. The backend searches for that tag before it creates a run, so a
-crash between the creation and the commit of the new id makes no second MLflow run.
+The MLflow run has the run's id as a tag. The backend searches for that tag before it creates a run.
+So a crash between the creation and the commit of the new id makes no second MLflow run.
 
 The state holds the MLflow run's id, the metrics that have aggregates, the run's status, and the last entry
 that is stored completely.

@@ -1,8 +1,8 @@
 """The run's rules for the display of single metrics in MLflow: another axis, and a summary at the run's end.
 
-MLflow draws a metric over its step, a whole number, and shows its last value. So a metric whose axis is
-``epoch`` has the record's epoch, rounded down, as its step, or the training step if the record has no
-epoch.
+MLflow draws a metric over its step, a whole number, and shows its last value. So the step
+of a metric whose axis is ``epoch`` is the record's epoch, rounded down. If the record has no epoch, the
+training step is used.
 
 A summary is a metric of its own, ``loss.min``, with one point that is stored when the run ends: the smallest
 value, at its step. The mean covers finite values alone. If delivery thins the records, a summary covers the
@@ -50,22 +50,24 @@ class MetricDisplay:
                 found[column] = _steps_along(block, place[axis])
         return found
 
-    def summarised(self, block: RecordBlock, so_far: dict[str, RunningSummary]) -> dict[str, RunningSummary]:
-        """Return the summaries by column, ``so_far`` extended by the values of ``block``."""
+    def summarised(
+        self, block: RecordBlock, summaries: dict[str, RunningSummary]
+    ) -> dict[str, RunningSummary]:
+        """Return the summaries by column, ``summaries`` extended by the values of ``block``."""
         if not self._summaries.rules:
-            return so_far
-        known = dict(so_far)
+            return summaries
+        known = dict(summaries)
         for column, name in enumerate(block.columns):
             kind = self._summaries.of(name)
             if kind in _SUMMARISED and (name in known or len(known) < limits.METRICS_PER_RUN_MAX):
-                taken = _with_column(kind, block, column, known.get(name))
+                taken = _extended(kind, block, column, known.get(name))
                 if taken is not None:
                     known[name] = taken
         return known
 
-    def named(self, so_far: dict[str, RunningSummary]) -> Iterator[tuple[str, RunningSummary]]:
+    def named(self, summaries: dict[str, RunningSummary]) -> Iterator[tuple[str, RunningSummary]]:
         """Yield the summaries to store at the run's end, as (name, summary)."""
-        for column, summary in so_far.items():
+        for column, summary in summaries.items():
             kind = self._summaries.of(column)
             if kind in _SUMMARISED:
                 yield f"{column}.{kind.value}", summary
@@ -82,7 +84,7 @@ def _steps_along(block: RecordBlock, axis: int) -> list[int]:
     ]
 
 
-def _with_column(
+def _extended(
     kind: Summary, block: RecordBlock, column: int, before: RunningSummary | None
 ) -> RunningSummary | None:
     values = block.values[:, column]

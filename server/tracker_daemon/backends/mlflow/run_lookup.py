@@ -47,9 +47,9 @@ def find_or_create_run(connection: MlflowConnection, run: RunDescription) -> Run
     """
     uid = searchable_uid(run.run_id)
     if asked := run.options.get("run_id"):
-        return _named(connection, str(asked), uid)
-    experiment_id = _experiment_id(connection, run)
-    found = _with_uid(connection, experiment_id, uid)
+        return _run_of_script(connection, str(asked), uid)
+    experiment_id = _find_or_create_experiment(connection, run)
+    found = _find_by_uid(connection, experiment_id, uid)
     if found is not None:
         check_active(found, connection)
         return found
@@ -67,11 +67,11 @@ def find_run(connection: MlflowConnection, run: RunDescription) -> Run | None:
     if asked := run.options.get("run_id"):
         found = connection.call(lambda client: client.get_run(str(asked)))
     elif asked := run.options.get("experiment_id"):
-        found = _with_uid(connection, str(asked), searchable_uid(run.run_id))
+        found = _find_by_uid(connection, str(asked), searchable_uid(run.run_id))
     else:
         name = experiment_name(run.options.get("experiment_name"), run.project)
         experiment = connection.call(lambda client: client.get_experiment_by_name(name))
-        found = experiment and _with_uid(connection, experiment.experiment_id, searchable_uid(run.run_id))
+        found = experiment and _find_by_uid(connection, experiment.experiment_id, searchable_uid(run.run_id))
     if found is not None:
         check_active(found, connection)
     return found
@@ -84,7 +84,7 @@ def searchable_uid(run_id: str) -> str:
     return hashlib.sha256(run_id.encode(errors="backslashreplace")).hexdigest()
 
 
-def _named(connection: MlflowConnection, run_id: str, uid: str) -> Run:
+def _run_of_script(connection: MlflowConnection, run_id: str, uid: str) -> Run:
     found = connection.call(lambda client: client.get_run(run_id))
     check_active(found, connection)
     connection.call(lambda client: client.set_tag(run_id, RUN_UID_TAG, uid))
@@ -92,7 +92,7 @@ def _named(connection: MlflowConnection, run_id: str, uid: str) -> Run:
     return found
 
 
-def _with_uid(connection: MlflowConnection, experiment_id: str, uid: str) -> Run | None:
+def _find_by_uid(connection: MlflowConnection, experiment_id: str, uid: str) -> Run | None:
     from mlflow.entities import ViewType  # noqa: PLC0415  # the package is optional
 
     found = connection.call(
@@ -121,14 +121,14 @@ def check_active(found: Run, connection: MlflowConnection) -> None:
         )
 
 
-def _experiment_id(connection: MlflowConnection, run: RunDescription) -> str:
+def _find_or_create_experiment(connection: MlflowConnection, run: RunDescription) -> str:
     if asked := run.options.get("experiment_id"):
         found = connection.call(lambda client: client.get_experiment(str(asked)))
     else:
         name = experiment_name(run.options.get("experiment_name"), run.project)
         found = connection.call(lambda client: client.get_experiment_by_name(name))
         if found is None:
-            return _created_experiment(connection, name)
+            return _create_experiment(connection, name)
     _check_active_experiment(found, connection)
     experiment_id: str = found.experiment_id
     return experiment_id
@@ -143,7 +143,7 @@ def _check_active_experiment(found: Experiment, connection: MlflowConnection) ->
         )
 
 
-def _created_experiment(connection: MlflowConnection, name: str) -> str:
+def _create_experiment(connection: MlflowConnection, name: str) -> str:
     from mlflow.exceptions import MlflowException  # noqa: PLC0415  # the package is optional
 
     def create(client: Any) -> str:

@@ -1,10 +1,10 @@
 """Artifacts on their way to the W&B SDK: kept as files, then prepared on a thread, then logged.
 
-The files of an artifact are linked into ``<outdir>/wandb/tracker-artifacts-<id>/<n>/`` before the artifact
-is logged, because the daemon deletes a content after its delivery, and the SDK uploads later (offline much
-later). The kept artifacts are logged again in each new session of the run; to W&B an artifact with the same
-content is the same version. Online they are removed once the run has ended and all data is uploaded. So an
-entry counts as delivered once its files are kept.
+Before an artifact is logged, its files are linked into ``<outdir>/wandb/tracker-artifacts-<id>/<n>/``. The
+daemon deletes a content after its delivery, and the SDK uploads later (offline much later). The kept
+artifacts are logged again in each new session of the run; to W&B an artifact with the same content is the
+same version. Online they are removed once the run has ended and all data is uploaded. So an entry counts as
+delivered once its files are kept.
 
 The SDK computes a digest of all files before it accepts an artifact. That takes long for large files, so a
 thread does it while rows continue. A later delivery logs the artifact once it is ready; the delivery of the

@@ -152,7 +152,7 @@ class WandbBackend(Backend):
         self._artifacts = ArtifactQueue()
         self._caught_up = False
         self._handles = session.handles
-        location = session.url or str(session.directory.directory)
+        location = session.url or str(session.directory.path)
         self._state = msgspec.structs.replace(state, location=location)
         return session
 
@@ -175,7 +175,7 @@ class WandbBackend(Backend):
             # After a loss the journal may give the same number to another artifact.
             self._artifacts.put(place, known=not journal_lost_some)
         self._state = msgspec.structs.replace(
-            state, epoch=run.epoch, last_step=last_step, directory=str(session.directory.directory)
+            state, epoch=run.epoch, last_step=last_step, directory=str(session.directory.path)
         )
         self._committed = msgspec.msgpack.encode(self._state)
         commit(self._committed)

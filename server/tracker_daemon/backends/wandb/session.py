@@ -74,16 +74,15 @@ class WandbSession:
         # wandb.init raises errors of any type; _init_error classifies them by type.
         except Exception as error:
             note.remove()
-            failed = [
-                segment for segment in session_directories(run.outdir, self._id) if segment not in before
-            ]
+            now = session_directories(run.outdir, self._id)
+            failed = [directory for directory in now if directory not in before]
             raise _init_error(wandb, error, failed) from error
         self._definitions = MetricDefinitions(run.metrics)
         self.directory = SessionDirectory(Path(self._run.settings.sync_dir))
         self.directory.mark(run.run_id, continues)
         note.remove()
         self._log = TransactionLog(self.directory.log(self._id))
-        self._watch = UploadWatch(self.directory.directory)
+        self._watch = UploadWatch(self.directory.path)
         self._failed = False
         self._rows = 0
         self._config_changes = 0
@@ -105,7 +104,7 @@ class WandbSession:
             "id": self._id, "name": run.name, "project": run.project, "entity": run.entity,
             "group": run.group, "job_type": run.job_type, "url": self.url,
             "project_url": run.project_url if self.url else None,
-            "dir": self.directory.directory, "mode": self.mode.value,
+            "dir": self.directory.path, "mode": self.mode.value,
         }  # fmt: skip
         return {name: str(value) for name, value in found.items() if value}
 
@@ -122,8 +121,8 @@ class WandbSession:
         """Log an artifact; the SDK uploads it in the background.
 
         Raises:
-            UnusableItem: W&B has another object of that name, such as a model. Other errors as
-            :meth:`settle`.
+            UnusableItem: W&B has another object of that name, such as a model.
+            BackendUnavailable: the SDK's process has failed.
         """
         with self._translated():
             try:
@@ -186,7 +185,7 @@ class WandbSession:
             raise _core_lost("W&B's process has ended")
         if not self.mode.remote or not (reason := self._watch.trouble()):
             return ""
-        return f"W&B does not accept the upload ({reason}); it is retried from {self.directory.directory}"
+        return f"W&B does not accept the upload ({reason}); it is retried from {self.directory.path}"
 
     def finish(self, exit_code: int) -> None:
         """End the run with that code; return once all data is uploaded. Raises as :meth:`settle` does."""
@@ -224,7 +223,7 @@ class WandbSession:
             self._failed = True
             raise BackendUnavailable(
                 "W&B did not accept all data of the run in time; the rest is in "
-                f"{self.directory.directory} and is sent again from there"
+                f"{self.directory.path} and is sent again from there"
             ) from error
         # The SDK's process and the connection to it fail in many ways, some of them plain Exceptions. After
         # each of them this session cannot continue, and no data may be assumed to be written.
@@ -281,7 +280,7 @@ def _init_error(wandb: Any, error: Exception, failed: list[SessionDirectory]) ->
     """
     statuses = []
     for directory in failed:
-        watch = UploadWatch(directory.directory)
+        watch = UploadWatch(directory.path)
         watch.look()
         statuses.append(watch.status)
     end_core()

@@ -29,11 +29,11 @@ MARKER = ".tracker-run"
 class SessionDirectory:
     """The SDK's directory of one session."""
 
-    directory: Path
+    path: Path
 
     def log(self, wandb_id: str) -> Path:
         """Return the path of the SDK's log of all recorded data."""
-        return self.directory / f"run-{wandb_id}.wandb"
+        return self.path / f"run-{wandb_id}.wandb"
 
     def mark(self, run_id: str, continues: str, *, written_here: bool = True) -> None:
         """Mark the directory durably: its run, and the directory that it continues.
@@ -42,9 +42,9 @@ class SessionDirectory:
         """
         core = CoreProcess.of_this_process() if written_here else None
         document = {"run_id": run_id, "continues": continues, "core": core}
-        replace_file(self.directory / MARKER, json.dumps(document).encode())
-        sync_directory(self.directory.parent)
-        sync_directory(self.directory.parent.parent)
+        replace_file(self.path / MARKER, json.dumps(document).encode())
+        sync_directory(self.path.parent)
+        sync_directory(self.path.parent.parent)
 
     def belongs_to(self, run_id: str) -> bool:
         """Return True if the directory is marked as that run's."""
@@ -73,11 +73,11 @@ class SessionDirectory:
             BackendUnavailable: the process does not end.
         """
         if core := self._core():
-            core.kill_orphan(self.directory)
+            core.kill_orphan(self.path)
 
     def remove(self) -> None:
         """Remove the directory with all its files."""
-        shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def has_rows(self, wandb_id: str) -> bool:
         """Return True if the SDK's log holds a row of the history."""
@@ -90,7 +90,7 @@ class SessionDirectory:
 
     def _marks(self) -> dict[str, object]:
         try:
-            marks = json.loads((self.directory / MARKER).read_bytes())
+            marks = json.loads((self.path / MARKER).read_bytes())
         except (OSError, ValueError):
             return {}
         return marks if isinstance(marks, dict) else {}
@@ -138,7 +138,7 @@ class RunDirectories:
     def _is_unused(self, one: SessionDirectory, committed: str) -> bool:
         if committed:
             before = SessionDirectory(Path(committed)).continues
-            return one.continues == committed or str(one.directory) == before
+            return one.continues == committed or str(one.path) == before
         # Nothing is logged before the first commit, so a directory with rows is another daemon's.
         return one.continues == "" and not one.has_rows(self.wandb_id)
 
@@ -161,7 +161,7 @@ class SessionStartNote:
         Returns the directories that exist already.
         """
         before = session_directories(self.outdir, self.wandb_id)
-        document = {"continues": continues, "before": [one.directory.name for one in before]}
+        document = {"continues": continues, "before": [one.path.name for one in before]}
         replace_file(self._path, json.dumps(document).encode())
         return before
 
@@ -176,7 +176,7 @@ class SessionStartNote:
         except (OSError, ValueError):  # without a complete note no session was started
             return
         for one in session_directories(self.outdir, self.wandb_id):
-            if one.directory.name not in noted["before"] and not one.is_marked:
+            if one.path.name not in noted["before"] and not one.is_marked:
                 one.mark(self.run_id, noted["continues"], written_here=False)
         self.remove()
 
