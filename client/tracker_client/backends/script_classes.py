@@ -22,8 +22,8 @@ class ScriptClass:
 
         Raises whatever the class's constructor raises.
         """
-        names, takes_any = parameters_of(self.cls)
-        fitting = {name: value for name, value in described.items() if takes_any or name in names}
+        names, accepts_any = parameters_of(self.cls)
+        fitting = {name: value for name, value in described.items() if accepts_any or name in names}
         return self.cls(**{**fitting, **self.options})
 
 
@@ -34,12 +34,12 @@ class ScriptClasses:
     Attributes:
         by_name: the classes by their registered names.
         sure: True if the script names the run's backends; else the daemon decides which classes are used.
-        taken: names of the keyword arguments that belong to the classes.
+        argument_names: names of the keyword arguments that belong to the classes.
     """
 
     by_name: Mapping[str, ScriptClass] = field(default_factory=dict)
     sure: bool = False
-    taken: frozenset[str] = frozenset()
+    argument_names: frozenset[str] = frozenset()
 
 
 def script_classes(
@@ -57,19 +57,19 @@ def script_classes(
     """
     wanted = list(registered) if backends is None else backends.split(",")
     found: dict[str, ScriptClass] = {}
-    taken: set[str] = set()
+    argument_names: set[str] = set()
     for name in wanted:
         cls = registered.get(name)
         if cls is None:
             continue
-        names, takes_any = parameters_of(cls)
+        names, accepts_any = parameters_of(cls)
         bare = {key: value for key, value in options.items() if key not in registered}
-        bare = {key: value for key, value in bare.items() if takes_any or key in names}
+        bare = {key: value for key, value in bare.items() if accepts_any or key in names}
         given = options.get(name)
         own = dict(given) if isinstance(given, Mapping) else {}
         found[name] = ScriptClass(cls, {**bare, **own})
-        taken.update(bare, {name} & set(options))
-    return ScriptClasses(found, backends is not None, frozenset(taken))
+        argument_names.update(bare, {name} & set(options))
+    return ScriptClasses(found, backends is not None, frozenset(argument_names))
 
 
 def parameters_of(cls: type) -> tuple[frozenset[str], bool]:

@@ -32,14 +32,14 @@ class _Choice:
     Attributes:
         name: the backend's name.
         begin: begins a run with the given options.
-        takes: names of the options that the backend accepts.
-        takes_any: True if it accepts any option.
+        accepts: names of the options that the backend accepts.
+        accepts_any: True if it accepts any option.
     """
 
     name: str
     begin: Callable[[RunArguments, Mapping[str, Any]], TrackerBackend]
-    takes: frozenset[str]
-    takes_any: bool = False
+    accepts: frozenset[str]
+    accepts_any: bool = False
 
 
 def open_tracker(backends: str | None, run: RunArguments, options: Mapping[str, Any]) -> Tracker:
@@ -81,7 +81,7 @@ def _choose(name: str) -> _Choice | None:
 
 
 def _registered_choice(name: str, cls: type[TrackerBackend]) -> _Choice:
-    takes, takes_any = parameters_of(cls)
+    accepts, accepts_any = parameters_of(cls)
 
     def begin(run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend:
         backend = ScriptClass(cls, options).construct(
@@ -91,7 +91,7 @@ def _registered_choice(name: str, cls: type[TrackerBackend]) -> _Choice:
             backend.name = name  # type: ignore[misc]  # the instance's, which hides the class's empty name
         return backend
 
-    return _Choice(name, begin, takes, takes_any)
+    return _Choice(name, begin, accepts, accepts_any)
 
 
 def _begin(choice: _Choice, run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend | None:
@@ -108,21 +108,21 @@ def _begin(choice: _Choice, run: RunArguments, options: Mapping[str, Any]) -> Tr
 def _options_of(choice: _Choice, names: frozenset[str], options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the bare options that this backend accepts, under its own names, then the items of its dict."""
     own_names = ARGUMENTS.get(choice.name, {})
-    taken = {
+    bare_options = {
         own_names.get(bare, bare): value
         for bare, value in options.items()
-        if value is not None and bare not in names and (choice.takes_any or bare in _bare_names(choice))
+        if value is not None and bare not in names and (choice.accepts_any or bare in _bare_names(choice))
     }
     own = options.get(choice.name)
-    return {**taken, **(own if isinstance(own, Mapping) else {})}
+    return {**bare_options, **(own if isinstance(own, Mapping) else {})}
 
 
 def _bare_names(choice: _Choice) -> frozenset[str]:
-    return choice.takes.union(ARGUMENTS.get(choice.name, ()))
+    return choice.accepts.union(ARGUMENTS.get(choice.name, ()))
 
 
 def _warn_of_unknown(choices: Sequence[_Choice], names: frozenset[str], options: Mapping[str, Any]) -> None:
-    if any(choice.takes_any for choice in choices):
+    if any(choice.accepts_any for choice in choices):
         return
     known = {*names, "name"}.union(*map(_bare_names, choices))
     if unknown := sorted(set(options) - known):

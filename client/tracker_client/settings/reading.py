@@ -169,7 +169,7 @@ def read_settings(
     classes = script_classes(backends, registered_backends(), arguments)
     others = {name: value for name, value in arguments.items() if name not in classes.by_name}
     selectors = read_selectors(environ, others, backends)
-    unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.taken - classes.taken)
+    unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.argument_names - classes.argument_names)
     host, directory = socket.gethostname(), str(Path.cwd())
     outdir = None if outdir is None else str(Path(outdir).absolute())
     source = _endpoint_source(environ, endpoint, options.get("token"))

@@ -74,12 +74,12 @@ class Selectors:
 
     Attributes:
         document: a JSON object with an object of options for each backend; None if there are no options.
-        taken: names of the keyword arguments that belong to backends, also of those left out.
+        argument_names: names of the keyword arguments that belong to backends, also of those left out.
         warnings: sentences for the user.
     """
 
     document: str | None
-    taken: frozenset[str]
+    argument_names: frozenset[str]
     warnings: tuple[str, ...]
 
 

@@ -87,7 +87,7 @@ class Delivery:
         row = weighed(found)
         for key in row.items:
             self.refusals.refuse(key, f"the {self._name} backend cannot record a histogram")
-        if not self.takes("log()"):
+        if not self.accepts("log()"):
             return
         self._outbox.add_call((at, time_ns(), row, bool(commit)))
         self._pump.notify()
@@ -98,7 +98,7 @@ class Delivery:
     def configure(self, config: Any) -> None:
         """Merge ``config`` into the run's configuration; see :mod:`tracker_client.values.configuration`."""
         values = plain_configuration(config, self.refusals)
-        if values and self.takes("log_config()"):
+        if values and self.accepts("log_config()"):
             self._outbox.add_config(values)
             self._pump.notify()
 
@@ -173,7 +173,7 @@ class Delivery:
     def _finish_at_exit(self) -> None:
         self.finish(exit_code_so_far())
 
-    def takes(self, call: str) -> bool:
+    def accepts(self, call: str) -> bool:
         """Return True if ``call`` is made before the end, and not in a forked child."""
         if os.getpid() != self._pid:
             return False
@@ -203,26 +203,26 @@ class DeliveredBackend(TrackerBackend):
 
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
         """Record a table of rows, or a data frame; see :meth:`Tracker.log_table`."""
-        if self._delivery is not None and self._delivery.takes("log_table()"):
+        if self._delivery is not None and self._delivery.accepts("log_table()"):
             self._delivery.media.table(key, columns, data, step)
 
     def log_image(
         self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
     ) -> None:
         """Record an image: a path, bytes, an array, a PIL image or a figure."""
-        if self._delivery is not None and self._delivery.takes("log_image()"):
+        if self._delivery is not None and self._delivery.accepts("log_image()"):
             self._delivery.media.image(key, image_path, caption, step)
 
     def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
         """Record files and directories by label, in the background."""
-        if self._delivery is not None and self._delivery.takes("log_artifacts()"):
+        if self._delivery is not None and self._delivery.accepts("log_artifacts()"):
             self._delivery.media.artifacts(artifacts, step)
 
     def watch(
         self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
     ) -> None:
         """Record the distributions of a model's gradients and parameters; see :meth:`Tracker.watch`."""
-        if self._delivery is not None and self._delivery.takes("watch()"):
+        if self._delivery is not None and self._delivery.accepts("watch()"):
             self._delivery.watches.watch(model, log, log_freq, **kwargs)
 
     def unwatch(self, model: Any = None) -> None:

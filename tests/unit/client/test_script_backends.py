@@ -255,7 +255,7 @@ def test_a_class_takes_its_own_dict_and_the_bare_arguments_that_it_has():
         "described": ScriptClass(Described, {"colour": "red"}),
         "any": ScriptClass(TakesAny, {"colour": "green", "size": 3}),
     }
-    assert classes.taken == {"colour", "size", "any"}
+    assert classes.argument_names == {"colour", "size", "any"}
     assert classes.sure
 
 

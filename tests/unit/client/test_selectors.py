@@ -130,13 +130,13 @@ def test_older_names_of_modes(mode, sent):
 def test_a_dict_is_a_backends_options_only_where_that_backend_is_named():
     assert options(backends="csv,mine", mine={"level": 2}) == {"mine": {"level": 2}}
     other = read_selectors({}, {"mine": {"level": 2}}, "csv")
-    assert (other.document, other.taken) == (None, frozenset())
+    assert (other.document, other.argument_names) == (None, frozenset())
 
 
 def test_options_of_a_backend_that_are_no_dict_are_warned_about():
     selected = read(wandb="offline", mlflow=None)
     assert selected.document is None
-    assert selected.taken == {"wandb", "mlflow"}
+    assert selected.argument_names == {"wandb", "mlflow"}
     (warning,) = selected.warnings
     assert "wandb is of type str" in warning
 
@@ -154,7 +154,7 @@ def test_a_secret_or_an_address_is_left_out_with_one_warning(name):
     assert f"{name}, mlflow['inner']['{name}'], wandb['{name}']" in warning
     assert "daemon's environment" in warning
     assert "hunter2" not in warning
-    assert name in selected.taken
+    assert name in selected.argument_names
 
 
 @given(st.data())
