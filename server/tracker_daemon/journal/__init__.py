@@ -1,17 +1,17 @@
-"""The journal: one ordered, durable log of everything that happened, and what hangs on it.
+"""The journal: one ordered, durable log of everything that happened, with the outbox and its cursors.
 
-What may be relied on
----------------------
-* What ``commit()`` returned from survives ``kill -9`` and power loss; what it raised from was
-  never acknowledged, and nothing is written through that connection again.
-* Positions rise by one over all runs, entry numbers rise by one from 1 within a run, and neither is
-  ever given twice, not even after everything was reclaimed.
-* A stream's ``next_sequence`` moves in the transaction that holds the events which use sequences up
-  (BATCH, REJECTED, GAP), so a duplicate can be told although its event has long been reclaimed.
+Guarantees
+----------
+* A transaction for which ``commit()`` returned survives ``kill -9`` and power loss. One for which it raised
+  was never acknowledged, and nothing is written through that connection again.
+* Positions rise by one over all runs. Entry numbers rise by one from 1 within a run. Neither is ever used
+  twice, even if everything was reclaimed.
+* Events of the kinds BATCH, REJECTED and GAP use up sequences. A stream's ``next_sequence`` moves in their
+  transaction. So a duplicate is recognised even if its event was reclaimed long ago.
 * A record whose bytes changed on disk is reported as JournalCorrupt, never returned.
-* Nothing is reclaimed that a replay needs (events after the run's snapshot, while the run is
-  live) or that a cursor has not passed.
-* One daemon per state directory, on one host or several.
+* An event is not reclaimed while a replay needs it: after the run's snapshot, while the run is live. An
+  outbox entry is not reclaimed before every cursor has passed it.
+* One state directory has at most one daemon, on one host or several.
 
 On disk
 -------
@@ -20,17 +20,16 @@ that no shared memory is needed and network file systems serve. Its tables are i
 page checksums, so events, snapshots, outbox entries and cursors each carry a CRC-32 over their numbers
 and their payload. ``<state>/lock`` and ``<state>/owner.json`` belong to ``lock``.
 
-A position is the event's row id. The next one is the last row's plus one, or, where reclaim deleted
-the last row, what reclaim then wrote to ``meta`` in the same transaction: so no commit pays for a
-counter. The same holds for ticks and, through the table ``reclaimed``, for entry numbers.
+A position is the event's row id. The next position is the last row's plus one. If reclaim deletes the last
+row, it writes the next position to ``meta`` in the same transaction. So no other commit writes a counter.
+Ticks work in the same way, and so do entry numbers, with the table ``reclaimed``.
 
 Recovery
 --------
-Opening replays SQLite's WAL and then demands a complete checkpoint: a commit that failed may show in the
-page cache and not be on disk, and the checkpoint's fsync settles that before anything is
-acknowledged. Then the in-memory state (next position, next sequences, running totals) is loaded by a few
-queries over indexes; a rollback loads it again in the same way. The fold's own state is the snapshot plus
-``events_after`` it.
+Opening replays SQLite's WAL and then demands a complete checkpoint. A failed commit may be visible in the
+page cache and yet not be on disk; the checkpoint's fsync settles that before anything is acknowledged. Then
+a few queries over indexes load the state in memory (next position, next sequences, running totals). A
+rollback loads it again in the same way. The fold's own state is the snapshot plus ``events_after`` it.
 
 Which file does what
 --------------------
@@ -41,7 +40,7 @@ Which file does what
 * ``registry``: runs and streams. ``eventlog``: events and snapshots. ``outbox``: entries and cursors.
 * ``contents``: the contents that entries need.
 * ``access``: the protocols by which other threads reach it.
-* ``retention``: which rows may go, in which order. ``reclaim``: deletes them.
+* ``retention``: chooses the rows to delete, and their order. ``reclaim``: deletes them.
 * ``lock``: the owner of the directory.
 """
 

@@ -1,4 +1,4 @@
-"""Which contents the outbox still needs: a row for each content of an entry that some backend has not had."""
+"""The contents that the outbox still needs: a row for each content of an entry that some backend lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _USE = "INSERT INTO content_use (run, number, digest) VALUES (?, ?, ?) ON CONFLI
 
 
 class ContentUses:
-    """The table ``content_use``. ``boundary(run)`` is the entry up to which every backend has come."""
+    """The table ``content_use``. ``boundary(run)`` is the last entry that every backend has passed."""
 
     def __init__(self, database: Database, boundary: Callable[[int], int]) -> None:
         self._database = database
@@ -18,16 +18,16 @@ class ContentUses:
         self.load()
 
     def load(self) -> None:
-        """Take from the database which runs have uses."""
+        """Load from the database the runs that have uses."""
         self._runs = {run for (run,) in self._database.all("SELECT DISTINCT run FROM content_use")}
 
     def add(self, run: int, number: int, digests: Iterable[str]) -> None:
-        """Entry ``number`` needs these contents."""
+        """Store that entry ``number`` needs these contents."""
         self._database.execute_many(_USE, [(run, number, digest) for digest in digests])
         self._runs.add(run)
 
     def release(self) -> frozenset[str]:
-        """Forget the uses that every backend has come past; return the digests that are still needed."""
+        """Delete the uses that every backend has passed; return the digests that are still needed."""
         for run in sorted(self._runs):
             self._database.execute(
                 "DELETE FROM content_use WHERE run = ? AND number <= ?", (run, self._boundary(run))
@@ -37,7 +37,7 @@ class ContentUses:
         return frozenset(digest for _, digest in found)
 
     def pending(self, run: int, number: int) -> int:
-        """How many entries with contents lie behind ``number``."""
+        """Return the number of entries with contents after entry ``number``."""
         if run not in self._runs:
             return 0
         sql = "SELECT count(DISTINCT number) FROM content_use WHERE run = ? AND number > ?"

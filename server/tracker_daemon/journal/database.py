@@ -1,4 +1,4 @@
-"""The one SQLite connection: how it is opened, its transactions, and the translation of its errors."""
+"""The one SQLite connection: its opening, its transactions, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -40,15 +40,14 @@ class Database:
             raise JournalError(f"cannot open the journal {path}: {error}") from error
         try:
             self._set_up()
-        except BaseException:  # whatever it was: clean up, and let it go on
+        except BaseException:  # whatever it was: clean up, and raise it again
             self.close()
             raise
 
     # ---- opening ----
 
     def _set_up(self) -> None:
-        # First of all: set before the file is touched, it keeps the WAL's index in the heap, and no
-        # shared memory is needed.
+        # Before the first access to the file: then the WAL's index is in the heap, not in shared memory.
         self.execute("PRAGMA locking_mode=EXCLUSIVE")
         for pragma in CREATION_PRAGMAS:
             self.execute(pragma)
@@ -94,7 +93,7 @@ class Database:
 
     @property
     def in_transaction(self) -> bool:
-        """Whether ``begin`` was called and neither ``commit`` nor ``rollback`` since."""
+        """True if ``begin`` was called, and neither ``commit`` nor ``rollback`` since."""
         return self._connection.in_transaction
 
     def begin(self) -> None:
@@ -109,7 +108,7 @@ class Database:
         try:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            # Of any kind: whether the transaction is on disk cannot be known from here.
+            # An error of any kind: the transaction may be on disk or not.
             self.fail(f"a commit failed: {error}", error)
 
     def rollback(self) -> None:
@@ -124,7 +123,7 @@ class Database:
             raise JournalError("the journal is written only between begin() and commit()")
 
     def fail(self, reason: str, cause: BaseException | None = None) -> NoReturn:
-        """Break the connection for good and raise the JournalError that says so."""
+        """Break the connection for good and raise a JournalError with the reason."""
         if self._broken is None:
             self._broken = reason
         raise JournalError(f"the journal {self.path} is broken: {reason}") from cause
@@ -133,7 +132,7 @@ class Database:
         """Close the connection; an open transaction is lost."""
         if self._broken is None:
             self._broken = "it is closed"
-        # A connection that failed before may fail again; what counts was committed or is lost already.
+        # A connection that failed before may fail again. By now everything is committed or lost.
         with suppress(sqlite3.Error):
             self._connection.close()
 
@@ -169,7 +168,7 @@ class Database:
             self._translate(error)
 
     def all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Return every row, so that no reader stays open: one would stop checkpoints."""
+        """Return all rows at once: an open reader would stop checkpoints."""
         self._check()
         try:
             return self._connection.execute(sql, parameters).fetchall()
@@ -189,7 +188,7 @@ class Database:
         return row
 
     def slice(self, sql: str, parameters: Parameters, limit_bytes: int) -> list[Row]:
-        """Return rows until their last columns, blobs, weigh ``limit_bytes``; at least one if any."""
+        """Return rows until their last columns (blobs) have ``limit_bytes``; at least one if there is any."""
         self._check()
         rows: list[Row] = []
         weight = 0
@@ -210,7 +209,7 @@ class Database:
             raise JournalError(f"the journal {self.path} is broken: {self._broken}")
 
     def _translate(self, error: Exception) -> NoReturn:
-        """Raise the journal's error for SQLite's; whatever concerns the file or disk breaks it for good."""
+        """Raise the journal's error for SQLite's; one of file or disk breaks the connection for good."""
         if isinstance(error, (sqlite3.OperationalError, sqlite3.InternalError)):
             self.fail(str(error), error)
         if type(error) is sqlite3.DatabaseError:  # SQLITE_CORRUPT and SQLITE_NOTADB

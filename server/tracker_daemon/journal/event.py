@@ -17,7 +17,7 @@ _HEADER = struct.Struct("<qqqqqq")
 
 
 class EventKind(IntEnum):
-    """What happened. The journal itself reads only BATCH, REJECTED and GAP: they use up sequences."""
+    """The kind of an event. The journal itself reads only BATCH, REJECTED and GAP: they use up sequences."""
 
     BATCH = 1
     HELLO = 2
@@ -44,9 +44,9 @@ class Event:
     """The run's row id."""
     kind: EventKind
     stream: bytes
-    """The stream's 16 bytes, or b"" where no stream is concerned."""
+    """The stream's 16 bytes; b"" if the event concerns no stream."""
     sequence: int
-    """Where the stream stood; 0 where none."""
+    """The stream's sequence at the event; 0 without a stream."""
     payload: bytes
 
 
@@ -61,7 +61,7 @@ class StoredEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What a GAP event's payload says: sequences up to ``to_sequence`` will never come."""
+    """The payload of a GAP event: sequences up to ``to_sequence``, with ``points``, will never arrive."""
 
     to_sequence: int
     points: int
@@ -79,7 +79,7 @@ class Gap:
 
 
 def sequence_after(event: Event) -> int | None:
-    """Return the sequence that its stream sends next after ``event``; None when it uses none up.
+    """Return the next sequence of the stream after ``event``; None if the event uses up no sequence.
 
     Raises:
         JournalError: a gap that ends before it begins, or a sequence beyond SEQUENCE_MAX.
@@ -96,7 +96,7 @@ def sequence_after(event: Event) -> int | None:
 
 
 def event_checksum(event: Event, position: int, tick: int, time_ns: int) -> int:
-    """Return the CRC-32 over every field of a stored event, so that no part of it can rot unseen."""
+    """Return the CRC-32 over every field of a stored event, so that damage of any field is noticed."""
     header = _HEADER.pack(position, event.run, tick, time_ns, event.kind, event.sequence)
     return zlib.crc32(event.payload, zlib.crc32(event.stream, zlib.crc32(header)))
 

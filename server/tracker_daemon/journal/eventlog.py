@@ -41,7 +41,7 @@ class EventLog:
         self.load()
 
     def load(self) -> None:
-        """Take the next position and tick, and where the snapshots are, from the database."""
+        """Load the next position, the next tick and the snapshots' positions from the database."""
         rows = self._database.all("SELECT key, value FROM meta WHERE key IN ('next_position', 'next_tick')")
         kept: dict[str, int] = dict(rows)
         last = self._database.first("SELECT position, tick FROM event ORDER BY position DESC LIMIT 1")
@@ -53,7 +53,7 @@ class EventLog:
     # ---- events ----
 
     def append(self, events: Sequence[Event], tick: int, time_ns: int) -> list[int]:
-        """Store events at the next positions and return these."""
+        """Store events at the next positions; return the positions."""
         self._require_storable(events, tick)
         first = self.next_position
         self._database.execute_many(_INSERT, _event_rows(events, first, tick, time_ns))
@@ -64,7 +64,7 @@ class EventLog:
         return list(range(first, self.next_position))
 
     def after(self, run: int, position: int, limit_bytes: int) -> list[StoredEvent]:
-        """Return a run's events after a position; stops before a corrupt one unless it is the first."""
+        """Return a run's events after a position; stops before a corrupt one, raises if that is the first."""
         events: list[StoredEvent] = []
         for row in self._database.slice(_AFTER, (run, position), limit_bytes):
             event = _stored_event(row)
@@ -130,7 +130,7 @@ def _event_rows(events: Sequence[Event], first: int, tick: int, time_ns: int) ->
 
 
 def _stored_event(row: Row) -> StoredEvent | None:
-    """Return the event of a row that matches its checksum."""
+    """Return the event of a row; None if the row does not match its checksum."""
     position, tick, time_ns, run, kind, stream, sequence, crc, payload = row
     known = _KINDS.get(kind)
     if known is not None:

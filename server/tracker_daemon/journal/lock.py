@@ -1,16 +1,17 @@
-"""Who owns a state directory: a lock for processes of one host, an owner file for the others.
+"""The ownership of a state directory: a lock for processes of one host, an owner file for other hosts.
 
-``<state>/lock`` is flock'ed for as long as the daemon lives; the kernel lets go of it when the process
-ends, however it ends. On a network file system that lock may not reach other hosts, so
+``<state>/lock`` is flock'ed as long as the daemon lives. The kernel releases the lock whenever and however
+the process ends. On a network file system the lock may not reach other hosts. Therefore
 ``<state>/owner.json`` names the holder (host, boot id, pid, nonce), and its modification time is the
-holder's heartbeat. Every time is the file system's own: a touched file's mtime is compared with
-another's, never with this host's clock.
+holder's heartbeat. Every time is the file system's own: a touched file's mtime is compared with another
+file's mtime, never with this host's clock.
 
-Same boot id: one kernel, and the flock alone decides. Another boot id: the owner file must have stood still
-for the silence (60 s) before the directory is taken over. A holder that was stopped for that long
-looks at the owner file before it commits again (:meth:`StateLock.check`) and finds that it is another's.
+* Same boot id: both processes run under one kernel, and the flock alone decides.
+* Another boot id: the owner file must be unchanged for the silence (60 s) before another daemon replaces the
+  holder. A holder that was stopped for that long reads the owner file before it commits again
+  (:meth:`StateLock.check`), and finds another daemon's name there.
 
-A forked child shares the flock: children are started by exec, which closes the descriptor.
+A forked child would share the flock, so children are started by exec, which closes the descriptor.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ from pathlib import Path
 from tracker_daemon.errors import StateDirectoryError, StateDirectoryHeld
 
 SILENCE_S = 60.0
-"""How long another host's owner file must stand still before the directory is taken over."""
+"""Seconds for which another host's owner file must be unchanged before another daemon replaces that owner."""
 _POLL_S = 1.0
 _GONE_S = 0.0
-"""The modification time of an owner file that its holder removed: it released the directory."""
+"""Stands for the modification time of an owner file that its holder removed to release the directory."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds a state directory."""
+    """The process that holds a state directory."""
 
     host: str
     boot_id: str
@@ -48,12 +49,12 @@ class Owner:
 
     @staticmethod
     def this_process() -> Owner:
-        """Describe this process, with a nonce of its own."""
+        """Return this process as an owner, with a new nonce."""
         return Owner(platform.node(), _boot_id(), os.getpid(), secrets.token_hex(16))
 
     @staticmethod
     def read(path: Path) -> Owner | None:
-        """Return what the owner file says; None when there is none. Unreadable: an unknown owner."""
+        """Return the owner that the file names; None without a file, an unknown owner if it is unreadable."""
         try:
             found = json.loads(path.read_text())
             return Owner(str(found["host"]), str(found["boot_id"]), int(found["pid"]), str(found["nonce"]))
@@ -67,17 +68,17 @@ def _boot_id() -> str:
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
-        # Not Linux: the host's name stands for it, which errs only after a restart, towards not waiting.
+        # Not Linux: the host's name replaces the boot id. After a restart it is the same, so nobody waits.
         return f"host:{platform.node()}"
 
 
 class StateLock:
-    """The claim on one state directory, kept alive by a thread that touches the owner file."""
+    """The claim on one state directory; a thread touches the owner file to keep the claim."""
 
     def __init__(
         self, directory: Path, *, silence_s: float = SILENCE_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Claim ``directory``; waits up to ``silence_s`` for a holder on another host to be gone.
+        """Claim ``directory``; waits up to ``silence_s`` for a holder on another host to end.
 
         Raises:
             StateDirectoryError: a live daemon holds it (named by host and pid), or locks do not work there.
@@ -92,14 +93,14 @@ class StateLock:
         self._descriptor = _open_lock(directory / "lock")
         try:
             self._claim(directory)
-        except BaseException:  # whatever it was: clean up, and let it go on
+        except BaseException:  # whatever it was: clean up, and raise it again
             os.close(self._descriptor)
             raise
         self._heart = threading.Thread(target=self._keep_alive, name="state-lock", daemon=True)
         self._heart.start()
 
     def check(self) -> None:
-        """Raise StateDirectoryError unless the directory is certainly still ours; nearly always free."""
+        """Raise StateDirectoryError unless the directory is certainly still ours. Rarely reads a file."""
         if self._lost:
             raise StateDirectoryError(f"{self._owner_path} names another daemon: this one was taken over")
         if self._clock() - self._last_beat_s > self._silence_s / 2:
@@ -107,11 +108,11 @@ class StateLock:
                 self.beat()
             except OSError as error:
                 raise StateDirectoryError(
-                    f"cannot tell whether {self._owner_path} is ours: {error}"
+                    f"cannot find out whether {self._owner_path} is ours: {error}"
                 ) from error
 
     def beat(self) -> None:
-        """Touch the owner file, having made sure that it is ours."""
+        """Touch the owner file, after a check that it is ours."""
         begun_s = self._clock()
         found = Owner.read(self._owner_path)
         if found is None or found.nonce != self._owner.nonce:
@@ -121,7 +122,7 @@ class StateLock:
         self._last_beat_s = begun_s
 
     def release(self) -> None:
-        """Give the directory back, so that another host need not wait. Twice is once."""
+        """Release the directory, so that another host need not wait. A second call does nothing."""
         if self._stopping.is_set():
             return
         self._stopping.set()
@@ -144,13 +145,13 @@ class StateLock:
             raise StateDirectoryError(f"cannot use {self._owner_path}: {error}") from error
 
     def _await_silence(self, directory: Path, previous: Owner) -> None:
-        """Return once the owner file has stood still for the silence, or is gone."""
+        """Return once the owner file was unchanged for the silence, or is removed."""
         heartbeat_s = _modified_s(self._owner_path)
         watched_until_s = self._clock() + self._silence_s
         while heartbeat_s != _GONE_S:
             os.utime(self._descriptor)
             silent_s = os.fstat(self._descriptor).st_mtime - heartbeat_s
-            # Watching alone is enough as well: the file's time may lie in the future.
+            # To watch it for that long is enough as well: the file's time may be in the future.
             if silent_s >= self._silence_s or self._clock() >= watched_until_s:
                 return
             time.sleep(min(_POLL_S, self._silence_s / 10))
@@ -166,14 +167,16 @@ class StateLock:
 
     def _keep_alive(self) -> None:
         while not self._stopping.wait(self._silence_s / 6):
-            # Lost: check() tells the thread that writes. An OSError: a network file system hiccups, and
-            # check() decides when that lasts.
+            # If ownership is lost, check() raises in the thread that writes. After an OSError (a network
+            # file system fails for a moment) check() decides whether that lasts too long.
             with suppress(StateDirectoryError, OSError):
                 self.beat()
 
 
 def foreign_holder(directory: Path, silence_s: float = SILENCE_S) -> Owner | None:
-    """Who on another host has shown life in ``directory`` within ``silence_s``, and so may hold it.
+    """Return the owner on another host that was active in ``directory`` within ``silence_s``, or None.
+
+    Such an owner may hold the directory.
 
     Raises:
         StateDirectoryError: the directory cannot be used.
@@ -207,7 +210,7 @@ def _lock_or_refuse(descriptor: int, directory: Path, owner_path: Path) -> None:
 
 
 def _demand_working_locks(directory: Path) -> None:
-    """Ask for the lock a second time: a file system that grants it locks nothing."""
+    """Ask for the lock a second time: a file system that grants it has no working locks."""
     second = _open_lock(directory / "lock")
     try:
         fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -221,7 +224,7 @@ def _demand_working_locks(directory: Path) -> None:
 
 
 def _modified_s(path: Path) -> float:
-    """Return a file's mtime, opened first: on NFS that is what fetches it anew."""
+    """Return a file's mtime. The file is opened first: on NFS only that fetches the present time."""
     try:
         with path.open("rb") as file:
             return os.fstat(file.fileno()).st_mtime

@@ -1,4 +1,4 @@
-"""The outbox: what the backends are to receive, and how far each of them has come."""
+"""The outbox: the entries that backends receive, and the cursor of each backend."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Outbox:
         self.load()
 
     def load(self) -> None:
-        """Take the counts of entries and records, and the cursors' positions, from the database."""
+        """Load the counts of entries and records, and the cursors' positions, from the database."""
         (last,) = self._database.one("SELECT max(position) FROM outbox")
         self._next_position: int = (last or 0) + 1
         self._last_number: dict[int, int] = {}
@@ -76,9 +76,9 @@ class Outbox:
     def after(
         self, run: int, number: int, limit_bytes: int, *, files_alone: bool = False
     ) -> list[OutboxEntry]:
-        """Return a run's entries after a number; stops before a corrupt one unless it is the first.
+        """Return a run's entries after a number; stops before a corrupt one, or raises if that is the first.
 
-        ``files_alone``: those of a lane for files, which are END and FILES.
+        ``files_alone``: only the entries of a lane for files: END and FILES.
         """
         entries: list[OutboxEntry] = []
         sql = _FILES_AFTER if files_alone else _AFTER
@@ -94,7 +94,7 @@ class Outbox:
     # ---- cursors ----
 
     def put_cursor(self, row: CursorRow) -> None:
-        """Store how far a backend has come. A cursor never goes back, nor beyond the last entry."""
+        """Store a cursor. A cursor never moves back, nor beyond the last entry."""
         before = self._positions.get(row.run, {}).get(row.backend, 0)
         last = self._last_number.get(row.run, 0)
         if not before <= row.position <= last:
@@ -113,18 +113,18 @@ class Outbox:
         self._positions.setdefault(row.run, {})[row.backend] = row.position
 
     def backlog(self, run: int) -> Backlog:
-        """Return the run's outbox against all its cursors."""
+        """Return the counts of the run's outbox, and all its cursors."""
         cursors = self._cursors(run)
         entries, records = self._last_number.get(run, 0), self._records.get(run, 0)
         return Backlog(entries, records, tuple(cursors), self._last_files.get(run, 0))
 
     def boundary(self, run: int) -> int:
-        """Return the number up to which nothing is needed by any cursor; FOREVER when there is none."""
+        """Return the number up to which no cursor needs an entry; FOREVER without cursors."""
         last_files = self._last_files.get(run, 0)
         needed = (
             position
             for backend, position in self._positions.get(run, {}).items()
-            # A lane for files that has them all needs none of the records behind them.
+            # A lane for files that has all of them needs none of the later records.
             if not is_files_lane(backend) or position < last_files
         )
         return min(needed, default=FOREVER)

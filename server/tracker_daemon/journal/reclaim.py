@@ -1,4 +1,4 @@
-"""Reclaim: deletes what retention lets go, and keeps on record what must outlive it."""
+"""Reclaim: deletes the rows that retention chooses, and stores the totals that must outlive them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ADD = (
 
 @dataclass(slots=True)
 class _RunLoss:
-    """What one run lost in one call."""
+    """The rows of one run that one call deleted."""
 
     events: int = 0
     event_bytes: int = 0
@@ -35,7 +35,7 @@ class _RunLoss:
 
 
 class Reclaimer:
-    """Deletes history beyond its budgets: events, and with a share of their own, outbox entries."""
+    """Deletes history beyond its budgets: events, and outbox entries, which have a share of their own."""
 
     def __init__(self, database: Database, log: EventLog, outbox: Outbox) -> None:
         self._database = database
@@ -43,11 +43,11 @@ class Reclaimer:
         self._outbox = outbox
 
     def reclaim(self) -> Reclaimed:
-        """Delete the oldest reclaimable rows, a bounded number of them; next to free when none may go."""
+        """Delete the oldest reclaimable rows, a bounded number. Costs almost nothing if there is none."""
         events = self._log.retention.evict()
         entries = self._outbox.retention.evict()
         if events:
-            # The last event itself may have gone, and its position and tick are never given again.
+            # The last event itself may be deleted, and its position and tick must never be used again.
             counters = [("next_position", self._log.next_position), ("next_tick", self._log.next_tick)]
             self._database.execute_many(_PUT_META, counters)
         if events or entries:

@@ -1,4 +1,4 @@
-"""Runs and streams: their rows, and in memory what every append needs to know of them."""
+"""Runs and streams: their rows, and the part of them that every append needs, in memory."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _INSERT_RUN = _insert("run", (*_RUN_COLUMNS[1:], "next_ordinal"))
 
 
 @dataclass(slots=True)
-class _Place:
-    """Where a stream stands."""
+class _StreamState:
+    """A stream's run and its next sequence."""
 
     run: int
     next_sequence: int
@@ -45,12 +45,12 @@ class Registry:
         self.load()
 
     def load(self) -> None:
-        """Take the state in memory from the database."""
+        """Load the state in memory from the database."""
         self._ended: dict[int, bool] = {
             run: status != RUNNING for run, status in self._database.all("SELECT id, status FROM run")
         }
         rows = self._database.all("SELECT stream_id, run, next_sequence FROM stream")
-        self._places = {stream: _Place(run, sequence) for stream, run, sequence in rows}
+        self._stream_states = {stream: _StreamState(run, sequence) for stream, run, sequence in rows}
 
     # ---- runs ----
 
@@ -76,7 +76,7 @@ class Registry:
         return list(self._ended)
 
     def ended(self, run: int) -> bool:
-        """Return whether a run has ended."""
+        """Return True if a run has ended."""
         return self._ended[run]
 
     def require_run(self, run: int) -> None:
@@ -89,19 +89,19 @@ class Registry:
     def insert_stream(self, row: StreamRow) -> None:
         """Store a new stream."""
         self.require_run(row.run)
-        if row.stream_id in self._places:
+        if row.stream_id in self._stream_states:
             raise JournalError(f"stream {row.stream_id.hex()} exists already")
         self._database.execute(_insert("stream", _STREAM_COLUMNS), astuple(row))
-        self._places[row.stream_id] = _Place(row.run, row.next_sequence)
+        self._stream_states[row.stream_id] = _StreamState(row.run, row.next_sequence)
 
     def update_stream(self, stream: bytes, changes: dict[str, object]) -> None:
         """Change some columns of a stream."""
-        place = self._place(stream)
-        sequence = changes.get("next_sequence", place.next_sequence)
+        state = self._state_of(stream)
+        sequence = changes.get("next_sequence", state.next_sequence)
         if not isinstance(sequence, int):
             raise JournalError(f"a stream's next sequence cannot be {sequence!r}")
         self._update("stream", "stream_id", stream, changes, _STREAM_MUTABLE)
-        place.next_sequence = sequence
+        state.next_sequence = sequence
 
     def streams(self, run: int | None) -> list[StreamRow]:
         """Return the streams of one run, or all."""
@@ -125,10 +125,10 @@ class Registry:
             after = sequence_after(event)
             if after is None:
                 continue
-            place = self._place(event.stream)
-            expected = planned.get(event.stream, place.next_sequence)
-            if event.run != place.run:
-                raise JournalError(f"stream {event.stream.hex()} is of run {place.run}, not {event.run}")
+            state = self._state_of(event.stream)
+            expected = planned.get(event.stream, state.next_sequence)
+            if event.run != state.run:
+                raise JournalError(f"stream {event.stream.hex()} is of run {state.run}, not {event.run}")
             if event.sequence != expected:
                 raise JournalError(
                     f"stream {event.stream.hex()} continues at sequence {expected}, not {event.sequence}"
@@ -147,13 +147,13 @@ class Registry:
         if changed != len(planned):
             self._database.fail(f"{len(planned) - changed} streams that are known are not in the database")
         for stream, sequence in planned.items():
-            self._places[stream].next_sequence = sequence
+            self._stream_states[stream].next_sequence = sequence
 
-    def _place(self, stream: bytes) -> _Place:
-        place = self._places.get(stream)
-        if place is None:
+    def _state_of(self, stream: bytes) -> _StreamState:
+        state = self._stream_states.get(stream)
+        if state is None:
             raise JournalError(f"there is no stream {stream.hex()}")
-        return place
+        return state
 
     def _update(
         self, table: str, key_column: str, key: object, changes: dict[str, object], allowed: frozenset[str]

@@ -1,8 +1,8 @@
-"""Retention: which rows of one table may go, and in which order, once they exceed a budget.
+"""Retention: chooses the rows of one table to delete once they exceed a budget, the oldest first.
 
-Each run has a *boundary*: its rows up to it are reclaimable, kept only as history. The bytes of all
-reclaimable rows are a running total, so asking whether there is anything to do costs nothing.
-Eviction goes through the table from its oldest row and passes over what is still needed.
+Each run has a *boundary*: rows up to the boundary are reclaimable and kept only as history. The bytes of all
+reclaimable rows are a running total, so it costs nothing to find out that nothing is to be done. Eviction
+scans the table from its oldest row and passes over rows that are still needed.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from dataclasses import dataclass
 from tracker_daemon.journal.database import Database
 
 FOREVER = 2**63 - 1
-"""The boundary of a run of which nothing is needed any more."""
+"""The boundary of a run whose rows are all reclaimable."""
 
 EVICTED_ROWS_MAX = 4096
 EVICTED_BYTES_MAX = 32 * 1024 * 1024
-"""One call deletes at most about this much, so that it delays the commit that it rides in little."""
+"""The most that one call deletes, about: it is part of a commit and must not delay it much."""
 _SCANNED_ROWS_MAX = 16_384
 _CHUNK_ROWS = 256
 _ROW_BYTES = 80
-"""What a row and its index entry take beside the payload, about."""
+"""The bytes of a row and its index entry without the payload, about."""
 
 
 def weight(payload: bytes) -> int:
-    """Return the bytes that a row counts for. Empty payloads weigh too, or nothing would bound them."""
+    """Return the bytes that a row counts as. Rows with empty payloads count too, so that they are bounded."""
     return len(payload) + _ROW_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One row, as eviction looks at it."""
+    """One row that eviction considers."""
 
     position: int
     run: int
@@ -41,7 +41,7 @@ class Candidate:
 
 
 class Retention:
-    """The reclaimable rows of ``table``, where ``key`` is the column that boundaries are compared with."""
+    """The reclaimable rows of ``table``. Boundaries are compared with the column ``key``."""
 
     def __init__(
         self, database: Database, table: str, key: str, budget_bytes: int, records: str = "0"
@@ -63,7 +63,7 @@ class Retention:
         self.load({})
 
     def load(self, boundaries: dict[int, int]) -> None:
-        """Take the running totals from the database."""
+        """Load the running totals from the database."""
         self._boundaries = dict(boundaries)
         self._scanned_to = 0
         self.reclaimable_bytes = sum(
@@ -76,7 +76,7 @@ class Retention:
             self.reclaimable_bytes += size
 
     def move_boundary(self, run: int, boundary: int) -> None:
-        """Set how far the run's rows are reclaimable. It may go back: what has not gone is needed again."""
+        """Set the run's boundary. It may move back: rows that are not deleted yet are then needed again."""
         before = self._boundaries.get(run, 0)
         self._boundaries[run] = boundary
         if boundary < before:
@@ -89,25 +89,25 @@ class Retention:
 
     @property
     def excess_bytes(self) -> int:
-        """How far the reclaimable rows exceed the budget."""
+        """The bytes by which the reclaimable rows exceed the budget."""
         return max(0, self.reclaimable_bytes - self._budget_bytes)
 
     def evict(self) -> list[Candidate]:
         """Delete the oldest reclaimable rows until the budget is met or the call's bound is reached."""
-        gone: list[Candidate] = []
+        evicted: list[Candidate] = []
         if not self.excess_bytes:
-            return gone
+            return evicted
         evicted_bytes = 0
         for row in self._oldest():
-            evicted_bytes += self._pass(row, gone)
-            enough = len(gone) >= EVICTED_ROWS_MAX or evicted_bytes >= EVICTED_BYTES_MAX
+            evicted_bytes += self._consider(row, evicted)
+            enough = len(evicted) >= EVICTED_ROWS_MAX or evicted_bytes >= EVICTED_BYTES_MAX
             if enough or not self.excess_bytes:
                 break
-        self._database.execute_many(self._delete, [(row.position,) for row in gone])
-        return gone
+        self._database.execute_many(self._delete, [(row.position,) for row in evicted])
+        return evicted
 
     def _oldest(self) -> Iterator[Candidate]:
-        """Yield rows on from where the last scan ended, at most a call's bound of them."""
+        """Yield rows after the end of the last scan, at most a call's bound of them."""
         for _ in range(_SCANNED_ROWS_MAX // _CHUNK_ROWS):
             rows = self._database.all(self._scan, (self._scanned_to,))
             for row in rows:
@@ -115,12 +115,12 @@ class Retention:
             if len(rows) < _CHUNK_ROWS:
                 return
 
-    def _pass(self, row: Candidate, gone: list[Candidate]) -> int:
-        """Take ``row`` if it may go; return how many bytes were taken."""
+    def _consider(self, row: Candidate, evicted: list[Candidate]) -> int:
+        """Add ``row`` to ``evicted`` if it is reclaimable; return how many bytes that frees."""
         self._scanned_to = row.position
         if row.key > self._boundaries.get(row.run, 0):
             return 0
-        gone.append(row)
+        evicted.append(row)
         self.reclaimable_bytes -= row.size
         return row.size
 

@@ -21,7 +21,7 @@ class RunRow:
     project: str
     name: str
     ordinal: int
-    """Which set-up call of its launch made it, from 0."""
+    """The number of the set-up call that made the run, within its launch, from 0."""
     outdir: str
     options: str
     """A JSON object."""
@@ -41,7 +41,7 @@ class StreamRow:
     rank: int
     attempt: int
     next_sequence: int = 1
-    """The only sequence that is taken next; everything below it is durable."""
+    """The only sequence that is accepted next; all lower ones are durable."""
     host: str = ""
     pid: int = 0
     finished: bool = False
@@ -50,7 +50,7 @@ class StreamRow:
 
 @dataclass(frozen=True, slots=True)
 class CursorRow:
-    """How far one backend of one run has come. The counts are totals since the run began."""
+    """The cursor of one backend in one run. The counts are totals since the run began."""
 
     run: int
     backend: str
@@ -58,27 +58,27 @@ class CursorRow:
     """The number of the last outbox entry that is delivered or set aside; 0: none."""
     state: bytes
     delivered_records: int
-    """Of a lane for files: items."""
+    """Records; in a lane for files: items."""
     set_aside: int
-    """Records (items) that this backend will never have."""
+    """Records (items) that this backend will never receive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """One run's outbox against its cursors: ``emitted = delivered + pending + set aside``."""
+    """One run's outbox and its cursors: ``emitted = delivered + pending + set aside``."""
 
     entries: int
     """Entries put so far; also the number of the last one."""
     records: int
-    """Records in them, reclaimed ones included."""
+    """Records in all entries, reclaimed ones included."""
     cursors: tuple[CursorRow, ...]
     last_files: int = 0
     """The number of the last FILES entry; 0: none."""
     pending_files: Mapping[str, int] = field(default_factory=dict)
-    """FILES entries behind each cursor."""
+    """By cursor: the FILES entries that it has not passed."""
 
     def pending(self, cursor: CursorRow) -> int:
-        """Return the number of records, of a lane for files that of items, still to be delivered."""
+        """Return the number of records, or of items in a lane for files, still to be delivered."""
         if is_files_lane(cursor.backend):
             return self.pending_files.get(cursor.backend, 0)
         return self.records - cursor.delivered_records - cursor.set_aside
@@ -90,14 +90,14 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Reclaimed:
-    """What was deleted: by one ``reclaim()``, or for one run since it began. A row's own bytes count."""
+    """The rows deleted by one ``reclaim()``, or of one run since it began. Bytes include each row's own."""
 
     events: int = 0
     event_bytes: int = 0
     entries: int = 0
     entry_bytes: int = 0
     more: bool = False
-    """The call's bound was reached before the budgets were met; call again."""
+    """True if the call reached its bound before the budgets were met: call again."""
 
     def __bool__(self) -> bool:
         return self.events > 0 or self.entries > 0

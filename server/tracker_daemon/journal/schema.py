@@ -1,8 +1,8 @@
-"""The journal's tables and the way that its database is set up.
+"""The journal's tables, and the settings of its database.
 
-Sizes were measured with batches of 40 and 100 KiB: pages of 32 KiB store them at 1.0 times their
-weight (64 KiB: 1.25 to 1.6), and 16 MiB between checkpoints keeps the longest commit short at no
-cost in throughput.
+Sizes were measured with batches of 40 and 100 KiB. Pages of 32 KiB store such batches at 1.0 times their
+size (pages of 64 KiB: 1.25 to 1.6 times). A checkpoint every 16 MiB keeps the longest commit short, without
+a loss of throughput.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ PAGE_BYTES = 32 * 1024
 CACHE_BYTES = 64 * 1024 * 1024
 CHECKPOINT_EVERY_BYTES = 16 * 1024 * 1024
 WAL_KEPT_BYTES = 64 * 1024 * 1024
-"""A WAL larger than this (after one huge snapshot) is cut back to it at the next checkpoint."""
+"""The next checkpoint cuts a larger WAL (after one huge snapshot) back to this size."""
 
 CREATION_PRAGMAS = (
     f"PRAGMA page_size={PAGE_BYTES}",
     "PRAGMA auto_vacuum=INCREMENTAL",
 )
-"""Only these must come before the first table; a database that exists keeps what it was made with."""
+"""Pragmas that must precede the first table. An existing database keeps the values that it was made with."""
 
 PRAGMAS = (
     "PRAGMA synchronous=FULL",
@@ -67,7 +67,7 @@ TABLES = (
         run INTEGER NOT NULL, backend TEXT NOT NULL, position INTEGER NOT NULL,
         delivered_records INTEGER NOT NULL, set_aside INTEGER NOT NULL,
         crc INTEGER NOT NULL, state BLOB NOT NULL, PRIMARY KEY (run, backend)) WITHOUT ROWID""",
-    # What reclaim deleted, for the books and so that no position or number is ever given again.
+    # Totals of deleted rows: for the status, and so that no number is ever used again.
     """CREATE TABLE reclaimed (
         run INTEGER PRIMARY KEY, events INTEGER NOT NULL, event_bytes INTEGER NOT NULL,
         entries INTEGER NOT NULL, entry_bytes INTEGER NOT NULL,

@@ -1,4 +1,4 @@
-"""The Journal: the one public class, which owns the state directory's lock and the database."""
+"""The Journal: the one public class. It owns the state directory's lock and the database."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from tracker_daemon.journal.rows import Backlog, CursorRow, Reclaimed, RunRow, S
 from tracker_daemon.outbox.entries import OutboxEntry
 
 OUTBOX_SHARE = 4
-"""Delivered outbox entries are kept within the history's budget divided by this."""
+"""The budget for delivered outbox entries is the history's budget divided by this number."""
 SHRINK_BYTES_MAX = 64 * 1024 * 1024
 
 
 class Journal:
-    """The durable log of one state directory. One thread at a time; not the one that opened it, if need be.
+    """The durable log of one state directory. Used by one thread at a time; it need not have opened it.
 
-    Everything that writes needs ``begin()`` before it and is durable when ``commit()`` returned. A
-    call that the caller got wrong (an unknown run, a sequence that is not the next) raises JournalError,
-    has changed nothing and leaves the transaction open. An error of the file or the disk breaks the
-    journal: every later call raises JournalError at once, and only ``close()`` is left.
+    Each write needs a ``begin()`` before it, and is durable once ``commit()`` returned. A wrong call (an
+    unknown run, a sequence that is not the next) raises JournalError, changes nothing and leaves the
+    transaction open. An error of the file or the disk breaks the journal: then every later call except
+    ``close()`` raises JournalError.
     """
 
     def __init__(self, directory: Path, lock: StateLock, database: Database, history_bytes: int) -> None:
@@ -61,10 +61,10 @@ class Journal:
         clock: Callable[[], float] = time.monotonic,
         connection_class: type[sqlite3.Connection] = sqlite3.Connection,
     ) -> Journal:
-        """Open or create the journal in ``directory`` (made with mode 0700 when it is missing).
+        """Open or create the journal in ``directory``, which is made with mode 0700 if it is missing.
 
-        ``history_bytes`` bounds the events that are kept although nothing needs them. Waits up to
-        ``silence_s`` when the last daemon here ran on another host and did not end cleanly.
+        ``history_bytes`` bounds the events that are kept only as history. Waits up to ``silence_s`` if the
+        last daemon here ran on another host and did not end cleanly.
 
         Raises:
             StateDirectoryError: another daemon holds it (named), it is not writable, or locks do not work.
@@ -76,28 +76,28 @@ class Journal:
             database = Database(directory / JOURNAL_FILE_NAME, connection_class)
             try:
                 return Journal(directory, lock, database, history_bytes)
-            except BaseException:  # whatever it was: clean up, and let it go on
+            except BaseException:  # whatever it was: clean up, and raise it again
                 database.close()
                 raise
-        except BaseException:  # whatever it was: clean up, and let it go on
+        except BaseException:  # whatever it was: clean up, and raise it again
             lock.release()
             raise
 
     def close(self) -> None:
-        """Close the database, losing an open transaction, and give the directory back. Twice is once."""
+        """Close the database and release the directory. An open transaction is lost. Can be called twice."""
         self._database.close()
         self._lock.release()
 
-    # ---- what the journal says of itself ----
+    # ---- the journal itself ----
 
     @property
     def token(self) -> str:
-        """The secret that every client presents; made once for a state directory."""
+        """The secret that every client sends; made once for a state directory."""
         return self._token
 
     @property
     def epoch(self) -> int:
-        """1, and one more each time the journal was found to have lost something."""
+        """The journal's epoch: 1, and one more each time that the journal is found to have lost something."""
         return self._epoch
 
     def begin_epoch(self) -> int:
@@ -109,11 +109,11 @@ class Journal:
 
     @property
     def next_tick(self) -> int:
-        """One more than the greatest tick ever appended with."""
+        """One more than the greatest tick of any event ever appended."""
         return self._log.next_tick
 
     def size_bytes(self) -> int:
-        """Return what the database and its WAL take on disk; freed pages count until :meth:`shrink`."""
+        """Return the bytes of the database and its WAL on disk; freed pages count until :meth:`shrink`."""
         size = 0
         for name in (JOURNAL_FILE_NAME, f"{JOURNAL_FILE_NAME}-wal"):
             with suppress(FileNotFoundError):
@@ -128,12 +128,12 @@ class Journal:
         self._database.begin()
 
     def commit(self) -> None:
-        """Make the transaction durable. Raises JournalError when it may not be: then all is over."""
+        """Make the transaction durable. Raises JournalError if it may not be: then the journal is broken."""
         self._require_ownership()
         self._database.commit()
 
     def rollback(self) -> None:
-        """Undo the open transaction, in memory too; without one, do nothing."""
+        """Undo the open transaction, in memory too. Does nothing without one."""
         if self._database.in_transaction:
             self._database.rollback()
             self._registry.load()
@@ -148,7 +148,7 @@ class Journal:
     def insert_run(self, row: RunRow) -> int:
         """Store a run (``row.id`` is ignored) and return its id.
 
-        Put its cursors, at position 0, in the same transaction: entries of a run without cursors are
+        Store its cursors, at position 0, in the same transaction. Entries of a run without cursors are
         history from the start.
         """
         self._database.require_transaction()
@@ -158,7 +158,7 @@ class Journal:
         return run
 
     def update_run(self, run: int, **changes: object) -> None:
-        """Change columns of a run, by name. An ended run's events are all reclaimable as history."""
+        """Change columns of a run, by name. All events of an ended run are reclaimable."""
         self._database.require_transaction()
         self._registry.update_run(run, changes)
         if "status" in changes:
@@ -187,8 +187,8 @@ class Journal:
     def append(self, events: Sequence[Event], *, tick: int, time_ns: int) -> list[int]:
         """Store events in order and return their positions.
 
-        Streams advance with them: BATCH and REJECTED use up their own sequence, a GAP all up to the
-        one in its payload (:class:`Gap`). ``tick`` is at least the greatest so far.
+        Their streams advance: BATCH and REJECTED use up their own sequence, a GAP all sequences up to the
+        one in its payload (:class:`Gap`). ``tick`` must be at least the greatest so far.
 
         Raises:
             JournalError: an unknown run or stream, a sequence that is not its stream's next.
@@ -203,7 +203,7 @@ class Journal:
         """Return a run's next events after ``position``, about ``limit_bytes`` of payload; [] at the end.
 
         Raises:
-            JournalCorrupt: the next event is damaged; its ``position`` says where to go on after.
+            JournalCorrupt: the next event is damaged; continue after the error's ``position``.
         """
         return self._log.after(run, position, limit_bytes)
 
@@ -221,7 +221,7 @@ class Journal:
     # ---- outbox and cursors ----
 
     def put_outbox(self, run: int, kind: int, payload: bytes, records: int) -> int:
-        """Add an entry that holds so many records; return its number, contiguous from 1 in the run."""
+        """Add an entry with ``records`` records; return its number, contiguous from 1 in the run."""
         self._database.require_transaction()
         self._registry.require_run(run)
         return self._outbox.put(run, kind, payload, records)
@@ -231,7 +231,7 @@ class Journal:
     ) -> list[OutboxEntry]:
         """Return a run's next entries after ``number``, about ``limit_bytes`` of payload; [] at the end.
 
-        ``files_alone``: only those of a lane for files.
+        ``files_alone``: only entries of a lane for files.
         """
         return self._outbox.after(run, number, limit_bytes, files_alone=files_alone)
 
@@ -244,14 +244,14 @@ class Journal:
         delivered_records: int,
         set_aside: int = 0,
     ) -> None:
-        """Store how far a backend has come: the last entry's number, its state, and both totals."""
+        """Store a backend's cursor: the last entry's number, the backend's state, and both totals."""
         self._database.require_transaction()
         self._registry.require_run(run)
         self._outbox.put_cursor(CursorRow(run, backend, position, state, delivered_records, set_aside))
         self._outbox.retention.move_boundary(run, self._outbox.boundary(run))
 
     def backlog(self, run: int) -> Backlog:
-        """Return how many entries and records the run emitted, and all its cursors."""
+        """Return the run's numbers of entries and records, and all its cursors."""
         backlog = self._outbox.backlog(run)
         pending = {row.backend: self.content_uses.pending(run, row.position) for row in backlog.cursors}
         return replace(backlog, pending_files=pending)
@@ -259,25 +259,25 @@ class Journal:
     # ---- space ----
 
     def reclaim(self) -> Reclaimed:
-        """Delete the oldest history beyond its budgets, a bounded amount; next to free when there is none."""
+        """Delete the oldest history beyond its budgets, a bounded amount. Costs little if there is none."""
         self._database.require_transaction()
         return self._reclaimer.reclaim()
 
     def reclaimed(self, run: int) -> Reclaimed:
-        """Return what was reclaimed of one run since it began."""
+        """Return how much of one run was reclaimed since it began."""
         return self._reclaimer.reclaimed(run)
 
     def shrink(self, limit_bytes: int = SHRINK_BYTES_MAX) -> int:
-        """Give up to ``limit_bytes`` of free pages back to the file system; return how many bytes.
+        """Give up to ``limit_bytes`` of free pages back to the file system; return the number of bytes.
 
-        For a run's end: while runs are live, freed pages are better filled again. The file itself is
-        cut at the checkpoint that follows.
+        For a run's end: while runs are live, new rows fill the freed pages again. The next checkpoint cuts
+        the file itself.
         """
         self._database.require_transaction()
         (free,) = self._database.one("PRAGMA freelist_count")
         pages = min(int(free), limit_bytes // self._database.page_bytes)
         for _ in range(pages):
-            # One page a call, whatever its argument: Python takes one step of a statement without columns.
+            # One page a call, whatever the argument: Python makes one step of a statement without columns.
             self._database.execute("PRAGMA incremental_vacuum(1)")
         return pages * self._database.page_bytes
 
@@ -310,7 +310,7 @@ class Journal:
 
 
 def _prepare(directory: Path) -> None:
-    """Make the directory durably, and its owner's alone: the journal holds the token."""
+    """Make the directory durably, for its owner alone: the journal holds the token."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
