@@ -56,9 +56,9 @@ def test_values_are_what_the_table_says() -> None:
         (read_step_axes, "eval/*=", "names no metric"),
         (read_summaries, "loss=best", "it is one of last, min, max, mean, none"),
         (read_thinning, "mlflow=10", "names no backend"),
-        (read_thinning, "mlflow:*=0", "says not how to thin"),
-        (read_thinning, "mlflow:*=5h", "says not how to thin"),
-        (read_thinning, "mlflow:*=0.0000000001s", "says not how to thin"),
+        (read_thinning, "mlflow:*=0", "is no way to thin"),
+        (read_thinning, "mlflow:*=5h", "is no way to thin"),
+        (read_thinning, "mlflow:*=0.0000000001s", "is no way to thin"),
         (read_aggregates, "a=all," * 10_000, "characters"),
     ],
 )

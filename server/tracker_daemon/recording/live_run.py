@@ -1,7 +1,7 @@
-"""A run that is in memory: its journal row, its fold, and what the event loop may read of them.
+"""A run in memory: its place in the journal, its fold, and the part that the event loop may read.
 
-The recorder thread owns ``fold`` and the snapshot's marks. ``view`` is a frozen picture that it
-replaces after each tick; the event loop reads only that.
+The recorder's thread owns ``fold`` and the marks of the snapshot. It replaces ``view``, which is frozen,
+after each tick. The event loop reads only that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tracker_daemon.aggregation.shared.rules import Rules
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """What a tick left: whether it learns (and so needs to know of flushes), and how it stands."""
+    """The state of a run after a tick. ``learning``: the fold needs to know of flushes."""
 
     learning: bool = False
     status: str = "RUNNING"
@@ -29,7 +29,7 @@ class RunView:
     """Memory that the open rows hold."""
     world_size: int = 0
     to_forward: bool = False
-    """Whether a cut would bring something forth for the daemon above."""
+    """True if a FORWARD event would have an output for the root."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,16 +41,16 @@ class LiveRun:
     created_ns: int
     row_id: int = 0
     forwards: bool = False
-    """Whether it goes to the daemon above, and is not aggregated here."""
+    """True if the run is forwarded to the root, and not aggregated here."""
     fold: Fold | None = None
     view: RunView = field(default_factory=RunView)
     uncovered_bytes: int = 0
-    """Journalled since the last snapshot."""
+    """Bytes journalled since the last snapshot."""
     snapshot_ns: int = 0
     deadline_ns: int | None = None
     events: list[tuple[int, str]] = field(default_factory=list)
     """The latest notices: (time in ns, text)."""
     warnings: deque[str] = field(default_factory=deque)
-    """What the event loop has yet to tell: put there by the recorder, taken by the loop."""
+    """Notices for users: the recorder appends them, the event loop removes and sends them."""
     at_end: FoldSummary | None = None
-    """What the fold said when the run had ended; it is not kept in memory beyond that."""
+    """The fold's summary at the run's end, after which the fold is not kept in memory."""

@@ -1,4 +1,4 @@
-"""What a tick brought forth, as entries of the run's outbox."""
+"""The output of a tick, as entries of the run's outbox."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tracker_daemon.wire.node_batches import encode_forwarded
 def write_outbox(journal: Journal, run: int, settled: TickOutput) -> tuple[int, int]:
     """Append the entries in order of emission.
 
-    Returns the numbers of the last one and of the last that has contents; 0 where there was none.
+    Returns the numbers of the last entry and of the last that has contents; 0 if there is none.
     """
     number = files = 0
     for document in settled.configs:

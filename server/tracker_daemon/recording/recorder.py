@@ -2,14 +2,13 @@
 
     submissions ──▶ fold ──▶ events + records ──▶ COMMIT ──▶ acknowledgements
 
-Everything that is pending when a cycle begins makes one *tick*: it is applied to the folds, the
-folds settle, and the events and what they brought forth are committed together. Only then
-is anything acknowledged. Since this thread alone touches the journal and the folds, neither needs
-a lock; others hand it work by :meth:`Recorder.submit` and :meth:`Recorder.call`.
+All submissions that are pending when a cycle begins make one *tick*. They are applied to the folds, and the
+folds settle. The events and the folds' output are committed together, and only then acknowledged. This thread
+alone uses the journal and the folds, so neither needs a lock. Other threads give it work with
+:meth:`Recorder.submit` and :meth:`Recorder.call`.
 
-A commit that fails ends the thread: nothing after it is acknowledged, nothing is tried again on
-that connection, and the daemon exits. What was acknowledged is in the journal, and the next start
-replays it.
+A commit that fails ends the thread: nothing after it is acknowledged, nothing is retried on that connection,
+and the daemon exits. Acknowledged data is in the journal, and the next start replays it.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _SUBMISSION_OVERHEAD_BYTES = 512
 _DEADLINE_AGAIN_NS = 10_000_000
 """A deadline lies at least this far ahead: one that changes nothing must not keep the disk busy."""
 _STRAGGLERS_WAIT_NS = 2 * _NS
-"""How long an ended run stays in memory after something came for it."""
+"""Time for which an ended run stays in memory after its last event."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +69,7 @@ class _Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Outcome(Generic[T]):
-    """What a call came to; told once its transaction is committed."""
+    """The result of a call, reported once its transaction is committed."""
 
     call: _Call[T]
     result: T | None
@@ -81,11 +80,11 @@ class _Outcome(Generic[T]):
         try:
             return _Outcome(call, call.work(journal), None)
         except JournalError as error:
-            # A mistake of this caller has changed nothing. If the journal itself broke, the commit says so.
+            # A mistake of this caller has changed nothing. If the journal itself is broken, the commit fails.
             return _Outcome(call, None, error)
 
     def report(self) -> None:
-        """Tell whoever waits."""
+        """Resolve the future of the call."""
         if self.error is not None:
             self.call.future.set_exception(self.error)
         else:
@@ -94,7 +93,7 @@ class _Outcome(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class RecorderSettings:
-    """How the recorder groups and saves; times in seconds."""
+    """Bounds and intervals of commits and snapshots; times in seconds."""
 
     commit_window_s: float
     commit_bytes_max: int
@@ -143,13 +142,13 @@ class Recorder:
         self._runs: dict[int, LiveRun] = {}
         self._clock = _Clock()
         self.pending_bytes = 0
-        """What is submitted and not taken up yet; read by the event loop."""
+        """Bytes submitted for a later tick; read by the event loop."""
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     # ---- for other threads -----------------------------------------------------------------------
 
     def start(self, runs: Iterable[LiveRun]) -> None:
-        """Take up the runs of the journal, then begin."""
+        """Start the thread, with the runs of the journal."""
         for run in runs:
             self._runs[run.row_id] = run
             self._pending.append(Submission(run, EventKind.STARTED))
@@ -159,7 +158,7 @@ class Recorder:
         """Hand over an event; it is durable when ``committed`` is called."""
         with self._changed:
             if self._stopping:
-                raise JournalError("the daemon is closing its journal; nothing more is taken")
+                raise JournalError("the daemon is closing its journal; it accepts no more events")
             self._pending.append(submission)
             self.pending_bytes += len(submission.payload) + _SUBMISSION_OVERHEAD_BYTES
             if len(self._pending) == 1 or self.pending_bytes > self._settings.commit_bytes_max:
@@ -168,7 +167,7 @@ class Recorder:
     def call(self, work: Callable[[Journal], T]) -> Future[T]:
         """Run ``work`` inside the next transaction; the future resolves once that is committed."""
         future: Future[T] = Future()
-        # From here on it cannot be cancelled: who waits may go away, and the work is done all the same.
+        # From here on it cannot be cancelled: the work is done even if the caller stops waiting.
         future.set_running_or_notify_cancel()
         with self._changed:
             if self._stopping:
@@ -179,7 +178,7 @@ class Recorder:
         return future
 
     def stop(self) -> None:
-        """Commit what is pending, and end."""
+        """Commit pending submissions, and end the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
@@ -217,7 +216,7 @@ class Recorder:
         return not stopping
 
     def _take(self) -> tuple[list[Submission], list[_Call[object]], bool]:
-        """Wait for work, then a commit window for more of it; take all of it."""
+        """Wait for work, then a commit window for more of it; remove and return all of it."""
         with self._changed:
             if not (self._pending or self._calls or self._stopping):
                 self._changed.wait(self._idle_s())
@@ -252,11 +251,11 @@ class Recorder:
             touched[submission.run.row_id] = submission.run
         events_ = [Event(s.run.row_id, s.kind, s.stream, s.sequence, s.payload) for s in submissions]
         positions = journal.append(events_, tick=tick, time_ns=now_ns) if events_ else []
-        heard = {s.run.row_id for s in submissions if s.kind is not EventKind.DEADLINE}
+        had_events = {s.run.row_id for s in submissions if s.kind is not EventKind.DEADLINE}
         leaving = []
         for run in touched.values():
             ended = self._settle(run, now_ns)
-            if self._may_leave(run, now_ns, heard=run.row_id in heard and not ended):
+            if self._may_leave(run, now_ns, had_events=run.row_id in had_events and not ended):
                 leaving.append(run)
             if ended or run in leaving or self._wants_snapshot(run, now_ns):
                 self._put_snapshot(run, positions[-1], now_ns)
@@ -266,14 +265,14 @@ class Recorder:
         for submission in submissions:
             if submission.committed is not None:
                 submission.committed(submission.sequence)
-        # Before the calls return: who waited for one then knows of everything before it.
+        # Before the calls return: their callers then know of everything before them.
         self._on_tick(list(touched.values()), submissions)
         for outcome in outcomes:
             outcome.report()
         for run in touched.values():
             self._bound_memory(run)
         for run in leaving:
-            self._let_go(run)
+            self._unload(run)
 
     def _apply(self, submission: Submission, now_ns: int) -> None:
         run = submission.run
@@ -285,12 +284,12 @@ class Recorder:
         events.apply(fold, submission.kind, submission.stream, submission.payload, now_ns, submission.decoded)
 
     def _settle(self, run: LiveRun, now_ns: int) -> bool:
-        """Settle the run's tick and journal what it brought forth; whether the run has just ended."""
+        """Settle the run's tick and journal its output; return True if the run has just ended."""
         fold = self.fold_of(run)
         settled = fold.settle(now_ns)
         entry, files = write_outbox(self._journal, run.row_id, settled)
         last_entry, last_files = entry or run.view.last_entry, files or run.view.last_files
-        replay.note(run, settled, now_ns)
+        replay.keep_notices(run, settled, now_ns)
         run.warnings.extend(settled.warnings)
         activity = fold.activity()
         deadlines = [activity.deadline_ns]
@@ -326,16 +325,16 @@ class Recorder:
             with self._changed:
                 self._pending.insert(0, Submission(run, EventKind.OVERFLOW, payload=events.encode(rows)))
 
-    def _may_leave(self, run: LiveRun, now_ns: int, *, heard: bool) -> bool:
-        """Whether an ended run is kept in the journal alone: nothing waits in it, and no straggler sends."""
+    def _may_leave(self, run: LiveRun, now_ns: int, *, had_events: bool) -> bool:
+        """Return True if an ended run can leave memory: nothing waits in it, and no straggler sends."""
         if run.view.status == RunStatus.RUNNING.value or run.deadline_ns is not None:
             return False
-        if heard:
+        if had_events:
             run.deadline_ns = now_ns + _STRAGGLERS_WAIT_NS
-        return not heard
+        return not had_events
 
-    def _let_go(self, run: LiveRun) -> None:
-        # The snapshot brings it back, should a straggler still send something.
+    def _unload(self, run: LiveRun) -> None:
+        # If a straggler still sends something, the fold is restored from the snapshot.
         run.at_end = self.fold_of(run).summary()
         run.fold = None
         run.deadline_ns = None
@@ -354,14 +353,14 @@ class Recorder:
         run.uncovered_bytes, run.snapshot_ns = 0, now_ns
 
     def fold_of(self, run: LiveRun) -> Fold:
-        """The run's fold; after a restart, replayed from the journal when first needed. On this thread."""
+        """Return the run's fold; replay it from the journal if it is not in memory. On this thread."""
         if run.fold is None:
             run.fold, time_ns = replay.restore(self._journal, run)
             self._clock.not_before(time_ns)
         return run.fold
 
     def summary_of(self, run: LiveRun) -> FoldSummary:
-        """What the run's fold says of itself, also when it has left memory. On this thread."""
+        """Return the summary of the run's fold, also if the fold has left memory. On this thread."""
         if run.fold is not None:
             return run.fold.summary()
         if run.at_end is None:
@@ -370,9 +369,9 @@ class Recorder:
         return run.at_end
 
     def begin_epoch(self) -> None:
-        """The journal was found to have lost something. On this thread, in a transaction.
+        """Begin a journal epoch: the journal has lost something. On this thread, in a transaction.
 
-        Once in a process: it was lost before the journal was opened, and all at the same time.
+        Only the first call in a process does: all losses are from before the journal was opened.
         """
         if not self._epoch_begun:
             self._epoch_begun = True
@@ -380,7 +379,7 @@ class Recorder:
 
 
 class _Clock:
-    """Wall-clock time in nanoseconds that never goes back, not over a restart either."""
+    """Wall-clock time in nanoseconds that never runs backwards, also over a restart."""
 
     def __init__(self) -> None:
         self._offset_ns = time.time_ns() - time.monotonic_ns()

@@ -1,7 +1,6 @@
-"""A run's fold between processes: saved as a snapshot, and brought back from it and the events since.
+"""A run's fold between processes: saved as a snapshot, and restored from it and the later events.
 
-What people were told of the run is saved beside the fold, so that a loss, say, is still shown after
-the next restart.
+The run's notices are saved beside the fold: a loss, say, is still shown after the next restart.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ class _Saved(msgspec.Struct, frozen=True, array_like=True):
 
 
 def save(journal: Journal, run: LiveRun, fold: Fold, position: int) -> None:
-    """Journal a snapshot of ``fold``, which has folded the run's events up to ``position``."""
+    """Journal a snapshot of ``fold``, to which the run's events up to ``position`` were applied."""
     saved = _Saved(_dump(fold), run.events)
     journal.put_snapshot(run.row_id, position, msgspec.msgpack.encode(saved))
 
 
 def restore(journal: Journal, run: LiveRun) -> tuple[Fold, int]:
-    """The fold as it was after the run's last tick, and that tick's time in ns (0: none was replayed)."""
+    """Return the fold after the run's last tick, and that tick's time in ns (0: none was replayed)."""
     stored = journal.snapshot(run.row_id)
     position, run.events = 0, []
     fold: Fold = NodeFold(run.rules) if run.forwards else RootFold(run.rules)
@@ -46,12 +45,12 @@ def restore(journal: Journal, run: LiveRun) -> tuple[Fold, int]:
     while batch := journal.events_after(run.row_id, position, limit_bytes=_SLICE_BYTES):
         for event in batch:
             if event.tick != tick and tick:
-                note(run, fold.settle(time_ns), time_ns)
+                keep_notices(run, fold.settle(time_ns), time_ns)
             tick, time_ns = event.tick, event.time_ns
             events.apply(fold, event.kind, event.stream, event.payload, time_ns)
         position = batch[-1].position
     if tick:
-        note(run, fold.settle(time_ns), time_ns)
+        keep_notices(run, fold.settle(time_ns), time_ns)
     return fold, time_ns
 
 
@@ -68,7 +67,7 @@ def _dump(fold: Fold) -> bytes:
     return snapshot.dump(fold)
 
 
-def note(run: LiveRun, settled: TickOutput, time_ns: int) -> None:
-    """Keep what a tick has to tell people."""
+def keep_notices(run: LiveRun, settled: TickOutput, time_ns: int) -> None:
+    """Keep the notices of a tick."""
     run.events.extend((time_ns, text) for text in settled.notices)
     del run.events[:-_NOTICES_KEPT]

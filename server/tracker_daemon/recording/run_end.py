@@ -1,8 +1,8 @@
-"""A run's end: when it has come, how the run stands then, and what is journalled of it.
+"""The end of a run: its time, the run's status and reason, and their entry in the journal.
 
-A run ends when none of its ranks is left. It is FAILED if any is lost, absent or ended with a code other
-than 0, and the reason names them with their hosts and last steps. Where a rank was lost, the end waits for
-``restart_grace``: a new incarnation of it would open the next attempt instead.
+A run ends when it has no rank left. It is FAILED if any rank is lost, is absent, or ended with a code other
+than 0. The reason names these ranks with their hosts and last steps. After a lost rank, the end waits for
+``restart_grace``: if the rank starts again, the next attempt begins instead.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tracker_daemon.outbox.entries import EntryKind
 
 _RANKS_NAMED = 8
 _KILLED_BASE = 128
-"""A shell's exit status for a command that signal N ended is 128 + N."""
+"""The exit status that a shell gives for signal N is 128 + N."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnd:
-    """How a run ended; ``entry`` is the outbox's number of it."""
+    """The end of a run; ``entry`` is its number in the outbox."""
 
     status: str
     reason: str
@@ -41,7 +41,7 @@ def due_ns(fold: Fold, restart_grace_ns: int) -> int | None:
 
 
 def end(journal: Journal, run: int, fold: Fold, now_ns: int) -> RunEnd:
-    """Journal the end, for the run and for its backends; on the recorder's thread."""
+    """Journal the end, for the run and for its backends. On the recorder's thread."""
     summary = fold.summary()
     streams = journal.streams(run)
     hosts = {stream.rank: stream.host for stream in streams if stream.attempt == summary.attempt}
@@ -54,7 +54,7 @@ def end(journal: Journal, run: int, fold: Fold, now_ns: int) -> RunEnd:
 
 
 def verdict(summary: FoldSummary, hosts: Mapping[int, str]) -> tuple[str, str]:
-    """How a run whose ranks have all ended stands: its status and, where it failed, why."""
+    """Return the status of a run whose ranks have all ended, and the reason if it failed."""
     ends = {
         _exited(code): [rank for rank, c in summary.exit_codes.items() if c == code]
         for code in sorted(set(summary.exit_codes.values()) - {0})
@@ -80,7 +80,7 @@ def _named(what: str, ranks: list[int], summary: FoldSummary, hosts: Mapping[int
 
 
 def _described(rank: int, summary: FoldSummary, hosts: Mapping[int, str]) -> str:
-    """A rank with its host and its last recorded step, as far as these are known."""
+    """Return a rank with its host and its last recorded step, as far as these are known."""
     step = summary.last_step.get(rank)
     host = f" on {hosts[rank]}" if hosts.get(rank) else ""
     return f"{rank}{host}{'' if step is None else f' (last step {step})'}"

@@ -213,6 +213,6 @@ def _thinning(text: str) -> Thinning:
     duration = _DURATION.fullmatch(text.lower())
     window_ns = int(float(duration[1]) * _NS_OF[duration[2]]) if duration else 0
     if window_ns <= 0:
-        msg = "says not how to thin; it is 'none', a number (each tenth: 10) or a time (5s, 500ms, 1min)"
+        msg = "is no way to thin; it is 'none', a number (each tenth: 10) or a time (5s, 500ms, 1min)"
         raise ValueError(msg)
     return Thinning(window_ns=window_ns)

@@ -94,7 +94,7 @@ def _range(part: str) -> tuple[int, int]:
 
 def _rank(text: str) -> int:
     digits = text.strip()
-    # int() also takes "+1", "1_0" and other scripts' digits, which nobody means here.
+    # int() also takes "+1", "1_0" and other scripts' digits, which are never meant here.
     if not (digits.isascii() and digits.isdigit()):
         msg = f"{digits!r} is not a whole number"
         raise ValueError(msg)
@@ -125,5 +125,5 @@ def _rule(part: str) -> tuple[str, Reporters]:
     try:
         return glob, Reporters(who.lower())
     except ValueError:
-        msg = f"{who!r} in {part!r} says not who reports; it is 'primary' or 'all'"
+        msg = f"{who!r} in {part!r} is no choice of reporters; it is 'primary' or 'all'"
         raise ValueError(msg) from None

@@ -12,10 +12,10 @@ _ID_BYTES = 16
 
 
 def check_hello(hello: pb.Hello) -> None:
-    """Refuse what cannot be a Hello.
+    """Check that ``hello`` is within the bounds of the protocol.
 
     Raises:
-        ProtocolError: it makes no sense.
+        ProtocolError: it is not.
     """
     if len(hello.stream_id) != _ID_BYTES:
         raise ProtocolError(f"a stream id has {_ID_BYTES} bytes, not {len(hello.stream_id)}")

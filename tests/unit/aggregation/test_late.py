@@ -48,7 +48,7 @@ def test_late_contributions_are_reported_once_per_rank() -> None:
         miss(run, 1, step)
         run.log(1, step, loss=100)
         run.tick()
-    assert len([notice for notice in run.notices if notice.startswith("rank 1: values came after")]) == 1
+    assert len([notice for notice in run.notices if notice.startswith("rank 1: values arrived after")]) == 1
 
 
 def test_the_primarys_late_value_is_recorded_in_a_further_record() -> None:

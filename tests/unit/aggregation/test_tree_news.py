@@ -158,7 +158,7 @@ def test_a_late_contribution_is_late_for_each_of_its_ranks_and_in_no_aggregate()
     assert run.fold.books.late_by_rank == {1: 1, 2: 1, 3: 1, 4: 1}
     assert run.row(1)["loss/mean"] == 5.0
     assert run.row(1)["loss/rank4"] == 4.0
-    assert sum("came after their cells had closed" in notice for notice in run.notices) == 4
+    assert sum("arrived after their cells had closed" in notice for notice in run.notices) == 4
 
 
 def test_a_contribution_to_open_and_closed_cells_is_in_time_for_the_open_ones() -> None:

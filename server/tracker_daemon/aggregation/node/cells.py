@@ -1,7 +1,7 @@
-"""Gathered rows, divided into contributions: cells that the same ranks reported, full by row and metric.
+"""Divides gathered rows into contributions: cells that the same ranks reported, full by row and metric.
 
-Whose values are told as they are has them in contributions of its own. The other ranks are reduced, so
-their cells are divided by who reported them. Usually all did, and that is one contribution.
+The values of a dense rank are in contributions of their own. The other ranks are reduced: their cells are
+divided by the ranks that reported them. Usually all ranks did, and there is one contribution.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tracker_daemon.aggregation.shared.contribution import Contribution
 from tracker_daemon.aggregation.shared.panel import Bits
 
 _VALUES_REDUCED_AT_ONCE = 2**21
-"""Bounds the memory of a reduction; so many make more than one batch in any case."""
+"""Bounds the memory of a reduction; so many values make more than one batch in any case."""
 Rectangle = tuple[Integers, Integers]
 """Indices of rows, and of columns."""
 
@@ -57,7 +57,7 @@ def _contribution(
 
 
 def _by_ranks(mask: Bits) -> Iterator[tuple[Integers, Integers, Integers]]:
-    """Divide what is set in ``mask`` (rows, slots, columns) into full blocks, a cell with all its slots."""
+    """Divide the set bits of ``mask`` (rows, slots, columns) into full blocks; a cell has all its slots."""
     slots = np.flatnonzero(mask.any(axis=(0, 2)))
     if not len(slots):
         return
@@ -66,19 +66,19 @@ def _by_ranks(mask: Bits) -> Iterator[tuple[Integers, Integers, Integers]]:
         yield slots, np.arange(mask.shape[0]), np.arange(mask.shape[2])
         return
     i, j = np.nonzero(mask.any(axis=1))
-    who = mask[i, :, j]
-    for cells in _alike(who):
+    reporters = mask[i, :, j]
+    for cells in _alike(reporters):
         # A mask of just the rows and columns that these ranks have something in.
         rows, at_row = np.unique(i[cells], return_inverse=True)
         columns, at_column = np.unique(j[cells], return_inverse=True)
         theirs = np.zeros((len(rows), len(columns)), np.bool_)
         theirs[at_row, at_column] = True
         for some_rows, some_columns in _rectangles(theirs):
-            yield slots[who[cells[0]]], rows[some_rows], columns[some_columns]
+            yield slots[reporters[cells[0]]], rows[some_rows], columns[some_columns]
 
 
 def _rectangles(mask: Bits) -> Iterator[Rectangle]:
-    """Divide what is set in ``mask`` (rows, columns): rows that have the same columns go together."""
+    """Divide the set bits of ``mask`` (rows, columns): rows with the same columns are together."""
     if mask.all():
         yield np.arange(mask.shape[0]), np.arange(mask.shape[1])
         return
@@ -89,7 +89,7 @@ def _rectangles(mask: Bits) -> Iterator[Rectangle]:
 
 
 def _alike(mask: Bits) -> Iterator[Integers]:
-    """The indices of equal rows of ``mask``, together; in the order in which each kind comes first."""
+    """Yield the indices of equal rows of ``mask``, together, in the order of each kind's first row."""
     packed = np.packbits(mask, axis=1)
     _, first, kind = np.unique(packed, axis=0, return_index=True, return_inverse=True)
     first_alike = first[kind.reshape(-1)]

@@ -186,8 +186,8 @@ class RootAttempt(Attempt[RootPanel]):
         self.books.warn_once(
             self.notices,
             ("late", report.rank),
-            f"rank {report.rank}: values came after their cells had closed; they are not in the aggregates "
-            f"(first: {panel.names[report.columns[j]]!r} at step {report.keys[i][0]})",
+            f"rank {report.rank}: values arrived after their cells had closed; they are not in the "
+            f"aggregates (first: {panel.names[report.columns[j]]!r} at step {report.keys[i][0]})",
         )
         if report.values is None:
             return

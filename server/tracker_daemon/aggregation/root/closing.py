@@ -17,7 +17,7 @@ from tracker_daemon.aggregation.shared.panel import Bits
 
 
 def settle(attempt: RootAttempt, now_ns: int) -> list[Key]:
-    """Close what can close; return, in order, the keys whose records can be emitted."""
+    """Close the cells that can close; return, in order, the keys with records that can be emitted."""
     attempt.settled_ns = now_ns
     for index in range(len(attempt.panels)):
         _close_first_cells(attempt, index, now_ns)

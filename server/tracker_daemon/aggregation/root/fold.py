@@ -162,24 +162,24 @@ class RootFold(Fold):
     def _apply_report(self, node: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
         """Apply the batch of a node's daemon: values first, since they precede the ends of ranks."""
         self.count_dropped(node, batch.dropped_points)
-        news = batch.forwarded
+        report = batch.forwarded
         if batch.own_points:
             self._reject_unknown(batch.own_points)
-        if news is None:
+        if report is None:
             return
-        for contribution in news.contributions:
+        for contribution in report.contributions:
             self._apply_contribution(node, contribution, now_ns)
-        for stream, part in news.parts:
+        for stream, part in report.parts:
             self._apply_part(node, stream, part, now_ns)
-        here = (said for said in news.automatic_keys if said.attempt == self.attempt.number)
-        for said in here:
-            names = node.names_of(said.keys)
-            # What a rank logged before the attempt began is compared with nothing of this one.
-            if names is not None and said.rank in self.attempt.membership.seen:
-                self._compare(said.rank, names, said.steps.tolist())
-        for progress in news.progress:
+        current = (keys for keys in report.automatic_keys if keys.attempt == self.attempt.number)
+        for given in current:
+            names = node.names_of(given.keys)
+            # Steps that a rank logged before the attempt began are not compared with those of this one.
+            if names is not None and given.rank in self.attempt.membership.seen:
+                self._compare(given.rank, names, given.steps.tolist())
+        for progress in report.progress:
             self._apply_progress(progress, now_ns)
-        self.notices.extend(news.notices)
+        self.notices.extend(report.notices)
 
     def _apply_contribution(self, node: StreamFold, contribution: Contribution, now_ns: int) -> None:
         attempt = self._attempt_of(contribution.attempt)
@@ -259,10 +259,10 @@ class RootFold(Fold):
         keys = self._show_dropped(closing.settle(self.attempt, now_ns), now_ns)
         late = [block for old in self.older.values() for block in self.emitter.emit(old, sorted(old.extras))]
         blocks = (*self._finished_blocks, *late, *self.emitter.emit(self.attempt, keys))
-        news = self.config.settle(now_ns, self.attempt.membership.expected, over=self.over())
+        config = self.config.settle(now_ns, self.attempt.membership.expected, over=self.over())
         settled = TickOutput(
-            tuple(news.documents), blocks, (*self.notices, *news.notices), tuple(self.items),
-            tuple(news.changes), tuple(news.warnings),
+            tuple(config.documents), blocks, (*self.notices, *config.notices), tuple(self.items),
+            tuple(config.changes), tuple(config.warnings),
         )  # fmt: skip
         self.books.records += sum(map(len, blocks))
         self._finished_blocks.clear()

@@ -25,7 +25,7 @@ class OccurrenceCounter:
     """The counters of one panel: of each of its slots (ranks) and columns (metrics)."""
 
     def __init__(self, slots: int, columns: int) -> None:
-        # Occurrence 0 for all slots, since every rank has one; the others only for ranks that went back.
+        # Occurrence 0 for all slots, since every rank has one; the others only for ranks with repeats.
         self.first: NDArray[np.int64] = np.full((slots, columns), BEFORE_ANY_STEP, np.int64)
         self.repeats: dict[int, NDArray[np.int64]] = {}
 
