@@ -1,4 +1,4 @@
-"""The command's entry point: says which extra is missing where the daemon's packages are not there.
+"""The command's entry point: names the missing extra if the daemon's packages are not installed.
 
 The distribution installs the command for everyone, the thin client's users too, whose
 environments hold none of what the daemon imports.

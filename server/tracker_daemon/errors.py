@@ -1,4 +1,4 @@
-"""The daemon's errors: one small tree. Each message says what happened, to what, and what to do."""
+"""The daemon's errors: one small tree. Each message names the event, the thing concerned and the remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StateDirectoryError(TrackerDaemonError):
 
 
 class StateDirectoryHeld(StateDirectoryError):
-    """Another daemon has the state directory."""
+    """Another daemon holds the state directory."""
 
 
 class JournalError(TrackerDaemonError):
@@ -26,7 +26,7 @@ class JournalError(TrackerDaemonError):
 class JournalCorrupt(JournalError):
     """A record of the journal does not match its checksum.
 
-    ``position`` is the event's position, so that a reader may go on after it; 0 when it is no event.
+    ``position`` is the event's position, so that a reader can continue after it; 0 for other records.
     """
 
     def __init__(self, message: str, position: int = 0) -> None:
@@ -35,7 +35,7 @@ class JournalCorrupt(JournalError):
 
 
 class ProtocolError(TrackerDaemonError):
-    """A client sent what the protocol does not allow."""
+    """A client sent a message that the protocol does not allow."""
 
 
 class ClientRefused(TrackerDaemonError):
@@ -47,11 +47,11 @@ class ContentRefused(TrackerDaemonError):
 
 
 class ContentStoreFull(TrackerDaemonError):
-    """There is no room for a content now; there may be later."""
+    """The store has no room for a content now, but may have later."""
 
 
 class ContentMismatch(ProtocolError):
-    """What arrived of a content is not what was announced; it is to be sent again."""
+    """The received bytes of a content differ from the announced digest; the client should send them again."""
 
 
 class BackendError(TrackerDaemonError):
@@ -59,19 +59,19 @@ class BackendError(TrackerDaemonError):
 
 
 class BackendUnavailable(BackendError):
-    """The backend's store cannot be reached or written now; trying again may help."""
+    """The backend's store cannot be reached or written now; a retry may succeed."""
 
 
 class UpstreamUnavailable(BackendUnavailable):
-    """The daemon that this one forwards to cannot be reached now."""
+    """The root cannot be reached now."""
 
 
 class BackendRefused(BackendError):
-    """The backend needs the user's help before it takes anything: credentials, permissions."""
+    """The backend stores nothing until the user helps: with credentials or permissions, say."""
 
 
 class PoisonEntry(BackendError):
-    """One entry can never be stored; the rest may go on."""
+    """One entry can never be stored; later entries can."""
 
 
 class EndpointError(TrackerDaemonError):
@@ -79,24 +79,24 @@ class EndpointError(TrackerDaemonError):
 
 
 class MalformedBatch(ProtocolError):
-    """A batch's body cannot be decoded; it is journalled as rejected, with this as its reason."""
+    """A batch's body cannot be decoded; the journal records the batch as rejected, with this reason."""
 
 
 class DaemonNotRunning(EndpointError):
-    """Nothing listens where the daemon was, or it never was there."""
+    """No daemon listens at the endpoint, or there is no endpoint file."""
 
 
 class CommandError(TrackerDaemonError):
-    """The command that was to be run could not be started."""
+    """A command could not be started."""
 
 
 class CommandNotFound(CommandError):
-    """There is no such command."""
+    """The command does not exist."""
 
 
 class CommandNotExecutable(CommandError):
-    """The command is there and cannot be executed."""
+    """The command exists but cannot be executed."""
 
 
 class DaemonStartError(TrackerDaemonError):
-    """A daemon that was started as a child did not become ready."""
+    """A daemon that was started as a child process did not become ready."""

@@ -1,7 +1,7 @@
-"""The daemon's log: one line per event, on stderr, for a person or for a machine.
+"""The daemon's log: one line per event on stderr, readable for people or as JSON.
 
-Both structlog's events and the standard library's records (grpc, asyncio) end in one handler, so
-that they carry the same level, time and format.
+One handler writes both structlog's events and the standard library's records (grpc, asyncio), so both
+have the same level, time and format.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from structlog.typing import Processor
 LogFormat = Literal["auto", "console", "json"]
 TIMESTAMP_FORMAT = "iso"
 
-# structlog's own would write the frames' variables too, and with them whatever secret one of them holds.
+# structlog's default would write the frames' variables too, and with them any secret that they hold.
 _traceback = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
@@ -25,8 +25,8 @@ _traceback = structlog.processors.ExceptionRenderer(
 def configure(level: str, log_format: LogFormat, stream: TextIO | None = None) -> None:
     """Send events of ``level`` and above to ``stream`` (stderr when None).
 
-    ``auto`` is ``console`` where the stream is a terminal, else ``json``. Calling it again replaces
-    the earlier configuration.
+    ``auto`` is ``console`` if the stream is a terminal, else ``json``. A further call replaces the
+    earlier configuration.
     """
     target = sys.stderr if stream is None else stream
     shared: list[Processor] = [

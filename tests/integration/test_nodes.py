@@ -138,7 +138,7 @@ def test_daemons_of_both_hosts_forward_one_launch_to_a_root(nodes: tuple[Node, N
     forward = [*RUN, "--upstream", f"10.77.0.1:{PORT}", "--", *TORCHRUN, *there]
     two = second.start(*forward, "1", "train.py", **token, NODE_RANK="1")
     one = first.start(*forward, "0", "train.py", **token)
-    assert "batches of 1 metric for the daemon above" in second.finish(two)
+    assert "batches of 1 metric for the root" in second.finish(two)
     first.finish(one)
     wait_until((first.home / "metrics.csv").exists, "the rows")
     root.terminate()

@@ -231,7 +231,7 @@ def test_a_sequence_that_skips_one_loses_the_stream_and_nothing_else(quick, conn
     wire.batch(3, body({2: (1.0,)}))
     code, details = wire.ended()
     assert code is grpc.StatusCode.DATA_LOSS
-    assert "batch 3 came where 2 was due" in details
+    assert "batch 3 arrived when 2 was due" in details
     again = connect(quick, stream=wire.stream, names=["loss"])
     assert again.welcome.next_sequence == 2
 

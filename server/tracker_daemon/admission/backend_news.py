@@ -1,4 +1,4 @@
-"""Tells clients of their run's backends: which cannot be used, and, if asked, how the others are found."""
+"""News of a run's backends for its clients: which backends cannot be used, and the handles of the others."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 
 
 def send_backend_news(session: Session, pumps: PumpSet) -> None:
-    """Tell ``session`` what is new to it."""
+    """Send ``session`` the news that it has not received yet."""
     stream, row_id = session.stream, session.stream.run.live.row_id
     if session.asked_handles:
-        _tell_handles(session, row_id, pumps)
+        _send_handles(session, row_id, pumps)
     if stream.rank == stream.run.options.primary_rank:
-        _tell_unusable(session, pumps.unusable(row_id))
-        _tell_paused(session, pumps.health(row_id))
+        _report_unusable(session, pumps.unusable(row_id))
+        _report_paused(session, pumps.health(row_id))
 
 
-def _tell_unusable(session: Session, unusable: Mapping[str, str]) -> None:
+def _report_unusable(session: Session, unusable: Mapping[str, str]) -> None:
     for reason in unusable.values():
-        _tell_once(session, f"{reason}. The others go on")
+        _send_once(session, f"{reason}. The others go on")
 
 
-def _tell_paused(session: Session, healths: Mapping[str, BackendHealth]) -> None:
+def _report_paused(session: Session, healths: Mapping[str, BackendHealth]) -> None:
     for backend, health in healths.items():
         if health.state is DeliveryState.PAUSED:
-            _tell_once(session, f"{backend} is paused: {health.reason}. What it would get is kept until then")
+            _send_once(session, f"{backend} is paused: {health.reason}. What it would get is kept until then")
 
 
-def _tell_once(session: Session, news: str) -> None:
-    if news not in session.stream.told:
-        session.stream.told.add(news)
-        session.tell(news)
+def _send_once(session: Session, news: str) -> None:
+    if news not in session.stream.notices_sent:
+        session.stream.notices_sent.add(news)
+        session.send_notice(news)
 
 
-def _tell_handles(session: Session, row_id: int, pumps: PumpSet) -> None:
-    for backend, told in session.asked_handles.items():
-        known = _known(backend, row_id, pumps)
-        if known.backend and known != told:
-            session.asked_handles[backend] = known
-            session.send(pb.DaemonMessage(backend_handles=known))
+def _send_handles(session: Session, row_id: int, pumps: PumpSet) -> None:
+    for backend, last_answer in session.asked_handles.items():
+        answer = _handles_of(backend, row_id, pumps)
+        if answer.backend and answer != last_answer:
+            session.asked_handles[backend] = answer
+            session.send(pb.DaemonMessage(backend_handles=answer))
 
 
-def _known(backend: str, row_id: int, pumps: PumpSet) -> pb.BackendHandles:
-    """The answer; the empty message, which is never sent, while it may still come."""
+def _handles_of(backend: str, row_id: int, pumps: PumpSet) -> pb.BackendHandles:
+    """Return the handles, or the problem; an empty message, which is never sent, if neither is known yet."""
     unusable = pumps.unusable(row_id).get(backend)
     if unusable:
         return pb.BackendHandles(backend=backend, problem=unusable)

@@ -1,4 +1,4 @@
-"""What a tick warns of, told where people look: the daemon's log, the primary rank's terminal."""
+"""Warnings of a tick, for people: in the daemon's log and at the primary rank's terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = structlog.get_logger(__name__)
 
 
 def send_warnings(registry: Registry, live: LiveRun) -> None:
-    """Log a run's new warnings, and send them to its primary rank if that is connected. On the event loop."""
+    """Log a run's new warnings, and send them to its primary rank if it is connected. On the event loop."""
     while live.warnings:
         text = live.warnings.popleft()
         log.warning(text, run_id=live.run_id)

@@ -180,7 +180,7 @@ class RootAdmission:
         their way through their nodes' daemons, or those daemons may hold them back for this rank.
         """
         until_s = time.monotonic() + limits.RUN_END_WAIT_S
-        while (run := self._registry.run_left(hello)) is not None:
+        while (run := self._registry.run_finished_by(hello)) is not None:
             if time.monotonic() >= until_s and not run.expects_more_ends():
                 return
             await asyncio.sleep(_END_CHECK_INTERVAL_S)

@@ -1,12 +1,13 @@
-"""Classes of training scripts as backends: which run has which, and whose connection feeds them.
+"""Classes of training scripts as backends: the classes of each run, and the connection that feeds them.
 
-The primary rank's process has them. While it is connected its links are attached to its session. Once
-that rank has finished, its classes get the run's end if it comes within SCRIPT_END_PATIENCE_S, since the
-other ranks usually finish just then; else a farewell, once every cell that the primary rank's values wait in
-has closed and all that was recorded by then is taken. What other ranks log later is set aside.
+The classes live in the primary rank's process. While that process is connected, their links are attached to
+its session. After the primary rank has finished, its classes receive the run's end if the run ends
+within SCRIPT_END_PATIENCE_S seconds, since the other ranks usually finish at about the same time. Otherwise
+they receive a farewell: after every open cell with values of the primary rank has closed, and the
+classes have taken all records up to then. Later records are set aside.
 
-A process that is gone without a word may come back as long as its run goes on. Once the run is over
-and it has stayed away for as long as a reconnection takes, nothing waits for it any more.
+A process that disconnects without finishing may return while its run is running. If the run has ended and the
+process has been away for longer than a reconnection takes, nothing waits for it any more.
 """
 
 from __future__ import annotations
@@ -36,23 +37,23 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)
 _PARTIAL_GRACE_S = 2.0
-"""For the tick that closes the last cells, after they are due."""
+"""The time after the last cells are due in which a tick closes them."""
 
 
 @dataclass(slots=True, eq=False)
-class _ServedSession:
-    """A session whose classes are fed."""
+class _FedSession:
+    """A session whose classes receive records."""
 
     session: Session
     sends: dict[str, SendEntry]
     finished_s: float | None = None
     last_entry: int | None = None
-    """The last that the classes are to have, once that is known."""
-    said_farewell: bool = False
+    """The last outbox entry for the classes; None while it is not known."""
+    farewell_sent: bool = False
 
 
 class ScriptBackends:
-    """On the event loop; ``partial_after_s`` is when any cell has closed at the latest."""
+    """On the event loop. A cell stays open for at most ``partial_after_s`` seconds."""
 
     def __init__(
         self, links: ScriptLinks, pumps: PumpSet, registry: Registry, partial_after_s: float
@@ -61,18 +62,23 @@ class ScriptBackends:
         self._pumps = pumps
         self._registry = registry
         self._partial_after_s = partial_after_s
-        self._fed: dict[bytes, _ServedSession] = {}
+        self._fed: dict[bytes, _FedSession] = {}
         self._unattended_since_s: dict[str, float] = {}
 
-    # ---- who is fed ------------------------------------------------------------------------------
+    # ---- sessions ---------------------------------------------------------------------------------
 
     def new_backends(
         self, admission: Admission, declared: Iterable[str], known: frozenset[str]
     ) -> dict[str, bytes]:
-        """The backends that the run gets now, each with the state of its cursor.
+        """Add new backends to the run; return the first state of their cursors.
 
-        ``declared`` are classes of this rank's script, ``known`` what the daemon has. What the rank that
-        opens a run declares goes before what the daemon has; the primary may add names that nobody has.
+        A declared class takes precedence over a backend of the daemon if its rank opens the run. The primary
+        rank may later add names that neither has.
+
+        Args:
+            admission: the rank's admission.
+            declared: the classes of this rank's script.
+            known: the daemon's own backends.
         """
         run, stream = admission.stream.run, admission.stream
         wanted = [name for name in split_backend_names(run.options.backends) if name not in run.backends]
@@ -86,26 +92,26 @@ class ScriptBackends:
         return new
 
     def fed_by(self, stream: Stream, declared: Iterable[str]) -> list[str]:
-        """Which of the run's classes this stream's process has to be fed."""
+        """Return the run's classes that this stream's process has to be fed."""
         run = stream.run
         is_primary = stream.rank == run.options.primary_rank and stream.attempt == run.attempt
         return sorted(run.script_backends.intersection(declared)) if is_primary else []
 
     def add_restored(self, run: Run, cursors: Sequence[CursorRow]) -> None:
-        """A run was taken up from the journal."""
+        """Add a run of the journal."""
         run.backends = [cursor.backend for cursor in cursors if not is_files_lane(cursor.backend)]
         run.script_backends.update(cursor.backend for cursor in cursors if is_script(cursor.state))
         if run.script_backends:
             self._unattended_since_s[run.run_id] = time.monotonic()
 
     def attach(self, session: Session, backends: list[str]) -> None:
-        """``session`` feeds these from now on."""
+        """Feed the classes ``backends`` through ``session`` from now on."""
         if not backends:
             return
         stream, run = session.stream, session.stream.run
-        fed = self._fed[stream.stream_id] = _ServedSession(session, {})
-        session.on_taken = partial(self.taken, session)
-        where = f"rank {stream.rank}, {stream.described()}"
+        fed = self._fed[stream.stream_id] = _FedSession(session, {})
+        session.on_taken = partial(self.take_answer, session)
+        where = f"rank {stream.rank}, {stream.label()}"
         for backend in backends:
             fed.sends[backend] = _sender(session, backend)
             self._links.of(run.run_id, backend).attach(where, fed.sends[backend])
@@ -113,7 +119,7 @@ class ScriptBackends:
         self._unattended_since_s.pop(run.run_id, None)
 
     def detach(self, session: Session) -> None:
-        """Its connection is gone."""
+        """Stop feeding through ``session``: its connection has ended."""
         stream = session.stream
         fed = self._fed.get(stream.stream_id)
         if fed is None or fed.session is not session:
@@ -123,8 +129,8 @@ class ScriptBackends:
             self._links.of(stream.run.run_id, backend).detach(send)
         self._unattended_since_s[stream.run.run_id] = time.monotonic()
 
-    def taken(self, session: Session, answer: pb.BackendTaken) -> None:
-        """The process of ``session`` answers for one of its classes."""
+    def take_answer(self, session: Session, answer: pb.BackendTaken) -> None:
+        """Handle an answer of one of the classes of ``session``."""
         fed = self._fed.get(session.stream.stream_id)
         if fed is None or fed.session is not session or answer.backend not in fed.sends:
             return
@@ -133,14 +139,14 @@ class ScriptBackends:
         if answer.closed:
             link.close(answer.problem or "it has finished")
 
-    # ---- from time to time -----------------------------------------------------------------------
+    # ---- periodic work ---------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """End what has come to its end."""
+        """Send due farewells, and give up processes that have been away for too long."""
         now = time.monotonic()
         for fed in self._fed.values():
             if fed.session.stream.finished and fed.session.all_committed:
-                self._end(fed, now)
+                self._send_farewell_if_due(fed, now)
         for run_id, since in list(self._unattended_since_s.items()):
             run = self._registry.runs.get(run_id)
             if run is None:
@@ -150,11 +156,11 @@ class ScriptBackends:
                 del self._unattended_since_s[run_id]
                 self._give_up(run)
 
-    def _end(self, fed: _ServedSession, now: float) -> None:
+    def _send_farewell_if_due(self, fed: _FedSession, now: float) -> None:
         run = fed.session.stream.run
         if fed.finished_s is None:
             fed.finished_s = now
-        if not run.running or fed.said_farewell or now - fed.finished_s < limits.SCRIPT_END_PATIENCE_S:
+        if not run.running or fed.farewell_sent or now - fed.finished_s < limits.SCRIPT_END_PATIENCE_S:
             return
         closed_by = fed.finished_s + self._partial_after_s + _PARTIAL_GRACE_S
         if fed.last_entry is None and (run.live.view.open_rows == 0 or now >= closed_by):
@@ -163,7 +169,7 @@ class ScriptBackends:
         if fed.last_entry is not None and all(
             healths[backend].delivered_entry >= fed.last_entry for backend in fed.sends if backend in healths
         ):
-            fed.said_farewell = True
+            fed.farewell_sent = True
             for backend in fed.sends:
                 fed.session.send(farewell(backend))
 
@@ -176,7 +182,7 @@ class ScriptBackends:
 
 
 def warn_of_unknown(session: Session, known: Iterable[str]) -> None:
-    """Tell the rank of ``session`` which of its run's backends nobody has, and what would help."""
+    """Send the rank of ``session`` the names of unknown backends, with advice."""
     run = session.stream.run
     for name in split_backend_names(run.options.backends):
         if name in run.backends:
@@ -187,14 +193,14 @@ def warn_of_unknown(session: Session, known: Iterable[str]) -> None:
             "setup_tracker. The others go on"
         )
         log.warning(text, run_id=run.run_id)
-        session.tell(text)
+        session.send_notice(text)
 
 
 def _sender(session: Session, backend: str) -> SendEntry:
     loop = asyncio.get_running_loop()
 
     def send(epoch: int, entry: OutboxEntry) -> None:
-        # On the pump's thread: dividing an entry is its work, and not the event loop's.
+        # On the pump's thread, since dividing an entry would delay the event loop.
         for part in script_parts(backend, epoch, entry):
             if loop.is_closed():
                 return

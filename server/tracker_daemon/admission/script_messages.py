@@ -1,4 +1,4 @@
-"""An outbox entry as the messages that a class of the script is fed with, each of a bounded size."""
+"""Messages of a bounded size that carry an outbox entry to a class of the script."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)
 _CELL_BYTES = 9
-"""A value, and whether it is there."""
+"""The bytes of a value and of its validity flag."""
 _ROW_BYTES = 8
 
 
@@ -25,14 +25,14 @@ class _End(msgspec.Struct, frozen=True):
 
 
 def script_parts(backend: str, epoch: int, entry: OutboxEntry) -> Iterator[pb.DaemonMessage]:
-    """The parts of ``entry`` in order; one that cannot be read has a single part, without content."""
+    """Yield the parts of ``entry`` in order; an unreadable entry has a single part without content."""
     for part in _contents(entry):
         part.backend, part.epoch, part.entry = backend, epoch, entry.number
         yield pb.DaemonMessage(backend_entry=part)
 
 
 def farewell(backend: str) -> pb.DaemonMessage:
-    """Tells a class that nothing more comes to it, though the run goes on."""
+    """Return the message that nothing more will be sent to a class, though the run is still running."""
     return pb.DaemonMessage(backend_entry=pb.BackendEntry(backend=backend, end=pb.RunEnd(status="RUNNING")))
 
 
@@ -42,7 +42,7 @@ def _contents(entry: OutboxEntry) -> Iterator[pb.BackendEntry]:
         if contents is not None:
             yield from contents(entry.payload)
             return
-    except ValueError:  # msgspec's, numpy's and the decoding's errors are all ValueErrors
+    except ValueError:  # errors of msgspec, numpy and our decoding are all ValueErrors
         log.warning("an entry cannot be read, and no class of the script gets it", entry=entry.number)
     yield pb.BackendEntry()
 
@@ -57,7 +57,7 @@ def _end(payload: bytes) -> Iterator[pb.BackendEntry]:
 
 
 def _rows(payload: bytes) -> Iterator[pb.BackendEntry]:
-    """Each part has whole rows, as many as fit; the columns come with each."""
+    """Yield parts with as many whole rows as fit; each part has the column names."""
     block = RecordBlock.from_bytes(payload)
     count = max(1, limits.SCRIPT_PART_BYTES // (_ROW_BYTES + _CELL_BYTES * len(block.columns)))
     for first in range(0, len(block), count):

@@ -1,12 +1,12 @@
-"""Nodes' daemons at the root: their streams, and the ranks that are connected to them.
+"""Nodes' daemons at the root: their streams, and the ranks behind them.
 
-A rank of a node has a stream here as any other has, so that who it is, whether its rank is disputed and
-whether it is lost are decided as ever. Its connection is a :class:`RelayedSession`: what is sent to it goes
-through the node's own stream, and it is connected as long as the node says so. The rank's data comes in
-the node's batches.
+A rank of a node has a stream here like every other rank, so its identity, claims to it and its loss are
+decided in the same way. Its connection is a :class:`RelayedSession`. Messages to the rank are sent through
+the node's own stream. The rank is connected as long as the node reports it as present. The rank's data
+arrives in the node's batches.
 
-What a node says of its ranks' presence holds once all the node had said before is durable: a rank that has
-left is not lost while its last words are still on their way.
+A presence message takes effect once every earlier batch of the node is durable. So a rank that has
+disconnected is not lost while its last batches are still on their way.
 """
 
 from __future__ import annotations
@@ -21,62 +21,62 @@ from tracker_daemon.runs.run import Admission, Run, Stream
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 _KEPT_MESSAGES_MAX = 1_000
-"""For ranks of a node that is not connected yet; beyond it the oldest are dropped."""
+"""Messages kept for the ranks of a node that is not connected yet; beyond it the oldest are dropped."""
 
 
 class RelayedSession(Session):
-    """A rank's connection, through its node's."""
+    """A rank's connection through its node's daemon."""
 
     def __init__(
         self,
         admission: Admission,
-        serving: SessionContext,
+        context: SessionContext,
         link: NodeLink,
     ) -> None:
-        super().__init__(admission, serving)
+        super().__init__(admission, context)
         self._link = link
 
     def take(self, message: pb.ClientMessage) -> None:
-        """Take what the node relays of the rank."""
+        """Handle a message of the rank that its node has relayed."""
         if message.WhichOneof("message") in ("batch", "gap", "heartbeat", "hello"):
-            raise ProtocolError("what a rank logs comes in its node's batches, and is not relayed")
+            raise ProtocolError("a rank's values arrive in its node's batches, and are not relayed")
         super().take(message)
 
     def send(self, message: pb.DaemonMessage) -> None:
-        """Send something to the rank, through its node."""
+        """Send a message to the rank through its node."""
         self._link.send(pb.ToRank(stream_id=self.stream.stream_id, message=message))
 
     @property
     def all_committed(self) -> bool:
-        """Whether everything that the node has brought so far is durable."""
+        """True if every batch that the node has sent is durable."""
         return self._link.all_committed
 
     @property
     def node(self) -> Stream | None:
-        """Its node's stream, while that is connected."""
+        """The node's stream; None if the node is not connected."""
         return self._link.session.stream if self._link.session is not None else None
 
 
 class NodeSession(Session):
-    """The connection of a node's daemon for one run; a lane for files has batches alone."""
+    """The connection of a node's daemon for one run. A lane for files carries only batches."""
 
     def __init__(
         self,
         admission: Admission,
-        serving: SessionContext,
+        context: SessionContext,
         link: NodeLink,
         *,
         files_lane: bool,
     ) -> None:
-        super().__init__(admission, serving)
+        super().__init__(admission, context)
         self.link = link
         self.files_lane = files_lane
-        self._told_learning = False
+        self._sent_learning = False
 
     def take(self, message: pb.ClientMessage) -> None:
-        """Take one message after the Hello; raises as :meth:`Session.take`."""
+        """Handle one message after the Hello; raises the errors of :meth:`Session.take`."""
         if self._superseded:
-            return  # who is there, the connection that took its place says
+            return  # the new connection reports the present ranks
         kind = message.WhichOneof("message")
         if kind == "from_rank":
             self.stream.note_contact()
@@ -91,19 +91,19 @@ class NodeSession(Session):
             super().take(message)
 
     def wake(self) -> None:
-        """Something was committed, or the connection ends."""
+        """Acknowledge what is durable by now, and apply presence messages that are due."""
         super().wake()
         if not self.files_lane:
             self.link.apply(self.committed)
 
     def poll(self) -> None:
-        """Tell the node when it begins, or ceases, to matter what idle ranks say."""
-        if not self.files_lane and self.stream.run.live.view.learning != self._told_learning:
+        """Tell the node, through an acknowledgement, when the run begins or ceases to learn."""
+        if not self.files_lane and self.stream.run.live.view.learning != self._sent_learning:
             self.wake()
 
     def _acknowledgement(self) -> pb.Acknowledgement:
         acknowledgement = super()._acknowledgement()
-        acknowledgement.learning = self._told_learning = self.stream.run.live.view.learning
+        acknowledgement.learning = self._sent_learning = self.stream.run.live.view.learning
         return acknowledgement
 
     def _ends(self, decoded: DecodedBatch) -> dict[bytes, int]:
@@ -120,45 +120,47 @@ class NodeSession(Session):
 class NodeLink:
     """One node's daemon and one run. On the event loop.
 
-    ``came`` and ``left`` are told of its ranks: of a stream, with the classes of its script; of a session.
+    ``on_connected`` is called for each rank that the node reports as present for the first time, and
+    ``on_disconnected`` for each session that has ended.
     """
 
     run: Run
-    came: Callable[[NodeLink, Stream, pb.PresentRank], None]
-    left: Callable[[RelayedSession], None]
+    on_connected: Callable[[NodeLink, Stream, pb.PresentRank], None]
+    on_disconnected: Callable[[RelayedSession], None]
     session: NodeSession | None = None
     relayed: dict[bytes, RelayedSession] = field(default_factory=dict)
-    """By stream: the ranks that are connected, as far as is known here."""
-    ended_by_root: bool = False
+    """The sessions of the ranks that the node has reported as present, by stream id."""
+    end_sent: bool = False
+    """True once the node has been told of the run's end."""
     _announced: pb.Presence | None = None
     _kept: list[pb.ToRank] = field(default_factory=list)
 
-    # ---- the node's own connection ----
+    # ---- the node's own connection -----------------------------------------------------------------
 
     def attach(self, session: NodeSession) -> None:
-        """The node is connected."""
+        """Set the node's connection, and send the kept messages."""
         self.session = session
         self._announced = None
-        self.ended_by_root = False
+        self.end_sent = False
         kept, self._kept = self._kept, []
         for message in kept:
             self.send(message)
 
     def detach(self, session: NodeSession) -> None:
-        """Its connection has ended: nobody can say any more whether its ranks are there."""
+        """Remove the node's ended connection, and those of its ranks: their presence is unknown now."""
         if self.session is not session:
             return
         self.session = None
         for relayed in list(self.relayed.values()):
-            self._leave(relayed)
+            self._disconnect(relayed)
 
     @property
     def all_committed(self) -> bool:
-        """Whether everything that has come from the node is durable."""
+        """True if every batch that the node has sent is durable."""
         return self.session is None or self.session.all_committed
 
     def send(self, message: pb.ToRank) -> None:
-        """Send to a rank; what cannot be sent yet is kept for a while."""
+        """Send to a rank; keep the message if the node is not connected."""
         if self.session is not None:
             self.session.send(pb.DaemonMessage(to_rank=message))
         else:
@@ -167,64 +169,66 @@ class NodeLink:
 
     def send_run_ended(self) -> None:
         """Tell the node, once, that the run has ended."""
-        if self.session is not None and not self.run.running and not self.ended_by_root:
-            self.ended_by_root = True
+        if self.session is not None and not self.run.running and not self.end_sent:
+            self.end_sent = True
             view = self.run.live.view
             over = pb.RunOver(status=view.status, reason=view.reason)
             self.session.send(pb.DaemonMessage(run_over=over))
         elif self.run.running:
-            self.ended_by_root = False
+            self.end_sent = False
 
-    # ---- its ranks ----
+    # ---- the node's ranks -------------------------------------------------------------------------
 
     def take(self, message: pb.FromRank) -> None:
-        """Something from one of its ranks; of one that is not known to be there it is of no use."""
+        """Handle a message of one of the node's ranks; drop it if the rank is not reported as present."""
         relayed = self.relayed.get(message.stream_id)
         if relayed is not None:
             relayed.take(message.message)
 
     def announce(self, presence: pb.Presence) -> None:
-        """The node says who is there, as of a certain batch."""
+        """Keep a presence message of the node until it takes effect."""
         self._announced = presence
 
     def apply(self, committed: int) -> None:
-        """Everything up to ``committed`` is durable: what was announced may hold from now on."""
+        """Apply the kept presence message if every batch before it is durable, up to ``committed``."""
         presence = self._announced
         if presence is None or presence.through_sequence > committed:
             return
         self._announced = None
         here = {present.stream_id: present for present in presence.ranks}
         for relayed in [r for stream_id, r in self.relayed.items() if stream_id not in here]:
-            self._leave(relayed)
+            self._disconnect(relayed)
         for stream_id, present in here.items():
             stream = self.run.streams.get(stream_id)
             if stream is not None and not stream.is_node and stream_id not in self.relayed:
-                self.came(self, stream, present)
+                self.on_connected(self, stream, present)
 
-    def _leave(self, relayed: RelayedSession) -> None:
+    def _disconnect(self, relayed: RelayedSession) -> None:
         del self.relayed[relayed.stream.stream_id]
-        self.left(relayed)
+        self.on_disconnected(relayed)
 
 
 class Nodes:
     """The links of all nodes' daemons and runs."""
 
     def __init__(
-        self, came: Callable[[NodeLink, Stream, pb.PresentRank], None], left: Callable[[RelayedSession], None]
+        self,
+        on_connected: Callable[[NodeLink, Stream, pb.PresentRank], None],
+        on_disconnected: Callable[[RelayedSession], None],
     ) -> None:
-        self._came = came
-        self._left = left
+        self._on_connected = on_connected
+        self._on_disconnected = on_disconnected
         self._links: dict[tuple[bytes, str], NodeLink] = {}
 
     def link(self, node_id: bytes, run: Run) -> NodeLink:
-        """The link of a node's daemon and a run, made when it is first asked for."""
+        """Return the link of a node's daemon and a run; make it if there is none."""
         key = node_id, run.run_id
         if key not in self._links or self._links[key].run is not run:
-            self._links[key] = NodeLink(run, self._came, self._left)
+            self._links[key] = NodeLink(run, self._on_connected, self._on_disconnected)
         return self._links[key]
 
     def poll(self) -> None:
-        """Tell nodes what they are to know of their runs, and forget those that nobody forwards any more."""
+        """Send nodes the news of their runs, and remove the links that are no longer needed."""
         for key, link in list(self._links.items()):
             link.send_run_ended()
             if link.session is not None:
@@ -233,5 +237,5 @@ class Nodes:
                 del self._links[key]
 
     def connected(self) -> Iterator[NodeSession]:
-        """The streams that are connected now."""
+        """Return the sessions of the connected nodes."""
         return (link.session for link in self._links.values() if link.session is not None)

@@ -1,7 +1,7 @@
-"""Uploads: contents on their way from a client into the store, each on a call of its own.
+"""Uploads: each call carries one content from a client into the store.
 
-Files are written and hashed on threads of their own, a chunk at a time, so that neither the event loop nor
-a rank's stream waits for a disk. A call that breaks off leaves what it brought; the next goes on behind it.
+Separate threads write and hash files, a chunk at a time, so neither the event loop nor a rank's stream waits
+for a disk. If a call breaks off, its chunks stay; the next call continues after them.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class UploadService:
         try:
             first = await asyncio.wait_for(anext(requests, None), _BEGINNING_TIMEOUT_S)
         except asyncio.TimeoutError:
-            raise ProtocolError(f"no beginning came within {_BEGINNING_TIMEOUT_S:.0f} s") from None
+            raise ProtocolError(f"no beginning arrived within {_BEGINNING_TIMEOUT_S:.0f} s") from None
         if first is None or first.WhichOneof("message") != "beginning":
             raise ProtocolError("an upload begins with the content's digest and size")
         if len(first.beginning.sha256) != _DIGEST_BYTES:
@@ -76,7 +76,7 @@ class UploadService:
 
     @asynccontextmanager
     async def _turn(self, digest: str) -> AsyncIterator[None]:
-        """One upload at a time of each content: the second finds it there."""
+        """Allow one upload of each content at a time; a second one then finds the content in the store."""
         turn = self._turns[digest]
         async with turn, self._room:
             yield
@@ -92,7 +92,7 @@ class UploadService:
                 if not await self._take_chunks(reception, size_bytes, requests, context):
                     return
             finally:
-                # Also when the client has gone and this call is cancelled.
+                # Also if the client has disconnected and this call is cancelled.
                 await asyncio.shield(self._on_thread(reception.stop))
         await context.write(pb.UploadReply(offset=size_bytes, complete=True))
 
@@ -103,7 +103,7 @@ class UploadService:
         requests: AsyncIterator[pb.UploadRequest],
         context: Context,
     ) -> bool:
-        """Whether the content has come whole."""
+        """Write the chunks; return True if the content is complete."""
         offset = await self._on_thread(reception.open)
         await context.write(pb.UploadReply(offset=offset))
         while offset < size_bytes:

@@ -69,7 +69,7 @@ class ShutdownGrace:
         if self._signalled_s is None or self._grace_s is None:
             return []
         runs = self._registry.runs.values()
-        return [run for run in runs if run.running and run.visited and not run.is_deserted()]
+        return [run for run in runs if run.running and run.visited and not run.is_disconnected()]
 
     def left_s(self) -> float:
         """What is left of the grace, in seconds, less what closing takes; infinite where there is none."""

@@ -1,7 +1,8 @@
 """Runs: the runs, their ranks, attempts and streams.
 
 * ``registry``: all runs, and whether a client may join one; ``run``: one run and its ranks' streams.
-* ``stored_runs``: restores runs from the journal.
+* ``stored_runs``: restores runs from the journal. ``forgotten_runs``: the ids of runs not in memory.
+* ``overdue_ranks``: finds silent and absent ranks.
 * ``claims``: decides between two processes that claim one rank.
 * ``run_options``: a run's own settings; ``client_options``: those that a client may give of its backends.
 * ``run_endings``: ends runs whose ranks are gone, or whose launch has ended.

@@ -1,17 +1,18 @@
-"""Two claimants of a rank: which of two processes is to have it.
+"""Claims to a rank: decides which of two processes gets it.
 
-A process claims a rank that another one holds when a launcher has started the rank again, and when two
-processes were given the same rank by mistake. What the daemon sees is the same: the holder may be
-dead, its host may be gone with the connection half open, its connection may be broken for a moment. So
-it asks, and gives the rank away only if nothing shows that the holder lives:
+A process claims a rank that another one holds if a launcher has started the rank again, or if two
+processes were given the same rank by mistake. The daemon cannot distinguish the two cases: the holder may
+be dead, its host may have vanished with a half-open connection, or its connection may be broken for a moment.
+So the daemon asks the holder, and gives the rank away only if the holder shows no sign of life:
 
-* A connected holder is challenged in its stream, and has ``patience_s`` to answer.
-* A disconnected holder's rank is reserved for as long after its connection broke (after a restart of
-  the daemon, for as long as clients may take to find it again): it answers by coming back.
-* A holder that finished, was lost, or whose torchrun has started its ranks again is not asked.
+* A connected holder is challenged in its stream, and has ``patience_s`` seconds to answer.
+* A disconnected holder keeps its rank for as long after its connection broke, and answers by reconnecting.
+  After a restart of the daemon it has as long as a client may need to find the daemon again.
+* A holder that has finished, was lost, or was restarted by torchrun is not asked.
 
-An answer: the new process is refused, with both named; it tries again later. Silence: it is admitted
-in the next attempt. What the silent one still sends goes into its own attempt, as late.
+If the holder answers, the new process is refused with an error that names both, and tries again later. If
+not, the new process is admitted in the next attempt; later data of the silent holder counts as late in its
+own attempt.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _NONCE_BYTES = 16
 
 
 class Claims:
-    """Admits clients to ``registry``, and asks first where a rank is held."""
+    """Admits clients to ``registry``, after asking the holder of the rank. On the event loop."""
 
     def __init__(
         self, registry: Registry, patience_s: float, clock: Callable[[], float] = time.monotonic
@@ -40,26 +41,26 @@ class Claims:
         self._clock = clock
 
     async def admit(self, hello: pb.Hello) -> Admission:
-        """Find or make the stream of a Hello, once nobody disputes its rank.
+        """Find or make the stream of a Hello once no living process holds its rank.
 
         Raises:
-            ClientRefused: its rank is held by a process that lives, or a limit is reached.
+            ClientRefused: a living process holds the rank, or a limit is reached.
             ProtocolError, SettingsError: see :meth:`Registry.admit`.
         """
         silent: set[Stream] = set()
         while rivals := [stream for stream in self._registry.rivals(hello) if stream not in silent]:
             for rival in rivals:
-                if not await self._lives(rival):
+                if not await self._shows_life(rival):
                     silent.add(rival)
                 elif rival.rank == hello.process.rank:
                     raise ClientRefused(_refusal(rival, hello.process))
         admission = self._registry.admit(hello)
         if admission.new_attempt:
-            _tell_fenced(admission.stream)
+            _notify_former_attempt(admission.stream)
         return admission
 
-    async def _lives(self, rival: Stream) -> bool:
-        """Whether the holder of a rank shows in time that it lives."""
+    async def _shows_life(self, rival: Stream) -> bool:
+        """Return True if the holder of a rank shows in time that it lives."""
         claim = rival.claim
         if claim is None or claim.answered.is_set() or self._clock() >= claim.until_s:
             claim = rival.claim = self._ask(rival)
@@ -79,25 +80,25 @@ class Claims:
 
 def _refusal(holder: Stream, claimant: pb.Process) -> str:
     return (
-        f"rank {claimant.rank} of run {holder.run.run_id} is held by {holder.described()}, which lives; "
+        f"rank {claimant.rank} of run {holder.run.run_id} is held by {holder.label()}, which lives; "
         f"process {claimant.pid} on {claimant.host} claims it too ({claimant.rank_source}). Give each "
         "process its own rank: set TRACKER_RANK, or launch both from one launcher; two launches at once "
         "each need a TRACKER_LAUNCH_ID of their own"
     )
 
 
-def _tell_fenced(newcomer: Stream) -> None:
+def _notify_former_attempt(newcomer: Stream) -> None:
     run = newcomer.run
     text = (
-        f"attempt {run.attempt} of run {run.run_id} has begun, since {newcomer.described()} came as rank "
+        f"attempt {run.attempt} of run {run.run_id} has begun, since {newcomer.label()} came as rank "
         f"{newcomer.rank}; what this process of the attempt before still logs counts as late"
     )
-    for stream in _fenced(run):
+    for stream in _former_attempt(run):
         if stream.connection is not None:
-            stream.connection.tell(text)
+            stream.connection.send_notice(text)
 
 
-def _fenced(run: Run) -> Iterable[Stream]:
+def _former_attempt(run: Run) -> Iterable[Stream]:
     return (
         stream for stream in run.streams.values() if stream.attempt == run.attempt - 1 and not stream.is_node
     )

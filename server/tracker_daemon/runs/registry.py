@@ -1,17 +1,16 @@
-"""Who is who: runs, ranks and streams, and whether a client may join.
+"""The registry: the runs, ranks and streams in memory, and the decision whether a client may join.
 
-Used on the event loop only. Decisions are taken in memory at once, so that two clients that come
-together cannot both win; what they decide is journalled before the client hears of it.
+Used on the event loop only. A decision takes effect in memory at once, so that two clients at the same
+moment cannot both get a rank. The decision is journalled before the client receives its answer.
 
-Runs that ended long ago are *forgotten*: only the ids stay that tell when one must be recalled from
-the journal, because a straggler sends or someone resumes it.
+Runs that ended long ago are *forgotten*: only their ids stay in memory. A forgotten run is restored from the
+journal when a straggler sends a batch, or when a client resumes the run.
 """
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -22,6 +21,7 @@ from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.journal.rows import RUNNING, RunRow, StreamRow
 from tracker_daemon.recording.live_run import LiveRun
+from tracker_daemon.runs.forgotten_runs import ForgottenRuns
 from tracker_daemon.runs.run import Admission, LiveStream, Run, Stream
 from tracker_daemon.runs.run_options import RunOptions, complete_options, default_rules
 from tracker_daemon.settings.definitions import Settings
@@ -33,10 +33,12 @@ _RUN_ID_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class Registry:
-    """All runs that this daemon knows.
+    """All runs in memory.
 
-    ``defaults`` are for runs that leave them out; ``reserve_s`` is for how many seconds the rank of a
-    process whose connection broke is kept for it.
+    Args:
+        defaults: the options for those that a run leaves out.
+        rules: the daemon's own rules of aggregation.
+        reserve_s: for how many seconds a disconnected process keeps its rank.
     """
 
     def __init__(
@@ -49,9 +51,8 @@ class Registry:
         self.streams: dict[bytes, Stream] = {}
         self.connections = 0
         self._relayed: set[bytes] = set()
-        """The streams whose connections are those of ranks to their nodes' daemons."""
-        self._forgotten_runs: dict[str, int] = {}
-        self._forgotten_streams: dict[bytes, int] = {}
+        """The streams of ranks that are connected through their nodes' daemons."""
+        self.forgotten = ForgottenRuns()
         self._by_launch: dict[tuple[str, str, str, int], Run] = {}
 
     @classmethod
@@ -62,9 +63,8 @@ class Registry:
     # ---- from the journal ------------------------------------------------------------------------
 
     def restore(self, row: RunRow, rows: list[StreamRow]) -> Run:
-        """Take up a run that the journal holds."""
+        """Add a run of the journal, with its streams."""
         options = msgspec.json.decode(row.options, type=RunOptions)
-        self._forgotten_runs.pop(row.run_id, None)
         run = self._add(row, options)
         run.live.row_id = row.id
         run.live.view = replace(run.live.view, status=row.status, reason=row.reason, ended_ns=row.ended_ns)
@@ -74,8 +74,8 @@ class Registry:
                 stored.next_sequence, finished=stored.finished,
                 reserved_until_s=time.monotonic() + limits.RECONNECT_BACKOFF_MAX_S + self._reserve_s,
             )  # fmt: skip
-            self._forgotten_streams.pop(stored.stream_id, None)
             self._place(stream)
+        self.forgotten.discard(run)
         return run
 
     def _add(self, row: RunRow, options: RunOptions) -> Run:
@@ -84,7 +84,7 @@ class Registry:
         run = Run(row, options, live, attempt=row.attempt)
         self.runs[row.run_id] = run
         known = self._by_launch.get(_identity(row))
-        # An old run that is recalled must not hide the one that goes on under the same identity.
+        # A restored old run must not hide a running one with the same identity.
         if known is None or not known.running or row.status == RUNNING:
             self._by_launch[_identity(row)] = run
         return run
@@ -111,7 +111,7 @@ class Registry:
         """Find or make the stream of a Hello.
 
         Raises:
-            ProtocolError: the Hello makes no sense.
+            ProtocolError: the Hello contradicts the protocol or itself.
             SettingsError: one of its options cannot be used.
             ClientRefused: a limit is reached.
         """
@@ -119,9 +119,11 @@ class Registry:
         known = self.streams.get(hello.stream_id)
         if known is not None:
             if known.is_node != hello.HasField("node"):
-                raise ProtocolError("a stream is a rank's or that of a node's daemon, and stays what it is")
+                raise ProtocolError(
+                    "a stream belongs to a rank or to a node's daemon, and cannot change its kind"
+                )
             return self._readmit(known, hello)
-        # A rank of a node has no connection here of its own.
+        # A rank of a node has no connection of its own here.
         if self.connections - len(self._relayed) >= limits.STREAMS_MAX:
             raise ClientRefused(f"the daemon has {limits.STREAMS_MAX} streams connected and takes no more")
         if hello.HasField("node"):
@@ -136,7 +138,7 @@ class Registry:
         return Admission(stream, new_run, True, reopened, run.attempt > attempt, self._describe(run, hello))
 
     def _readmit(self, known: Stream, hello: pb.Hello) -> Admission:
-        """A process that is known comes again; a connection that it may still have is dead."""
+        """Admit a known process again; its former connection, if there is one, is dead."""
         if known.connection is not None:
             known.connection.supersede()
         known.note_return(answers_challenges=hello.answers_challenges)
@@ -146,7 +148,7 @@ class Registry:
         return Admission(known)
 
     def _admit_node(self, hello: pb.Hello) -> Admission:
-        """The stream of a node's daemon, into the run that its ranks were admitted to."""
+        """Make the stream of a node's daemon, in the run of its ranks."""
         node = hello.node
         run = self.runs.get(node.run_id)
         if run is None:
@@ -159,9 +161,9 @@ class Registry:
         return Admission(stream, new_stream=True)
 
     def admit_decided(self, hello: pb.Hello, run_id: str, attempt: int, options: RunOptions) -> Admission:
-        """Find or make the stream of a rank about which the daemon above has decided."""
+        """Find or make the stream of a rank about which the root has decided."""
         known = self.streams.get(hello.stream_id)
-        if known is not None:  # it came more than once while the daemon above was asked
+        if known is not None:  # the client has connected again while the root was asked
             return self._readmit(known, hello)
         run = self.runs.get(run_id)
         new_run = run is None
@@ -174,21 +176,21 @@ class Registry:
         run.world_size = process.world_size if attempt > before else max(run.world_size, process.world_size)
         stream = _stream_of(hello, run, attempt)
         self._place(stream)
-        # Which classes of the script are fed is known once the primary rank has come.
+        # The root knows which classes of the script it feeds once the primary rank is admitted.
         described = process.rank == options.primary_rank and run.options != options
         if described:
             run.options = options
         return Admission(stream, new_run, True, reopened, attempt > before, described)
 
     def _describe(self, run: Run, hello: pb.Hello) -> bool:
-        """Take the script's description from the primary rank, if it was another's so far."""
+        """Replace the description of the script by the primary rank's; return True if that changed it."""
         if run.options.is_described or hello.process.rank != run.options.primary_rank:
             return False
         run.options = run.options.described(hello.process)
         return True
 
     def rivals(self, hello: pb.Hello) -> list[Stream]:
-        """The streams whose processes must be gone before a Hello's can be admitted."""
+        """Return the streams whose processes must be gone before the process of ``hello`` can be admitted."""
         known = hello.stream_id in self.streams or hello.HasField("node")
         run = None if known else self._find(hello)
         if run is None or not run.running or run.is_restarted_by(hello.process):
@@ -200,22 +202,22 @@ class Registry:
             return [stream for stream in run.current() if stream.may_return()]
         return []
 
-    def run_left(self, hello: pb.Hello) -> Run | None:
-        """The run that goes on, as far as is known, though the rank of a Hello has finished in it."""
+    def run_finished_by(self, hello: pb.Hello) -> Run | None:
+        """Return the running run in which the rank of ``hello`` has finished; None if there is none."""
         holder = None if hello.stream_id in self.streams else self.predecessor(hello)
         if holder is None or holder.run.is_restarted_by(hello.process):
             return None
         return holder.run if holder.finished else None
 
     def predecessor(self, hello: pb.Hello) -> Stream | None:
-        """The stream of the rank of a Hello in the current attempt of its run, if that goes on."""
+        """Return the stream of the same rank in the current attempt of the run, if the run is running."""
         run = self._find(hello)
         return run.by_rank.get((run.attempt, hello.process.rank)) if run is not None and run.running else None
 
     def connect(self, stream: Stream, connection: LiveStream, *, relayed: bool = False) -> None:
-        """An admitted stream's connection takes the place of the one that it may have had.
+        """Set the connection of an admitted stream; it replaces the former one.
 
-        ``relayed``: it is a rank's to its node's daemon.
+        ``relayed``: the rank is connected to its node's daemon, not to this one.
         """
         stream.run.visited = True
         self.connections += stream.connection is None
@@ -223,7 +225,7 @@ class Registry:
         (self._relayed.add if relayed else self._relayed.discard)(stream.stream_id)
 
     def disconnect(self, stream: Stream, connection: LiveStream) -> None:
-        """A connection has ended; it matters only if it was still the stream's."""
+        """Remove an ended connection, unless another one has replaced it."""
         if stream.connection is connection:
             stream.connection = None
             stream.last_seen_s = time.monotonic()
@@ -236,8 +238,8 @@ class Registry:
         if launch.run_id:
             return self.runs.get(launch.run_id)
         run = self._by_launch.get((launch.key, launch.project, launch.name, launch.ordinal))
-        # A run that has ended is not reopened by accident: the next trial of a loop is its own run. But
-        # torchrun starts its ranks again after all of them have failed, and says so.
+        # An ended run is not reopened by accident: the next trial of a loop is a run of its own. But
+        # torchrun may start all ranks again after all have failed, and then reports a restart.
         return run if run is not None and (run.running or run.is_restarted_by(hello.process)) else None
 
     def _open(self, hello: pb.Hello) -> Run:
@@ -256,52 +258,28 @@ class Registry:
     def _new_run_id(self) -> str:
         while True:
             run_id = "".join(secrets.choice(_RUN_ID_ALPHABET) for _ in range(8))
-            if run_id not in self.runs and run_id not in self._forgotten_runs:
+            if run_id not in self.runs and run_id not in self.forgotten:
                 return run_id
 
     def _join(self, run: Run, hello: pb.Hello) -> Stream:
         process = hello.process
         taken = (run.attempt, process.rank) in run.by_rank
         if taken or not run.running or run.is_restarted_by(process) or run.is_resized_by(process):
-            # A second incarnation of a rank whose first is gone opens the next attempt; others join it.
+            # The next process of a rank whose former process is gone opens the next attempt; others join.
             run.open_attempt()
         if not run.running:
             run.reopening = True
         run.world_size = max(run.world_size, process.world_size)
         return _stream_of(hello, run, run.attempt)
 
-    # ---- looking ---------------------------------------------------------------------------------
-
-    def abandoned(self) -> list[Run]:
-        """Runs that ranks of this daemon were connected to, and none is any more."""
-        return [run for run in self.runs.values() if run.running and run.visited and run.is_deserted()]
-
-    def silent_ranks(self, timeout_s: float, runs: Iterable[Run] | None = None) -> dict[Run, list[int]]:
-        """Ranks that have been without contact for ``timeout_s`` seconds; each is given once."""
-        now, silent = time.monotonic(), defaultdict(list)
-        for run in self.runs.values() if runs is None else runs:
-            for stream in run.current() if run.running else ():
-                gone = stream.connection is None and not stream.finished and not stream.lost
-                if gone and now - stream.last_seen_s >= timeout_s:
-                    stream.lost = True
-                    silent[run].append(stream.rank)
-        return silent
-
-    def absent_ranks(self, timeout_s: float, runs: Iterable[Run] | None = None) -> dict[Run, list[int]]:
-        """Ranks that never came within ``timeout_s`` seconds of their run's beginning; given once."""
-        now, absent = time.monotonic(), {}
-        for run in self.runs.values() if runs is None else runs:
-            if not run.running or run.absent_told or now - run.waiting_since_s < timeout_s:
-                continue
-            run.absent_told = run.size() > 0
-            if missing := run.missing():
-                absent[run] = missing
-        return absent
+    def disconnected_runs(self) -> list[Run]:
+        """Return the running runs that had connected ranks in this process, and have none now."""
+        return [run for run in self.runs.values() if run.running and run.visited and run.is_disconnected()]
 
     # ---- runs that ended long ago ----------------------------------------------------------------
 
     def forget_ended(self, keep: int, is_delivered: Callable[[Run], bool]) -> list[Run]:
-        """Forget the runs that ended first, down to ``keep`` of them; the forgotten ones."""
+        """Forget the runs that ended first, down to ``keep`` ended ones; return the forgotten runs."""
         ended = [run for run in self.runs.values() if not run.running]
         if len(ended) <= keep:
             return []
@@ -313,20 +291,12 @@ class Registry:
         return forgotten
 
     def _forget(self, run: Run) -> None:
-        row_id = run.live.row_id
+        self.forgotten.add(run)
         del self.runs[run.run_id]
-        self._forgotten_runs[run.run_id] = row_id
         for stream_id in run.streams:
             del self.streams[stream_id]
-            self._forgotten_streams[stream_id] = row_id
         if self._by_launch.get(_identity(run.row)) is run:
             del self._by_launch[_identity(run.row)]
-
-    def forgotten(self, hello: pb.Hello) -> int | None:
-        """The row id of the forgotten run that a Hello means; None where there is none to recall."""
-        row_id = self._forgotten_streams.get(hello.stream_id)
-        run_id = hello.node.run_id or hello.launch.run_id
-        return self._forgotten_runs.get(run_id) if row_id is None else row_id
 
 
 def _stream_of(hello: pb.Hello, run: Run, attempt: int) -> Stream:
@@ -338,6 +308,6 @@ def _stream_of(hello: pb.Hello, run: Run, attempt: int) -> Stream:
 
 
 def _identity(row: RunRow) -> tuple[str, str, str, int]:
-    """What a Hello without a run id is looked up by. A run that was given no name is called by its id."""
+    """Return the key by which a Hello without a run id finds its run. An unnamed run has its id as name."""
     name = "" if row.name == row.run_id else row.name
     return row.launch_key, row.project, name, row.ordinal

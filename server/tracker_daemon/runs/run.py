@@ -1,4 +1,9 @@
-"""Runs and the streams of their ranks, as the event loop knows them."""
+"""A run and the streams of its ranks, as the event loop knows them.
+
+Some of this state is also in the run's fold: the attempt, the world size, and the finished and lost ranks.
+The two may differ for a moment. The event loop decides about clients at once, before the commit. The fold
+has the committed state, belongs to the recorder's thread, and is in memory only while the run needs it.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from tracker_protocol.v1 import tracker_pb2 as pb
 
 
 class LiveStream(Protocol):
-    """The connection of a stream, as far as the registry needs it."""
+    """The connection of a stream, as the registry uses it."""
 
     def wake(self) -> None:
         """Acknowledge what is durable by now."""
@@ -25,15 +30,15 @@ class LiveStream(Protocol):
         """End this connection: the same process has connected again."""
 
     def challenge(self, nonce: bytes) -> None:
-        """Ask whether the process lives."""
+        """Ask the process to show that it lives."""
 
-    def tell(self, text: str) -> None:
-        """Have a sentence shown to the user."""
+    def send_notice(self, text: str) -> None:
+        """Show a sentence to the user."""
 
 
 @dataclass(slots=True, eq=False)
 class Claim:
-    """Another process claims a stream's rank: how its process shows that it lives, and until when."""
+    """Another process's claim to a stream's rank: what the holder must answer, and until when."""
 
     nonce: bytes
     until_s: float
@@ -42,7 +47,7 @@ class Claim:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """One process of a rank. ``next_sequence`` counts what is submitted, committed or not."""
+    """One process of a rank. ``next_sequence`` is that of the next batch to submit."""
 
     stream_id: bytes
     run: Run
@@ -59,47 +64,51 @@ class Stream:
     duplicates: int = 0
     answers_challenges: bool = False
     restarts: int | None = None
-    """How often torchrun had started the process's group again; None if that is not known any more."""
+    """How often torchrun has restarted the process's group; None after a restart of this daemon."""
     reserved_until_s: float = 0.0
-    """Until when, once disconnected, nobody else gets its rank unasked."""
-    told: set[str] = field(default_factory=set)
-    """What its user was told of the run's backends."""
+    """The monotonic time until which the disconnected process keeps its rank."""
+    notices_sent: set[str] = field(default_factory=set)
+    """The notices about the run's backends that the user has received."""
     claim: Claim | None = None
 
     @property
     def is_node(self) -> bool:
-        """Whether it is that of a node's daemon."""
+        """True if this is the stream of a node's daemon."""
         return self.rank == NODE
 
     def note_contact(self, answer: bytes | None = None) -> None:
-        """Something came from the process: to a claim on its rank, the right answer counts."""
+        """Note a message of the process; ``answer`` is its answer to a challenge.
+
+        A claim to the rank counts as answered by the right answer, or by any message of a client that cannot
+        answer challenges.
+        """
         self.last_seen_s = time.monotonic()
         if self.claim is not None and (answer == self.claim.nonce or not self.answers_challenges):
             self.claim.answered.set()
 
     def reserve(self, seconds: float) -> None:
-        """Keep the rank for its process, which is not connected yet, or not any more."""
+        """Keep the rank for its disconnected process, for ``seconds`` from now."""
         self.reserved_until_s = time.monotonic() + seconds
 
     def note_return(self, *, answers_challenges: bool) -> None:
-        """The process has connected again, which answers every claim on its rank."""
+        """Note that the process has reconnected, which answers every claim to its rank."""
         self.lost = False
         self.answers_challenges = answers_challenges
         if self.claim is not None:
             self.claim.answered.set()
 
     def may_return(self) -> bool:
-        """Whether its process may still be there, so that its rank is not free."""
+        """Return True if the process may still live, so that its rank is not free."""
         waiting = self.connection is not None or time.monotonic() < self.reserved_until_s
         return waiting and not self.finished and not self.lost
 
     @property
     def source(self) -> str:
-        """Whose data it brings, in words."""
+        """The sender of the stream's data, for messages."""
         return f"the daemon on {self.host}" if self.is_node else f"rank {self.rank}"
 
-    def described(self) -> str:
-        """How an error names it."""
+    def label(self) -> str:
+        """Return the name of the process for messages."""
         return f"process {self.pid} on {self.host}"
 
 
@@ -115,36 +124,38 @@ class Run:
     attempt: int = 1
     world_size: int = 0
     backends: list[str] = field(default_factory=list)
-    """That have a cursor, those of the script among them."""
+    """The backends with a cursor, classes of the script included."""
     script_backends: set[str] = field(default_factory=set)
     waiting_since_s: float = field(default_factory=time.monotonic)
-    """When the wait for the attempt's ranks began."""
-    absent_told: bool = False
+    """The monotonic time at which the wait for the attempt's ranks began."""
+    absence_reported: bool = False
+    """True once the attempt's absent ranks have been reported."""
     visited: bool = False
-    """Whether a rank has been connected since the daemon started."""
+    """True once a rank has been connected to this process of the daemon."""
     reopening: bool = False
-    """Resumed after its end, which is not journalled yet."""
+    """True from a resumption after the run's end until its commit."""
 
     @property
     def run_id(self) -> str:
-        """The run's name to the outside."""
+        """The id by which users and backends name the run."""
         return self.row.run_id
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
-        # In this order: the recorder's thread first sets the status, then takes the mark away.
+        """True if the run has not ended."""
+        # In this order: the recorder's thread first sets the status, then clears ``reopening``.
         return self.reopening or self.live.view.status == RUNNING
 
     def current(self) -> Iterator[Stream]:
-        """The streams of the current attempt."""
+        """Return the ranks' streams of the current attempt."""
         return (s for (attempt, _), s in self.by_rank.items() if attempt == self.attempt)
 
     def is_restarted_by(self, process: pb.Process) -> bool:
-        """Whether torchrun says that it has started ``process`` in the place of ranks of this attempt.
+        """Return True if torchrun reports that ``process`` replaces a rank of this attempt.
 
-        It counts for each of its agents, so only the ranks of the same host compare, and it has ended
-        the ones before. Agents that share a host may count apart: a connected rank is not replaced.
+        Each of torchrun's agents has its own count of restarts, so only ranks of the same host compare.
+        An agent ends the former processes first. Agents on one host may count apart, so a connected rank is
+        not replaced.
         """
         return any(
             s.restarts is not None and s.restarts < process.restarts and s.connection is None
@@ -153,48 +164,48 @@ class Run:
         )
 
     def is_resized_by(self, process: pb.Process) -> bool:
-        """Whether ``process`` is of a launch with another number of ranks, of which none is here yet."""
+        """Return True if ``process`` belongs to a launch of another world size, and no rank is connected."""
         differs = 0 < process.world_size != self.world_size > 0
-        return differs and self.is_deserted()
+        return differs and self.is_disconnected()
 
     def is_back(self) -> bool:
-        """Whether every rank that has come is connected, or will not come any more."""
+        """Return True if every admitted rank is connected, finished or lost."""
         return all(s.connection is not None or s.finished or s.lost for s in self.current())
 
-    def is_deserted(self) -> bool:
-        """Whether no rank of the current attempt is connected."""
+    def is_disconnected(self) -> bool:
+        """Return True if no rank of the current attempt is connected."""
         return all(stream.connection is None for stream in self.current())
 
     def expects_more_ends(self) -> bool:
-        """Whether a rank that has not ended, as far as is known, may come back to say that it has."""
+        """Return True if a disconnected rank may reconnect and report its end."""
         return any(s.connection is None and s.may_return() for s in self.current())
 
     def size(self) -> int:
-        """How many ranks the attempt has; 0 where nobody has said so."""
-        # After a restart the fold knows it before a client says it again.
+        """Return the world size of the attempt; 0 if no client has sent it."""
+        # After a restart of the daemon the fold knows the size before a client sends it again.
         return max(self.world_size, self.live.view.world_size)
 
     def missing(self) -> list[int]:
-        """The ranks of the attempt that have not come."""
-        came = {stream.rank for stream in self.current()}
-        return [rank for rank in range(self.size()) if rank not in came]
+        """Return the ranks of the attempt that were never admitted."""
+        admitted = {stream.rank for stream in self.current()}
+        return [rank for rank in range(self.size()) if rank not in admitted]
 
     def is_quiet(self) -> bool:
-        """Whether none of its streams is connected, and its fold is not in use."""
+        """Return True if no stream is connected and the fold is not in memory."""
         connected = any(stream.connection is not None for stream in self.streams.values())
         return not connected and self.live.fold is None
 
     def open_attempt(self) -> None:
-        """A rank has come again: begin the next attempt, and wait for its ranks anew."""
+        """Begin the next attempt, and wait for its ranks."""
         self.attempt += 1
         self.world_size = 0  # an elastic restart may have fewer ranks than before
         self.waiting_since_s = time.monotonic()
-        self.absent_told = False
+        self.absence_reported = False
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What was decided about a Hello, and is to be journalled. ``reopened``: its run had ended."""
+    """The decision about a Hello, to be journalled. ``reopened``: the run had ended before."""
 
     stream: Stream
     new_run: bool = False
@@ -202,4 +213,4 @@ class Admission:
     reopened: bool = False
     new_attempt: bool = False
     describes: bool = False
-    """The primary rank has come, after another had opened the run."""
+    """True if the primary rank replaces the description of the script by its own."""

@@ -12,6 +12,7 @@ from tracker_daemon.journal.event import EventKind
 from tracker_daemon.recording import events
 from tracker_daemon.recording.recorder import Recorder, Submission
 from tracker_daemon.runs.launch_outcome import LaunchOutcome
+from tracker_daemon.runs.overdue_ranks import find_absent_ranks, find_silent_ranks
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Run
 
@@ -31,8 +32,9 @@ class RunEndings:
         self, lost_timeout_s: float, start_timeout_s: float, runs: Iterable[Run] | None = None
     ) -> None:
         """Ranks without contact for so long are lost, those that did not come for so long absent."""
-        self._report(self._registry.silent_ranks(lost_timeout_s, runs), EventKind.LOST)
-        self._report(self._registry.absent_ranks(start_timeout_s, runs), EventKind.ABSENT)
+        runs = list(self._registry.runs.values() if runs is None else runs)
+        self._report(find_silent_ranks(runs, lost_timeout_s), EventKind.LOST)
+        self._report(find_absent_ranks(runs, start_timeout_s), EventKind.ABSENT)
 
     def end_launched(self, state_dir: Path, job_status: int | None, launch_id: str) -> None:
         """Of a job or a command that has ended, the exit status stands for ranks that did not finish.

@@ -36,7 +36,7 @@ class StoredRuns:
 
     async def restore_forgotten(self, hello: pb.Hello) -> RestoredRun | None:
         """Restore the forgotten run that ``hello`` names; None if it names no such run."""
-        row_id = self._registry.forgotten(hello)
+        row_id = self._registry.forgotten.row_id(hello)
         if row_id is None:
             return None
 
@@ -44,7 +44,7 @@ class StoredRuns:
             return _read(journal, next(row for row in journal.runs() if row.id == row_id))
 
         found = await self._on_journal(read)
-        if self._registry.forgotten(hello) is None:  # another client's Hello has restored it meanwhile
+        if self._registry.forgotten.row_id(hello) is None:  # another client's Hello has restored it meanwhile
             return None
         return self._restore(*found)
 

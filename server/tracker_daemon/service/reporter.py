@@ -11,7 +11,8 @@ from tracker_daemon.contents.store import ContentStore
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.service.stop_request import StopRequest
 from tracker_daemon.status.document import DaemonStatus, StatusDocument
-from tracker_daemon.status.report import JournalFacts, contents_status, read_facts, status_document
+from tracker_daemon.status.facts import JournalFacts, read_facts
+from tracker_daemon.status.report import contents_status, status_document
 from tracker_daemon.version import VERSION
 
 

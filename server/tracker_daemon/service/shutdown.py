@@ -72,7 +72,7 @@ class Shutdown:
         self._stop.draining = True
         try:
             await self._serve_until_ranks_finish(care)
-            abandoned = self._registry.abandoned()
+            disconnected = self._registry.disconnected_runs()
             failed = self._stop.failure is not None
             if not failed:
                 self._role.admission.end_killed(self._grace.outstayed())
@@ -80,7 +80,7 @@ class Shutdown:
             if self._stop.failure is None:
                 self._endings.end_launched(self._directory, self._stop.job_status, self._launch_id)
                 await self._journal_calls.probe()
-                self._role.admission.end_disconnected(abandoned)
+                self._role.admission.end_disconnected(disconnected)
                 await self._journal_calls.probe()
                 await self._deliver_rest()
         except JournalError as error:

@@ -1,7 +1,7 @@
-"""The status document: what the daemon answers to Status and leaves behind when it ends.
+"""The status document: the daemon's answer to a Status call, and its last status when it ends.
 
-``status --json`` prints it as the daemon sent it. These types are how this package reads it:
-fields that a newer daemon adds are ignored, those that an older one lacks have their defaults.
+``status --json`` prints the document as the daemon sent it. These types read it: they ignore the fields
+that a newer daemon adds, and have defaults for the fields that an older daemon lacks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from tracker_daemon.errors import EndpointError
 
 LAST_STATUS_FILE = "last-status.json"
-"""In the state directory: the document as it was when the daemon ended."""
+"""The file in the state directory with the document as it was when the daemon ended."""
 
 
 class ContentsStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,12 +38,12 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     epoch: int = 1
     draining: bool = False
     launch_id: str = ""
-    """Of the launch whose daemon it is; "" for one that serves many."""
+    """The launch that started the daemon; "" for a daemon that serves many."""
     contents: ContentsStatus = ContentsStatus()
 
 
 class RankStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One rank of a run; ``last_seen_s`` is how long ago it was heard of, in seconds."""
+    """One rank of a run; ``last_seen_s`` is the time since its last contact, in seconds."""
 
     rank: int
     state: str = ""
@@ -57,7 +57,7 @@ class RankStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's daemon that forwards the run to this one; its lane for files is shown apart."""
+    """A node's daemon that forwards the run to this one. Its lane for files has an entry of its own."""
 
     host: str
     pid: int = 0
@@ -67,7 +67,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Books(msgspec.Struct, frozen=True, kw_only=True):
-    """Where every value went: received = folded + open + late + rejected."""
+    """The number of values by fate: received = folded + open + late + rejected."""
 
     received: int = 0
     folded: int = 0
@@ -109,7 +109,7 @@ class BackendStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that a person should know of; ``time`` as the daemon wrote it."""
+    """An event that a person should know of; ``time`` as the daemon wrote it."""
 
     time: str | float = ""
     text: str = ""
@@ -131,9 +131,9 @@ class RunStatusEntry(msgspec.Struct, frozen=True, kw_only=True):
     primary_rank: int = 0
     ranks: tuple[RankStatus, ...] = ()
     nodes: tuple[NodeStatus, ...] = ()
-    """The daemons that forward it here."""
+    """The nodes' daemons that forward the run here."""
     forwarded: bool = False
-    """Whether it is only forwarded here: the daemon above knows more of it, and counts are in batches."""
+    """True if the run is only forwarded here: the root knows more of it, and counts are in batches."""
     metrics: int = 0
     books: Books = Books()
     records: RecordsStatus = RecordsStatus()
@@ -149,7 +149,7 @@ class StatusDocument(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def seconds_of(moment: str | float) -> float:
-    """A moment of the document, ISO 8601 or seconds since the epoch, as seconds since the epoch."""
+    """Convert a time of the document, ISO 8601 or seconds since the epoch, to seconds since the epoch."""
     if isinstance(moment, str):
         return datetime.fromisoformat(moment.replace("Z", "+00:00")).timestamp()
     return moment
@@ -162,7 +162,7 @@ def decode(text: str | bytes) -> StatusDocument:
     """Read the document.
 
     Raises:
-        EndpointError: it is not one.
+        EndpointError: the text is no status document.
     """
     try:
         return _decoder.decode(text)
@@ -172,7 +172,7 @@ def decode(text: str | bytes) -> StatusDocument:
 
 
 def read_last(state_dir: Path) -> StatusDocument | None:
-    """What a daemon that has ended left in ``state_dir``; None where there is nothing."""
+    """Return the last status of an ended daemon in ``state_dir``; None if there is none."""
     try:
         return decode((state_dir / LAST_STATUS_FILE).read_bytes())
     except OSError:
@@ -180,10 +180,10 @@ def read_last(state_dir: Path) -> StatusDocument | None:
 
 
 def write_last(state_dir: Path, document: StatusDocument) -> None:
-    """Leave ``document`` in ``state_dir``, for :func:`read_last`.
+    """Write ``document`` to ``state_dir``, for :func:`read_last`.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path = state_dir / LAST_STATUS_FILE
     temporary = path.with_suffix(".new")

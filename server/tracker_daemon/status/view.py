@@ -1,4 +1,4 @@
-"""The status document as a person reads it: tables for the terminal, lines for a run's end."""
+"""The status document for people: tables for the terminal, lines for a run's end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tracker_daemon.status.document import (
 )
 
 RANKS_SHOWN_MAX = 16
-"""Ranks in good order, or still expected, beyond this many are counted in a line; others are always shown."""
+"""The ranks in good order, or still expected, that are shown one by one; the rest are counted in a line."""
 EVENTS_SHOWN = 8
 NODES_NAMED = 8
 GOOD_RANK_STATES = frozenset({"live", "finished"})
@@ -45,7 +45,7 @@ STYLES = {
 
 
 def render(document: StatusDocument) -> RenderableType:
-    """The whole document for a terminal."""
+    """Return the whole document for a terminal."""
     parts: list[RenderableType] = [_daemon_line(document.daemon)]
     if not document.runs:
         parts.append(Text("No run yet: no rank has connected."))
@@ -55,7 +55,7 @@ def render(document: StatusDocument) -> RenderableType:
 
 
 def summary(document: StatusDocument, since_s: float = 0.0) -> list[str]:
-    """What the end leaves of each run: a line, and under it one per backend and per trouble.
+    """Return the lines for the end of each run: one for the run, then one per backend and per problem.
 
     Runs that had ended before ``since_s`` (seconds since the epoch) are left out.
     """
@@ -64,7 +64,7 @@ def summary(document: StatusDocument, since_s: float = 0.0) -> list[str]:
 
 
 def backlog(document: StatusDocument) -> str:
-    """What each backend has yet to take, as "12,000 records to mlflow, 300 to wandb"; "" for nothing."""
+    """Return what is pending by backend, as "12,000 records to mlflow, 300 to wandb"; "" for nothing."""
     pending: Counter[str] = Counter()
     units = {}
     for run in document.runs:
@@ -76,7 +76,7 @@ def backlog(document: StatusDocument) -> str:
 
 
 def size(count: int) -> str:
-    """``count`` bytes with a binary unit."""
+    """Format ``count`` bytes with a binary unit."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024:
@@ -86,7 +86,7 @@ def size(count: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """``seconds`` in the two largest units that say something."""
+    """Format ``seconds`` in the two largest units that are not zero."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -148,7 +148,7 @@ def _books_line(books: Books) -> str:
 
 
 def _nodes_line(run: RunStatusEntry) -> str:
-    # By host: a daemon that began anew has a stream of its own, beside the one that it had before.
+    # By host: a restarted daemon may have a new stream beside its former one.
     hosts = {node.host for node in run.nodes}
     away = sorted(hosts.difference(node.host for node in run.nodes if node.state == "live"))
     line = f"forwarded by {len(hosts):,} node{'' if len(hosts) == 1 else 's'}"
@@ -169,7 +169,7 @@ def _ranks(run: RunStatusEntry) -> Table:
 
 
 def _chosen(ranks: Iterable[RankStatus]) -> tuple[list[RankStatus], dict[str, int]]:
-    """The ranks to show one by one, and how many of what kind are only counted."""
+    """Choose the ranks to show one by one; return them, and the number of the others by kind."""
     shown, hidden, seen = [], Counter[str](), Counter[str]()
     for rank in ranks:
         kind = "expected" if rank.state == "expected" else "in good order" if _in_good_order(rank) else ""
@@ -209,7 +209,7 @@ def _backends(backends: tuple[BackendStatus, ...]) -> Table:
 
 
 def _backend_troubles(backends: tuple[BackendStatus, ...]) -> Iterator[Text]:
-    """On lines of their own, where nothing of them is cut off."""
+    """Yield problems on lines of their own, where they are not cut off."""
     for backend in backends:
         if backend.reason:
             line = Text(f"{backend.name} is ", style="default").append(
@@ -246,7 +246,7 @@ def _run_summary(run: RunStatusEntry) -> Iterator[str]:
 def _recorded(run: RunStatusEntry) -> str:
     metrics = f"{run.metrics:,} metric{'' if run.metrics == 1 else 's'}"
     if run.forwarded:
-        return f"{run.records.emitted:,} batches of {metrics} for the daemon above"
+        return f"{run.records.emitted:,} batches of {metrics} for the root"
     return f"{run.records.emitted:,} records of {metrics}"
 
 

@@ -109,7 +109,7 @@ class Forwarder:
         run = forwarded.run
         if run.running or forwarded.waiting or run.live.view.to_forward:
             return
-        if run.is_deserted() and self._pumps.is_finished(run.live.row_id):
+        if run.is_disconnected() and self._pumps.is_finished(run.live.row_id):
             self._runs.remove(forwarded)
             closing = asyncio.get_running_loop().create_task(forwarded.link.close())
             self._closing.add(closing)

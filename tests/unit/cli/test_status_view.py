@@ -188,12 +188,12 @@ def test_the_summary_has_a_line_for_each_run_each_backend_and_each_trouble() -> 
 
 def test_of_a_forwarded_run_batches_are_told_and_no_records() -> None:
     text = rendered(document(FORWARDED))
-    assert "42 batches of 1 metric for the daemon above" in text
+    assert "42 batches of 1 metric for the root" in text
     assert "/out" not in text.split("digits")[1], "it is recorded elsewhere"
     assert "upstream is retrying: cannot be reached" in text
     assert "forwarded by" not in text
     assert status_view.summary(document(FORWARDED | {"status": "FINISHED"})) == [
-        "run examples/digits: FINISHED, 42 batches of 1 metric for the daemon above",
+        "run examples/digits: FINISHED, 42 batches of 1 metric for the root",
         "  upstream: 40 delivered, 2 pending [retrying: cannot be reached] → login:4711",
         "  3 values were dropped by clients whose buffers were full",
     ]

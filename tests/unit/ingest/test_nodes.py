@@ -11,6 +11,7 @@ from tests.support.ingest.messages import NODE, hello, stream_id
 from tests.support.ingest.messages import batch_message as batch
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest import nodes as nodes_module
+from tracker_daemon.runs.overdue_ranks import find_silent_ranks
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
@@ -77,12 +78,12 @@ def test_a_rank_has_not_left_while_its_last_words_are_on_their_way(play_nodes):
         session.take(presence(2, through=1))
         stream = desk.run.streams[stream_id(1)]
         assert stream.connection is not None
-        assert desk.registry.silent_ranks(0.0) == {}
+        assert find_silent_ranks(desk.registry.runs.values(), 0.0) == {}
         session.take(batch(1, b""))
         await desk.committed(session)
         assert desk.log[2:] == [("left", 0)]
         assert stream.connection is None
-        assert desk.registry.silent_ranks(0.0) == {desk.run: [0]}
+        assert find_silent_ranks(desk.registry.runs.values(), 0.0) == {desk.run: [0]}
 
     play_nodes(scenario)
 
@@ -129,7 +130,7 @@ def test_with_the_node_s_connection_its_ranks_are_disconnected(play_nodes):
         session.take(presence(1, through=1))  # not yet true, and now never told to be
         session.link.detach(session)
         assert desk.log[2:] == [("left", 0), ("left", 1)]
-        assert desk.run.is_deserted()
+        assert desk.run.is_disconnected()
         again = await desk.node()
         again.take(batch(1, b""))
         await desk.committed(again)
@@ -234,7 +235,7 @@ def test_what_is_sent_to_a_rank_goes_through_its_node_and_names_it(play_nodes):
     async def scenario(desk):
         session = await desk.node()
         session.take(presence(1, 2))
-        desk.run.streams[stream_id(2)].connection.tell("hear")
+        desk.run.streams[stream_id(2)].connection.send_notice("hear")
         assert told(session) == [(stream_id(2), "hear")]
 
     play_nodes(scenario)

@@ -19,7 +19,7 @@ class Run:
     running: bool = True
     visited: bool = True
 
-    def is_deserted(self) -> bool:
+    def is_disconnected(self) -> bool:
         return self.deserted
 
 

@@ -28,7 +28,7 @@ class Asked:
         if self.answer is not None:
             asyncio.get_running_loop().call_soon(self.answer, nonce)
 
-    def tell(self, text):
+    def send_notice(self, text):
         self.told.append(text)
 
     def supersede(self):

@@ -10,6 +10,7 @@ import pytest
 from tests.support.ingest.messages import hello, stream_id
 from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError
 from tracker_daemon.journal.rows import StreamRow
+from tracker_daemon.runs.overdue_ranks import find_absent_ranks, find_silent_ranks
 from tracker_daemon.runs.registry import Registry
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -193,13 +194,13 @@ def test_only_running_runs_count_against_their_limit(door, monkeypatch):
 def test_a_rank_without_contact_is_lost_once_and_again_after_it_was_back(door):
     admission = door.come(1, 0)
     run = admission.stream.run
-    assert door.registry.silent_ranks(0.0) == {}
+    assert find_silent_ranks(door.registry.runs.values(), 0.0) == {}
     door.go(admission)
-    assert door.registry.silent_ranks(3600.0) == {}
-    assert door.registry.silent_ranks(0.0) == {run: [0]}
-    assert door.registry.silent_ranks(0.0) == {}
+    assert find_silent_ranks(door.registry.runs.values(), 3600.0) == {}
+    assert find_silent_ranks(door.registry.runs.values(), 0.0) == {run: [0]}
+    assert find_silent_ranks(door.registry.runs.values(), 0.0) == {}
     door.go(door.come(1, 0))
-    assert door.registry.silent_ranks(0.0) == {run: [0]}
+    assert find_silent_ranks(door.registry.runs.values(), 0.0) == {run: [0]}
 
 
 def test_a_rank_that_finished_or_whose_run_has_ended_is_not_lost(door):
@@ -208,43 +209,45 @@ def test_a_rank_that_finished_or_whose_run_has_ended_is_not_lost(door):
     door.end(other.stream.run)
     door.go(finished)
     door.go(other)
-    assert door.registry.silent_ranks(0.0) == {}
+    assert find_silent_ranks(door.registry.runs.values(), 0.0) == {}
 
 
 def test_ranks_that_never_came_are_absent_once(door):
     run = door.come(1, 1, world=4).stream.run
-    assert door.registry.absent_ranks(3600.0) == {}
-    assert door.registry.absent_ranks(0.0) == {run: [0, 2, 3]}
-    assert door.registry.absent_ranks(0.0) == {}
+    assert find_absent_ranks(door.registry.runs.values(), 3600.0) == {}
+    assert find_absent_ranks(door.registry.runs.values(), 0.0) == {run: [0, 2, 3]}
+    assert find_absent_ranks(door.registry.runs.values(), 0.0) == {}
 
 
 def test_an_unknown_world_misses_nobody(door):
     door.come(1, 1, world=0)
-    assert door.registry.absent_ranks(0.0) == {}
+    assert find_absent_ranks(door.registry.runs.values(), 0.0) == {}
 
 
 def test_each_attempt_waits_for_its_ranks_anew(door):
     first, other = door.come(1, 0), door.come(2, 1)
     run = first.stream.run
-    assert door.registry.absent_ranks(0.0) == {}
+    assert find_absent_ranks(door.registry.runs.values(), 0.0) == {}
     run.waiting_since_s -= 1000.0
     for admission in (first, other):
         door.go(admission)
     door.come(3, 0)
-    assert door.registry.absent_ranks(500.0) == {}
+    assert find_absent_ranks(door.registry.runs.values(), 500.0) == {}
     assert time.monotonic() - run.waiting_since_s < 500.0
-    assert door.registry.absent_ranks(0.0) == {run: [1]}
+    assert find_absent_ranks(door.registry.runs.values(), 0.0) == {run: [1]}
 
 
 def test_after_a_restart_ranks_that_never_came_are_still_missed(door, registry):
     run = door.come(1, 0).stream.run
     later, again = restored(run, registry)
-    assert later.absent_ranks(0.0) == {}  # the fold is not replayed yet, and nobody has said it again
+    assert (
+        find_absent_ranks(later.runs.values(), 0.0) == {}
+    )  # the fold is not replayed yet, and nobody has said it again
     again.live.view = replace(again.live.view, world_size=2)
-    assert later.absent_ranks(0.0) == {again: [1]}
+    assert find_absent_ranks(later.runs.values(), 0.0) == {again: [1]}
     later, again = restored(run, registry)
     later.admit(hello(1, 0))
-    assert later.absent_ranks(0.0) == {again: [1]}
+    assert find_absent_ranks(later.runs.values(), 0.0) == {again: [1]}
 
 
 # ---- runs that ended long ago --------------------------------------------------------------------
@@ -278,13 +281,13 @@ def test_a_run_that_is_not_delivered_or_has_a_straggler_is_kept(door):
 def test_a_forgotten_run_is_recalled_for_its_streams_and_its_id(door):
     first, second = ended_runs(door, 2)
     door.registry.forget_ended(0, lambda _: True)
-    assert door.registry.forgotten(hello(1, 0)) == first.live.row_id
-    assert door.registry.forgotten(hello(9, 0, run_id=second.run_id)) == second.live.row_id
-    assert door.registry.forgotten(hello(9, 0)) is None
+    assert door.registry.forgotten.row_id(hello(1, 0)) == first.live.row_id
+    assert door.registry.forgotten.row_id(hello(9, 0, run_id=second.run_id)) == second.live.row_id
+    assert door.registry.forgotten.row_id(hello(9, 0)) is None
     live = door.come(100, 0).stream.run
     rows = [StreamRow(stream_id(1), 1, 0, 1, 5)]
     door.registry.restore(replace(first.row, id=first.live.row_id, status="FINISHED"), rows)
-    assert door.registry.forgotten(hello(1, 0)) is None
+    assert door.registry.forgotten.row_id(hello(1, 0)) is None
     assert door.come(1, 0).stream.next_sequence == 5
     # The recalled run has the identity of the one that goes on, and must not take its ranks.
     assert door.come(101, 1).stream.run is live
@@ -303,6 +306,6 @@ def test_a_stream_of_a_rank_is_never_a_node_s_nor_the_other_way_round(door, regi
     run = door.come(1, 0).stream.run
     assert registry.admit(node_hello(2, run.run_id)).stream.is_node
     for message in (node_hello(1, run.run_id), hello(2, 0)):
-        with pytest.raises(ProtocolError, match="stays what it is"):
+        with pytest.raises(ProtocolError, match="cannot change its kind"):
             registry.admit(message)
     assert not registry.streams[hello(1).stream_id].connection.superseded

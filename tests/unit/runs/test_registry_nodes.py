@@ -11,6 +11,7 @@ from tests.support.ingest.messages import hello, node_hello, stream_id
 from tracker_daemon.aggregation.shared.stream import NODE as NODE_RANK
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.journal.rows import StreamRow
+from tracker_daemon.runs.overdue_ranks import find_absent_ranks, find_silent_ranks
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run_options import RootBackends, RunOptions
 from tracker_protocol import limits
@@ -26,7 +27,7 @@ class Connection:
     def supersede(self):
         self.superseded += 1
 
-    def tell(self, text):
+    def send_notice(self, text):
         self.told.append(text)
 
 
@@ -72,15 +73,15 @@ def test_a_node_s_stream_changes_neither_attempt_nor_world(door, forwarded):
     assert (admission.new_run, admission.new_stream, admission.new_attempt) == (False, True, False)
     assert (run.attempt, run.size()) == (1, 2)
     door.go(door.come(1, 0))
-    assert run.is_deserted(), "whoever forwards it is no rank that is connected"
+    assert run.is_disconnected(), "whoever forwards it is no rank that is connected"
     assert run.is_back() is False
 
 
 def test_a_node_that_is_away_is_neither_lost_nor_absent(door, forwarded):
     run, node = forwarded
     door.registry.disconnect(node, node.connection)
-    assert door.registry.silent_ranks(0.0) == {}
-    assert door.registry.absent_ranks(0.0) == {run: [1]}
+    assert find_silent_ranks(door.registry.runs.values(), 0.0) == {}
+    assert find_absent_ranks(door.registry.runs.values(), 0.0) == {run: [1]}
 
 
 def test_a_node_s_stream_has_no_rival_and_is_none(door, forwarded):
@@ -180,7 +181,7 @@ def test_after_a_restart_a_node_s_stream_is_no_rank_either_and_goes_on_where_it_
     again.live.view = replace(again.live.view, world_size=2)
     assert again.missing() == [1]
     assert [stream.rank for stream in later.rivals(hello(2, 0))] == [0]
-    assert later.silent_ranks(0.0) == {again: [0]}
+    assert find_silent_ranks(later.runs.values(), 0.0) == {again: [0]}
     assert later.admit(node_hello(run.run_id)).stream is back
 
 
@@ -190,9 +191,9 @@ def test_a_forgotten_run_is_recalled_for_a_node_that_forwards_it(door, forwarded
     door.registry.disconnect(node, node.connection)
     door.end(run)
     door.registry.forget_ended(0, lambda _: True)
-    assert door.registry.forgotten(node_hello(run.run_id)) == run.live.row_id
-    assert door.registry.forgotten(node_hello(run.run_id, stream=101)) == run.live.row_id
-    assert door.registry.forgotten(node_hello("another", stream=101)) is None
+    assert door.registry.forgotten.row_id(node_hello(run.run_id)) == run.live.row_id
+    assert door.registry.forgotten.row_id(node_hello(run.run_id, stream=101)) == run.live.row_id
+    assert door.registry.forgotten.row_id(node_hello("another", stream=101)) is None
 
 
 # ---- ranks that the daemon above admits ----------------------------------------------------------

@@ -13,7 +13,8 @@ from tracker_daemon.recording.recorder import Submission
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run_options import RunOptions
 from tracker_daemon.status.document import DaemonStatus
-from tracker_daemon.status.report import read_facts, status_document
+from tracker_daemon.status.facts import read_facts
+from tracker_daemon.status.report import status_document
 
 
 def document(rig, registry):

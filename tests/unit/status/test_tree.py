@@ -16,7 +16,8 @@ from tracker_daemon.recording.recorder import Submission
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run_options import RootBackends, RunOptions
 from tracker_daemon.status.document import DaemonStatus
-from tracker_daemon.status.report import read_facts, status_document, summary_line
+from tracker_daemon.status.facts import read_facts
+from tracker_daemon.status.report import status_document, summary_line
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 OPTIONS = RunOptions("csv", "/out", 0, "", forwarding=RootBackends(("csv",), ()), described_by=0)
