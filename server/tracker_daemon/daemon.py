@@ -1,7 +1,7 @@
 """The composition root: builds a daemon's parts in order, starts them, and ends them.
 
-Start: the journal, and with it the state directory's lock → the addresses → the runs of the journal → the
-recorder → the pumps → the server → the endpoint files. The end is in :mod:`tracker_daemon.service.shutdown`.
+Start: the journal with the state directory's lock → the addresses → the journal's runs → the recorder →
+the pumps → the server → the endpoint files. The end is in :mod:`tracker_daemon.service.shutdown`.
 """
 
 from __future__ import annotations

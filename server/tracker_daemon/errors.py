@@ -67,7 +67,7 @@ class UpstreamUnavailable(BackendUnavailable):
 
 
 class BackendRefused(BackendError):
-    """The backend stores nothing until the user helps: with credentials or permissions, say."""
+    """The backend stores nothing until the user acts, for instance gives credentials or permissions."""
 
 
 class PoisonEntry(BackendError):

@@ -160,7 +160,9 @@ class RootAdmission:
         check_node_id(request.node_id)
         hello = request.hello
         if hello.HasField("node"):
-            raise ProtocolError("a node's daemon connects by itself, and is not admitted as a rank")
+            raise ProtocolError(
+                "a node's daemon connects with a Hello of its own, and is not admitted as a rank"
+            )
         await self._restore_forgotten(hello)
         await self._wait_for_end_of_run(hello)
         admission = await self._claims.admit(hello)
@@ -177,7 +179,7 @@ class RootAdmission:
         """Wait, for a bounded time, until a run ends in which the rank of ``hello`` has finished.
 
         Such a Hello usually begins the next trial of a loop. The ends of the other ranks may still be on
-        their way through their nodes' daemons, or those daemons may hold them back for this rank.
+        their way through their nodes' daemons. Those daemons may even hold them back for this rank.
         """
         until_s = time.monotonic() + limits.RUN_END_WAIT_S
         while (run := self._registry.run_finished_by(hello)) is not None:

@@ -1,10 +1,10 @@
 """Classes of training scripts as backends: the classes of each run, and the connection that feeds them.
 
 The classes live in the primary rank's process. While that process is connected, their links are attached to
-its session. After the primary rank has finished, its classes receive the run's end if the run ends
-within SCRIPT_END_PATIENCE_S seconds, since the other ranks usually finish at about the same time. Otherwise
-they receive a farewell: after every open cell with values of the primary rank has closed, and the
-classes have taken all records up to then. Later records are set aside.
+its session. After the primary rank has finished, its classes wait SCRIPT_END_PATIENCE_S seconds for the run's
+end, since the other ranks usually finish at about the same time. Otherwise they receive a farewell, once
+every open cell with values of the primary rank has closed and the classes have taken all records up to
+then. Later records are set aside.
 
 A process that disconnects without finishing may return while its run is running. If the run has ended and the
 process has been away for longer than a reconnection takes, nothing waits for it any more.
@@ -177,7 +177,7 @@ class ScriptBackends:
         for backend in run.script_backends:
             link = self._links.of(run.run_id, backend)
             if not link.is_closed:
-                link.close("its process has not come back, and the run is over")
+                link.close("its process has not returned, and the run has ended")
                 self._pumps.resume(run.live.row_id, backend)
 
 

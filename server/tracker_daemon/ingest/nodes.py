@@ -1,9 +1,9 @@
 """Nodes' daemons at the root: their streams, and the ranks behind them.
 
-A rank of a node has a stream here like every other rank, so its identity, claims to it and its loss are
-decided in the same way. Its connection is a :class:`RelayedSession`. Messages to the rank are sent through
-the node's own stream. The rank is connected as long as the node reports it as present. The rank's data
-arrives in the node's batches.
+A rank of a node has a stream here like every other rank. So the root decides about its identity, claims to
+it and its loss in the same way. Its connection is a :class:`RelayedSession`. Messages to the rank are sent
+through the node's own stream. The rank is connected as long as the node reports it as present. The rank's
+data arrives in the node's batches.
 
 A presence message takes effect once every earlier batch of the node is durable. So a rank that has
 disconnected is not lost while its last batches are still on their way.
@@ -131,7 +131,7 @@ class NodeLink:
     relayed: dict[bytes, RelayedSession] = field(default_factory=dict)
     """The sessions of the ranks that the node has reported as present, by stream id."""
     end_sent: bool = False
-    """True once the node has been told of the run's end."""
+    """True once the run's end has been sent to the node."""
     _announced: pb.Presence | None = None
     _kept: list[pb.ToRank] = field(default_factory=list)
 

@@ -41,7 +41,7 @@ SERVER_OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
 )
 
-# From the daemon's errors to gRPC's status codes; a subclass stands before its base class.
+# The gRPC status of each of the daemon's errors; a subclass precedes its base class.
 _STATUS_OF = (
     (BrokenStream, grpc.StatusCode.DATA_LOSS),
     (ClientRefused, grpc.StatusCode.ALREADY_EXISTS),
@@ -157,7 +157,7 @@ class TrackerService:
         try:
             first = await asyncio.wait_for(anext(requests, None), _HELLO_TIMEOUT_S)
         except asyncio.TimeoutError:
-            raise BrokenStream(f"no Hello came within {_HELLO_TIMEOUT_S:.0f} s") from None
+            raise BrokenStream(f"no Hello arrived within {_HELLO_TIMEOUT_S:.0f} s") from None
         if first is None or first.WhichOneof("message") != "hello":
             raise ProtocolError("a stream begins with a Hello")
         _check_version(first.hello)

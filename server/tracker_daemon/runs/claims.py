@@ -1,8 +1,8 @@
 """Claims to a rank: decides which of two processes gets it.
 
-A process claims a rank that another one holds if a launcher has started the rank again, or if two
-processes were given the same rank by mistake. The daemon cannot distinguish the two cases: the holder may
-be dead, its host may have vanished with a half-open connection, or its connection may be broken for a moment.
+A process claims a rank that another one holds if a launcher has started the rank again. It also does so if
+two processes were given the same rank by mistake. The daemon cannot distinguish the cases: the holder may be
+dead, its host may have vanished with a half-open connection, or its connection may be broken for a moment.
 So the daemon asks the holder, and gives the rank away only if the holder shows no sign of life:
 
 * A connected holder is challenged in its stream, and has ``patience_s`` seconds to answer.
@@ -90,7 +90,7 @@ def _refusal(holder: Stream, claimant: pb.Process) -> str:
 def _notify_former_attempt(newcomer: Stream) -> None:
     run = newcomer.run
     text = (
-        f"attempt {run.attempt} of run {run.run_id} has begun, since {newcomer.label()} came as rank "
+        f"attempt {run.attempt} of run {run.run_id} has begun, since {newcomer.label()} joined as rank "
         f"{newcomer.rank}; what this process of the attempt before still logs counts as late"
     )
     for stream in _former_attempt(run):

@@ -1,8 +1,8 @@
 """The runs that this daemon forwards, each with its link to the root.
 
-A run has a link from the first rank's admission, or from the run's restoration from the journal, until the
-run has ended and the root has everything of it. :mod:`tracker_daemon.upstream.forwarder` decides what is sent
-and when a run is removed.
+A run gets its link when its first rank is admitted, or when the run is restored from the journal. It keeps
+the link until it has ended and the root has everything of it. :mod:`.forwarder` decides what is sent and
+when a run is removed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""When gathered values are cut into batches for the root, and what waits for the root's acknowledgement."""
+"""The forwarder: cuts gathered values into batches for the root, and waits for their acknowledgement."""
 
 from __future__ import annotations
 

@@ -38,8 +38,8 @@ class JournalledSequence:
 class LaneStream:
     """On the event loop.
 
-    If the root has more batches than ``journalled``, an earlier state of this journal sent them, as after
-    a power loss on a disk that had not written what it reported as written. The lane then stays
+    If the root has more batches than ``journalled``, an earlier state of this journal sent them. That
+    happens after a power loss, on a disk that reported data as written too early. The lane then stays
     unconnected: the root would take new batches for those that it has.
 
     Args:

@@ -1,9 +1,9 @@
-"""A link: everything that one run sends to the root, and receives from it, while the run goes on.
+"""A link: everything that one run sends to the root, and receives from it, until the run has ended.
 
 A link has one lane for batches, and a second one for items with contents once there is such an item. The
 first lane also carries the messages between the root and ranks, and which ranks are connected here.
-The root counts a rank as gone only after this daemon has reported that the rank is gone. That report is sent
-once everything from the rank is acknowledged.
+The root counts a rank as disconnected only after this daemon has reported it. That report is sent once
+everything from the rank is acknowledged.
 """
 
 from __future__ import annotations
