@@ -126,7 +126,7 @@ def _user(script: Script) -> str:
 
 def _program(script: Script) -> str | None:
     spec = getattr(script.modules.get("__main__"), "__spec__", None)
-    if spec is not None and spec.name != "__main__":  # which a directory's or an archive's is called
+    if spec is not None and spec.name != "__main__":  # the name of a directory's or an archive's main module
         return "-m " + str(spec.name).removesuffix(".__main__")
     path = _script_path(script)
     return None if path is None else str(path)
@@ -289,7 +289,7 @@ def without_credentials(url: str) -> str:
     if "@" in authority:
         rest = rest[authority.rindex("@") + 1 :]
     elif ":" in authority and "@" in path:
-        # A password with a slash in it: the host is what follows the last @.
+        # The password has a slash in it: the host follows the last @.
         rest = rest.rpartition("@")[2]
     return f"{scheme}://{re.split('[?#]', rest, maxsplit=1)[0]}"
 

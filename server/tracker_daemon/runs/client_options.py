@@ -13,6 +13,7 @@ from tracker_daemon.errors import ProtocolError, SettingsError
 from tracker_protocol import limits
 from tracker_protocol.backend_options import find_daemon_only
 
+_PATH_SHOWN_CHARACTERS = 200
 BackendOptions = dict[str, dict[str, Any]]
 
 _decode_options = msgspec.json.Decoder(BackendOptions).decode
@@ -33,8 +34,9 @@ def read_backend_options(document: str) -> BackendOptions:
         raise ProtocolError(f"the backend options are not a JSON object of objects: {error}") from error
     for backend, own in options.items():
         if found := find_daemon_only(own, backend):
+            shown = found[0][2][:_PATH_SHOWN_CHARACTERS]
             raise SettingsError(
-                f"the option {found[0][2]} may not be sent by a client, since it could send the daemon's "
+                f"the option {shown} may not be sent by a client, since it could send the daemon's "
                 "credentials to another host; set it in the daemon's environment"
             )
     return options

@@ -29,6 +29,15 @@ def test_a_nested_option_of_the_daemon_is_refused(own):
         read_backend_options(json.dumps({"mine": own}))
 
 
+def test_an_option_is_found_at_any_depth():
+    own = {"auth_token": "x"}
+    for _ in range(500):
+        own = {"inner": own}
+    with pytest.raises(SettingsError, match=r"mine\['inner'\]") as refused:
+        read_backend_options(json.dumps({"mine": own}))
+    assert len(str(refused.value)) < 500
+
+
 def test_the_users_own_tags_are_not_checked():
     options = {"mlflow": {"tags": {"token": "4", "host": "h"}}}
     assert read_backend_options(json.dumps(options)) == options
