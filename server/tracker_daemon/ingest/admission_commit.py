@@ -52,7 +52,7 @@ class AdmissionCommit:
             if lost:
                 self._recorder.begin_epoch()
             fold = self._recorder.fold_of(run.live)
-            next_step = fold.step_to_go_on_from(stream.rank, stream.attempt)
+            next_step = fold.next_automatic_step(stream.rank, stream.attempt)
             stream.names_known = len(fold.names_of(stream.stream_id))
 
         submissions = [

@@ -233,15 +233,15 @@ def test_automatic_steps_of_an_attempt_go_on_alike_for_all_ranks_from_where_the_
     run = started()
     run.log_rows(0, [139, 140], {"loss": [1, 1]})
     run.log_rows(1, [138], {"loss": [1]})
-    assert [run.fold.step_to_go_on_from(rank, 2) for rank in (0, 1, 2)] == [141, 141, 141]
+    assert [run.fold.next_automatic_step(rank, 2) for rank in (0, 1, 2)] == [141, 141, 141]
     run.join(0, attempt=2)
-    assert [run.fold.step_to_go_on_from(rank, 2) for rank in (0, 1, 2)] == [141, 141, 141]
+    assert [run.fold.next_automatic_step(rank, 2) for rank in (0, 1, 2)] == [141, 141, 141]
     run.log_rows(0, [141], {"loss": [1]})
-    assert [run.fold.step_to_go_on_from(rank, 2) for rank in (0, 1)] == [142, 141]
+    assert [run.fold.next_automatic_step(rank, 2) for rank in (0, 1)] == [142, 141]
     # before it logged anything it failed again
     run.join(0, attempt=3)
     run.join(0, attempt=4)
-    assert run.fold.step_to_go_on_from(1, 4) == 142
+    assert run.fold.next_automatic_step(1, 4) == 142
 
 
 def test_a_resume_from_a_checkpoint_that_rewinds_makes_nothing_late() -> None:

@@ -37,7 +37,7 @@ def test_a_rank_of_a_node_that_has_flushed_and_logged_nothing_has_no_step():
         fold.hello(bytes([rank]) * 16, rank, 2, 1, ())
     fold.hello(node, -1, 0, 1, ())
     fold.batch(node, progress_of({0: NO_STEP, 1: NO_STEP}), 50)
-    assert fold.step_to_go_on_from(0, 2) == 0
+    assert fold.next_automatic_step(0, 2) == 0
     fold.batch(node, progress_of({0: NO_STEP, 1: 6}), 60)
-    assert (fold.step_to_go_on_from(0, 1), fold.step_to_go_on_from(0, 2)) == (0, 7)
+    assert (fold.next_automatic_step(0, 1), fold.next_automatic_step(0, 2)) == (0, 7)
     assert fold.summary().last_step == {1: 6}

@@ -284,11 +284,11 @@ def test_automatic_steps_go_on_from_the_furthest_rank_of_the_attempt_before() ->
     node = NodeScenario(8, connected=[4, 5])
     node.log_rows(4, [0, 1, 2], {"a": [1] * 3}, automatic=True)
     node.log_rows(5, [0], {"a": [1]}, automatic=True)
-    assert node.fold.step_to_go_on_from(5, 1) == 1
-    assert node.fold.step_to_go_on_from(5, 2) == 3
+    assert node.fold.next_automatic_step(5, 1) == 1
+    assert node.fold.next_automatic_step(5, 2) == 3
     node.join(5, attempt=2)
-    assert node.fold.step_to_go_on_from(5, 2) == 3
-    assert node.fold.step_to_go_on_from(4, 2) == 3
+    assert node.fold.next_automatic_step(5, 2) == 3
+    assert node.fold.next_automatic_step(4, 2) == 3
 
 
 # ---- names and sizes -----------------------------------------------------------------------------

@@ -249,8 +249,8 @@ def test_progress_tells_where_a_rank_goes_on_and_nothing_of_one_that_has_logged_
     run.log_rows(1, [4, 9, 3], {"loss": [1, 1, 1]})
     run.flush(1, 2)
     run.tick()
-    assert run.fold.step_to_go_on_from(1, 1) == 4
-    assert run.fold.step_to_go_on_from(2, 1) == 0
+    assert run.fold.next_automatic_step(1, 1) == 4
+    assert run.fold.next_automatic_step(2, 1) == 0
     assert run.fold.summary().last_step == {1: 3}
 
 

@@ -151,7 +151,7 @@ class RootAttempt(Attempt[RootPanel]):
             self.keep_late(panel, report, late)
         if rank == self.rules.primary_rank:
             panel.time_ns[rows] = report.times_ns
-        if self.unlisted_in(panel, slot, report.columns).any():
+        if self.unawaited(panel, slot, report.columns).any():
             self.become_reporter(panel, slot, report, rows, late)
         self.touched.setdefault(index, []).append(rows)
 
@@ -205,7 +205,7 @@ class RootAttempt(Attempt[RootPanel]):
 
     # ---- awaited ranks ---------------------------------------------------------------------------
 
-    def unlisted_in(self, panel: RootPanel, slots: int | Integers, columns: Integers) -> Bits:
+    def unawaited(self, panel: RootPanel, slots: int | Integers, columns: Integers) -> Bits:
         """Return which of ``columns`` are learned and do not wait for ``slots`` (one, or of shape (s, 1))."""
         new: Bits = panel.learned[columns] & (panel.member_from[slots, columns] == NEVER)
         return new
@@ -214,7 +214,7 @@ class RootAttempt(Attempt[RootPanel]):
         self, panel: RootPanel, slot: int, report: RankReport, rows: Integers, late: Bits | None
     ) -> None:
         """Make a rank a reporter, from this cell on, of the learned metrics that it now reports first."""
-        new = self.unlisted_in(panel, slot, report.columns)
+        new = self.unawaited(panel, slot, report.columns)
         joining = report.columns[new]
         panel.note_reporter(slot, joining)
         if report.rank in self.membership.lagging:

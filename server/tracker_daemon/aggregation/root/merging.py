@@ -122,7 +122,7 @@ def _merge(attempt: RootAttempt, index: int, cells: _PanelCells, summary: Summar
     attempt.note_in_time(cells.ranks, panel, rows, late)
     if late is not None:
         _all_late(attempt, panel, cells, late)
-    joining = attempt.unlisted_in(panel, cells.slots[:, None], cells.columns).any(axis=1)
+    joining = attempt.unawaited(panel, cells.slots[:, None], cells.columns).any(axis=1)
     for i in np.flatnonzero(joining).tolist():
         attempt.become_reporter(panel, int(cells.slots[i]), cells.report(cells.ranks[i]), rows, late)
     attempt.touched.setdefault(index, []).append(rows)

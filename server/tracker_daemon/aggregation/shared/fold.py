@@ -42,7 +42,7 @@ class TickOutput:
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What a fold waits for between two ticks."""
+    """The things that a fold waits for between two ticks."""
 
     learning: bool
     """True if flushes matter."""
@@ -168,7 +168,7 @@ class Fold(ABC):
     def summary(self) -> FoldSummary:
         """Return the state of the books and the ranks."""
 
-    def step_to_go_on_from(self, rank: int, attempt: int) -> int:
+    def next_automatic_step(self, rank: int, attempt: int) -> int:
         """Return the next automatic step of a rank that joins, or returns to, ``attempt``."""
         return self.steps.furthest() if attempt > self.attempt.number else self.steps.of_rank(rank)
 
