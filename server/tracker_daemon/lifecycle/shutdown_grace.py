@@ -13,6 +13,7 @@ import asyncio
 import math
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from tracker_daemon.lifecycle.grace import ranks_share_s
@@ -24,16 +25,24 @@ from tracker_protocol import limits
 class ShutdownGrace:
     """Waits for them; on the event loop. ``forwards``: there is a daemon above that has to hear them too."""
 
-    def __init__(self, registry: Registry, grace_s: float | None, *, forwards: bool = False) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        grace_s: float | None,
+        *,
+        forwards: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._registry = registry
         self._grace_s = grace_s
         self._forwards = forwards
+        self._clock = clock
         self._signalled_s: float | None = None
         self._over = asyncio.Event()
 
     def signalled(self, number: signal.Signals) -> None:
         """The daemon has got the signal that ends it; Ctrl-C is for the daemon alone, not for its job."""
-        self._signalled_s = time.monotonic()
+        self._signalled_s = self._clock()
         if number != signal.SIGTERM:
             self._grace_s = None
 
@@ -60,7 +69,7 @@ class ShutdownGrace:
         share_s = limits.SHUTDOWN_GRACE_S
         if self._grace_s is not None:
             share_s = ranks_share_s(self._grace_s, forwards=self._forwards)
-        left_s = self._signalled_s + share_s - time.monotonic()
+        left_s = self._signalled_s + share_s - self._clock()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._over.wait(), left_s)
 
@@ -75,4 +84,4 @@ class ShutdownGrace:
         """What is left of the grace, in seconds, less what closing takes; infinite where there is none."""
         if self._signalled_s is None or self._grace_s is None:
             return math.inf
-        return max(0.0, self._signalled_s + self._grace_s - limits.GRACE_CLOSING_S - time.monotonic())
+        return max(0.0, self._signalled_s + self._grace_s - limits.GRACE_CLOSING_S - self._clock())

@@ -30,8 +30,10 @@ class Kept(TrackerBackend):
         self.calls = []
         self.gate = threading.Event()
         self.gate.set()
+        self.called = threading.Event()
 
     def log(self, metrics, step=None, commit=True):
+        self.called.set()
         assert self.gate.wait(PATIENCE_S)
         self.calls.append((step, dict(metrics)))
         if metrics.get("loss") == 13:
@@ -216,7 +218,7 @@ def test_what_is_no_metric_goes_straight_to_the_class_on_its_own_thread(scripts,
 def test_calls_that_wait_for_a_class_are_bounded(scripts, kept, answers, caplog):
     kept.gate.clear()
     scripts.offer(rows(1, [1.0]))
-    wait_until(scripts._workers["kept"]._parts.empty, "the class to be in a call")
+    assert kept.called.wait(PATIENCE_S)
     for _ in range(limits.SCRIPT_CALLS_WAITING_MAX + 2):
         scripts.pass_on(DirectCall("log_table", ("t", ["a"], [[1]])))
     assert scripts.failures == 2

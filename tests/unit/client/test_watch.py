@@ -3,7 +3,9 @@
 import copy
 import gc
 import io
+import itertools
 import json
+import threading
 import weakref
 from types import SimpleNamespace
 
@@ -192,7 +194,8 @@ def test_a_model_watched_again_is_watched_once_and_unwatched_not_at_all():
     watched.watches.unwatch(model)
     train(model, 2)
     assert len(watched.rows) == 1
-    assert not any(parameter._post_accumulate_grad_hooks for parameter in model.parameters())
+    hooks = [parameter._post_accumulate_grad_hooks for parameter in model.parameters()]
+    assert not any(hooks)
 
 
 def test_neither_the_model_nor_a_gradient_is_kept_alive():
@@ -394,21 +397,26 @@ def test_a_rank_whose_items_are_not_recorded_sends_nothing(make_daemon, connect)
     assert daemon.stream.items == []
 
 
-def test_statistics_still_on_their_device_count_as_buffered_and_hold_back_what_follows(daemon, connect):
-    class Slow(WatchRecord):
-        there = False
+def test_statistics_still_on_their_device_count_as_buffered_and_hold_back_what_follows(
+    daemon, connect, monkeypatch
+):
+    there, asked = threading.Event(), itertools.count()
 
-        def ready(self):
-            return Slow.there
+    def ready(record):
+        next(asked)
+        return there.is_set()
 
+    monkeypatch.setattr(WatchRecord, "ready", ready)
+    model = nn.Linear(3, 2, bias=False)
     tracker = connect(daemon)
-    results = (torch.ones(5, 1), torch.ones(1, 64).long(), torch.tensor([64]))
-    tracker._attach(Slow(["gradients/w"], [Measured([0], [64], *results)], torch))
+    tracker.watch(model, log_freq=1)
+    train(model)
     tracker.log({"loss": 1.0}, step=3)
-    wait_until(lambda: tracker._sender.batches.blocked)
+    asked_before = next(asked)
+    wait_until(lambda: next(asked) > asked_before + 100, "the sender to ask again and again")
     assert tracker.status().buffered_points == 7
     assert daemon.points == []
-    Slow.there = True
+    there.set()
     tracker.finish()
     assert {point.step for point in daemon.points} == {3}
     assert len(daemon.points) == 7

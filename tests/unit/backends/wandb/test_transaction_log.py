@@ -7,16 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
-
-from tracker_daemon.backends.wandb.transaction_log import BLOCK_BYTES, LoggedConfig, LoggedRow, TransactionLog  # noqa: E402
-from tracker_daemon.errors import BackendRefused  # noqa: E402
+from tracker_daemon.backends.wandb.transaction_log import BLOCK_BYTES, LoggedConfig, LoggedRow, TransactionLog
+from tracker_daemon.errors import BackendRefused
 
 HEADER = b":W&B\xe1\xbe\x00"
 
 
+def empty_record():
+    """A record of W&B's own class. To import it takes a second, so only tests that need it do."""
+    return pytest.importorskip("wandb.proto.wandb_internal_pb2").Record()
+
+
 def history(step, size=0):
-    record = pb.Record()
+    record = empty_record()
     record.history.step.num = step
     for name, value in (("loss", "NaN"), ("_step", str(step)), ("note", f'"{"x" * size}"')):
         item = record.history.item.add()
@@ -95,7 +98,7 @@ def test_a_file_that_is_not_there_is_empty(tmp_path):
 
 
 def test_rows_and_configurations_come_as_they_were_logged(tmp_path):
-    run, change = pb.Record(), pb.Record()
+    run, change = empty_record(), empty_record()
     for record in (run.run, change):
         for key, value in (("lr", "0.5"), ("_wandb", "{}"), ("model", '{"layers":2}')):
             item = record.config.update.add()
