@@ -74,8 +74,9 @@ def setup_tracker(
             them. Secrets and addresses of services are left out with a warning: only the daemon sets them.
 
     Returns:
-        A tracker; a :class:`NullTracker` if no backend is wanted, or in a process that is no rank: a forked
-        child or a ``multiprocessing`` worker of one that has a tracker.
+        A tracker. It is a :class:`NullTracker` if no backend is wanted. A process that is no rank also gets a
+        :class:`NullTracker`, with a warning; such a process is a forked child or a ``multiprocessing`` worker
+        of one that has a tracker.
 
     Raises:
         SettingsError: a value cannot be used.

@@ -32,7 +32,11 @@ _trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
 
 
 class Tracker:
-    """Records a run through ``backends``, in this process and without a daemon.
+    """Records a run. ``setup_tracker`` returns a tracker; all kinds of trackers have these methods.
+
+    This class itself records through ``backends`` in this process, for ``endpoint="inprocess"``. A
+    ``RemoteTracker`` sends to a daemon, and a :class:`NullTracker` records nothing. A tracker is a context
+    manager, which calls :meth:`finish` at the end of its block.
 
     Any thread that the backends allow may call all methods. No method raises. An error of a backend is
     counted, warned about once for each of the backend's methods, and does not affect other backends.
