@@ -232,11 +232,11 @@ class RootAdmission:
 
     def end_killed(self, runs: list[Run]) -> None:
         """End ``runs``: the job and their connected ranks are about to be killed."""
-        self._endings.end_outstayed(runs)
+        self._endings.end_killed(runs)
 
     def end_disconnected(self, runs: list[Run]) -> None:
         """End ``runs``: the daemon is ending, and none of their ranks is connected."""
-        self._endings.end_abandoned(runs)
+        self._endings.end_disconnected(runs)
 
     def end_all(self) -> None:
         """End every run, so that none stays RUNNING for ever."""

@@ -1,13 +1,14 @@
-"""The content store: files by the SHA-256 of what they hold, each stored once.
+"""The content store: files by the SHA-256 of their bytes, each stored once.
 
     <directory>/<first two digits>/<digest>     complete, checked and durable
-    <directory>/partial/<digest>                what has arrived of one so far; an upload goes on behind it
+    <directory>/partial/<digest>                the received part of one; an upload continues at its end
 
-A content that is complete is never written again. It is *expected* from its upload until an item that
-has it is journalled; the journal then says which are still needed. What is neither needed nor expected
-is removed; a client that never sends its item is waited for ``unused_s`` seconds.
+A complete content is never written again. From its upload until an item with this content is journalled, the
+content is *expected* by the store. Then the journal knows how long the content is *needed*. Contents that are
+neither expected nor needed are removed. If a client never sends the item, the content is expected for
+``unused_s`` seconds.
 
-Used from several threads at once; a lock guards the accounts, and no I/O is done under it.
+Used from several threads at once. A lock guards the accounts; only removal does I/O under the lock.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class _Expectation:
 
 @dataclass(frozen=True, slots=True)
 class StoreTotals:
-    """How much the store holds: complete contents and their bytes, and bytes of what is still arriving."""
+    """The store's contents: complete ones and their bytes, and the bytes of those still arriving."""
 
     contents: int = 0
     bytes: int = 0
@@ -47,7 +48,7 @@ class StoreTotals:
 
 
 class ContentStore:
-    """The store in ``directory``, made when something comes. ``clock`` tells seconds since the epoch."""
+    """The store in ``directory``, made with the first content. ``clock`` returns seconds since the epoch."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class ContentStore:
         )
 
     def _load(self) -> None:
-        """Whether an item that was uploaded for is still to come is not known: what is here is waited for."""
+        """Load the store. Each content found is expected, since its item may not be journalled yet."""
         for path in self.directory.glob("[0-9a-f][0-9a-f]/*"):
             found = path.stat()
             self._complete[path.name] = found.st_size
@@ -88,11 +89,11 @@ class ContentStore:
             self._arriving[path.name] = path.stat().st_size
 
     def path(self, digest: str) -> Path:
-        """Where the content with that digest is, or would be."""
+        """Return the path of the content with that digest, stored or not."""
         return content_path(self.directory, digest)
 
     def totals(self) -> StoreTotals:
-        """What the store holds now."""
+        """Return the store's present totals."""
         with self._lock:
             return StoreTotals(
                 len(self._complete), sum(self._complete.values()), sum(self._arriving.values())
@@ -101,7 +102,7 @@ class ContentStore:
     # ---- uploads ---------------------------------------------------------------------------------
 
     def expect(self, digest: str) -> bool:
-        """Whether the content is here; if so, an item that has it is expected from now on."""
+        """Return True if the content is stored; then an item with it is expected from now on."""
         with self._lock:
             if digest not in self._complete:
                 return False
@@ -114,11 +115,11 @@ class ContentStore:
         self._expected[digest] = _Expectation(before.count + 1 if before else 1, until_s)
 
     def receive(self, digest: str, size_bytes: int) -> IncomingContent:
-        """Begin to receive a content, or go on with it. One at a time for each digest.
+        """Begin to receive a content, or continue with it. One call at a time for each digest.
 
         Raises:
-            ContentRefused: it is larger than one may be.
-            ContentStoreFull: there is no room for it now.
+            ContentRefused: the content is larger than ``content_max_bytes``.
+            ContentStoreFull: the store has no room for the content now.
             OSError: the store cannot be written.
         """
         if size_bytes > self._content_max_bytes:
@@ -138,15 +139,15 @@ class ContentStore:
             self._arriving[digest] = size_bytes
         return IncomingContent(self, digest, size_bytes)
 
-    def received(self, digest: str, size_bytes: int) -> None:
-        """A reception has completed its content; for :class:`IncomingContent`."""
+    def note_received(self, digest: str, size_bytes: int) -> None:
+        """Note that a content is complete; for :class:`IncomingContent`."""
         with self._lock:
             self._arriving.pop(digest, None)
             self._complete[digest] = size_bytes
             self._expect(digest)
 
-    def interrupted(self, digest: str, size_bytes: int) -> None:
-        """A reception has ended with ``size_bytes`` in its partial file; for :class:`IncomingContent`."""
+    def note_interrupted(self, digest: str, size_bytes: int) -> None:
+        """Note the ``size_bytes`` of an ended reception's partial file; for :class:`IncomingContent`."""
         with self._lock:
             if size_bytes:
                 self._arriving[digest] = size_bytes
@@ -166,7 +167,7 @@ class ContentStore:
                         del self._expected[digest]
 
     def unexpected(self) -> frozenset[str]:
-        """Contents that no item is expected for; ask the journal for what is needed *after* this."""
+        """Return the contents that are not expected. Ask the journal for needed ones *after* this call."""
         now_s = self._clock()
         with self._lock:
             for digest in [name for name, wait in self._expected.items() if wait.until_s <= now_s]:
@@ -174,30 +175,30 @@ class ContentStore:
             return frozenset(self._complete.keys() - self._expected.keys())
 
     def remove(self, digests: Iterable[str]) -> int:
-        """Remove contents, but not what is expected again meanwhile; return how many went."""
+        """Remove contents, except those that are expected again meanwhile; return the number removed."""
         removed = 0
         for digest in digests:
             with self._lock:
                 if digest in self._expected or self._complete.pop(digest, None) is None:
                     continue
-                # Under the lock: an upload of the same content must not find it half gone.
+                # Under the lock: an upload of the same content must not find it half removed.
                 self.path(digest).unlink(missing_ok=True)
             removed += 1
         return removed
 
     def remove_abandoned(self) -> None:
-        """Remove partial files that nobody has written to for as long as an item is waited for."""
+        """Remove partial files that were not written to for as long as an item is expected."""
         for path in self.directory.glob(f"{PARTIAL}/*"):
             with suppress(FileNotFoundError):
                 if self._clock() - path.stat().st_mtime > self._unused_s:
                     path.unlink()
-                    self.interrupted(path.name, 0)
+                    self.note_interrupted(path.name, 0)
 
 
 class IncomingContent:
-    """One content as it arrives. After an error, or when the client has gone, ``stop`` keeps what is there.
+    """One content as it arrives. After an error or a lost connection, ``stop`` keeps the received part.
 
-    ``stop`` may come while another thread still writes: it waits for that.
+    ``stop`` may be called while another thread writes: it waits for the end of that write.
     """
 
     def __init__(self, store: ContentStore, digest: str, size_bytes: int) -> None:
@@ -213,7 +214,7 @@ class IncomingContent:
         self.offset = 0
 
     def open(self) -> int:
-        """Open the partial file; the offset that the next chunk belongs at."""
+        """Open the partial file; return the offset of the next chunk."""
         with self._lock:
             return self._open()
 
@@ -228,10 +229,10 @@ class IncomingContent:
         return self.offset
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes.
+        """Write the next bytes.
 
         Raises:
-            ContentMismatch: they are more than were announced.
+            ContentMismatch: there are more bytes than announced.
         """
         with self._lock:
             self._write(chunk)
@@ -239,7 +240,7 @@ class IncomingContent:
     def _write(self, chunk: bytes) -> None:
         if self.offset + len(chunk) > self._size_bytes:
             self._restart()
-            raise ContentMismatch(f"more than the announced {self._size_bytes} bytes came")
+            raise ContentMismatch(f"more than the announced {self._size_bytes} bytes arrived")
         write_all(self._descriptor, chunk, self.offset)
         self._hash.update(chunk)
         self.offset += len(chunk)
@@ -249,10 +250,10 @@ class IncomingContent:
             self._unsynced_bytes = 0
 
     def complete(self) -> None:
-        """Check the content, and have it durable in its place.
+        """Check the content, and move it durably to its place.
 
         Raises:
-            ContentMismatch: it is not what was announced; it is thrown away.
+            ContentMismatch: it is not the announced content; it is removed.
         """
         with self._lock:
             self._complete()
@@ -269,12 +270,12 @@ class IncomingContent:
         self._partial.replace(place)
         sync_directory(place.parent)
         sync_directory(self._store.directory)
-        self._store.received(self._digest, self._size_bytes)
+        self._store.note_received(self._digest, self._size_bytes)
         self._ended = True
         self._close()
 
     def stop(self) -> None:
-        """End; what has arrived stays for the next upload of this content. Twice is once."""
+        """End. The received part stays for the next upload of this content. Can be called twice."""
         with self._lock:
             self._stop()
 
@@ -289,7 +290,7 @@ class IncomingContent:
             size_bytes = 0
         if not size_bytes:
             self._partial.unlink(missing_ok=True)
-        self._store.interrupted(self._digest, size_bytes)
+        self._store.note_interrupted(self._digest, size_bytes)
 
     def _restart(self) -> None:
         os.ftruncate(self._descriptor, 0)

@@ -1,4 +1,4 @@
-"""How far a pump is with what it was notified of."""
+"""The progress of a pump: notifications, and how many of them are delivered."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Progress:
-    """Counts notifications, and remembers up to which of them everything is delivered.
+    """Counts notifications of new entries, and remembers up to which of them everything is delivered.
 
-    A notification says that the outbox has new entries. One that arrives while the outbox is being read may
-    or may not be part of that reading, so it counts as delivered only after the next one.
+    A notification that arrives during a reading of the outbox may concern entries that this reading missed.
+    Therefore it counts as delivered only after the next reading.
     """
 
     caught_up_at_s: float
@@ -18,7 +18,7 @@ class Progress:
     notified: int = 0
     """Notifications so far."""
     read: int = 0
-    """Notifications that came before the last reading of the outbox."""
+    """Notifications before the last reading of the outbox."""
     caught_up: int = -1
     """Notifications up to which everything is delivered or set aside; -1: the outbox was never empty yet."""
 

@@ -52,13 +52,13 @@ class PumpTiming:
 
 @dataclass(slots=True)
 class _Requests:
-    """What other threads want of the pump."""
+    """The requests of other threads."""
 
     look_s: float
     """How often to ask the backend for trouble while there is nothing to deliver."""
     stop: bool = False
     wake: bool = False
-    """True if a resume or a drain came since the present attempt began."""
+    """True if a resume or a drain was requested since the present attempt began."""
     drains: int = 0
     """Threads that wait in :meth:`Pump.drain`."""
 

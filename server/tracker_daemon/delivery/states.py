@@ -45,7 +45,7 @@ from tracker_daemon.delivery.health import DeliveryState
 
 
 class Phase(Enum):
-    """What a pump's thread does; see the module's table."""
+    """The activity of a pump's thread; see the module's table."""
 
     OPENING = auto()
     DELIVERING = auto()

@@ -1,4 +1,4 @@
-"""Durable changes to a directory: a file appears whole or not at all, and is there after a crash."""
+"""Durable changes to a directory: a file appears whole or not at all, and survives a crash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> int:
-    """Write all of ``data`` at ``offset``; returns the offset after it."""
+    """Write all of ``data`` at ``offset``; return the offset after it."""
     rest = memoryview(data)
     while rest:
         written = os.pwrite(descriptor, rest, offset)
@@ -39,7 +39,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def create_exclusively(path: Path, data: bytes) -> bool:
-    """Create ``path`` with ``data``, durably; False when it exists already, whatever it holds."""
+    """Create ``path`` with ``data``, durably; return False if it exists already, whatever its data."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     except FileExistsError:
@@ -48,7 +48,7 @@ def create_exclusively(path: Path, data: bytes) -> bool:
         write_all(descriptor, data, 0)
         os.fsync(descriptor)
     except OSError:
-        path.unlink(missing_ok=True)  # An empty file would look like someone else's for ever.
+        path.unlink(missing_ok=True)  # An empty file would look like another owner's for ever.
         raise
     finally:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Contents as files: where they are, and how a backend takes one."""
+"""Contents as files: their paths, and copies for backends."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _COPY_BYTES = 1024 * 1024
 
 
 def content_path(directory: Path, digest: str) -> Path:
-    """Where the content with that SHA-256 (in hexadecimal) is, below the store's ``directory``."""
+    """Return the path of the content with that SHA-256 (in hexadecimal) below the store's ``directory``."""
     return directory / digest[:2] / digest
 
 
 def place_copy(content: Path, target: Path) -> None:
-    """Put a copy of ``content`` at ``target`` in one step, durably; what is there is replaced.
+    """Put a copy of ``content`` at ``target`` in one step, durably; an existing file is replaced.
 
-    A copy, never a link: whoever edits it must not change what other backends are given.
+    A copy, never a link: a user who edits the file must not change what other backends receive.
 
     Raises:
-        OSError: the content is not there, or the target cannot be written.
+        OSError: the content is missing, or the target cannot be written.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name[:100]}.new")

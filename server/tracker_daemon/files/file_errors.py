@@ -1,4 +1,4 @@
-"""What the operating system's errors on a run's files mean for their delivery."""
+"""Translates the operating system's errors on a run's files into the errors of delivery."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tracker_daemon.errors import BackendRefused, BackendUnavailable
 
 _NEEDS_THE_USER = (PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError)
 _ADVICE = {
-    errno.ENOSPC: "free some space; delivery then goes on by itself",
-    errno.EDQUOT: "raise the quota or free some space; delivery then goes on by itself",
+    errno.ENOSPC: "free some space; delivery then continues by itself",
+    errno.EDQUOT: "raise the quota or free some space; delivery then continues by itself",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f) for the daemon",
 }
 
 
 def translated(error: OSError, directory: Path) -> BackendRefused | BackendUnavailable:
-    """The error to raise for one that concerns ``directory``, or a file in it."""
+    """Return the error of delivery to raise for an error at ``directory`` or a file in it."""
     where = error.filename or directory
     if isinstance(error, _NEEDS_THE_USER):
         return BackendRefused(

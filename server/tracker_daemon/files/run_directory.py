@@ -1,12 +1,12 @@
-"""Which directory a run's files go to: ``outdir``, or one of its own below it.
+"""The directory of a run's files: ``outdir``, or a subdirectory of it for this run.
 
 A run claims a directory by creating ``.tracker-run`` in it with its id: creation with O_EXCL has
-one winner, in one daemon and between several, and after a crash the run finds its own id there
+one winner, in one daemon and between several. After a crash the run finds its own id there
 again. ``outdir`` itself is taken when nobody has claimed it and no ``metrics.csv`` of unknown
 origin lies there; otherwise a subdirectory named after the run, claimed the same way.
 
-A marker found empty is another's: its owner may be between creating and writing it. If a crash
-left it so, the run simply goes to the subdirectory, since nothing was written yet.
+An empty marker belongs to another run, which may be about to write its id. If a crash left the marker empty,
+the run uses a subdirectory; no file of the run had been written yet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ METRICS_FILE = "metrics.csv"
 
 _NAME_MAX_CHARACTERS = 100
 _SUBDIRECTORIES_MAX = 1_000
-"""Subdirectories tried for one run; only a directory full of others' claims takes more than one."""
+"""Subdirectories tried for one run; more than one only if other runs have claimed the first."""
 
 
 def claim_directory(outdir: Path, run_id: str, remembered: str | None) -> str:
@@ -46,7 +46,7 @@ def claim_directory(outdir: Path, run_id: str, remembered: str | None) -> str:
 
 
 def claimed_directory(outdir: Path, run_id: str) -> Path | None:
-    """The directory that the run has claimed below ``outdir``; None where it has not yet.
+    """Return the directory that the run has claimed below ``outdir``; None if it has not claimed one.
 
     Raises:
         OSError: a directory cannot be read.
@@ -69,7 +69,7 @@ def _candidates(run_id: str) -> Iterator[str]:
 
 
 def directory_name(run_id: str) -> str:
-    """A run id as the name of one directory: kept where it is safe, else made so and kept apart."""
+    """Return a directory name for a run id: the id if it is safe; else a safe form with a hash of the id."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", run_id)[:_NAME_MAX_CHARACTERS].lstrip(".")
     if name and name == run_id:
         return name
@@ -80,7 +80,7 @@ def _claim(directory: Path, run_id: str, *, known: bool) -> bool:
     _make_directory(directory)
     marker = directory / MARKER
     owner = _owner(run_id)
-    # Without a marker, a metrics.csv is some other program's, unless the run's state says it is ours.
+    # Without a marker, a metrics.csv is another program's, unless the run's state knows the directory.
     if not known and not marker.exists() and (directory / METRICS_FILE).exists():
         return False
     return create_exclusively(marker, owner) or marker.read_bytes() == owner

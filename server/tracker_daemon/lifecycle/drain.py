@@ -1,4 +1,4 @@
-"""Delivering what is left when a daemon ends, and telling meanwhile how much that is."""
+"""The delivery of the rest when a daemon ends, with reports of its progress."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from collections.abc import Awaitable, Callable
 from tracker_daemon.delivery.pump_set import PumpSet
 
 SLICE_S = 0.5
-TELL_EVERY_S = 1.0
+REPORT_EVERY_S = 1.0
 
 
 async def deliver_rest(
-    pumps: PumpSet, timeout_s: Callable[[], float], tell: Callable[[], Awaitable[None]]
+    pumps: PumpSet, timeout_s: Callable[[], float], report: Callable[[], Awaitable[None]]
 ) -> bool:
-    """Wait until everything is delivered; whether it was within ``timeout_s()``, which may shrink meanwhile.
+    """Wait until everything is delivered; return True if it is within ``timeout_s()``, which may shrink.
 
-    A backend that refuses once more is not waited for: credentials do not come while a job ends.
-    ``tell`` is awaited from time to time.
+    The wait ends early if every backend with something left refuses once more: a job that ends gets no new
+    credentials. ``report`` is awaited every REPORT_EVERY_S seconds.
     """
-    begun = told = time.monotonic()
+    begun = reported = time.monotonic()
     before = pumps.refusals()
     while not await asyncio.to_thread(pumps.drain, SLICE_S):
         now = time.monotonic()
         if now - begun >= timeout_s() or pumps.is_refused(before):
             return False
-        if now - told >= TELL_EVERY_S:
-            told = now
-            await tell()
+        if now - reported >= REPORT_EVERY_S:
+            reported = now
+            await report()
     return True

@@ -1,4 +1,4 @@
-"""How a job's grace, the time between its SIGTERM and its SIGKILL, is shared out."""
+"""The division of a job's grace: the time between its SIGTERM and its SIGKILL."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from tracker_protocol import limits
 
 
 def ranks_share_s(grace_s: float, *, forwards: bool = False) -> float:
-    """What ranks have of a grace, in seconds; the rest is for ending their runs and delivering that.
+    """Return the ranks' share of a grace, in seconds. The rest is for ending and delivering their runs.
 
-    Where the daemon ``forwards`` it is less: the daemon above, whose grace ends with this one's, has to
-    have what the ranks said last before it closes.
+    If the daemon ``forwards``, the share is smaller: the root, whose grace ends at the same time, must
+    receive the ranks' last messages before it closes.
     """
     reserve_s = max(grace_s * limits.GRACE_RESERVE_SHARE, limits.GRACE_RESERVE_MIN_S)
     share_s = max(0.0, grace_s - min(reserve_s, limits.GRACE_RESERVE_MAX_S))

@@ -1,10 +1,11 @@
-"""The last words of ranks, when the signal that ends the daemon may be for its whole job.
+"""The time for ranks to finish after the signal that ends the daemon, which may be for its whole job.
 
-A batch system sends SIGTERM to everything that a job runs and, a *grace* later, SIGKILL. A daemon that was
-told how long that is takes the signal for the job's end: ranks have most of the grace, and those that outstay
-it have ended as far as their runs are concerned, since nobody will be there to see it. A daemon that was told
-nothing may as well be restarted: it serves ranks for a short while, and runs with connected ranks go on with
-the next daemon.
+A batch system sends SIGTERM to every process of a job and, a *grace* later, SIGKILL.
+
+* If the daemon knows the length of the grace, the signal means the job's end. Ranks get most of the grace.
+  Ranks still connected when their share ends are recorded as ended, since no daemon will be left to see it.
+* If the daemon does not know it, the daemon may be restarted. It serves ranks for GOODBYE_WAIT_S seconds, and
+  runs with connected ranks continue with the next daemon.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tracker_protocol import limits
 
 
 class ShutdownGrace:
-    """Waits for them; on the event loop. ``forwards``: there is a daemon above that has to hear them too."""
+    """Waits for ranks to finish. Used on the event loop. ``forwards``: a root must receive their end too."""
 
     def __init__(
         self,
@@ -40,26 +41,26 @@ class ShutdownGrace:
         self._signalled_s: float | None = None
         self._over = asyncio.Event()
 
-    def signalled(self, number: signal.Signals) -> None:
-        """The daemon has got the signal that ends it; Ctrl-C is for the daemon alone, not for its job."""
+    def begin(self, number: signal.Signals) -> None:
+        """Begin the grace at the signal that ends the daemon. Ctrl-C concerns the daemon, not its job."""
         self._signalled_s = self._clock()
         if number != signal.SIGTERM:
             self._grace_s = None
 
-    def someone_left(self) -> None:
-        """A connection has ended."""
+    def note_disconnect(self) -> None:
+        """End the wait if no connection is left."""
         if not self._registry.connections:
             self._over.set()
 
-    def cut_short(self) -> None:
-        """Wait no longer."""
+    def end_wait(self) -> None:
+        """End the wait."""
         self._over.set()
 
     async def wait(self, *, command_over: bool) -> None:
-        """Until no rank is connected any more, or their time is over.
+        """Wait until no rank is connected, or until the ranks' share of the grace is over.
 
-        Where the daemon's command is over, who is still connected had that time already, and how the command
-        ended stands for it.
+        If the daemon's command is over, the ranks still connected had their time already. Their end is then
+        decided by the command's exit status.
         """
         self._over.clear()
         if command_over:
@@ -73,15 +74,15 @@ class ShutdownGrace:
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._over.wait(), left_s)
 
-    def outstayed(self) -> list[Run]:
-        """Runs of which ranks are still connected, though their job is as good as over."""
+    def overdue_runs(self) -> list[Run]:
+        """Return the runs with ranks that are still connected although their share of the grace is over."""
         if self._signalled_s is None or self._grace_s is None:
             return []
         runs = self._registry.runs.values()
         return [run for run in runs if run.running and run.visited and not run.is_disconnected()]
 
     def left_s(self) -> float:
-        """What is left of the grace, in seconds, less what closing takes; infinite where there is none."""
+        """Return the rest of the grace in seconds, less GRACE_CLOSING_S; infinite without a grace."""
         if self._signalled_s is None or self._grace_s is None:
             return math.inf
         return max(0.0, self._signalled_s + self._grace_s - limits.GRACE_CLOSING_S - self._clock())

@@ -1,4 +1,4 @@
-"""What brings runs to their end from outside: ranks that are gone, their launch's end, the daemon's own."""
+"""Ends runs from outside: their ranks are lost or absent, their launch has ended, or the daemon ends."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tracker_daemon.runs.run import Run
 
 log = structlog.get_logger(__name__)
 KILLED = 128 + signal.SIGKILL
-"""The exit code of a rank that outstays its job."""
+"""The exit code of a rank that is still connected when its job is killed."""
 
 
 class RunEndings:
-    """Has the recorder journal what it finds out; on the event loop."""
+    """Finds ended ranks and runs, and has the recorder journal their end. Used on the event loop."""
 
     def __init__(self, registry: Registry, recorder: Recorder) -> None:
         self._registry = registry
@@ -31,16 +31,21 @@ class RunEndings:
     def report_gone(
         self, lost_timeout_s: float, start_timeout_s: float, runs: Iterable[Run] | None = None
     ) -> None:
-        """Ranks without contact for so long are lost, those that did not come for so long absent."""
+        """Report ranks as lost or absent; ``runs`` None: of all runs.
+
+        A rank is lost after ``lost_timeout_s`` seconds without contact, and absent if it has not connected
+        within ``start_timeout_s`` seconds.
+        """
         runs = list(self._registry.runs.values() if runs is None else runs)
         self._report(find_silent_ranks(runs, lost_timeout_s), EventKind.LOST)
         self._report(find_absent_ranks(runs, start_timeout_s), EventKind.ABSENT)
 
-    def end_launched(self, state_dir: Path, job_status: int | None, launch_id: str) -> None:
-        """Of a job or a command that has ended, the exit status stands for ranks that did not finish.
+    def end_with_launch(self, state_dir: Path, job_status: int | None, launch_id: str) -> None:
+        """End runs whose job or command has ended: its exit status counts for ranks that did not finish.
 
-        ``launch_id`` is this daemon's own launch. Where it only forwards, the launch of all nodes has another
-        one: there the command's ranks are those that came to this daemon.
+        ``job_status`` is the job's exit status, if known; else ``state_dir`` may have the command's outcome.
+        ``launch_id`` is this daemon's own launch. If the daemon forwards, the launch of all nodes has another
+        id: then the command's ranks are those that connected to this daemon.
         """
         outcome = LaunchOutcome.read(state_dir)
         for run in [run for run in self._registry.runs.values() if run.running]:
@@ -53,18 +58,18 @@ class RunEndings:
                 payload = events.encode(status)
                 self._recorder.submit(Submission(run.live, EventKind.LAUNCH_ENDED, payload=payload))
 
-    def end_outstayed(self, runs: list[Run]) -> None:
-        """The job is about to be killed, with the ranks of ``runs`` that are still connected."""
+    def end_killed(self, runs: list[Run]) -> None:
+        """End ``runs``: the job and their connected ranks are about to be killed."""
         self.report_gone(0.0, 0.0, runs)
         for run in runs:
-            log.warning("ranks outstay the job's grace", run_id=run.run_id)
+            log.warning("ranks are still connected at the end of the job's grace", run_id=run.run_id)
             self._recorder.submit(Submission(run.live, EventKind.LAUNCH_ENDED, payload=events.encode(KILLED)))
 
-    def end_abandoned(self, runs: list[Run]) -> None:
-        """The daemon ends, and nobody is left in ``runs``: they must not stay RUNNING for ever.
+    def end_disconnected(self, runs: list[Run]) -> None:
+        """End ``runs``: the daemon is ending and none of their ranks is connected.
 
-        Runs with ranks that are connected still go on with the next daemon on the state directory, and
-        so do those whose ranks had no time yet to come back to this one.
+        Otherwise they would stay RUNNING for ever. Other runs continue with the next daemon on the state
+        directory: those with connected ranks, and those whose ranks had no time yet to reconnect.
         """
         self.report_gone(0.0, 0.0, [run for run in runs if run.running])
 

@@ -47,7 +47,7 @@ class Calls:
     def remove(self, session: Session) -> None:
         """Remove an ended connection; its rank may reconnect."""
         self._admission.remove(session)
-        self._grace.someone_left()
+        self._grace.note_disconnect()
 
     async def status(self) -> str:
         """Return the status document as JSON."""

@@ -60,11 +60,11 @@ class Shutdown:
         A later SIGTERM has no effect: batch systems send it to all processes, and wrappers to their children.
         """
         if not self._stop.is_asked:
-            self._grace.signalled(number)
+            self._grace.begin(number)
             self._role.pumps.watch_closely()
         elif number == signal.SIGINT:
             self._stop.skip_drain()
-            self._grace.cut_short()
+            self._grace.end_wait()
         self._stop.ask()
 
     async def run(self, server: grpc.aio.Server, care: asyncio.Task[None]) -> None:
@@ -75,10 +75,10 @@ class Shutdown:
             disconnected = self._registry.disconnected_runs()
             failed = self._stop.failure is not None
             if not failed:
-                self._role.admission.end_killed(self._grace.outstayed())
+                self._role.admission.end_killed(self._grace.overdue_runs())
             await server.stop(0 if failed else _SERVER_GRACE_S)
             if self._stop.failure is None:
-                self._endings.end_launched(self._directory, self._stop.job_status, self._launch_id)
+                self._endings.end_with_launch(self._directory, self._stop.job_status, self._launch_id)
                 await self._journal_calls.probe()
                 self._role.admission.end_disconnected(disconnected)
                 await self._journal_calls.probe()
@@ -93,7 +93,7 @@ class Shutdown:
 
     async def _serve_until_ranks_finish(self, care: asyncio.Task[None]) -> None:
         # Until then ranks still learn of deliveries, and a node's daemon still forwards their messages.
-        await self._grace.wait(command_over=LaunchOutcome.is_left(self._directory, self._launch_id))
+        await self._grace.wait(command_over=LaunchOutcome.is_known(self._directory, self._launch_id))
         care.cancel()
 
     async def _deliver_rest(self) -> None:

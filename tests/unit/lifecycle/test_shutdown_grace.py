@@ -50,7 +50,7 @@ class Ending:
     ) -> ShutdownGrace:
         """After the wait of a daemon with one connected rank that got this signal."""
         grace = self.grace(Registry(), grace_s)
-        grace.signalled(number)
+        grace.begin(number)
         self.wait(grace, command_over=command_over)
         return grace
 
@@ -64,7 +64,7 @@ def ending() -> Iterator[Ending]:
 @pytest.mark.parametrize(("grace_s", "wait_s"), [(30, 18.5), (10, 4.5), (4, 1.0)])
 def test_a_daemon_that_forwards_ends_sooner_than_the_one_above(ending, grace_s, wait_s) -> None:
     grace = ending.grace(Registry(), grace_s, forwards=True)
-    grace.signalled(signal.SIGTERM)
+    grace.begin(signal.SIGTERM)
     ending.wait(grace)
     assert ending.waited_s == pytest.approx(wait_s)
 
@@ -72,7 +72,7 @@ def test_a_daemon_that_forwards_ends_sooner_than_the_one_above(ending, grace_s, 
 def test_sigterm_with_a_grace_is_the_end_of_the_job_and_of_runs_whose_ranks_outstay_it(ending) -> None:
     grace = ending.signalled(signal.SIGTERM, 30)
     assert ending.waited_s == pytest.approx(20.0)
-    assert len(grace.outstayed()) == 1
+    assert len(grace.overdue_runs()) == 1
     assert grace.left_s() == pytest.approx(9.5)
 
 
@@ -86,13 +86,13 @@ def test_else_ranks_are_served_a_little_longer_and_their_runs_go_on(
 ) -> None:
     grace = ending.signalled(number, grace_s, command_over=command_over)
     assert ending.waited_s == pytest.approx(3.0)
-    assert grace.outstayed() == []
+    assert grace.overdue_runs() == []
     assert grace.left_s() == math.inf
 
 
 def test_nobody_is_waited_for_where_nobody_is_connected_or_no_signal_came(ending) -> None:
     alone = ending.grace(Registry(connections=0), 30)
-    alone.signalled(signal.SIGTERM)
+    alone.begin(signal.SIGTERM)
     for grace in (alone, ending.grace(Registry(), 30)):
         ending.wait(grace)
         assert ending.waited_s == 0.0
@@ -101,11 +101,11 @@ def test_nobody_is_waited_for_where_nobody_is_connected_or_no_signal_came(ending
 def test_the_wait_ends_with_the_last_connection(ending) -> None:
     registry = Registry()
     grace = ending.grace(registry, 30)
-    grace.signalled(signal.SIGTERM)
+    grace.begin(signal.SIGTERM)
 
     def leave() -> None:
         registry.connections = 0
-        grace.someone_left()
+        grace.note_disconnect()
 
     ending.loop.call_later(2.0, leave)
     ending.wait(grace)
@@ -115,5 +115,5 @@ def test_the_wait_ends_with_the_last_connection(ending) -> None:
 @pytest.mark.parametrize("run", [Run(deserted=True), Run(running=False), Run(visited=False)])
 def test_runs_that_have_ended_or_that_nobody_is_connected_to_are_not_ended_again(run: Run) -> None:
     found = ShutdownGrace(Registry(runs={1: run}), 30)
-    found.signalled(signal.SIGTERM)
-    assert found.outstayed() == []
+    found.begin(signal.SIGTERM)
+    assert found.overdue_runs() == []
