@@ -126,7 +126,8 @@ def attempt_to_decode(content: bytes) -> DecodedBatch | None:
 
 @given(st.binary(max_size=300))
 def test_random_bytes_raise_nothing_but_malformed_batch(content: bytes) -> None:
-    attempt_to_decode(content)
+    decoded = attempt_to_decode(content)
+    assert decoded is None or isinstance(decoded, DecodedBatch)
 
 
 messages = st.builds(

@@ -97,9 +97,18 @@ def test_an_owner_elsewhere_is_taken_over_after_the_silence_only(tmp_path):
     claim.release()
 
 
+def owner_of(directory):
+    """The process that holds the directory, by its owner file."""
+    return json.loads((directory / "owner.json").read_text())["pid"]
+
+
 def test_an_owner_elsewhere_whose_clock_is_ahead_is_waited_for_no_longer_than_the_silence(tmp_path):
     elsewhere(tmp_path, age_s=-3600)
-    StateLock(tmp_path, silence_s=0.3).release()
+    begun_s = time.monotonic()
+    claim = StateLock(tmp_path, silence_s=0.3)
+    assert 0.3 <= time.monotonic() - begun_s < 60
+    assert owner_of(tmp_path) == os.getpid()
+    claim.release()
 
 
 def test_a_live_owner_elsewhere_is_named_and_left_alone(tmp_path):
@@ -124,14 +133,20 @@ def test_a_live_owner_elsewhere_is_named_and_left_alone(tmp_path):
 def test_an_owner_elsewhere_who_releases_the_directory_is_not_waited_for(tmp_path):
     owner = elsewhere(tmp_path, age_s=0)
     threading.Timer(0.1, owner.unlink).start()
-    StateLock(tmp_path, silence_s=600).release()
+    begun_s = time.monotonic()
+    claim = StateLock(tmp_path, silence_s=600)
+    assert time.monotonic() - begun_s < 120
+    assert owner_of(tmp_path) == os.getpid()
+    claim.release()
 
 
 def test_an_unreadable_owner_file_is_treated_as_another_hosts(tmp_path):
     owner = elsewhere(tmp_path, age_s=61)
     owner.write_text("{")
     os.utime(owner, (time.time() - 61,) * 2)
-    StateLock(tmp_path).release()
+    claim = StateLock(tmp_path)
+    assert owner_of(tmp_path) == os.getpid()
+    claim.release()
 
 
 def test_the_heartbeat_goes_on_by_itself(tmp_path):

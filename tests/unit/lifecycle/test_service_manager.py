@@ -81,10 +81,14 @@ def test_a_name_without_a_file_is_understood():
 
 def test_a_service_manager_that_is_gone_does_no_harm(tmp_path):
     ServiceManager(str(tmp_path / "nobody")).ready()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_service_manager_nothing_is_kept_informed():
-    async def probe():
-        raise AssertionError
+    asked = []
 
-    asyncio.run(ServiceManager.of({}).keep_informed(probe, lambda: ""))
+    async def probe():
+        asked.append("probe")
+
+    asyncio.run(ServiceManager.of({}).keep_informed(probe, lambda: asked.append("status") or ""))
+    assert asked == []
