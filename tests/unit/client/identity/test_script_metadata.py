@@ -29,7 +29,7 @@ from tracker_client.identity.script_metadata import (
 from tracker_client.settings import reading as settings
 from tracker_client.version import __version__
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SECRET = "hunter2"
 
 
