@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.errors import MalformedBatch
-from tracker_daemon.wire.batches import decode_batch
+from tracker_daemon.wire.batches import decode_batch, decode_journalled, encode_batch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -173,3 +173,37 @@ def test_damaged_messages_raise_nothing_but_malformed_batch(
         assert all(max(rows.keys) < known for rows in (*decoded.rows, *decoded.texts))
         assert all(rows.values.shape == (len(rows.steps), len(rows.keys)) for rows in decoded.rows)
         assert decoded.points == sum(len(r.steps) * len(r.keys) for r in (*decoded.rows, *decoded.texts))
+
+
+# ---- encoding ------------------------------------------------------------------------------------
+
+
+def test_a_rank_s_batch_is_encoded_as_it_was_sent() -> None:
+    content = pb.Content(sha256=bytes(range(32)), size_bytes=7, path="a/b")
+    item = pb.Item(
+        kind="table", key="t", step=-4, automatic_step=True, time_ns=9, document="{}", contents=[content]
+    )
+    sent = body(
+        names=["a", "b"],
+        blocks=[block(automatic_steps=True), block(own=True, values=floats(float("nan"), 2, 3, -0.0))],
+        texts=[text_block(keys=[1, 0], values=["é", "b", "", "d"])],
+        config=['{"x": 1}', "{}"],
+        dropped_points=7,
+        flushed=True,
+        finish=-9,
+        items=[item],
+    )
+    assert encode_batch(decode_batch(sent, 0)) == sent
+
+
+def test_a_batch_that_ends_nothing_is_told_apart_from_an_end_with_code_0() -> None:
+    for sent in (body(), body(finish=0)):
+        assert encode_batch(decode_journalled(sent)) == sent
+
+
+@given(messages)
+def test_whatever_decodes_is_encoded_to_the_same_values(message: pb.BatchBody) -> None:
+    decoded = attempt_to_decode(message.SerializeToString())
+    if decoded is not None:
+        again = pb.BatchBody.FromString(encode_batch(decoded))
+        assert again == message
