@@ -208,7 +208,7 @@ class NodeAdmission:
     def end_killed(self, runs: list[Run]) -> None:
         """Note that the job and the connected ranks of ``runs`` are about to be killed."""
         for run in runs:
-            log.warning("ranks outstay the job's grace", run_id=run.run_id)
+            log.warning("ranks are still connected at the end of the job's grace", run_id=run.run_id)
             self._forwarder.submit(run, EventKind.LAUNCH_ENDED, events.encode(KILLED))
 
     def end_disconnected(self, runs: list[Run]) -> None:  # noqa: ARG002 - the root decides whether they end

@@ -37,16 +37,16 @@ CASES = {
     "a run goes on above, which has all of it": (
         forwarded(FORWARDED), False, False, "delivering what is left"
     ),
-    "the daemon above is away": (
+    "the root is away": (
         forwarded(FORWARDING), True, True, "delivering 3 batches to upstream"
     ),
     "files are on their way up": (
         forwarded(FORWARDED, FILES), True, True, "delivering 2 items to upstream:files"
     ),
-    "the daemon above refuses": (
+    "the root refuses": (
         forwarded(REFUSED), True, False, "delivering 3 batches to upstream"
     ),
-    "the daemon above has ended it, and lacks some": (
+    "the root has ended it, and lacks some": (
         forwarded(FORWARDING, ended="2026-01-01T00:00:00Z"), True, True, "delivering 3 batches to upstream"
     ),
 }  # fmt: skip

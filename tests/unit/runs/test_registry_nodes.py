@@ -196,7 +196,7 @@ def test_a_forgotten_run_is_recalled_for_a_node_that_forwards_it(door, forwarded
     assert door.registry.forgotten.row_id(node_hello("another", stream=101)) is None
 
 
-# ---- ranks that the daemon above admits ----------------------------------------------------------
+# ---- ranks that the root admits ------------------------------------------------------------------
 
 OPTIONS = RunOptions("csv", "/out", 0, "", forwarding=RootBackends(("csv", "mine"), ()), described_by=0)
 
