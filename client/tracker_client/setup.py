@@ -9,6 +9,7 @@ from typing import Any
 
 from tracker_client.inprocess.opening import open_tracker
 from tracker_client.settings.reading import (
+    ClientSettings,
     backends_arguments,
     backends_of,
     is_inprocess,
@@ -53,25 +54,17 @@ def setup_tracker(
             launch; the other ranks find it through ``outdir``, or the working directory, which they must
             share. "inprocess" needs no daemon: the backends write from this process, and their options stay
             in it (``wandb={...}`` takes any argument of ``wandb.init``).
-        **kwargs: further settings; a keyword that neither the client nor a backend knows causes a warning.
-
-            Settings of the run and the rank: ``name`` (of the run), ``primary_rank`` (default 0),
-            ``record_ranks`` and ``item_ranks`` (such as "0,8-15", "all", or a list), ``world_size``,
-            ``local_rank``, ``launch_id``.
-
-            Settings of the client: ``token``; ``buffer_bytes`` (default 64 MiB); ``handle_timeout`` (seconds
-            to wait for a backend's id and URL, default 10); ``exit_timeout`` (seconds to wait at exit without
-            ``finish``, default 30); ``strict`` (default False: True waits for the daemon, and raises if it
-            does not admit this rank).
-
-            Rules by metric: ``aggregates``, ``step_axes``, ``summaries`` and ``thinning``. Each is a dict
-            from globs of metric names to values of the daemon's setting of the same name, and wins over that
-            setting.
-
-            Options of backends: ``wandb={...}``, ``mlflow={...}``, or a dict named as any other backend of
-            the run. Bare options (``entity``, ``group``, ``job_type``, ``tags``, ``notes``, ``mode``, ``id``,
-            ``resume``, ``experiment_name``, ``run_name``, ``description`` …) apply to each backend that has
-            them. Secrets and addresses of services are left out with a warning: only the daemon sets them.
+        **kwargs: further settings. Of run and rank: ``name``, ``primary_rank`` (default 0),
+            ``record_ranks`` and ``item_ranks`` ("0,8-15", "all" or a list), ``world_size``,
+            ``local_rank``, ``launch_id``. Of the client: ``token``, ``buffer_bytes`` (64 MiB),
+            ``handle_timeout`` (10 s, for a backend's id and URL), ``exit_timeout`` (30 s, at exit
+            without ``finish``), ``strict`` (False; True waits for the daemon). Rules by metric, dicts
+            by glob that win over the daemon's settings: ``aggregates``, ``step_axes``, ``summaries``,
+            ``thinning``. Options of backends: ``wandb={...}``, ``mlflow={...}`` or a dict named as
+            another backend; bare ones (``entity``, ``group``, ``job_type``, ``tags``, ``notes``,
+            ``mode``, ``id``, ``resume``, ``experiment_name``, ``run_name``, ``description`` …) apply to
+            each backend that has them. Secrets and addresses of services, which only the daemon sets,
+            are left out with a warning. An unknown keyword causes a warning.
 
     Returns:
         A tracker. It is a :class:`NullTracker` if no backend is wanted. A process that is no rank also gets a
@@ -89,17 +82,18 @@ def setup_tracker(
     if wanted == "none":
         return NullTracker()
     if is_inprocess(endpoint):
-        return open_tracker(
-            wanted,
-            read_run_arguments(project_name, config, outdir, rank, run_id, kwargs),
-            backends_arguments(kwargs),
-        )
+        run = read_run_arguments(project_name, config, outdir, rank, run_id, kwargs)
+        return open_tracker(wanted, run, backends_arguments(kwargs))
     if _is_no_rank(rank):
         return NullTracker()
     settings = read_settings(
         project_name=project_name, backends=wanted, outdir=outdir, rank=rank, run_id=run_id,
         endpoint=endpoint, options=kwargs,
     )  # fmt: skip
+    return _connect(settings, config)
+
+
+def _connect(settings: ClientSettings, config: Any) -> RemoteTracker:
     for warning in settings.warnings:
         logger.warning("%s", warning)
     mark_as_rank()

@@ -192,12 +192,8 @@ def read_settings(
         pid=os.getpid(),
         working_directory=directory,
         buffer_bytes=_buffer_bytes(environ, options.get("buffer_bytes")),
-        handle_timeout_s=_seconds(
-            environ, "TRACKER_HANDLE_TIMEOUT_S", options.get("handle_timeout"), HANDLE_TIMEOUT_S
-        ),
-        exit_timeout_s=_seconds(
-            environ, "TRACKER_EXIT_TIMEOUT_S", options.get("exit_timeout"), EXIT_TIMEOUT_S
-        ),
+        handle_timeout_s=_handle_timeout_s(environ, options),
+        exit_timeout_s=_exit_timeout_s(environ, options),
         strict=_flag(environ, "TRACKER_STRICT", options.get("strict")),
         backend_options=selectors.document,
         script_classes=classes,
@@ -340,6 +336,15 @@ def _buffer_bytes(environ: Mapping[str, str], argument: object) -> int:
             f"buffer_bytes is {given!r}; it must be a number of bytes from {BUFFER_BYTES_MIN}"
         )
     return size
+
+
+def _handle_timeout_s(environ: Mapping[str, str], options: Mapping[str, Any]) -> float:
+    given = options.get("handle_timeout")
+    return _seconds(environ, "TRACKER_HANDLE_TIMEOUT_S", given, HANDLE_TIMEOUT_S)
+
+
+def _exit_timeout_s(environ: Mapping[str, str], options: Mapping[str, Any]) -> float:
+    return _seconds(environ, "TRACKER_EXIT_TIMEOUT_S", options.get("exit_timeout"), EXIT_TIMEOUT_S)
 
 
 def _seconds(environ: Mapping[str, str], variable: str, argument: object, default: float) -> float:

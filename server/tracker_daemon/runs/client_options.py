@@ -30,7 +30,7 @@ def read_backend_options(document: str) -> BackendOptions:
     _check_size("backend options", document)
     try:
         options = _decode_options(document or "{}")
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ProtocolError(f"the backend options are not a JSON object of objects: {error}") from error
     for backend, own in options.items():
         if found := find_daemon_only(own, backend):

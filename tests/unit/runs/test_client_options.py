@@ -55,3 +55,9 @@ def test_the_description_of_the_script_is_texts_and_bounded():
         read_environment('{"user": 1}')
     with pytest.raises(ProtocolError):
         read_environment(json.dumps({"command": "x" * BACKEND_OPTIONS_MAX_BYTES}))
+
+
+def test_options_that_are_nested_too_deeply_are_refused():
+    document = '{"mine": ' + '{"inner": ' * 2_000 + "1" + "}" * 2_001
+    with pytest.raises(ProtocolError, match="backend options"):
+        read_backend_options(document)
