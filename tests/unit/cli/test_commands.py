@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +22,10 @@ from tracker_daemon.cli import main
 from tracker_daemon.cli.application import COMMANDS
 from tracker_daemon.cli.process_watch import ProcessWatch
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME
-from tracker_daemon.launch.launcher import Launch, Launcher
+from tracker_daemon.launch.launcher import Launch
 from tracker_daemon.settings.definitions import Settings, flag_of, variable_of
 from tracker_daemon.settings.loading import load
+from tracker_protocol.v1 import tracker_pb2 as pb
 
 OTHER_VALUES = {
     "tls": "true",
@@ -122,11 +124,14 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[Launch]:
     """The launches that would have run."""
     launches: list[Launch] = []
 
-    def run(launcher: Launcher) -> int:
-        launches.append(launcher._launch)
-        return 6
+    class NoLauncher:
+        def __init__(self, launch: Launch) -> None:
+            launches.append(launch)
 
-    monkeypatch.setattr(Launcher, "run", run)
+        def run(self) -> int:
+            return 6
+
+    monkeypatch.setattr("tracker_daemon.cli.running.Launcher", NoLauncher)
     return launches
 
 
@@ -316,21 +321,24 @@ def test_status_without_a_daemon_is_one_line_and_status_1(capfd: pytest.CaptureF
 def test_status_watch_follows_a_daemon_until_ctrl_c(
     server: Any, endpoint_file: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    naps: list[float] = []
+    monkeypatch.setattr("tracker_daemon.cli.observing.WATCH_INTERVAL_S", 0.01)
+    asked = itertools.count(1)
+    over = threading.Event()
 
-    def nap(seconds: float) -> None:
-        naps.append(seconds)
-        if len(naps) == 3:
-            raise KeyboardInterrupt
+    def answer_thrice_then_interrupt(*_: object) -> pb.StatusReply:
+        if next(asked) % 4 == 0:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            over.wait(20)
+        return pb.StatusReply(json=server.document)
 
-    monkeypatch.setattr(
-        "tracker_daemon.cli.observing.time", types.SimpleNamespace(sleep=nap, monotonic=time.monotonic)
-    )
-    assert exit_status("status", "--watch", "--json", "--endpoint-file", str(endpoint_file)) == 0
-    assert [json.loads(line)["runs"] for line in capfd.readouterr().out.splitlines()] == [[], [], []]
-    naps.clear()
-    assert exit_status("status", "--watch", "--endpoint-file", str(endpoint_file)) == 0
-    assert "No run yet" in capfd.readouterr().out
+    server.status = answer_thrice_then_interrupt
+    try:
+        assert exit_status("status", "--watch", "--json", "--endpoint-file", str(endpoint_file)) == 0
+        assert [json.loads(line)["runs"] for line in capfd.readouterr().out.splitlines()] == [[], [], []]
+        assert exit_status("status", "--watch", "--endpoint-file", str(endpoint_file)) == 0
+        assert "No run yet" in capfd.readouterr().out
+    finally:
+        over.set()
 
 
 def test_wait_returns_once_the_daemon_has_written_its_file(server: Any, tmp_path: Path) -> None:

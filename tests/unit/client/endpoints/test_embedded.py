@@ -7,10 +7,13 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import wait_until
 from tracker_client.endpoints import embedded, embedded_daemon
 from tracker_client.endpoints.embedded import EmbeddedEndpoint, LaunchFile, embedded_endpoint
 from tracker_client.endpoints.embedded_daemon import EmbeddedDaemon
@@ -60,6 +63,33 @@ class FakeDaemon(EmbeddedDaemon):
     def await_end(self) -> None:
         assert self._process is not None
         self._process.wait()
+
+
+@dataclass
+class Commands:
+    """The commands that were started as daemons; each runs on until the test is over."""
+
+    directory: Path
+
+    def started(self, count: int) -> list[list[str]]:
+        log = self.directory / "commands"
+        wait_until(lambda: log.exists() and log.read_text().count("\n") >= count, "the daemon to be started")
+        return [line.split() for line in log.read_text().splitlines()]
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Commands]:
+    """An interpreter that only notes what it is to run."""
+    directory = tmp_path / "interpreter"
+    directory.mkdir()
+    interpreter = directory / "python"
+    interpreter.write_text(
+        f'#!/bin/sh\necho "$@" >> {directory}/commands\nwhile [ ! -e {directory}/over ]; do sleep .1; done\n'
+    )
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    yield Commands(directory)
+    (directory / "over").touch()
 
 
 def test_a_launch_has_one_file_whatever_its_key_holds(tmp_path: Path) -> None:
@@ -158,12 +188,12 @@ def test_the_log_stays_bounded(file: LaunchFile, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_a_launch_on_several_hosts_is_listened_to_on_the_network(
-    tmp_path: Path, environ: dict[str, str], world_size: int | None, several: bool
+    commands: Commands, tmp_path: Path, environ: dict[str, str], world_size: int | None, several: bool
 ) -> None:
     info = RankInfo(0, world_size, 0, "test")
-    endpoint = embedded_endpoint(environ, str(tmp_path), info, f"{tmp_path}")
-    assert endpoint._daemon is not None
-    assert ("--several-hosts" in endpoint._daemon._command()) == several
+    embedded_endpoint(environ, str(tmp_path), info, f"{tmp_path}").prepare()
+    (command,) = commands.started(1)
+    assert ("--several-hosts" in command) == several
 
 
 def test_the_directory_is_the_outdir_else_the_working_directory(tmp_path: Path, monkeypatch) -> None:
@@ -174,13 +204,27 @@ def test_the_directory_is_the_outdir_else_the_working_directory(tmp_path: Path, 
         ({"TRACKER_OUTDIR": "b"}, None, tmp_path / "b"),
         ({"TRACKER_OUTDIR": "b"}, "/c", Path("/c")),
     ):
-        assert embedded_endpoint(environ, outdir, info, "k")._file.directory == expected / ".tracker"
+        assert Path(str(embedded_endpoint(environ, outdir, info, "k"))).parent == expected / ".tracker"
 
 
-def test_all_trackers_of_a_lone_process_share_one_daemon(tmp_path: Path) -> None:
+def test_all_trackers_of_a_lone_process_share_one_daemon(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    begin = subprocess.Popen.__init__
+
+    def note(process: subprocess.Popen[bytes], command: list[str], **options: object) -> None:
+        begun.append(command)
+        begin(process, command, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", note)
     info = RankInfo(0, 1, 0, ALONE)
-    one, two = (embedded_endpoint({}, str(tmp_path), info, key) for key in ("a", "b"))
-    assert one._daemon is two._daemon
+    endpoints = [embedded_endpoint({}, str(tmp_path), info, key) for key in ("a", "b", "c")]
+    for endpoint in endpoints:
+        endpoint.prepare()
+    (command,) = begun
+    assert f"--embedded={endpoints[-1]}" in command
+    commands.started(1)
 
 
 def test_without_the_daemons_packages_the_error_names_the_extra_and_imports_nothing() -> None:
