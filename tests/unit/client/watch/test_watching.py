@@ -194,7 +194,7 @@ def test_a_model_watched_again_is_watched_once_and_unwatched_not_at_all():
     watched.watches.unwatch(model)
     train(model, 2)
     assert len(watched.rows) == 1
-    hooks = [parameter._post_accumulate_grad_hooks for parameter in model.parameters()]
+    hooks = [parameter._post_accumulate_grad_hooks for parameter in model.parameters()]  # noqa: SLF001 - torch lists them nowhere else
     assert not any(hooks)
 
 
