@@ -21,7 +21,7 @@ from tests.support.servers.mlflow_server import Gateway
 
 TOKEN = "mlflow-token-of-the-daemon-0123456789"
 KEY = wandb_stub.API_KEY
-PARTS = ("mlflow_run", "wandb_run", "wandb-core", "serve")
+PARTS = ("MlflowBackend", "WandbBackend", "wandb-core", "serve")
 """What tells the processes of a daemon apart, in their command lines."""
 OWN = ("MLFLOW_", "AMSC_", "AM_SC_", "WANDB_", "WB_")
 
@@ -135,8 +135,10 @@ def test_a_secret_is_with_its_backends_own_process_and_in_nothing_else_that_a_ru
         assert [row["loss"] for row in run.rows if "loss" in row] == [float(step) for step in range(20)]
 
     assert {part for part, _ in processes} == {"rank", *PARTS}
-    assert holders(processes, TOKEN) == {"mlflow_run"}  # the daemon has it from the file, for its child only
-    assert holders(processes, KEY) == {"wandb_run", "wandb-core", "serve"}
+    assert holders(processes, TOKEN) == {
+        "MlflowBackend"
+    }  # the daemon has it from the file, for its child only
+    assert holders(processes, KEY) == {"WandbBackend", "wandb-core", "serve"}
     assert not any(f"'{name}'" in variables for name in (*services, "MLFLOW_TRACKING_TOKEN"))
     passed = b"".join(wire.passed)
     assert b"loss" in passed
