@@ -41,13 +41,18 @@ def kills(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
-    """``make_daemon(*flags)``: a daemon that is ready; ended with the test."""
+    """``make_daemon(*flags)``: a daemon that is ready; ended with the test.
+
+    With ``mlflow_store`` its MLflow backend finds a copy of that database.
+    """
     made: list[Daemon] = []
 
-    def make(*flags: str) -> Daemon:
+    def make(*flags: str, mlflow_store: Path | None = None) -> Daemon:
         home = tmp_path / f"daemon{len(made)}"
         home.mkdir()
         made.append(Daemon(home, flags))
+        if mlflow_store is not None:
+            made[-1].begin_mlflow_store(mlflow_store)
         return made[-1].start()
 
     yield make

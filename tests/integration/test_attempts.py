@@ -33,7 +33,10 @@ raise ValueError("this rank fails, once")
 """
 
 
-def test_torchrun_s_restart_from_an_earlier_checkpoint_is_the_next_attempt_of_the_run(daemon, tmp_path):
+def test_torchrun_s_restart_from_an_earlier_checkpoint_is_the_next_attempt_of_the_run(
+    make_daemon, empty_database, tmp_path
+):
+    daemon = make_daemon("--backends", "csv", mlflow_store=empty_database)
     script = tmp_path / "train.py"
     script.write_text(RESTARTED)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

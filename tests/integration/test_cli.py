@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,7 +180,11 @@ def test_run_records_what_the_command_logs_and_says_where_it_is(tmp_path: Path) 
     assert len((tmp_path / "out" / "metrics.csv").read_text().splitlines()) == 51
 
 
-def test_run_says_what_it_still_delivers_and_ctrl_c_then_leaves_it_to_the_next_daemon(tmp_path: Path) -> None:
+def test_run_says_what_it_still_delivers_and_ctrl_c_then_leaves_it_to_the_next_daemon(
+    tmp_path: Path, empty_database: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    shutil.copy(empty_database, tmp_path / "out" / "mlflow.db")
     mlflow = ["run", "--outdir", "out", "--backends", "csv,mlflow", "--drain-timeout-s", "600", "--"]
     # As from a terminal: what is begun in the background of a script has SIGINT ignored.
     process = subprocess.Popen(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -51,8 +52,8 @@ def mlflow_run(outdir):
     return run.info.status, run.data.tags["tracker.end_reason"]
 
 
-def test_a_job_that_sigterm_ends_leaves_no_run_running_and_names_ranks_and_hosts(make_daemon):
-    daemon = make_daemon("--backends", "csv,mlflow")
+def test_a_job_that_sigterm_ends_leaves_no_run_running_and_names_ranks_and_hosts(make_daemon, empty_database):
+    daemon = make_daemon("--backends", "csv,mlflow", mlflow_store=empty_database)
     started = Ranks(daemon).start(TRAIN, [0, 1], 2)
     for process in started:
         assert process.stdout.readline() == "recorded\n"
@@ -67,8 +68,10 @@ def test_a_job_that_sigterm_ends_leaves_no_run_running_and_names_ranks_and_hosts
     assert mlflow_run(daemon.outdir) == ("FAILED", reason)
 
 
-def test_ranks_that_save_a_checkpoint_within_the_grace_of_their_job_are_waited_for(make_daemon):
-    daemon = make_daemon("--backends", "csv,mlflow", "--grace-s", "60")
+def test_ranks_that_save_a_checkpoint_within_the_grace_of_their_job_are_waited_for(
+    make_daemon, empty_database
+):
+    daemon = make_daemon("--backends", "csv,mlflow", "--grace-s", "60", mlflow_store=empty_database)
     ranks = Ranks(daemon)
     started = ranks.start(TRAIN.replace("else 0)", "else 4)"), [0], 2, HANDLES="0")
     started += ranks.start(TRAIN, [1], 2)  # has no handler: ends at once
@@ -100,8 +103,8 @@ def wandb_end(outdir):
 
 
 @pytest.mark.parametrize("how", ["an exception", "SIGKILL"])
-def test_mlflow_and_wandb_have_the_run_failed_with_the_rank_and_host_named(make_daemon, how):
-    daemon = make_daemon("--backends", "mlflow,wandb", "--lost-timeout-s", "1")
+def test_mlflow_and_wandb_have_the_run_failed_with_the_rank_and_host_named(make_daemon, empty_database, how):
+    daemon = make_daemon("--backends", "mlflow,wandb", "--lost-timeout-s", "1", mlflow_store=empty_database)
     script = TRAIN.replace("signal.pause()", "raise ValueError") if how == "an exception" else TRAIN
     (process,) = Ranks(daemon).start(script, [0], 1, WANDB_MODE="offline")
     assert process.stdout.readline() == "recorded\n"
@@ -116,8 +119,10 @@ def test_mlflow_and_wandb_have_the_run_failed_with_the_rank_and_host_named(make_
     assert wandb_end(daemon.outdir) == (1, reason)
 
 
-def test_a_rank_that_takes_its_time_over_sigterm_is_waited_for_under_run(tmp_path):
+def test_a_rank_that_takes_its_time_over_sigterm_is_waited_for_under_run(tmp_path, empty_database):
     script, outdir = tmp_path / "train.py", tmp_path / "out"
+    outdir.mkdir()
+    shutil.copy(empty_database, outdir / "mlflow.db")
     script.write_text(TRAIN)
     command = [
         sys.executable,
@@ -218,7 +223,11 @@ def job_of(how, grace_s, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("grace_s", [10, 30])
 @pytest.mark.parametrize("how", ["serve", "run"])
-def test_a_job_that_is_killed_when_its_grace_is_over_has_ended_by_then_in_its_journal(tmp_path, how, grace_s):
+def test_a_job_that_is_killed_when_its_grace_is_over_has_ended_by_then_in_its_journal(
+    tmp_path, empty_database, how, grace_s
+):
+    (tmp_path / "out").mkdir()
+    shutil.copy(empty_database, tmp_path / "out" / "mlflow.db")
     job = job_of(how, grace_s, tmp_path)
     wait_until(lambda: len(list(tmp_path.glob("recorded?"))) == 2, "both ranks to be recorded")
     endpoint = EndpointInfo.read(tmp_path / ENDPOINT)

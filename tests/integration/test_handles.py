@@ -71,9 +71,11 @@ def told(printed):
     return {name: value for line in printed.splitlines() for name, value in json.loads(line).items()}
 
 
-def test_handles_of_a_local_store_and_an_offline_run_name_what_is_written(make_daemon, monkeypatch):
+def test_handles_of_a_local_store_and_an_offline_run_name_what_is_written(
+    make_daemon, empty_database, monkeypatch
+):
     monkeypatch.setenv("WANDB_MODE", "offline")
-    daemon = make_daemon("--backends", "csv")
+    daemon = make_daemon("--backends", "csv", mlflow_store=empty_database)
     (printed,) = Ranks(daemon).run(READING, 1, BACKENDS="csv,wandb,mlflow")
     read = told(printed)
     assert read["present"] == ["csv", "wandb", "mlflow"]

@@ -41,7 +41,7 @@ DIFFERS = (
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, empty_database):
     """A finished run of four ranks in all three backends; the daemon's directory and what ranks said."""
     home = tmp_path_factory.mktemp("by-metric")
     flags = (
@@ -53,6 +53,7 @@ def run(tmp_path_factory):
         "mlflow:loss*=1min",
     )
     daemon = Daemon(home, flags)
+    daemon.begin_mlflow_store(empty_database)
     kept = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(("MLFLOW_", "WANDB_"))}
     os.environ["WANDB_MODE"] = "offline"
     ranks = Ranks(daemon.start())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -21,7 +22,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from tests.support.ranks import Ranks, finish
-from tests.support.servers.mlflow_server import Gateway
+from tests.support.servers.mlflow_server import Gateway, MlflowServer
 from tests.support.waiting import wait_until
 from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription
@@ -134,10 +135,22 @@ def test_a_server_gets_every_kind_of_value_and_says_where_the_run_is(
     assert run.info.artifact_uri.startswith("mlflow-artifacts:")
 
 
+@pytest.fixture
+def own_server(tmp_path, empty_database):
+    """A server that this test may kill."""
+    home = tmp_path / "server"
+    home.mkdir()
+    shutil.copy(empty_database, home / "server.db")
+    server = MlflowServer(home).start()
+    yield server
+    server.kill()
+
+
 @pytest.mark.long
 def test_a_server_killed_and_restarted_mid_way_and_a_killed_child_leave_every_point_once(
-    server, client, make_backend, describe, project, monkeypatch
+    own_server, make_backend, describe, project, monkeypatch
 ):
+    server = own_server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     rows, blocks = 500, 12
     entries = [entry(n + 1, block(["x", "x/mean"], rows, n * rows)) for n in range(blocks)]
@@ -162,6 +175,7 @@ def test_a_server_killed_and_restarted_mid_way_and_a_killed_child_leave_every_po
     assert pump.drain(time.monotonic() + 120), pump.health()
     pump.stop(60)
     assert lost == [3, 6]
+    client = MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)
     run = the_run(client, project)
     assert run.info.status == "FINISHED"
     for key in ("x/local", "x/mean"):

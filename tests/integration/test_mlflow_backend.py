@@ -34,16 +34,6 @@ from tracker_daemon.version import VERSION
 TIME_NS = 1_700_000_000_000_000_000
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory):
-    """A store without runs; making one takes MLflow seconds."""
-    directory = tmp_path_factory.mktemp("mlflow")
-    MlflowClient(
-        tracking_uri=f"sqlite:///{directory}/mlflow.db", registry_uri=f"sqlite:///{directory}/mlflow.db"
-    )
-    return directory / "mlflow.db"
-
-
 @pytest.fixture(autouse=True)
 def no_heartbeat_except_where_it_is_tested(monkeypatch):
     monkeypatch.setattr("tracker_protocol.limits.CHILD_HEARTBEAT_S", 3600.0)
@@ -53,7 +43,7 @@ def no_heartbeat_except_where_it_is_tested(monkeypatch):
 def outdir(tmp_path, empty_database):
     outdir = tmp_path / "out"
     outdir.mkdir()
-    shutil.copy(empty_database, outdir)
+    shutil.copy(empty_database, outdir / "mlflow.db")
     return outdir
 
 

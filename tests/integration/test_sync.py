@@ -34,11 +34,11 @@ def sync(*arguments: object, **environ: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-def leave_undelivered(make_daemon, monkeypatch, ending: str = "tracker.finish()"):
+def leave_undelivered(make_daemon, monkeypatch, ending: str = "tracker.finish()", store: Path | None = None):
     """A daemon whose MLflow store was never there, killed after a rank has logged; the daemon, the rank."""
     for name, value in AWAY.items():
         monkeypatch.setenv(name, value)
-    daemon = make_daemon("--backends", "csv,mlflow")
+    daemon = make_daemon("--backends", "csv,mlflow", mlflow_store=store)
     monkeypatch.undo()
     (rank,) = Ranks(daemon).start(LOGGING.replace("ENDING", ending), [0], 1)
     assert rank.stdout.readline() == "logged\n"
@@ -58,9 +58,9 @@ def points_of(outdir: Path) -> tuple[str, list[int]]:
 
 
 def test_what_a_dead_daemon_left_is_delivered_once_and_a_run_whose_ranks_are_gone_has_ended(
-    make_daemon, monkeypatch
+    make_daemon, empty_database, monkeypatch
 ) -> None:
-    daemon, rank = leave_undelivered(make_daemon, monkeypatch, "signal.pause()")
+    daemon, rank = leave_undelivered(make_daemon, monkeypatch, "signal.pause()", empty_database)
     rank.kill()
     done = sync(daemon.state_dir, TRACKER_LOST_TIMEOUT_S="1")
     assert done.returncode == 0, done.stderr

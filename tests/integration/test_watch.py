@@ -81,10 +81,12 @@ distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
+def recorded(tmp_path_factory, empty_database):
     """Four ranks have trained and ended: the daemon's outdir, and the norms that each rank saw, by step."""
     home = tmp_path_factory.mktemp("watched")
-    daemon = Daemon(home, ("--backends", "csv,mlflow,wandb")).start()
+    daemon = Daemon(home, ("--backends", "csv,mlflow,wandb"))
+    daemon.begin_mlflow_store(empty_database)
+    daemon.start()
     try:
         variables = {"STORE": str(home / "store"), "SEEN": str(home), "WANDB_MODE": "offline"}
         Ranks(daemon).run(TRAINING, RANKS, **variables)

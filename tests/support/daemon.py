@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -44,6 +45,11 @@ class Daemon:
     @property
     def endpoint(self) -> dict[str, object]:
         return json.loads(self.endpoint_file.read_text())
+
+    def begin_mlflow_store(self, database: Path) -> None:
+        """Copy an empty database to where MLflow's is, to spare its making."""
+        self.outdir.mkdir(parents=True)
+        shutil.copy(database, self.outdir / "mlflow.db")
 
     def start(self) -> Daemon:
         backends = () if "--backends" in self.flags else ("--backends", "csv")

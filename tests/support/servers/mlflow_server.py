@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -13,7 +16,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -80,6 +83,33 @@ class MlflowServer:
                 return answer.status == 200
         except (OSError, urllib.error.URLError, http.client.HTTPException):
             return False
+
+
+@contextlib.contextmanager
+def shared_server(directory: Path, database: Path) -> Iterator[MlflowServer]:
+    """One server for all processes that name this ``directory``; it begins with a copy of ``database``.
+
+    The first process starts it, and ends it once the others need it no more. A process that is killed needs
+    it no more either: what it holds is a lock of the kernel's.
+    """
+    home = directory / "mlflow-server"
+    home.mkdir(exist_ok=True)
+    address = home / "port"
+    with (home / "starting.lock").open("a") as starting, (home / "users.lock").open("a") as users:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        if address.exists():
+            server, is_ours = MlflowServer(home, int(address.read_text())), False
+        else:
+            shutil.copy(database, home / "server.db")
+            server, is_ours = MlflowServer(home).start(), True
+            address.write_text(str(server.port))
+        fcntl.flock(starting, fcntl.LOCK_UN)
+        yield server
+        if is_ours:
+            fcntl.flock(users, fcntl.LOCK_EX)
+            address.unlink()
+            server.kill()
 
 
 @dataclass
