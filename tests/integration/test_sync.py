@@ -69,8 +69,10 @@ def test_what_a_dead_daemon_left_is_delivered_once_and_a_run_whose_ranks_are_gon
     assert "mlflow: 20 delivered" in done.stderr
     assert points_of(daemon.outdir) == ("FAILED", list(range(20)))
     again = sync(daemon.state_dir)
-    assert (again.returncode, again.stderr) == (
-        0, f"tracker-daemon: everything in {daemon.state_dir} is delivered\n"
+    # Where a daemon starts slowly, the command says first what it waits for.
+    said = [line for line in again.stderr.splitlines() if not line.endswith("open its journal")]
+    assert (again.returncode, said) == (
+        0, [f"tracker-daemon: everything in {daemon.state_dir} is delivered"]
     )  # fmt: skip
 
 
