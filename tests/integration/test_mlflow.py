@@ -24,7 +24,7 @@ from mlflow.entities import ViewType
 from tests.support.ranks import Ranks, finish
 from tests.support.servers.mlflow_server import Gateway, MlflowServer
 from tests.support.waiting import wait_until
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow.child import MlflowChildBackend
 from tracker_daemon.delivery.pump import Pump

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mlflow import MlflowClient
 
 from tests.support.servers.mlflow_server import Gateway
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow.backend import MlflowBackend
 from tracker_daemon.backends.mlflow.child import MlflowChildBackend

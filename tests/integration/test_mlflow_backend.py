@@ -22,7 +22,7 @@ pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow.backend import MlflowBackend
 from tracker_daemon.backends.mlflow.child import MlflowChildBackend

@@ -20,7 +20,7 @@ pytest.importorskip("wandb")
 import wandb
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
-from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.wandb.backend import WandbBackend
 from tracker_daemon.backends.wandb.child import WandbChildBackend

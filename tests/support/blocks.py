@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 
 
 def block_of(columns, rows, *, first_step=0, texts=()):

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
-from tracker_daemon.aggregation.shared.item import Item
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.item import Item
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 from tracker_daemon.outbox.entries import OutboxEntry

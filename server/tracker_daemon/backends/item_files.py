@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tracker_daemon.aggregation.shared.item import Content, Item
+from tracker_daemon.aggregation.values.item import Content, Item
 from tracker_daemon.backends.decoding import read_item
 from tracker_daemon.backends.item_names import safe_name
 from tracker_daemon.errors import PoisonEntry

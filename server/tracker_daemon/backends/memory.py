@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from tracker_daemon.aggregation.shared.item import Item
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.item import Item
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, RunDescription, not_open
 from tracker_daemon.backends.decoding import (
     read_block,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 

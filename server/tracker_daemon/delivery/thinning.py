@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricRules, Thinning
 from tracker_protocol.limits import THINNING_GROUP_BYTES_MAX

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from tracker_daemon.aggregation.shared.batch import DecodedBatch
+from tracker_daemon.aggregation.values.batch import DecodedBatch
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.runs.run import Admission, Run, Stream

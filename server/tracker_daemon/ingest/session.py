@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from tracker_daemon.aggregation.shared.batch import DecodedBatch
+from tracker_daemon.aggregation.values.batch import DecodedBatch
 from tracker_daemon.errors import MalformedBatch, ProtocolError
 from tracker_daemon.ingest.admission_commit import AdmissionCommit
 from tracker_daemon.journal.event import SEQUENCE_MAX, EventKind, Gap

@@ -10,7 +10,7 @@ import numpy as np
 
 from tracker_client.staging.rows import LoggedRow
 from tracker_client.values.refusals import Refusals
-from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_protocol import limits
 
 _ATTEMPT = 1

@@ -21,7 +21,7 @@ from tracker_client.staging.items import PlacedItem
 from tracker_client.staging.rows import LoggedRow, RowAssembler
 from tracker_client.transport.uploads import Upload
 from tracker_client.values.refusals import Refusals
-from tracker_daemon.aggregation.shared.item import Content, Item
+from tracker_daemon.aggregation.values.item import Content, Item
 from tracker_daemon.inprocess.blocks import BlockMaker
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits

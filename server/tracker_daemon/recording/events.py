@@ -12,8 +12,8 @@ import msgspec
 
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.root.fold import RootFold
-from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.aggregation.shared.fold import Fold
+from tracker_daemon.aggregation.values.batch import DecodedBatch
 from tracker_daemon.journal.event import EventKind, Gap
 from tracker_daemon.wire.batches import decode_journalled
 

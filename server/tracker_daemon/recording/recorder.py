@@ -20,8 +20,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.aggregation.shared.fold import Fold, FoldSummary
+from tracker_daemon.aggregation.values.batch import DecodedBatch
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import JournalError
 from tracker_daemon.journal.event import Event, EventKind

@@ -6,7 +6,7 @@ import json
 
 from google.protobuf.message import DecodeError
 
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, NodeReport, RankPart
+from tracker_daemon.aggregation.values.batch import DecodedBatch, NodeReport, RankPart
 from tracker_daemon.errors import MalformedBatch
 from tracker_daemon.wire.contributions import decode_contribution, decode_progress, decode_step_keys
 from tracker_daemon.wire.items import decode_item, encode_item

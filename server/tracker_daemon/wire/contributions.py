@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary
-from tracker_daemon.aggregation.shared.contribution import Contribution, Progress, StepKeys
+from tracker_daemon.aggregation.values.contribution import Contribution, Progress, StepKeys
 from tracker_daemon.errors import MalformedBatch
 from tracker_daemon.wire.rows import checked_keys, decode_axis, encode_integers
 from tracker_protocol import limits

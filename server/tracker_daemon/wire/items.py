@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from tracker_daemon.aggregation.shared.item import Content, Item
+from tracker_daemon.aggregation.values.item import Content, Item
 from tracker_daemon.errors import MalformedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb

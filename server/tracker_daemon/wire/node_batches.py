@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tracker_daemon.aggregation.node.dictionary import name_bytes
-from tracker_daemon.aggregation.shared.batch import ForwardedValues, Keys, RankPart
-from tracker_daemon.aggregation.shared.contribution import Contribution, Progress, StepKeys
-from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.values.batch import ForwardedValues, Keys, RankPart
+from tracker_daemon.aggregation.values.contribution import Contribution, Progress, StepKeys
+from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.wire.batches import batch_message
 from tracker_daemon.wire.contributions import encode_contribution, encode_progress, encode_step_keys
 from tracker_daemon.wire.items import encode_item

@@ -10,7 +10,7 @@ from itertools import chain
 import numpy as np
 
 from tracker_daemon.aggregation.numbers.summary import Integers
-from tracker_daemon.aggregation.shared.batch import Keys, Rows, TextRows
+from tracker_daemon.aggregation.values.batch import Keys, Rows, TextRows
 from tracker_daemon.errors import MalformedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb

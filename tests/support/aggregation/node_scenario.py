@@ -21,10 +21,10 @@ from tests.support.aggregation.scenario import Event, Scenario
 from tests.support.aggregation.scenario import apply as apply_any
 from tracker_daemon.aggregation.node import snapshot as node_snapshot
 from tracker_daemon.aggregation.node.fold import NodeFold
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, NodeReport
-from tracker_daemon.aggregation.shared.contribution import Contribution
 from tracker_daemon.aggregation.shared.fold import TickOutput
 from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.values.batch import DecodedBatch, NodeReport
+from tracker_daemon.aggregation.values.contribution import Contribution
 from tracker_daemon.wire.batches import decode_batch, decode_journalled, encode_batch
 from tracker_daemon.wire.node_batches import ForwardedBatch, encode_forwarded
 from tracker_protocol import limits

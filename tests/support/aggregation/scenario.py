@@ -22,9 +22,9 @@ import numpy as np
 
 from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.shared.fold import TickOutput
-from tracker_daemon.aggregation.shared.item import Item
-from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.values.item import Item
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.rules.metric_rules import read_aggregates
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_daemon.wire.batches import decode_batch

@@ -15,14 +15,14 @@ import numpy as np
 
 from tests.support.aggregation.scenario import Record, Scenario
 from tracker_daemon.aggregation.numbers.summary import summarize
-from tracker_daemon.aggregation.shared.contribution import (
+from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.shared.stream import NODE
+from tracker_daemon.aggregation.values.contribution import (
     NO_STEP,
     Contribution,
     Progress,
     StepKeys,
 )
-from tracker_daemon.aggregation.shared.rules import Rules
-from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.wire.contributions import encode_contribution, encode_progress, encode_step_keys
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb

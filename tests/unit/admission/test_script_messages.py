@@ -8,7 +8,7 @@ import numpy as np
 
 from tracker_client.transport.message_coding import delivered_entry
 from tracker_daemon.admission.script_messages import script_parts
-from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
 

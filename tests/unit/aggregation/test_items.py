@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.aggregation.scenario import Scenario
 from tracker_daemon.aggregation.root import snapshot
-from tracker_daemon.aggregation.shared.item import Content, Item
+from tracker_daemon.aggregation.values.item import Content, Item
 from tracker_daemon.errors import MalformedBatch
 from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol import limits

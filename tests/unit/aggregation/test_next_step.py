@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tracker_daemon.aggregation.root.fold import RootFold
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, NodeReport, Rows
-from tracker_daemon.aggregation.shared.contribution import NO_STEP, Progress
 from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.values.batch import DecodedBatch, NodeReport, Rows
+from tracker_daemon.aggregation.values.contribution import NO_STEP, Progress
 
 
 def rows(key: int, steps: list[int], times_ns: list[int]) -> Rows:

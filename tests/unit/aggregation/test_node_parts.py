@@ -14,7 +14,7 @@ from tests.support.aggregation.node_scenario import (
     parts_of,
 )
 from tracker_daemon.aggregation.node.dictionary import NodeDictionary
-from tracker_daemon.aggregation.shared.batch import DecodedBatch
+from tracker_daemon.aggregation.values.batch import DecodedBatch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 

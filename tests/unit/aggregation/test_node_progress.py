@@ -12,8 +12,8 @@ from tests.support.aggregation.node_scenario import (
     flushed_in,
     values_in,
 )
-from tracker_daemon.aggregation.shared.batch import DecodedBatch
-from tracker_daemon.aggregation.shared.contribution import NO_STEP
+from tracker_daemon.aggregation.values.batch import DecodedBatch
+from tracker_daemon.aggregation.values.contribution import NO_STEP
 
 RANKS = (1, 4, 5)
 

@@ -14,7 +14,7 @@ from tests.support.aggregation.scenario import SECOND, Scenario
 from tests.support.aggregation.tree import Tree
 from tracker_daemon.aggregation.numbers.summary import summarize
 from tracker_daemon.aggregation.root import snapshot
-from tracker_daemon.aggregation.shared.contribution import Contribution
+from tracker_daemon.aggregation.values.contribution import Contribution
 from tracker_daemon.errors import MalformedBatch
 from tracker_daemon.wire.contributions import encode_contribution
 from tracker_protocol.v1 import tracker_pb2 as pb

@@ -3,7 +3,7 @@
 import uuid
 from pathlib import Path
 
-from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry

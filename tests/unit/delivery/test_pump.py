@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from tests.support.waiting import wait_until
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription, SetAside
 from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.delivery.cursor import Cursor

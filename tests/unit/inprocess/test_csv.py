@@ -13,7 +13,7 @@ import pytest
 from tests.support.waiting import wait_until
 from tracker_client import CSVBackend, Tracker, setup_tracker
 from tracker_client.values.refusals import Refusals
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.errors import BackendRefused
 from tracker_daemon.inprocess import outbox
 from tracker_protocol import limits

@@ -2,7 +2,7 @@
 
 from tracker_daemon.aggregation.shared.fold import TickOutput
 from tracker_daemon.aggregation.shared.histograms import HistogramRow, histogram_rows
-from tracker_daemon.aggregation.shared.item import Content, Item
+from tracker_daemon.aggregation.values.item import Content, Item
 from tracker_daemon.outbox.entries import EntryKind
 from tracker_daemon.recording.outbox_entries import write_outbox
 

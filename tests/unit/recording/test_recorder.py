@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.ingest.messages import body, stream_id
 from tracker_daemon.aggregation.root import snapshot
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.errors import JournalError
 from tracker_daemon.journal.event import EventKind, Gap
 from tracker_daemon.journal.rows import RunRow

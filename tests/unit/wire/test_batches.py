@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker_daemon.aggregation.shared.batch import DecodedBatch
+from tracker_daemon.aggregation.values.batch import DecodedBatch
 from tracker_daemon.errors import MalformedBatch
 from tracker_daemon.wire.batches import decode_batch, decode_journalled, encode_batch
 from tracker_protocol import limits

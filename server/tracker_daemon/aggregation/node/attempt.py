@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from tracker_daemon.aggregation.node.panel import Gathered, NodePanel
 from tracker_daemon.aggregation.node.progress import RankProgress
 from tracker_daemon.aggregation.shared.attempt import Attempt
-from tracker_daemon.aggregation.shared.batch import Rows
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.placement import Plan
 from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.values.batch import Rows
 
 
 class NodeAttempt(Attempt[NodePanel]):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.node.panel import Gathered
 from tracker_daemon.aggregation.numbers.summary import Integers, summarize
-from tracker_daemon.aggregation.shared.contribution import Contribution
 from tracker_daemon.aggregation.shared.panel import Bits
+from tracker_daemon.aggregation.values.contribution import Contribution
 
 _VALUES_REDUCED_AT_ONCE = 2**21
 """Bounds the memory of a reduction; so many values make more than one batch in any case."""

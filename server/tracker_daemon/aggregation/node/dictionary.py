@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tracker_daemon.aggregation.shared.batch import Keys
+from tracker_daemon.aggregation.values.batch import Keys
 from tracker_protocol import limits
 
 _FIELD_BYTES = 8

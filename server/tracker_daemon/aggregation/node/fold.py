@@ -19,14 +19,6 @@ from tracker_daemon.aggregation.node.cells import divide
 from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.node.rank_parts import RankParts
 from tracker_daemon.aggregation.node.steps import NodeSteps
-from tracker_daemon.aggregation.shared.batch import (
-    DecodedBatch,
-    ForwardedValues,
-    NodeReport,
-    Rows,
-    TextRows,
-)
-from tracker_daemon.aggregation.shared.contribution import Contribution, Progress
 from tracker_daemon.aggregation.shared.fold import (
     Activity,
     Ending,
@@ -38,6 +30,14 @@ from tracker_daemon.aggregation.shared.fold import (
 )
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import StreamFold
+from tracker_daemon.aggregation.values.batch import (
+    DecodedBatch,
+    ForwardedValues,
+    NodeReport,
+    Rows,
+    TextRows,
+)
+from tracker_daemon.aggregation.values.contribution import Contribution, Progress
 from tracker_protocol import limits
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tracker_daemon.aggregation.shared.contribution import NO_STEP, Progress
+from tracker_daemon.aggregation.values.contribution import NO_STEP, Progress
 
 _NOTHING_YET = -1
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tracker_daemon.aggregation.node.dictionary import NodeDictionary
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, RankPart, Rows, TextRows
-from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.stream import StreamFold
+from tracker_daemon.aggregation.values.batch import DecodedBatch, RankPart, Rows, TextRows
+from tracker_daemon.aggregation.values.item import Item
 
 _OBJECT_BYTES = 128
 """Counted for a fragment beside its values, roughly."""

@@ -18,7 +18,6 @@ from tracker_daemon.aggregation.node.panel import NodePanel
 from tracker_daemon.aggregation.node.progress import RankProgress
 from tracker_daemon.aggregation.node.rank_parts import Fragment, RankParts
 from tracker_daemon.aggregation.node.steps import NodeSteps, UnsentSteps
-from tracker_daemon.aggregation.shared.batch import DecodedBatch
 from tracker_daemon.aggregation.shared.plain_state import (
     FORWARDING,
     Plain,
@@ -36,6 +35,7 @@ from tracker_daemon.aggregation.shared.plain_state import (
     load_streams,
 )
 from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.values.batch import DecodedBatch
 
 FORMAT = 1
 _PER_ROW = ("step", "occurrence", "time_ns", "window")

@@ -9,7 +9,7 @@ import numpy as np
 from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.shared.automatic_steps import AutomaticSteps
 from tracker_daemon.aggregation.shared.books import Books
-from tracker_daemon.aggregation.shared.contribution import StepKeys
+from tracker_daemon.aggregation.values.contribution import StepKeys
 
 
 @dataclass(slots=True, eq=False)

@@ -16,12 +16,12 @@ from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.membership import Membership
 from tracker_daemon.aggregation.root.panel import NEVER, NO_OWNER, OPEN, UNLEARNED, RootPanel
 from tracker_daemon.aggregation.shared.attempt import Attempt, RankReport
-from tracker_daemon.aggregation.shared.batch import Rows
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.marks import ClosedMarks, Key
 from tracker_daemon.aggregation.shared.panel import Bits
 from tracker_daemon.aggregation.shared.placement import Plan
 from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.values.batch import Rows
 from tracker_daemon.rules.metric_names import SUFFIXES, aggregate_base, rank_base, rank_column
 from tracker_daemon.rules.rank_selection import Reporters
 

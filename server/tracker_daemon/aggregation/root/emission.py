@@ -14,7 +14,7 @@ from tracker_daemon.aggregation.root.attempt import Extras, RootAttempt
 from tracker_daemon.aggregation.root.panel import CLOSED, EMITTED, NO_OWNER, RootPanel
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits
-from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_daemon.rules.metric_names import STATISTICS, column_names, rank_column
 
 _BLOCK_CELLS_MAX = 1 << 17

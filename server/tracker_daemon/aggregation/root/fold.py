@@ -17,8 +17,6 @@ from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.configuration import ConfigLedger
 from tracker_daemon.aggregation.root.emission import Emitter
 from tracker_daemon.aggregation.shared.automatic_steps import AutomaticSteps
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, Rows
-from tracker_daemon.aggregation.shared.contribution import NO_STEP, Contribution, Progress
 from tracker_daemon.aggregation.shared.fold import (
     Activity,
     Ending,
@@ -28,11 +26,13 @@ from tracker_daemon.aggregation.shared.fold import (
     forget_oldest,
     plan_of,
 )
-from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.marks import Key
-from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import NODE, StreamFold
+from tracker_daemon.aggregation.values.batch import DecodedBatch, Rows
+from tracker_daemon.aggregation.values.contribution import NO_STEP, Contribution, Progress
+from tracker_daemon.aggregation.values.item import Item
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.rules.metric_names import DROPPED_POINTS, rank_column
 
 

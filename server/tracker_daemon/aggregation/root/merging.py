@@ -15,10 +15,10 @@ from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary
 from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.panel import RootPanel
 from tracker_daemon.aggregation.shared.attempt import RankReport
-from tracker_daemon.aggregation.shared.contribution import Contribution
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits
 from tracker_daemon.aggregation.shared.placement import Plan
+from tracker_daemon.aggregation.values.contribution import Contribution
 
 
 @dataclass(frozen=True, slots=True, eq=False)

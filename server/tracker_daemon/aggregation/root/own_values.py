@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from tracker_daemon.aggregation.root.attempt import RootAttempt
-from tracker_daemon.aggregation.shared.batch import Rows, TextRows
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.stream import StreamFold
+from tracker_daemon.aggregation.values.batch import Rows, TextRows
 from tracker_daemon.rules.metric_names import rank_column
 from tracker_protocol import limits
 

@@ -1,8 +1,7 @@
-"""Shared: values and state that the folds of root and node have in common.
+"""Shared: the state and the rules that the folds of root and node have in common.
 
 * ``fold``: the base of both folds, and the results of a tick.
 * ``attempt``, ``panel``: the base of an attempt and its storage; ``placement``: where a block's metrics go.
-* ``batch``, ``contribution``, ``item``: input, and a node's output; ``record``: a root's output, in columns.
 * ``rules``: a run's ranks, the recorded ones, and the waiting times of cells.
 * ``stream``: one stream's rank, names and counts.
 * ``occurrence``, ``marks``: repeats of a metric at a step, and cells that have closed.

@@ -10,12 +10,12 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from tracker_daemon.aggregation.numbers.summary import Floats, Integers
-from tracker_daemon.aggregation.shared.batch import Rows
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Panel
 from tracker_daemon.aggregation.shared.placement import Place, Plan, plan_parts
 from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.values.batch import Rows
 from tracker_protocol import limits
 
 PanelT = TypeVar("PanelT", bound=Panel)

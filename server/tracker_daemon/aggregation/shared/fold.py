@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 
 from tracker_daemon.aggregation.shared.attempt import Attempt
 from tracker_daemon.aggregation.shared.automatic_steps import AutomaticSteps
-from tracker_daemon.aggregation.shared.batch import DecodedBatch, ForwardedValues, Rows, TextRows
 from tracker_daemon.aggregation.shared.books import Books
-from tracker_daemon.aggregation.shared.item import Item
 from tracker_daemon.aggregation.shared.placement import Plan
-from tracker_daemon.aggregation.shared.record import RecordBlock
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import StreamFold
+from tracker_daemon.aggregation.values.batch import DecodedBatch, ForwardedValues, Rows, TextRows
+from tracker_daemon.aggregation.values.item import Item
+from tracker_daemon.aggregation.values.record import RecordBlock
 
 OLDER_ATTEMPTS_REMEMBERED = 4
 AttemptT = TypeVar("AttemptT")

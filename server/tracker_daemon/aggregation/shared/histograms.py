@@ -11,7 +11,7 @@ from itertools import groupby
 
 import msgspec
 
-from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.values.item import Item
 
 KIND = "histogram"
 

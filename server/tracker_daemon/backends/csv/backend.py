@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, RunDescription, not_open
 from tracker_daemon.backends.csv.config_history import append_history
 from tracker_daemon.backends.csv.config_json import merge_config

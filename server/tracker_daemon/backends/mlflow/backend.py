@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, ClassVar
 
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, RunDescription, SetAside, not_open
 from tracker_daemon.backends.child.heartbeat import Heartbeat
 from tracker_daemon.backends.decoding import RunEnd, read_block, read_config, read_end, read_state

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.rules.metric_rules import STEP, MetricSettings, Summary, read_step_axes, read_summaries
 from tracker_protocol import limits
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import SetAside
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry

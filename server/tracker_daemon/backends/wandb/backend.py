@@ -36,7 +36,7 @@ from pathlib import Path
 import msgspec
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, RunDescription, RunStatus, SetAside, not_open
 from tracker_daemon.backends.child.heartbeat import Heartbeat
 from tracker_daemon.backends.decoding import RunEnd, read_state

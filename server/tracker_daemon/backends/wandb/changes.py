@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.decoding import RunEnd, read_block, read_config, read_end, read_histograms
 from tracker_daemon.backends.wandb.items import NumberedItem
 from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row

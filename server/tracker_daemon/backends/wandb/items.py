@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.backends.decoding import read_item
 from tracker_daemon.backends.item_files import document_of, read_table, stored_content
 from tracker_daemon.backends.wandb.rows import STEP_COLUMN, TIME_COLUMN, wandb_name

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.decoding import rows_of
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow
 

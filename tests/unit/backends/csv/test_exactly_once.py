@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.csv.format import block_columns, column_name
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.outbox.entries import EntryKind

@@ -25,7 +25,7 @@ def read(text):
 def test_every_float_reads_back_as_itself(values):
     from numpy import arange, array, zeros
 
-    from tracker_daemon.aggregation.shared.record import RecordBlock
+    from tracker_daemon.aggregation.values.record import RecordBlock
 
     names = tuple(f"m{i}" for i in range(len(values)))
     block = RecordBlock(1, 1, names, arange(1), zeros(1, int), zeros(1, int), array([values]))

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tracker_daemon.aggregation.shared.item import Content, Item
+from tracker_daemon.aggregation.values.item import Content, Item
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.csv.backend import CsvBackend
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry

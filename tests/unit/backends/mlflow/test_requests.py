@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("mlflow")
 
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.mlflow.requests import (
     metric_requests,
     pair_requests,

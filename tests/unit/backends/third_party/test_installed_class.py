@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tracker_client import TrackerBackend
-from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.third_party.installed_class import InstalledClassBackend
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tracker_daemon.aggregation.shared.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE, ScriptBackend
 from tracker_daemon.backends.third_party.script_link import ScriptAnswer, ScriptLink

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
-from tracker_daemon.aggregation.shared.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row, wandb_name, wandb_rows
 
 STEPS = st.lists(st.integers(-5, 30), max_size=30)

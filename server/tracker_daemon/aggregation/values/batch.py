@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.shared.contribution import Contribution, Progress, StepKeys
-from tracker_daemon.aggregation.shared.item import Item
+from tracker_daemon.aggregation.values.contribution import Contribution, Progress, StepKeys
+from tracker_daemon.aggregation.values.item import Item
 
 Keys = tuple[int, ...]
 """Indices into a stream's dictionary of metric names."""
