@@ -6,6 +6,18 @@
 >>> tracker.finish()
 
 The package needs grpcio and protobuf only. ``log()`` never blocks the training loop and never raises into it.
+
+* ``setup``: ``setup_tracker``, which makes a tracker from its arguments and the environment.
+* ``trackers``: the objects that ``setup_tracker`` returns.
+* ``values``: copies and checks the arguments of ``log()``; ``staging``: keeps them, and makes rows of them.
+* ``sending``: sends rows as numbered batches, on one background thread; ``transport``: gRPC and protobuf.
+* ``media``: tables, images and artifacts; ``watch``: statistics of a model's gradients and parameters.
+* ``backends``: the script's own classes, and handles of the daemon's backends.
+* ``inprocess``: backends in the script's own process, without a daemon.
+* ``settings``: the arguments and the environment; ``identity``: the rank and launch of this process.
+* ``endpoints``: the addresses of the daemon, and the start of a daemon if none is configured.
+* ``errors``: the exceptions; ``version``: the installed version.
+* ``ezpz_compat``: the names of ``ezpz.tracker``; ``__main__``: shows a rank's identity and tries the daemon.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
+import sys
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,3 +45,52 @@ def test_a_source_folder_is_no_package_itself(folder: str) -> None:
 )
 def test_each_package_is_typed(package: str) -> None:
     assert (ROOT / package / "py.typed").exists()
+
+
+MODULES_PER_FOLDER_MAX = 14
+PACKAGES = sorted(
+    path.parent for folder in ("client", "server") for path in (ROOT / folder).rglob("__init__.py")
+)
+
+
+def parts_of(package: Path) -> set[str]:
+    """The modules and packages directly in a package."""
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    return modules | {path.parent.name for path in package.glob("*/__init__.py")}
+
+
+def dotted_name(package: Path) -> str:
+    """The name by which Python imports a package."""
+    return ".".join(package.relative_to(ROOT).parts[1:])
+
+
+def layered_parts() -> dict[str, set[str]]:
+    """The parts of each package for which a contract of exhaustive layers exists."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    return {
+        container: {part.strip() for layer in contract["layers"] for part in layer.split("|")}
+        for contract in contracts
+        if contract["type"] == "layers" and contract.get("exhaustive")
+        for container in contract["containers"]
+    }
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=dotted_name)
+def test_the_docstring_of_a_package_names_each_part_and_nothing_else(package: Path) -> None:
+    docstring = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    mentioned = set(re.findall(r"``(\w+)``", docstring))
+    described = set(re.findall(r"``(\w+)``(?=:|, ``\w+``)", docstring))
+    assert parts_of(package) - mentioned == set()
+    assert described - parts_of(package) == set()
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=dotted_name)
+def test_import_contracts_cover_each_package_with_packages_in_it(package: Path) -> None:
+    if any(package.glob("*/__init__.py")):
+        assert layered_parts().get(dotted_name(package), set()) == parts_of(package)
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=dotted_name)
+def test_a_folder_is_small_enough_to_be_read_at_once(package: Path) -> None:
+    modules = {path.stem for path in package.glob("*.py")} - {"__init__"}
+    assert len(modules) <= MODULES_PER_FOLDER_MAX

@@ -17,7 +17,7 @@ from tracker_daemon.version import VERSION
 
 
 class StatusReporter:
-    """Reads the parts and puts the document together. On the event loop."""
+    """Collects the status document from the daemon's parts. On the event loop."""
 
     def __init__(
         self,
