@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from tests.support.ingest.messages import NODE, hello, node_hello
@@ -11,6 +12,7 @@ from tracker_daemon.ingest.session import SessionContext
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission
 from tracker_daemon.runs.run_options import RunOptions
+from tracker_protocol.v1 import tracker_pb2 as pb
 
 
 @dataclass
@@ -44,6 +46,26 @@ class Door:
 
     def end(self, run, status: str = "FINISHED", ended_ns: int = 1) -> None:
         run.live.view = replace(run.live.view, status=status, ended_ns=ended_ns)
+
+
+async def sent_by(session, *, at_least=0):
+    """The messages, beside acknowledgements, that a connection has to send and did not send before.
+
+    Waits until there are ``at_least`` so many.
+    """
+    last = pb.DaemonMessage(notice=pb.Notice(text="nothing was sent after this"))
+    messages = []
+    if not at_least:
+        session.send(last)
+    async with aclosing(session.replies()) as replies:
+        async for message in replies:
+            if message == last:
+                return messages
+            if not message.HasField("acknowledgement"):
+                messages.append(message)
+                if len(messages) == at_least:
+                    session.send(last)
+    raise AssertionError("the connection has ended")
 
 
 class NodesDesk:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.ingest.clients import sent_by
 from tests.support.ingest.messages import NODE, hello, stream_id
 from tests.support.ingest.messages import batch_message as batch
 from tracker_daemon.errors import ProtocolError
@@ -29,14 +30,9 @@ def notice(text):
     return pb.DaemonMessage(notice=pb.Notice(text=text))
 
 
-def sent(session):
-    """What the session has to send beside acknowledgements, by kind."""
-    return [message.WhichOneof("message") for message in session._outgoing]
-
-
-def told(session):
-    """The notices that the node is to give its ranks: (rank's stream, text)."""
-    to_ranks = [message.to_rank for message in session._outgoing if message.HasField("to_rank")]
+async def told(session):
+    """The notices that the node is to give its ranks, since the last call: (rank's stream, text)."""
+    to_ranks = [message.to_rank for message in await sent_by(session) if message.HasField("to_rank")]
     return [(to_rank.stream_id, to_rank.message.notice.text) for to_rank in to_ranks]
 
 
@@ -236,7 +232,7 @@ def test_what_is_sent_to_a_rank_goes_through_its_node_and_names_it(play_nodes):
         session = await desk.node()
         session.take(presence(1, 2))
         desk.run.streams[stream_id(2)].connection.send_notice("hear")
-        assert told(session) == [(stream_id(2), "hear")]
+        assert await told(session) == [(stream_id(2), "hear")]
 
     play_nodes(scenario)
 
@@ -263,11 +259,11 @@ def test_what_cannot_be_sent_yet_is_kept_in_order_within_bounds_and_sent_on_atta
         for number in range(8):
             link.send(pb.ToRank(stream_id=stream_id(1), message=notice(str(number))))
         session = await desk.node()
-        assert told(session) == [(stream_id(1), str(number)) for number in range(3, 8)]
+        assert await told(session) == [(stream_id(1), str(number)) for number in range(3, 8)]
         session.link.detach(session)
         link.send(pb.ToRank(stream_id=stream_id(1), message=notice("later")))
         again = await desk.node()
-        assert told(again) == [(stream_id(1), "later")], "what was sent once is not sent again"
+        assert await told(again) == [(stream_id(1), "later")], "what was sent once is not sent again"
 
     play_nodes(scenario)
 
@@ -279,11 +275,11 @@ def test_a_node_is_told_once_that_its_run_is_over_and_how(play_nodes):
     async def scenario(desk):
         session = await desk.node()
         desk.nodes.poll()
-        assert sent(session) == []
+        assert await sent_by(session) == []
         desk.end("FAILED", "rank 1 was lost")
         for _ in range(3):
             desk.nodes.poll()
-        (message,) = session._outgoing
+        (message,) = await sent_by(session)
         assert message.run_over == pb.RunOver(status="FAILED", reason="rank 1 was lost")
 
     play_nodes(scenario)
@@ -298,12 +294,12 @@ def test_a_node_is_told_again_after_a_reopening_and_on_another_connection(play_n
         desk.nodes.poll()
         desk.end("FAILED", "once more")
         desk.nodes.poll()
-        reasons = [message.run_over.reason for message in session._outgoing]
+        reasons = [message.run_over.reason for message in await sent_by(session)]
         assert reasons == ["as it should", "once more"]
         again = await desk.node()
         desk.nodes.poll()
         desk.nodes.poll()
-        assert sent(again) == ["run_over"]
+        assert [message.WhichOneof("message") for message in await sent_by(again)] == ["run_over"]
 
     play_nodes(scenario)
 
@@ -340,18 +336,23 @@ def test_a_node_is_told_when_its_ranks_flushes_begin_and_cease_to_matter(play_no
         session = await desk.node()
         replies = session.replies()
 
-        async def learning():
+        def change(learning):
+            desk.run.live.view = replace(desk.run.live.view, learning=learning)
             desk.nodes.poll()
-            reply = await asyncio.wait_for(anext(replies), 20)
-            return reply.acknowledgement.learning
+
+        async def learning(reply):
+            return (await asyncio.wait_for(reply, 20)).acknowledgement.learning
 
         await desk.committed(session)
-        assert await learning() is False
-        desk.run.live.view = replace(desk.run.live.view, learning=True)
-        assert await learning() is True
         desk.nodes.poll()
-        assert not session._changed.is_set(), "nothing new is to be told"
-        desk.run.live.view = replace(desk.run.live.view, learning=False)
-        assert await learning() is False
+        assert await learning(anext(replies)) is False
+        change(learning=True)
+        assert await learning(anext(replies)) is True
+        desk.nodes.poll()
+        next_reply = asyncio.ensure_future(anext(replies))
+        await asyncio.sleep(0)  # lets the connection look once whether there is a reply
+        assert not next_reply.done(), "nothing new is to be told"
+        change(learning=False)
+        assert await learning(next_reply) is False
 
     play_nodes(scenario)

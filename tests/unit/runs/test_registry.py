@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.ingest.messages import hello, stream_id
+from tests.support.ingest.rig import DEFAULTS, RULES
 from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError
 from tracker_daemon.journal.rows import StreamRow
 from tracker_daemon.runs.overdue_ranks import find_absent_ranks, find_silent_ranks
@@ -48,9 +49,9 @@ def test_a_run_that_has_ended_is_not_reopened_by_accident(door):
     assert door.come(3, 1).stream.run is second.stream.run
 
 
-def restored(run, defaults_of, *, streams=()):
+def restored(run):
     """The registry of the next process, which has read ``run`` from the journal."""
-    registry = Registry(defaults_of._defaults, defaults_of._rules)
+    registry = Registry(DEFAULTS, RULES)
     row = replace(
         run.row, id=1, status=run.live.view.status, ended_ns=run.live.view.ended_ns, attempt=run.attempt
     )
@@ -64,7 +65,7 @@ def restored(run, defaults_of, *, streams=()):
 @pytest.mark.parametrize("name", ["", "named"])
 def test_after_a_restart_a_rank_that_comes_late_joins_its_launch(door, registry, name):
     run = door.come(1, 0, name=name).stream.run
-    later, again = restored(run, registry)
+    later, again = restored(run)
     admission = later.admit(hello(2, 1, name=name))
     assert not admission.new_run
     assert admission.stream.run is again
@@ -74,7 +75,7 @@ def test_after_a_restart_a_rank_that_comes_late_joins_its_launch(door, registry,
 def test_after_a_restart_a_known_stream_goes_on_where_it_was(door, registry):
     stream = door.come(1, 0).stream
     stream.next_sequence = 17
-    later, again = restored(stream.run, registry)
+    later, again = restored(stream.run)
     admission = later.admit(hello(1, 0))
     assert not admission.new_stream
     assert (admission.stream.run, admission.stream.next_sequence) == (again, 17)
@@ -239,13 +240,13 @@ def test_each_attempt_waits_for_its_ranks_anew(door):
 
 def test_after_a_restart_ranks_that_never_came_are_still_missed(door, registry):
     run = door.come(1, 0).stream.run
-    later, again = restored(run, registry)
+    later, again = restored(run)
     assert (
         find_absent_ranks(later.runs.values(), 0.0) == {}
     )  # the fold is not replayed yet, and nobody has said it again
     again.live.view = replace(again.live.view, world_size=2)
     assert find_absent_ranks(later.runs.values(), 0.0) == {again: [1]}
-    later, again = restored(run, registry)
+    later, again = restored(run)
     later.admit(hello(1, 0))
     assert find_absent_ranks(later.runs.values(), 0.0) == {again: [1]}
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from tests.support.ingest.messages import hello, node_hello, stream_id
+from tests.support.ingest.rig import DEFAULTS, RULES
 from tracker_daemon.aggregation.shared.stream import NODE as NODE_RANK
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.journal.rows import StreamRow
@@ -154,9 +155,9 @@ def test_nodes_streams_count_against_the_limit_of_streams(door, forwarded, monke
         door.registry.admit(node_hello(run.run_id, stream=101))
 
 
-def restored(run, registry):
+def restored(run):
     """The registry of the next process, which has read ``run`` from the journal."""
-    later = Registry(registry._defaults, registry._rules)
+    later = Registry(DEFAULTS, RULES)
     row = replace(
         run.row,
         id=1,
@@ -174,7 +175,7 @@ def restored(run, registry):
 def test_after_a_restart_a_node_s_stream_is_no_rank_either_and_goes_on_where_it_was(door, forwarded):
     run, node = forwarded
     node.next_sequence = 9
-    later, again = restored(run, door.registry)
+    later, again = restored(run)
     back = again.streams[node.stream_id]
     assert (back.is_node, back.next_sequence) == (True, 9)
     assert [stream.rank for stream in again.current()] == [0]
@@ -293,7 +294,7 @@ def test_a_rank_that_was_admitted_while_the_root_was_asked_again_is_the_one_that
 def test_after_a_restart_a_forwarded_run_is_one_and_a_known_rank_needs_no_root(registry):
     fed = msgspec.structs.replace(OPTIONS, forwarding=RootBackends(("csv", "mine"), ("mine",)))
     run = decided(registry, hello(1, 0), options=fed).stream.run
-    later, again = restored(run, registry)
+    later, again = restored(run)
     assert again.live.forwards
     assert again.options == fed
     admission = later.admit(hello(1, 0))
