@@ -50,6 +50,7 @@ class LaneStream:
         on_connected: called when the lane may send.
         journalled: the journalled sequence of this lane's stream.
         report_lost_journal: called with the root's highest sequence if that exceeds ``journalled``.
+        backoff: the waits between attempts to connect; by default those of a client.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class LaneStream:
         on_connected: Callable[[], None],
         journalled: JournalledSequence,
         report_lost_journal: Callable[[int], None],
+        backoff: Backoff | None = None,
     ) -> None:
         self._root = root
         self._make_hello = make_hello
@@ -68,7 +70,7 @@ class LaneStream:
         self._on_connected = on_connected
         self._journalled = journalled
         self._report_lost_journal = report_lost_journal
-        self._backoff = Backoff(limits.RECONNECT_BACKOFF_MIN_S, limits.RECONNECT_BACKOFF_MAX_S)
+        self._backoff = backoff or Backoff(limits.RECONNECT_BACKOFF_MIN_S, limits.RECONNECT_BACKOFF_MAX_S)
         self._call: Any = None
         self._writing = asyncio.Lock()
         self._progress = asyncio.Condition()

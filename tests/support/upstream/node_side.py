@@ -145,10 +145,6 @@ class Node:
     def run(self):
         return self.registry.runs["r-1"]
 
-    def forwarded(self):
-        """The run as the node forwards it, with its link to the root."""
-        return self.admission._forwarder._runs.find(self.run)
-
     async def come(self, number, rank, **more):
         session, welcome = await self.admission.admit(hello(number, rank, **more))
         return session, welcome.welcome

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from typing import Any
 
 import grpc
@@ -15,11 +16,12 @@ import pytest
 
 from tracker_client.endpoints.endpoint import Endpoint, FixedEndpoint
 from tracker_daemon.backends.root import LanePosition
+from tracker_daemon.contents.store import ContentStore
 from tracker_daemon.ingest.uploads import UploadService
 from tracker_daemon.upstream.lane_stream import JournalledSequence
 from tracker_daemon.upstream.root import Root
 from tracker_daemon.upstream.root_link import RootLink, ThisNode
-from tracker_protocol import SERVICE, TOKEN_METADATA_KEY
+from tracker_protocol import SERVICE, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 PATIENCE_S = 20.0
@@ -28,9 +30,12 @@ OPTIONS = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)]
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
-    """Return once ``condition()`` is true; fail, naming ``what``, when it does not become so."""
+    """Return once ``condition()`` is true; fail, naming ``what``, when it does not become so.
+
+    The condition may be a coroutine function.
+    """
     deadline = asyncio.get_running_loop().time() + PATIENCE_S
-    while not condition():
+    while not (await answer if isawaitable(answer := condition()) else answer):
         if asyncio.get_running_loop().time() > deadline:
             pytest.fail(f"waited {PATIENCE_S:.0f} s in vain: {what}")
         await asyncio.sleep(0.002)
@@ -191,10 +196,10 @@ class RootServer:
         async for message in requests:
             connection.messages.append(message)
             if message.HasField("batch"):
-                await self._take(message.batch, connection)
+                await self.take(message.batch, connection)
         connection.break_off(grpc.StatusCode.OK, "")
 
-    async def _take(self, batch: pb.Batch, connection: Connection) -> None:
+    async def take(self, batch: pb.Batch, connection: Connection) -> None:
         """As a daemon does: in order and whole."""
         if batch.sequence != connection.due or batch.crc32 != zlib.crc32(batch.body):
             due = connection.due
@@ -207,6 +212,20 @@ class RootServer:
             await connection.acknowledge(batch.sequence)
 
 
+_FILLING = "f" * 64
+
+
+def fill(store: ContentStore) -> None:
+    """Leave no room in the root's store."""
+    store.note_received(_FILLING, limits.CONTENTS_MAX_BYTES)
+
+
+def make_room(store: ContentStore) -> None:
+    """Remove from the store what filled it, as after its delivery."""
+    store.note_journalled([_FILLING])
+    assert store.remove([_FILLING]) == 1
+
+
 class Tied:
     """A link of one run to the root, with its lane for batches open."""
 
@@ -214,6 +233,8 @@ class Tied:
         self.server = server
         self.names = ["loss", "lr"]
         self.took = []
+        self.connected = []
+        """An entry for each connection that a lane has begun to use."""
         self.root = server.root()
         self.link = RootLink(
             self.root,
@@ -221,22 +242,19 @@ class Tied:
             "run-1",
             self.dictionary,
             self.took.append,
-            lambda _: None,
+            self.connected.append,
             lambda *_: JournalledSequence(1 << 40),
             pytest.fail,
         )
-        self.link.lane(LanePosition(epoch, sequence))
+        self.lane = self.link.lane(LanePosition(epoch, sequence))
 
     async def dictionary(self):
         return self.names
 
     async def ready(self, count=1):
         connection = await self.server.connected(count)
-        await until(lambda: self.problems() == [""] * len(self.link._lanes), "the lanes to be connected")
+        await until(lambda: len(self.connected) >= count, f"the lanes to have begun {count} connections")
         return connection
-
-    def problems(self):
-        return [lane.problem for _, lane in self.link._lanes.values()]
 
     async def reconnected(self, count):
         """The connection that takes the place of the latest one, which breaks."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from contextlib import closing
+from itertools import pairwise
 
 import grpc
 import pytest
 
+from tests.support.leaping_loop import LeapingLoop
 from tests.support.upstream.root_server import until
 from tracker_daemon.errors import JournalError, UpstreamUnavailable
 from tracker_daemon.upstream.lane_stream import JournalledSequence, LaneStream
@@ -21,14 +25,14 @@ MORE_THAN_HAS_ROOM = bytes(64 << 20)
 class Far:
     """A lane to a root, and what comes of it."""
 
-    def __init__(self, server, *, acknowledged=0):
+    def __init__(self, server, *, acknowledged=0, hello=None, backoff=None):
         self.server = server
         self.took = []
         self.connections = 0
         self.mark, self.ahead = JournalledSequence(1 << 40), []
         self.lane = LaneStream(
-            server.root(), acknowledged, self.hello, self.took.append, self.connected,
-            self.mark, self.ahead.append,
+            server.root(), acknowledged, hello or self.hello, self.took.append, self.connected,
+            self.mark, self.ahead.append, backoff,
         )  # fmt: skip
 
     async def hello(self, acknowledged):
@@ -57,6 +61,19 @@ class Waits:
     def wait_s(self, failures):
         self.after.append(failures)
         return 0.0
+
+
+async def begun(delivery):
+    """A delivery that has begun to write its first batch, for which there is no room."""
+    task = asyncio.create_task(delivery)
+    await asyncio.sleep(0)  # the first thing that a delivery waits for is its write
+    assert not task.done()
+    return task
+
+
+def lane_tasks():
+    """The tasks of lanes."""
+    return [task for task in asyncio.all_tasks() if "LaneStream." in str(task)]
 
 
 # ---- sequences and acknowledgements --------------------------------------------------------------
@@ -205,8 +222,7 @@ def test_a_delivery_that_waits_for_room_fails_with_its_connection_too(play, code
         server.reads = False
         async with Far(server) as far:
             connection = await far.ready()
-            delivery = asyncio.create_task(far.lane.deliver(1, [MORE_THAN_HAS_ROOM]))
-            await until(far.lane._writing.locked, "a write that waits")
+            delivery = await begun(far.lane.deliver(1, [MORE_THAN_HAS_ROOM]))
             server.reads = True
             connection.break_off(code)
             with pytest.raises(UpstreamUnavailable):
@@ -259,9 +275,8 @@ def test_what_is_sent_keeps_its_order(play):
 def test_waits_grow_with_each_failure_and_begin_anew_after_a_connection(play):
     async def scenario(server):
         server.refusal = grpc.StatusCode.UNAVAILABLE, "not now"
-        far = Far(server)
-        waits = far.lane._backoff = Waits()
-        async with far:
+        waits = Waits()
+        async with Far(server, backoff=waits) as far:
             await until(lambda: len(waits.after) >= 3, "three failures")
             server.refusal = None
             connection = await far.ready()
@@ -275,22 +290,30 @@ def test_waits_grow_with_each_failure_and_begin_anew_after_a_connection(play):
 
 
 def test_a_root_that_is_down_is_waited_for_no_longer_than_a_client_would(monkeypatch):
-    async def scenario():
-        lane = LaneStream(Nowhere(), 0, no_hello, [].append, lambda: None, JournalledSequence(), pytest.fail)
-        assert (lane._backoff.min_s, lane._backoff.max_s) == (
-            limits.RECONNECT_BACKOFF_MIN_S,
-            limits.RECONNECT_BACKOFF_MAX_S,
-        )
-        await lane.close()
+    monkeypatch.setattr(random, "random", lambda: 1.0)  # each wait is as long as it can be
+    attempts_s, enough = [], asyncio.Event()
 
     class Nowhere:
         def connection(self):
+            attempts_s.append(asyncio.get_running_loop().time())
+            if len(attempts_s) == 12:
+                enough.set()
             raise UpstreamUnavailable("there is none")
 
     async def no_hello(_):
         raise AssertionError("nobody is there to greet")
 
-    asyncio.run(scenario())
+    async def scenario():
+        lane = LaneStream(Nowhere(), 0, no_hello, [].append, lambda: None, JournalledSequence(), pytest.fail)
+        await enough.wait()
+        await lane.close()
+
+    with closing(LeapingLoop()) as loop:
+        loop.run_until_complete(scenario())
+    shortest_s, longest_s = limits.RECONNECT_BACKOFF_MIN_S, limits.RECONNECT_BACKOFF_MAX_S
+    waits_s = [later - earlier for earlier, later in pairwise(attempts_s)]
+    assert waits_s == pytest.approx([min(shortest_s * 2**n, longest_s) for n in range(11)])
+    assert waits_s[-1] == pytest.approx(longest_s)
 
 
 # ---- refusals ------------------------------------------------------------------------------------
@@ -333,7 +356,6 @@ def test_what_answers_without_a_welcome_is_no_root(play):
 
 def test_whatever_goes_wrong_here_is_shown_and_tried_again(play):
     async def scenario(server):
-        far = Far(server)
         answers = [ValueError("an odd thing"), None]
 
         async def hello(acknowledged):
@@ -341,9 +363,8 @@ def test_whatever_goes_wrong_here_is_shown_and_tried_again(play):
                 raise failure
             return pb.Hello(stream_id=STREAM, last_acknowledged=acknowledged)
 
-        far.lane._make_hello = hello
-        waits = far.lane._backoff = Waits()
-        async with far:
+        waits = Waits()
+        async with Far(server, hello=hello, backoff=waits) as far:
             await far.ready()
             assert waits.after == [1]
             await far.lane.deliver(1, [b"a"])
@@ -353,13 +374,14 @@ def test_whatever_goes_wrong_here_is_shown_and_tried_again(play):
 
 def test_a_lane_of_a_daemon_that_closes_its_journal_connects_no_more(play):
     async def scenario(server):
-        far = Far(server)
-
         async def hello(_):
             raise JournalError("closed")
 
-        far.lane._make_hello = hello
-        await asyncio.wait_for(far.lane._task, 20)
+        waits = Waits()
+        far = Far(server, hello=hello, backoff=waits)
+        await far.lane.wait_for_first_attempt()
+        await until(lambda: not lane_tasks(), "the lane to give up")
+        assert waits.after == []
         assert server.hellos == []
         with pytest.raises(UpstreamUnavailable):
             await far.lane.deliver(1, [b"a"])
@@ -402,8 +424,7 @@ def test_closing_ends_the_connection_and_whoever_waits_and_connects_no_more(play
         far.lane.send(pb.ClientMessage(presence=pb.Presence()))
         await until(lambda: connection.ended, "the root to see it")
         assert len(server.hellos) == 1
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not [task for task in others if "lane.py" in str(task)]
+        assert lane_tasks() == []
 
     play(scenario)
 
@@ -413,8 +434,7 @@ def test_closing_ends_a_delivery_that_waits_for_room_as_unavailable(play):
         server.reads = False
         far = Far(server)
         await far.ready()
-        delivery = asyncio.create_task(far.lane.deliver(1, [MORE_THAN_HAS_ROOM]))
-        await until(far.lane._writing.locked, "a write that waits")
+        delivery = await begun(far.lane.deliver(1, [MORE_THAN_HAS_ROOM]))
         await far.lane.close()
         with pytest.raises(UpstreamUnavailable):
             await delivery

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import time
 
+from tests.support.ingest.clients import sent_by
 from tests.support.upstream.node_side import Node, batch, configs, present, said, stream_id
-from tests.support.upstream.root_server import until
+from tests.support.upstream.root_server import fill, make_room, until
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.journal.event import EventKind
+from tracker_daemon.recording.events import encode
 from tracker_protocol.v1 import tracker_pb2 as pb
+
+
+async def set_pace(node, session, interval_ms):
+    """The root asks for a batch in each interval; returns once the node knows it."""
+    await node.server.connection.acknowledge(0, flush_interval_ms=interval_ms)
+    notice = pb.DaemonMessage(notice=pb.Notice(text=f"every {interval_ms} ms"))
+    await node.server.connection.send(to_rank=pb.ToRank(stream_id=session.stream.stream_id, message=notice))
+    assert await sent_by(session, at_least=1) == [notice]
+
 
 # ---- what ranks say ------------------------------------------------------------------------------
 
@@ -31,19 +41,18 @@ def test_what_is_gathered_goes_up_at_the_pace_that_the_root_wants(play_node):
     async def scenario(node):
         session, _ = await node.come(1, 0)
         await node.connected()
-        await node.server.connection.acknowledge(0, flush_interval_ms=3_600_000)
-        forwarded = node.forwarded()
-        await until(lambda: forwarded.link.flush_interval_s() == 3600.0, "the pace")
-        forwarded.cut_s = time.monotonic()
         session.take(batch(1, config=['{"lr": 1}']))
+        await until(lambda: node.delivered() == 1, "the first batch")
+        await set_pace(node, session, 3_600_000)
+        session.take(batch(2, config=['{"lr": 2}']))
         await node.committed()
         for _ in range(5):
             node.admission.poll()
             await node.committed()
         assert node.run.live.view.to_forward
-        assert said(node.server) == []
-        forwarded.cut_s -= 3601.0
-        await until(lambda: said(node.server), "the batch that is due")
+        assert configs(node.server.connection) == ['{"lr": 1}']
+        await set_pace(node, session, 1)
+        await until(lambda: configs(node.server.connection)[1:] == ['{"lr": 2}'], "the batch that is due")
 
     play_node(scenario)
 
@@ -76,11 +85,11 @@ def test_a_rank_that_is_back_before_its_leaving_was_told_has_not_left(play_node)
         node.admission.remove(session)
         await node.connected()
         await until(lambda: node.server.connection.sequences == [1], "its last words")
-        await node.come(1, 0)
+        again, _ = await node.come(1, 0)
+        # What waited for the acknowledgement is told in the order in which it began to wait.
+        again.take(pb.ClientMessage(await_delivery=pb.AwaitDelivery()))
         await node.server.connection.acknowledge(1)
-        forwarded = node.forwarded()
-        await until(lambda: not forwarded.waiting, "what was to be told")
-        await node.committed()
+        await until(lambda: node.server.connection.of("from_rank"), "what was to be told")
         # It was away for the moment between its connections, and is there from the last word on.
         assert [told.stream_id for told in node.server.connection.of("presence")[-1].ranks]
 
@@ -114,7 +123,7 @@ def test_a_wait_that_the_root_has_answered_is_over_for_good(play_node):
         await until(lambda: connection.of("from_rank"), "the question")
         delivered = pb.DaemonMessage(delivered=pb.Delivered())
         await connection.send(to_rank=pb.ToRank(stream_id=stream_id(1), message=delivered))
-        await until(lambda: delivered in session._outgoing, "the answer")
+        assert await sent_by(session, at_least=1) == [delivered]
         connection.break_off()
         again = await node.server.connected(2)
         await until(lambda: again.of("presence"), "the next connection")
@@ -131,7 +140,7 @@ def test_a_rank_that_waits_for_delivery_waits_for_its_files_too(play_with_store,
     digest = hashlib.sha256(data)
 
     async def scenario(server):
-        server.store._contents_max_bytes = 1
+        fill(server.store)
         async with Node(server, tmp_path / "state") as node:
             path = content_path(tmp_path / "state" / "contents", digest.hexdigest())
             path.parent.mkdir(parents=True)
@@ -145,7 +154,7 @@ def test_a_rank_that_waits_for_delivery_waits_for_its_files_too(play_with_store,
             await until(lambda: node.delivered() == 1, "all that is no file")
             (first,) = (c for c in server.connections if not c.hello.node.files_lane)
             assert first.of("from_rank") == []
-            server.store._contents_max_bytes = 1 << 30
+            make_room(server.store)
             node.pumps.resume(node.run.live.row_id, "upstream:files")
             await until(lambda: first.of("from_rank"), "the question")
             assert server.store.path(digest.hexdigest()).read_bytes() == data
@@ -181,9 +190,8 @@ def test_what_the_root_sends_to_a_rank_reaches_that_rank_alone(play_node):
         for stream in (1, 55):
             message = pb.DaemonMessage(notice=pb.Notice(text="hear"))
             await node.server.connection.send(to_rank=pb.ToRank(stream_id=stream_id(stream), message=message))
-        await until(lambda: session._outgoing, "the notice")
-        assert [message.notice.text for message in session._outgoing] == ["hear"]
-        assert other._outgoing == []
+        assert [sent.notice.text for sent in await sent_by(session, at_least=1)] == ["hear"]
+        assert await sent_by(other) == []
 
     play_node(scenario)
 
@@ -212,15 +220,21 @@ def test_whether_the_root_learns_is_journalled_for_the_ranks_batches_depend_on_i
             fold = await node.on_journal(lambda _: node.recorder.fold_of(node.run.live))
             return fold.wants_flushes
 
-        forwarded = node.forwarded()
+        async def journalled():
+            events = await node.on_journal(
+                lambda journal: list(journal.events_after(node.run.live.row_id, 0, limit_bytes=1 << 20))
+            )
+            return [event.payload for event in events if event.kind is EventKind.FLUSHES_WANTED]
+
         for learning in (True, False):
+
+            async def is_journalled(learning=learning):
+                return (await journalled())[-1:] == [encode(int(learning))]
+
             await node.server.connection.acknowledge(0, learning=learning)
-            await until(lambda learning=learning: forwarded.flushes_wanted is learning, "what the root says")
+            await until(is_journalled, "what the root says")
             assert await wanted() is learning
-        kinds = [
-            event.kind for event in node.journal.events_after(node.run.live.row_id, 0, limit_bytes=1 << 20)
-        ]
-        assert kinds.count(EventKind.FLUSHES_WANTED) <= 3, "only changes are journalled"
+        assert len(await journalled()) <= 3, "only changes are journalled"
 
     play_node(scenario)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.support.upstream.root_server import NODE, Tied, until
+from tests.support.upstream.root_server import NODE, Tied, fill, make_room, until
 from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.errors import BackendUnavailable, PoisonEntry
 from tracker_daemon.files.content_files import content_path
@@ -63,13 +63,13 @@ def test_contents_are_at_the_root_before_the_batch_that_has_them(play_with_store
             await pumped.connected(tied, 2)
             digests = [pumped.keep(DATA), pumped.keep(b"small")]
             connection, there = server.connection, []
-            take = server._take
+            take = server.take
 
             async def look(batch, of):
                 there.extend(server.store.path(digest).read_bytes() for digest in digests)
                 await take(batch, of)
 
-            server._take = look
+            server.take = look
             await pumped.deliver(1, 1, [item_batch(DATA, b"small")])
             assert there == [DATA, b"small"]
             assert connection.hello.node.files_lane
@@ -113,7 +113,7 @@ def test_a_content_that_the_root_refuses_poisons_its_entry_and_no_batch_goes_up(
 
 def test_a_root_that_is_full_of_contents_is_tried_again_later(play_with_store, tmp_path):
     async def scenario(server):
-        server.store._contents_max_bytes = 100
+        fill(server.store)
         async with Tied(server) as tied:
             await tied.ready()
             pumped = Pumped(tied, tmp_path / "node")
@@ -121,7 +121,7 @@ def test_a_root_that_is_full_of_contents_is_tried_again_later(play_with_store, t
             pumped.keep(DATA)
             with pytest.raises(BackendUnavailable, match="contents_max_bytes"):
                 await pumped.deliver(1, 1, [item_batch(DATA)])
-            server.store._contents_max_bytes = 1 << 30
+            make_room(server.store)
             await pumped.deliver(1, 1, [item_batch(DATA)])
             assert server.connection.sequences == [1]
 

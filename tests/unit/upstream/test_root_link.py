@@ -128,7 +128,7 @@ def test_presence_holds_from_what_the_root_has_when_it_is_told(play):
     async def scenario(server):
         async with Tied(server, sequence=2) as tied:
             connection = await tied.ready()
-            await tied.link._lanes[False][1].deliver(3, [b"a", b"b"])
+            await tied.lane.deliver(3, [b"a", b"b"])
             tied.link.add_rank(present(RANK))
             await until(lambda: len(connection.of("presence")) == 2, "what is told")
             assert [told.through_sequence for told in connection.of("presence")] == [2, 4]
@@ -170,7 +170,7 @@ def asked(connection):
 async def settled(tied, connection):
     """Everything that the link had to say on this connection has come."""
     marker = b"m" * 16
-    tied.link._send(pb.ClientMessage(from_rank=pb.FromRank(stream_id=marker)))
+    tied.link.send_from_rank(marker, pb.ClientMessage())
     await until(lambda: (marker, None) in asked(connection), "what was sent last")
     return [entry for entry in asked(connection) if entry[0] != marker]
 
