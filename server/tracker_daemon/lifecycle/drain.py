@@ -20,7 +20,7 @@ async def deliver_rest(
     The wait ends early if every backend with something left refuses once more: a job that ends gets no new
     credentials. ``report`` is awaited every REPORT_EVERY_S seconds.
     """
-    begun = reported = time.monotonic()
+    begun = reported = asked = time.monotonic()
     before = pumps.refusals()
     while not await asyncio.to_thread(pumps.drain, SLICE_S):
         now = time.monotonic()
@@ -29,4 +29,7 @@ async def deliver_rest(
         if now - reported >= REPORT_EVERY_S:
             reported = now
             await report()
+        # A pump that has ended with something left returns at once, while others still deliver.
+        await asyncio.sleep(asked + SLICE_S - now)
+        asked = time.monotonic()
     return True
