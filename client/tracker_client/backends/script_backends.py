@@ -178,7 +178,7 @@ class BackendWorker:
         self._parts.put(None)
 
     def report_closed(self) -> None:
-        """Send the daemon that this class takes no further entry."""
+        """Report to the daemon that this class takes no further entry."""
         self._post(TakenEntry(self.name, problem=self._problem, closed=True))
 
     # ---- any thread ------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ class BackendWorker:
 
     def _acknowledge(self, part: DeliveredEntry) -> None:
         if self._closing and isinstance(part.content, DeliveredRows):
-            return  # the class may not have taken all of its rows
+            return  # the class may not have received all rows of this part
         refused, self._refused = self._refused, 0
         self._taken = (part.epoch, part.entry)
         self._post(TakenEntry(self.name, part.epoch, part.entry, refused, self._problem if refused else ""))

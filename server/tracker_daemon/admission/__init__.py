@@ -5,5 +5,5 @@
 * ``parts``: the parts that a daemon's role decides. ``root_parts``: builds those of a root.
 * ``backend_news``: sends clients the state and handles of their run's backends.
 * ``primary_notices``: sends warnings to the primary rank.
-* ``script_backends``, ``script_messages``: feed classes of the training script with records.
+* ``script_backends``, ``script_messages``: deliver records to classes of the training script.
 """

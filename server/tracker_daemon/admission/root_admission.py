@@ -81,11 +81,11 @@ class RootAdmission:
         session = Session(admission, self._session_context())
         self._registry.connect(admission.stream, session)
         try:
-            welcome, fed = await self._welcome(session, admission, hello)
+            welcome, classes = await self._welcome(session, admission, hello)
         except BaseException:  # cancelled too, if the client has disconnected: free its rank again
             self.remove(session)
             raise
-        self._enter(session, fed)
+        self._enter(session, classes)
         self._greet(session, admission)
         return session, welcome
 
@@ -97,18 +97,18 @@ class RootAdmission:
     async def _welcome(
         self, session: Session, admission: Admission, hello: pb.Hello
     ) -> tuple[pb.DaemonMessage, list[str]]:
-        """Journal the admission; return the Welcome, and the classes of the script to feed."""
+        """Journal the admission; return the Welcome, and the classes of the script to deliver to."""
         new = self._script_backends.new_backends(admission, hello.script_backends, self._known_backends)
-        fed = self._script_backends.fed_by(admission.stream, hello.script_backends)
+        classes = self._script_backends.classes_of(admission.stream, hello.script_backends)
         cursors: Mapping[str, bytes] = {**new, **files_lanes(new)}
-        welcome = await session.welcome(hello, new_backends=cursors, script_backends=fed, version=VERSION)
+        welcome = await session.welcome(hello, new_backends=cursors, script_backends=classes, version=VERSION)
         if new or admission.describes:
             await self._delivery.begin(admission.stream.run)
-        return welcome, fed
+        return welcome, classes
 
-    def _enter(self, session: Session, fed: list[str]) -> None:
+    def _enter(self, session: Session, classes: list[str]) -> None:
         self._sessions.add(session)
-        self._script_backends.attach(session, fed)
+        self._script_backends.attach(session, classes)
 
     def _greet(self, session: Session, admission: Admission) -> None:
         stream, run = admission.stream, admission.stream.run
@@ -202,7 +202,7 @@ class RootAdmission:
         stream.note_return(answers_challenges=present.answers_challenges)
         stream.note_contact()
         self._registry.connect(stream, session, relayed=True)
-        self._enter(session, self._script_backends.fed_by(stream, present.script_backends))
+        self._enter(session, self._script_backends.classes_of(stream, present.script_backends))
 
     # ---- runs ------------------------------------------------------------------------------------
 

@@ -1,10 +1,10 @@
-"""Classes of training scripts as backends: the classes of each run, and the connection that feeds them.
+"""Classes of training scripts as backends: those of each run, and their connections.
 
 The classes live in the primary rank's process. While that process is connected, their links are attached to
 its session. After the primary rank has finished, its classes wait SCRIPT_END_PATIENCE_S seconds for the run's
-end, since the other ranks usually finish at about the same time. Otherwise they receive a farewell, once
-every open cell with values of the primary rank has closed and the classes have taken all records up to
-then. Later records are set aside.
+end, since the other ranks usually finish at about the same time. If the run still runs then, every open cell
+with values of the primary rank must close, and the classes must take all records up to that point. After that
+they receive a last message, and later records are set aside.
 
 A process that disconnects without finishing may return while its run is running. If the run has ended and the
 process has been away for longer than a reconnection takes, nothing waits for it any more.
@@ -20,7 +20,7 @@ from functools import partial
 
 import structlog
 
-from tracker_daemon.admission.script_messages import farewell, script_parts
+from tracker_daemon.admission.script_messages import last_message, script_parts
 from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE
 from tracker_daemon.backends.third_party.script_link import ScriptAnswer, ScriptLinks, SendEntry
 from tracker_daemon.delivery.pump_set import PumpSet
@@ -41,7 +41,7 @@ _PARTIAL_GRACE_S = 2.0
 
 
 @dataclass(slots=True, eq=False)
-class _FedSession:
+class _ReceivingSession:
     """A session whose classes receive records."""
 
     session: Session
@@ -49,7 +49,7 @@ class _FedSession:
     finished_s: float | None = None
     last_entry: int | None = None
     """The last outbox entry for the classes; None while it is not known."""
-    farewell_sent: bool = False
+    last_message_sent: bool = False
 
 
 class ScriptBackends:
@@ -62,7 +62,7 @@ class ScriptBackends:
         self._pumps = pumps
         self._registry = registry
         self._partial_after_s = partial_after_s
-        self._fed: dict[bytes, _FedSession] = {}
+        self._receiving: dict[bytes, _ReceivingSession] = {}
         self._unattended_since_s: dict[str, float] = {}
 
     # ---- sessions ---------------------------------------------------------------------------------
@@ -91,8 +91,8 @@ class ScriptBackends:
         run.script_backends.update(name for name, state in new.items() if state == SCRIPT_STATE)
         return new
 
-    def fed_by(self, stream: Stream, declared: Iterable[str]) -> list[str]:
-        """Return the run's classes that this stream's process has to be fed."""
+    def classes_of(self, stream: Stream, declared: Iterable[str]) -> list[str]:
+        """Return the run's classes that live in this stream's process, if it is the primary rank's."""
         run = stream.run
         is_primary = stream.rank == run.options.primary_rank and stream.attempt == run.attempt
         return sorted(run.script_backends.intersection(declared)) if is_primary else []
@@ -105,34 +105,34 @@ class ScriptBackends:
             self._unattended_since_s[run.run_id] = time.monotonic()
 
     def attach(self, session: Session, backends: list[str]) -> None:
-        """Feed the classes ``backends`` through ``session`` from now on."""
+        """Deliver to the classes ``backends`` through ``session`` from now on."""
         if not backends:
             return
         stream, run = session.stream, session.stream.run
-        fed = self._fed[stream.stream_id] = _FedSession(session, {})
+        receiving = self._receiving[stream.stream_id] = _ReceivingSession(session, {})
         session.on_taken = partial(self.take_answer, session)
         where = f"rank {stream.rank}, {stream.label()}"
         for backend in backends:
-            fed.sends[backend] = _sender(session, backend)
-            self._links.of(run.run_id, backend).attach(where, fed.sends[backend])
+            receiving.sends[backend] = _sender(session, backend)
+            self._links.of(run.run_id, backend).attach(where, receiving.sends[backend])
             self._pumps.resume(run.live.row_id, backend)
         self._unattended_since_s.pop(run.run_id, None)
 
     def detach(self, session: Session) -> None:
-        """Stop feeding through ``session``: its connection has ended."""
+        """Stop delivering through ``session``: its connection has ended."""
         stream = session.stream
-        fed = self._fed.get(stream.stream_id)
-        if fed is None or fed.session is not session:
+        receiving = self._receiving.get(stream.stream_id)
+        if receiving is None or receiving.session is not session:
             return
-        del self._fed[stream.stream_id]
-        for backend, send in fed.sends.items():
+        del self._receiving[stream.stream_id]
+        for backend, send in receiving.sends.items():
             self._links.of(stream.run.run_id, backend).detach(send)
         self._unattended_since_s[stream.run.run_id] = time.monotonic()
 
     def take_answer(self, session: Session, answer: pb.BackendTaken) -> None:
         """Handle an answer of one of the classes of ``session``."""
-        fed = self._fed.get(session.stream.stream_id)
-        if fed is None or fed.session is not session or answer.backend not in fed.sends:
+        receiving = self._receiving.get(session.stream.stream_id)
+        if receiving is None or receiving.session is not session or answer.backend not in receiving.sends:
             return
         link = self._links.of(session.stream.run.run_id, answer.backend)
         link.answer(ScriptAnswer(answer.epoch, answer.entry, answer.refused_records, answer.problem))
@@ -142,11 +142,11 @@ class ScriptBackends:
     # ---- periodic work ---------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """Send due farewells, and give up processes that have been away for too long."""
+        """Send due last messages, and give up processes that have been away for too long."""
         now = time.monotonic()
-        for fed in self._fed.values():
-            if fed.session.stream.finished and fed.session.all_committed:
-                self._send_farewell_if_due(fed, now)
+        for receiving in self._receiving.values():
+            if receiving.session.stream.finished and receiving.session.all_committed:
+                self._send_last_message_if_due(receiving, now)
         for run_id, since in list(self._unattended_since_s.items()):
             run = self._registry.runs.get(run_id)
             if run is None:
@@ -156,22 +156,28 @@ class ScriptBackends:
                 del self._unattended_since_s[run_id]
                 self._give_up(run)
 
-    def _send_farewell_if_due(self, fed: _FedSession, now: float) -> None:
-        run = fed.session.stream.run
-        if fed.finished_s is None:
-            fed.finished_s = now
-        if not run.running or fed.farewell_sent or now - fed.finished_s < limits.SCRIPT_END_PATIENCE_S:
-            return
-        closed_by = fed.finished_s + self._partial_after_s + _PARTIAL_GRACE_S
-        if fed.last_entry is None and (run.live.view.open_rows == 0 or now >= closed_by):
-            fed.last_entry = run.live.view.last_entry
-        healths = self._pumps.health(run.live.row_id)
-        if fed.last_entry is not None and all(
-            healths[backend].delivered_entry >= fed.last_entry for backend in fed.sends if backend in healths
+    def _send_last_message_if_due(self, receiving: _ReceivingSession, now: float) -> None:
+        run = receiving.session.stream.run
+        if receiving.finished_s is None:
+            receiving.finished_s = now
+        if (
+            not run.running
+            or receiving.last_message_sent
+            or now - receiving.finished_s < limits.SCRIPT_END_PATIENCE_S
         ):
-            fed.farewell_sent = True
-            for backend in fed.sends:
-                fed.session.send(farewell(backend))
+            return
+        closed_by = receiving.finished_s + self._partial_after_s + _PARTIAL_GRACE_S
+        if receiving.last_entry is None and (run.live.view.open_rows == 0 or now >= closed_by):
+            receiving.last_entry = run.live.view.last_entry
+        healths = self._pumps.health(run.live.row_id)
+        if receiving.last_entry is not None and all(
+            healths[backend].delivered_entry >= receiving.last_entry
+            for backend in receiving.sends
+            if backend in healths
+        ):
+            receiving.last_message_sent = True
+            for backend in receiving.sends:
+                receiving.session.send(last_message(backend))
 
     def _give_up(self, run: Run) -> None:
         for backend in run.script_backends:

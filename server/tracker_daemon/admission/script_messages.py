@@ -31,8 +31,8 @@ def script_parts(backend: str, epoch: int, entry: OutboxEntry) -> Iterator[pb.Da
         yield pb.DaemonMessage(backend_entry=part)
 
 
-def farewell(backend: str) -> pb.DaemonMessage:
-    """Return the message that nothing more will be sent to a class, though the run is still running."""
+def last_message(backend: str) -> pb.DaemonMessage:
+    """Return the message after which a class receives nothing more, although the run still runs."""
     return pb.DaemonMessage(backend_entry=pb.BackendEntry(backend=backend, end=pb.RunEnd(status="RUNNING")))
 
 

@@ -8,5 +8,5 @@
 * ``root``: the root as a backend of a node's daemon.
 
 A package for each kind: ``csv``, ``mlflow``, ``wandb``; ``child`` runs one in a process of its own;
-``third_party`` feeds classes of other packages and of training scripts.
+``third_party`` calls classes of other packages and of training scripts.
 """

@@ -57,7 +57,7 @@ class RootLane(Protocol):
 
 
 OpenLane = Callable[[RunDescription], RootLane]
-"""Returns the lane of a run: for items with contents if the description says so, else for batches."""
+"""Returns the lane of a run: for items with contents if ``files_lane`` is set, else for batches."""
 
 
 class RootBackend(Backend):

@@ -43,7 +43,9 @@ def _try_listening(address: str) -> Finding:
     try:
         found = asyncio.run(_bound(address))
     except SettingsError as error:
-        return problem("addresses", str(error), "choose a free one with --listen; port 0 chooses by itself")
+        return problem(
+            "addresses", str(error), "choose a free address with --listen; port 0 chooses a free port"
+        )
     finally:
         if path is not None:
             path.unlink(missing_ok=True)

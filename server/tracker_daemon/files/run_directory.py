@@ -1,9 +1,9 @@
 """The directory of a run's files: ``outdir``, or a subdirectory of it for this run.
 
-A run claims a directory by creating ``.tracker-run`` in it with its id: creation with O_EXCL has
-one winner, in one daemon and between several. After a crash the run finds its own id there
-again. ``outdir`` itself is taken when nobody has claimed it and no ``metrics.csv`` of unknown
-origin lies there; otherwise a subdirectory named after the run, claimed the same way.
+A run claims a directory by creating ``.tracker-run`` in it, with its id. Creation with O_EXCL has one winner,
+in one daemon and between several. After a crash the run finds its own id there. A run uses ``outdir`` itself
+if no other run has claimed it and it holds no ``metrics.csv`` of unknown origin. Otherwise the run uses a
+subdirectory named after the run, and claims it in the same way.
 
 An empty marker belongs to another run, which may be about to write its id. If a crash left the marker empty,
 the run uses a subdirectory; no file of the run had been written yet.
@@ -30,12 +30,12 @@ _SUBDIRECTORIES_MAX = 1_000
 def claim_directory(outdir: Path, run_id: str, remembered: str | None) -> str:
     """Claim a directory for the run, and return its path relative to ``outdir``.
 
-    ``remembered`` is what an earlier call returned, "" for ``outdir`` itself; it is kept unless
+    ``remembered`` is the result of an earlier call ("" is ``outdir`` itself). It is returned again unless
     another run has claimed that directory meanwhile.
 
     Raises:
         OSError: a directory cannot be made or written.
-        BackendRefused: every name tried is taken.
+        BackendRefused: other runs have claimed every directory that was tried.
     """
     if remembered is not None and _claim(outdir / remembered, run_id, known=True):
         return remembered

@@ -35,7 +35,7 @@ class AdmissionCommit:
         self._loop = loop
 
     async def run(self, hello: pb.Hello, new_backends: Mapping[str, bytes]) -> Continuation:
-        """Commit the admission; return where the client continues.
+        """Commit the admission; return the point from which the client continues.
 
         ``new_backends`` are the states of the cursors that the run gets. A new run gets them in the same
         transaction, so that nothing is reclaimed before its backends have it.

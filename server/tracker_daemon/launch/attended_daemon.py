@@ -65,7 +65,7 @@ class AttendedDaemon(DaemonProcess):
             Interrupted: a signal asked this process to end.
         """
         begun = time.monotonic()
-        told = False
+        announced = False
         while (info := self.ready()) is None:
             waited = time.monotonic() - begun
             if waited > READY_TIMEOUT_S:
@@ -73,8 +73,8 @@ class AttendedDaemon(DaemonProcess):
                 log_path = self._place.log_path
                 msg = f"the daemon was not ready within {READY_TIMEOUT_S:.0f} s; see {log_path}"
                 raise DaemonStartError(msg)
-            if waited > PATIENCE_S and not told:
-                told = True
+            if waited > PATIENCE_S and not announced:
+                announced = True
                 say("waiting for the daemon to open its journal")
             for number in self._inbox.wait(READY_POLL_S):
                 if number in ENDING:

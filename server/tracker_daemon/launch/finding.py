@@ -24,14 +24,14 @@ PATIENCE_S = 5.0
 def await_daemon(
     find: Callable[[], EndpointInfo], purpose: str, inbox: SignalInbox
 ) -> StatusDocument | signal.Signals:
-    """Return the status of the daemon that ``find`` locates, when it answers; or the signal that came first.
+    """Return the status of the daemon that ``find`` locates, once it answers; or a signal that arrives first.
 
     ``purpose`` completes messages about the daemon, such as "to join".
 
     Raises:
-        EndpointError: none answered in time, or it refuses.
+        EndpointError: no daemon answered in time, or the daemon refuses the call.
     """
-    begun, told = time.monotonic(), False
+    begun, announced = time.monotonic(), False
     while True:
         try:
             return status_document.decode(DaemonClient(find()).status(STATUS_TIMEOUT_S))
@@ -39,8 +39,8 @@ def await_daemon(
             waited = time.monotonic() - begun
             if waited > FIND_TIMEOUT_S:
                 raise EndpointError(f"no daemon {purpose} within {FIND_TIMEOUT_S:.0f} s: {error}") from error
-            if waited > PATIENCE_S and not told:
-                told = True
+            if waited > PATIENCE_S and not announced:
+                announced = True
                 sys.stderr.write(f"tracker-daemon: waiting for the daemon {purpose}: {error}\n")
         for number in inbox.wait(FIND_RETRY_S):
             if number in ENDING:

@@ -48,7 +48,7 @@ class LiveRun:
     """Bytes journalled since the last snapshot."""
     snapshot_ns: int = 0
     deadline_ns: int | None = None
-    events: list[tuple[int, str]] = field(default_factory=list)
+    notices: list[tuple[int, str]] = field(default_factory=list)
     """The latest notices: (time in ns, text)."""
     warnings: deque[str] = field(default_factory=deque)
     """Notices for users: the recorder appends them, the event loop removes and sends them."""

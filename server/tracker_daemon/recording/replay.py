@@ -28,19 +28,19 @@ class _Saved(msgspec.Struct, frozen=True, array_like=True):
 
 def save(journal: Journal, run: LiveRun, fold: Fold, position: int) -> None:
     """Journal a snapshot of ``fold``, to which the run's events up to ``position`` were applied."""
-    saved = _Saved(_dump(fold), run.events)
+    saved = _Saved(_dump(fold), run.notices)
     journal.put_snapshot(run.row_id, position, msgspec.msgpack.encode(saved))
 
 
 def restore(journal: Journal, run: LiveRun) -> tuple[Fold, int]:
     """Return the fold after the run's last tick, and that tick's time in ns (0: none was replayed)."""
     stored = journal.snapshot(run.row_id)
-    position, run.events = 0, []
+    position, run.notices = 0, []
     fold: Fold = NodeFold(run.rules) if run.forwards else RootFold(run.rules)
     if stored is not None:
         position = stored[0]
         saved = msgspec.msgpack.decode(stored[1], type=_Saved)
-        fold, run.events = _load(saved.fold, run), saved.notices
+        fold, run.notices = _load(saved.fold, run), saved.notices
     tick, time_ns = 0, 0
     while batch := journal.events_after(run.row_id, position, limit_bytes=_SLICE_BYTES):
         for event in batch:
@@ -69,5 +69,5 @@ def _dump(fold: Fold) -> bytes:
 
 def keep_notices(run: LiveRun, settled: TickOutput, time_ns: int) -> None:
     """Keep the notices of a tick."""
-    run.events.extend((time_ns, text) for text in settled.notices)
-    del run.events[:-_NOTICES_KEPT]
+    run.notices.extend((time_ns, text) for text in settled.notices)
+    del run.notices[:-_NOTICES_KEPT]

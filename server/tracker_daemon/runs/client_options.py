@@ -1,4 +1,4 @@
-"""Decodes what a Hello says of backends and of the script: selectors, never secrets or addresses.
+"""Decodes the parts of a Hello about backends and the script: selectors, never secrets or addresses.
 
 An option that only the daemon may set is refused by its name (``tracker_protocol.backend_options``).
 """

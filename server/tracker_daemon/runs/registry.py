@@ -176,7 +176,7 @@ class Registry:
         run.world_size = process.world_size if attempt > before else max(run.world_size, process.world_size)
         stream = _stream_of(hello, run, attempt)
         self._place(stream)
-        # The root knows which classes of the script it feeds once the primary rank is admitted.
+        # The root knows which classes of the script receive records once the primary rank is admitted.
         described = process.rank == options.primary_rank and run.options != options
         if described:
             run.options = options

@@ -43,7 +43,7 @@ DEFAULT_ORIGIN = "default"
 
 
 class Settings(BaseModel):
-    """What a daemon is told. Paths are absolute; names end in their unit (``_s`` seconds, ``_bytes``)."""
+    """The settings of a daemon. Paths are absolute; names end in their unit (``_s`` seconds, ``_bytes``)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -256,7 +256,7 @@ class Settings(BaseModel):
 
     @property
     def listen_at(self) -> list[str]:
-        """``listen``; where only ``interface`` is said, all addresses."""
+        """The addresses of ``listen``; if only ``interface`` is given, all addresses of the host."""
         if self.interface and "listen" not in self._origins:
             return ["0.0.0.0:0"]
         return self.listen
@@ -277,11 +277,11 @@ class Settings(BaseModel):
         return split_backend_names(self.backends)
 
     def origin(self, name: str) -> str:
-        """Where the value of ``name`` came from: a flag, a variable, a file or the default."""
+        """Return the source of the value of ``name``: a flag, a variable, a file or the default."""
         return self._origins.get(name, DEFAULT_ORIGIN)
 
     def remember_origins(self, origins: Mapping[str, str]) -> None:
-        """What :meth:`origin` shall say."""
+        """Note the sources that :meth:`origin` returns; a setting without one has its default."""
         self._origins.update(origins)
 
 

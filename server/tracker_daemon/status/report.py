@@ -98,7 +98,7 @@ def _run_status(run: Run, facts: JournalFacts, pumps: PumpSet) -> RunStatusEntry
         backends=tuple(backend_statuses(run, facts, pumps)),
         events=tuple(
             EventStatus(time=_time(time_ns), text=text)
-            for time_ns, text in run.live.events[-limits.EVENTS_SHOWN_MAX :]
+            for time_ns, text in run.live.notices[-limits.EVENTS_SHOWN_MAX :]
         ),
     )
 

@@ -130,9 +130,9 @@ class NodeAdmission:
         session = ForwardedSession(admission, self._session_context(), link.send_from_rank, root_welcome)
         self._registry.connect(stream, session)
         new = {UPSTREAM: b"", UPSTREAM_FILES: b""} if admission.new_run else {}
-        fed = _fed_classes(stream, hello)
+        classes = _receiving_classes(stream, hello)
         try:
-            welcome = await session.welcome(hello, new_backends=new, script_backends=fed, version=VERSION)
+            welcome = await session.welcome(hello, new_backends=new, script_backends=classes, version=VERSION)
             if new:
                 run.backends.append(UPSTREAM)
                 await self._delivery.begin(run)
@@ -239,8 +239,8 @@ def _options_of(reply: pb.AdmitReply) -> RunOptions:
     )
 
 
-def _fed_classes(stream: Stream, hello: pb.Hello) -> list[str]:
-    """Return the classes of the rank's script that the root feeds with records."""
+def _receiving_classes(stream: Stream, hello: pb.Hello) -> list[str]:
+    """Return the classes of the rank's script that receive records from the root."""
     options = stream.run.options
     if stream.rank != options.primary_rank or options.forwarding is None:
         return []

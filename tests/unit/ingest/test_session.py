@@ -159,7 +159,7 @@ def test_a_loss_is_journalled_with_the_hello_that_shows_it(play, rig):
         assert welcome.next_sequence == 4
         assert rig.journal.epoch == 2
         run = session.stream.run
-        assert [text for _, text in run.live.events] == [
+        assert [text for _, text in run.live.notices] == [
             "the journal has lost batches 1 to 7 of rank 0, which had been acknowledged",
             "the journal has lost batches 1 to 3 of rank 1, which had been acknowledged",
         ]
@@ -167,7 +167,7 @@ def test_a_loss_is_journalled_with_the_hello_that_shows_it(play, rig):
         _, welcome = await desk.come(1, last_acknowledged=7, names=["loss"])
         assert welcome.next_sequence == 8
         assert rig.journal.epoch == 2
-        assert len(run.live.events) == 2
+        assert len(run.live.notices) == 2
 
     play(scenario)
 

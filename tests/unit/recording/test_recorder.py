@@ -246,11 +246,11 @@ def test_a_replay_gives_the_same_fold_and_the_next_ordinal(rig, snapshots):
     rig.batch(other, 20, 1, body({0: 1.0}, ["loss"]))
     rig.flush()
     for each in (run, other):
-        was, told = plain(rig.recorder.fold_of(each)), list(each.events)
+        was, notices = plain(rig.recorder.fold_of(each)), list(each.notices)
         fold, again = rig.replayed(each)
         assert plain(fold) == was
-        assert again.events == told
-    assert any("something happened" in text for _, text in run.events)
+        assert again.notices == notices
+    assert any("something happened" in text for _, text in run.notices)
 
 
 def test_a_restarted_recorder_goes_on_with_its_timers_afresh(rig):

@@ -87,7 +87,7 @@ class NodeFold(Fold):
         self.outcome = None
 
     def batch(self, stream: bytes, batch: DecodedBatch, now_ns: int) -> None:  # noqa: ARG002 - no clock
-        """Apply a batch of a stream that has said hello."""
+        """Apply a batch of a stream whose Hello was applied before."""
         source = self.streams[stream]
         source.add_names(batch.names)
         self.books.received += batch.points
@@ -180,7 +180,7 @@ class NodeFold(Fold):
         self._due = _Extent.EVERYTHING
 
     def flushed(self, stream: bytes, now_ns: int) -> None:  # noqa: ARG002 - no clock
-        """Note that a stream without news has sent everything that it logged."""
+        """Note that a stream has sent everything that it logged, with nothing new since its last flush."""
         source = self.streams[stream]
         attempt = self._attempt_of(source)
         if attempt is not None:
@@ -195,7 +195,7 @@ class NodeFold(Fold):
         self._due = _Extent.EVERYTHING
 
     def end(self, exit_code: int) -> None:
-        """End the job: its exit code stands for the ranks that did not finish by themselves."""
+        """End the job: its exit code is that of the ranks that did not finish by themselves."""
         attempt = self.attempt
         for stream, source in self.streams.items():
             if source.attempt == attempt.number and source.rank not in attempt.exit_codes:

@@ -1,9 +1,9 @@
 """The progress of a node's ranks, for the root: last steps, and flushes.
 
-A rank's flush states that everything it had logged by then has arrived, and the root may act on it. So the
-root receives a flush after all these values. Values of one window are forwarded, at the latest, when the next
-window ends. A repeated flush, with nothing new since the one before, is sent only if the root asks for it. It
-states that the rank has not logged, all this time, what others have.
+A *flush* of a rank means: everything that the rank had logged by then has arrived. The root acts on it, so
+the root must receive a flush after all these values. Values of one window are forwarded at the latest when
+the next window ends. A repeated flush, with nothing new since the one before, is sent only if the root asks
+for it. It shows that the rank has logged nothing meanwhile, although other ranks have.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class RankProgress:
         return bool(self.changed or self.flushes)
 
     def take(self, number: int, window: int, busy: set[int]) -> Progress | None:
-        """Remove and return what is sent when ``window`` ends, of attempt ``number``; None if nothing is.
+        """Remove and return the progress of attempt ``number`` to send when ``window`` ends; None if none.
 
-        Of the ranks in ``busy`` some values are still here; they arrived in ``window``.
+        ``busy`` are the ranks with values that arrived in ``window`` and are not forwarded yet.
         """
         flushed = self._take_flushes(window, busy)
         ranks = sorted(self.changed | flushed)

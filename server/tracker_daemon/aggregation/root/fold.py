@@ -83,7 +83,7 @@ class RootFold(Fold):
         self.config.open_attempt()
 
     def batch(self, stream: bytes, batch: DecodedBatch, now_ns: int) -> None:
-        """Apply a batch of a stream that has said hello."""
+        """Apply a batch of a stream whose Hello was applied before."""
         source = self.streams[stream]
         source.add_names(batch.names)
         self.books.received += batch.points
@@ -219,7 +219,7 @@ class RootFold(Fold):
             self.attempt.membership.flushed(rank, now_ns)
 
     def flushed(self, stream: bytes, now_ns: int) -> None:
-        """Note that a stream without news has sent everything that it logged."""
+        """Note that a stream has sent everything that it logged, with nothing new since its last flush."""
         source = self.streams[stream]
         if source.belongs_to(self.attempt.number):
             self.attempt.membership.flushed(source.rank, now_ns)
@@ -240,7 +240,7 @@ class RootFold(Fold):
         closing.close_oldest(self.attempt, rows)
 
     def end(self, exit_code: int) -> None:
-        """End the job: its exit code stands for the ranks that did not finish by themselves."""
+        """End the job: its exit code is that of the ranks that did not finish by themselves."""
         members = self.attempt.membership
         for rank in sorted(members.expected()):
             members.exit_codes[rank] = exit_code

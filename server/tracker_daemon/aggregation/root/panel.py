@@ -1,7 +1,8 @@
 """The panel of a daemon that records: the open cells, and the ranks that each cell waits for.
 
-A rank below a node's daemon mostly comes in a summary over several (:mod:`accumulator`): then its slot shows
-that it has reported, and has no *place* among the values. It gets one with the first value of its own.
+A node mostly sends a summary over several of its ranks (:mod:`accumulator`). The slot of such a rank then
+shows that the rank has reported, but the rank has no *place* among the values. It gets a place with the first
+value of its own.
 
 A cell goes through NONE → OPEN (a rank reported it) → CLOSED (it waits for no rank any more) → EMITTED. A row
 has open or unemitted cells. A cell waits for the ranks of ``member_from``: the rank in slot s is a reporter

@@ -117,11 +117,11 @@ class Fold(ABC):
 
     @abstractmethod
     def batch(self, stream: bytes, batch: DecodedBatch, now_ns: int) -> None:
-        """Apply a batch of a stream that has said hello."""
+        """Apply a batch of a stream whose Hello was applied before."""
 
     @abstractmethod
     def flushed(self, stream: bytes, now_ns: int) -> None:
-        """Note that a stream without news has sent everything that it logged."""
+        """Note that a stream has sent everything that it logged, with nothing new since its last flush."""
 
     @abstractmethod
     def depart(self, rank: int, how: str, now_ns: int) -> None:
@@ -142,7 +142,7 @@ class Fold(ABC):
 
     @abstractmethod
     def end(self, exit_code: int) -> None:
-        """End the job: its exit code stands for the ranks that did not finish by themselves."""
+        """End the job: its exit code is that of the ranks that did not finish by themselves."""
 
     # ---- the tick --------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Placement: the panel, and its columns, that each column of a block goes to."""
+"""Placement: the panel, and its columns, in which each column of a block is stored."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Plan:
 
 
 def plan_parts(places: Sequence[Place | None]) -> tuple[PlanPart, ...]:
-    """Group a block's columns by panel, in order; ``places`` has None for a column that goes nowhere."""
+    """Group a block's columns by panel, in order; ``places`` has None for a column that is stored nowhere."""
     placed = [(i, *place) for i, place in enumerate(places) if place is not None]
     parts = []
     for panel in dict.fromkeys(panel for _, panel, _ in placed):

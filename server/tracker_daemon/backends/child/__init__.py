@@ -1,6 +1,6 @@
 """A backend in a process of its own: a crash or a hang there affects nothing else.
 
-* ``process``: the daemon's side: starts, feeds, watches and replaces the process.
+* ``process``: the daemon's side: starts, calls, watches and replaces the process.
 * ``main``: the process itself, ``python -m tracker_daemon.backends.child.main``.
 * ``messages``: the messages between the two; ``pipe``: the socket that carries them.
 * ``lock``: a lock that the process holds for its run and backend, and its successor waits for.

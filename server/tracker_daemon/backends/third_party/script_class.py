@@ -1,4 +1,4 @@
-"""A class of the training script as a backend: the primary rank's process has the class and feeds it.
+"""A class of the training script as a backend: the primary rank's process has the class and calls it.
 
 The daemon sends entries to that process over a :class:`ScriptLink`. While the process is not connected the
 entries wait, as for any backend that cannot be reached.
