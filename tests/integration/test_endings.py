@@ -270,9 +270,9 @@ def test_a_killed_job_fails_its_run_and_a_restart_within_the_grace_is_its_next_a
     wait_until(lambda: state() == ("RUNNING", 2, ["lost", "expected"]), "the second to be lost")
     daemon.kill()
     daemon.flags = ("--backends", "csv", "--lost-timeout-s", "1", "--start-timeout-s", "1")
-    daemon.start()  # without a grace, and with no patience for the rank that never came
+    daemon.start()  # without a grace, and with no patience for the rank that never connected
     wait_until(lambda: state() == ("FAILED", 2, ["lost", "absent"]), "the run to be over")
     (run,) = daemon.status()["runs"]
     assert run["reason"] == (
-        f"rank 0 on {socket.gethostname()} (last step 7) lost contact; rank 1 never came"
+        f"rank 0 on {socket.gethostname()} (last step 7) lost contact; rank 1 never connected"
     )

@@ -536,7 +536,7 @@ def test_ranks_that_never_come_fail_the_run_by_name(make_daemon, connect):
     wire.finish(2)
     wait_until(lambda: run_of(daemon)["status"] != "RUNNING", "the wait for the others to be over")
     run = run_of(daemon)
-    assert (run["status"], run["reason"]) == ("FAILED", "ranks 0, 2, 3 never came")
+    assert (run["status"], run["reason"]) == ("FAILED", "ranks 0, 2, 3 never connected")
     assert run["books"]["folded"] == 1
 
 
@@ -546,8 +546,8 @@ def test_ranks_that_never_come_are_missed_after_a_restart_too(make_daemon, conne
     wire.finish(1)
     daemon.kill()
     daemon.start()
-    wait_until(lambda: run_of(daemon)["status"] == "FAILED", "the rank that never came to be missed")
-    assert run_of(daemon)["reason"] == "rank 1 never came"
+    wait_until(lambda: run_of(daemon)["status"] == "FAILED", "the rank that never connected to be missed")
+    assert run_of(daemon)["reason"] == "rank 1 never connected"
 
 
 def test_a_rank_that_first_comes_after_a_restart_joins_its_run(quick, connect):

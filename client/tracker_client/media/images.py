@@ -147,7 +147,7 @@ def _copied_tensor(tensor: Any, torch: Any) -> Callable[[], Any]:
     device = getattr(torch, tensor.device.type, None)
     if device is None or not hasattr(device, "current_stream"):
         return tensor.clone().cpu  # type: ignore[no-any-return]
-    # The copy goes to pinned memory, on the stream that the script uses: behind the work that computes the
+    # The copy to pinned memory is enqueued on the script's own stream: behind the work that computes the
     # values.
     copy = tensor.to("cpu", non_blocking=True)
     event = device.current_stream(tensor.device).record_event()

@@ -105,7 +105,7 @@ class Sender:
             while self._finishing.stream.state is not StreamState.ENDED:
                 self._take_events(max(0.0, self._next_deadline() - time.monotonic()))
                 self._advance(time.monotonic())
-        except Exception as error:  # the thread's outermost frame: training must go on
+        except Exception as error:  # the thread's outermost frame: training must continue
             self.published.problem = f"the sender stopped: {error!r}"
             logger.exception("the tracker's sender stopped; nothing more is recorded by this process")
         finally:

@@ -106,7 +106,7 @@ class RemoteTracker(Tracker):
                     self._staging.make_room()
             else:
                 self._log_checked(metrics, step, commit)
-        except Exception as error:  # noqa: BLE001 - bad input is the user's code, and training must go on
+        except Exception as error:  # noqa: BLE001 - bad input is the user's code, and training must continue
             self._refusals.refuse("log()", f"a call raised {error!r}; it recorded nothing")
 
     def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
@@ -145,7 +145,7 @@ class RemoteTracker(Tracker):
         self._scripts.pass_on(DirectCall("watch", (model,), {"log": log, "log_freq": log_freq, **kwargs}))
         try:
             self._watches.watch(model, log, log_freq, **kwargs)
-        except Exception as error:  # noqa: BLE001 - a model is the user's code, and training must go on
+        except Exception as error:  # noqa: BLE001 - a model is the user's code, and training must continue
             self._refusals.refuse("watch()", f"it raised {error!r}; this model may be watched in part only")
 
     def unwatch(self, model: Any = None) -> None:

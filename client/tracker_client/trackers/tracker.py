@@ -164,7 +164,7 @@ class Tracker:
         for backend in self._backends:
             try:
                 call(backend)
-            except Exception as error:  # noqa: BLE001 - a backend is anyone's code, and training must go on
+            except Exception as error:  # noqa: BLE001 - a backend is anyone's code, and training must continue
                 with self._lock:
                     self._backend_failures += 1
                 self._refusals.warn_once(

@@ -147,7 +147,7 @@ def _from_tensor(tensor: Any, torch: Any) -> Value:
     device = getattr(torch, tensor.device.type, None)
     if device is None or not hasattr(device, "current_stream"):
         return _Computed(tensor.clone())  # the clone is enqueued; only the sender reads it
-    # The copy goes to pinned memory, on the stream that the script uses: behind the work that computes the
+    # The copy to pinned memory is enqueued on the script's own stream: behind the work that computes the
     # value, and before any work that overwrites it.
     copy = tensor.to("cpu", non_blocking=True)
     return _Copied(copy, device.current_stream(tensor.device).record_event())

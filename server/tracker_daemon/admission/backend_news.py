@@ -22,7 +22,7 @@ def send_backend_news(session: Session, pumps: PumpSet) -> None:
 
 def _report_unusable(session: Session, unusable: Mapping[str, str]) -> None:
     for reason in unusable.values():
-        _send_once(session, f"{reason}. The others go on")
+        _send_once(session, f"{reason}. The others continue")
 
 
 def _report_paused(session: Session, healths: Mapping[str, BackendHealth]) -> None:

@@ -196,7 +196,7 @@ def warn_of_unknown(session: Session, known: Iterable[str]) -> None:
         text = (
             f"there is no backend {name!r}; this daemon has {', '.join(sorted(known))}. Install a package "
             f"that adds it where the daemon runs, or call register_backend({name!r}, …) on every rank before "
-            "setup_tracker. The others go on"
+            "setup_tracker. The others continue"
         )
         log.warning(text, run_id=run.run_id)
         session.send_notice(text)

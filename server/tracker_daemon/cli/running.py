@@ -16,7 +16,7 @@ from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointI
 from tracker_daemon.endpoints.locate import RUN_STATE_DIR_NAME, EndpointChoice
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.launch.attended_daemon import DaemonPlace
-from tracker_daemon.launch.daemon_process import TELL_OPTION, UNTIL_STDIN_CLOSES
+from tracker_daemon.launch.daemon_process import PRINT_LOCATIONS_OPTION, UNTIL_STDIN_CLOSES
 from tracker_daemon.launch.environment import (
     ENDPOINT_FILE_VARIABLE,
     ENDPOINT_VARIABLE,
@@ -111,7 +111,13 @@ def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ..
         arguments["log_format"] = "console"  # a person is shown the log's tail
     return Launch(
         command=command,
-        daemon_argv=(*ourselves(), "serve", UNTIL_STDIN_CLOSES, TELL_OPTION, *as_arguments(arguments)),
+        daemon_argv=(
+            *ourselves(),
+            "serve",
+            UNTIL_STDIN_CLOSES,
+            PRINT_LOCATIONS_OPTION,
+            *as_arguments(arguments),
+        ),
         place=DaemonPlace(state_dir, endpoint_file, state_dir / LOG_FILE_NAME),
         drain_timeout_s=settings.drain_timeout_s,
         environ=os.environ,

@@ -247,7 +247,7 @@ class Pump:
         if (after.shown, after.reason) == (before.shown, before.reason):
             return
         if after.shown is DeliveryState.HEALTHY:
-            self._log.info("delivery goes on")
+            self._log.info("delivery continues")
         else:
             self._log.warning("delivery waits", state=after.shown.value, reason=after.reason)
 

@@ -71,7 +71,7 @@ class PumpSet:
             created, slice_bytes = self._create(row_id, run.run_id, cursor)
             backend = created if files_alone else thinned(created, run, name)
         except SettingsError as error:
-            log.warning("a backend cannot be used; the others go on", run_id=run.run_id, reason=str(error))
+            log.warning("a backend cannot be used; the others continue", run_id=run.run_id, reason=str(error))
             self._unusable.setdefault(row_id, {})[name] = str(error)
             return
         start = Cursor(

@@ -89,7 +89,7 @@ def _on_file_system(subject: str, directory: Path, place: Path) -> Finding:
     if kind in _VOLATILE:
         advice = "choose a directory on disk with --state-dir, so that undelivered data outlives the machine"
         return note(
-            subject, f"{directory} is on {kind}, which goes with the machine or the container", advice
+            subject, f"{directory} is on {kind}, which is lost with the machine or the container", advice
         )
     shared = ", which other hosts may share" if kind in _SHARED else ""
     return good(subject, f"{directory} is on {kind or 'a file system of unknown type'}{shared}")

@@ -20,7 +20,7 @@ from tracker_daemon.launch.log_tail import log_tail
 
 UNTIL_STDIN_CLOSES = "--until-stdin-closes"
 LAUNCH_KEY_OPTION = "--launch-key"
-TELL_OPTION = "--tell-recorded"
+PRINT_LOCATIONS_OPTION = "--print-locations"
 
 
 class DaemonProcess:

@@ -141,7 +141,7 @@ def outlook(document: StatusDocument) -> str:
     if backlog := status_view.backlog(document):
         parts.append(f"delivering {backlog}")
     if running:
-        parts.append(f"waiting for ranks of {', '.join(running)} to come back or to count as lost")
+        parts.append(f"waiting for ranks of {', '.join(running)} to return or to count as lost")
     return "; ".join(parts or ["delivering what is left"]) + " (Ctrl-C leaves it to the next time)"
 
 

@@ -59,7 +59,7 @@ def verdict(summary: FoldSummary, hosts: Mapping[int, str]) -> tuple[str, str]:
         _exited(code): [rank for rank, c in summary.exit_codes.items() if c == code]
         for code in sorted(set(summary.exit_codes.values()) - {0})
     }
-    for how, text in (("lost", "lost contact"), ("absent", "never came")):
+    for how, text in (("lost", "lost contact"), ("absent", "never connected")):
         ends[text] = [rank for rank, gone in summary.gone.items() if gone == how]
     reasons = [_named(what, ranks, summary, hosts) for what, ranks in ends.items() if ranks]
     return (RunStatus.FAILED.value, "; ".join(reasons)) if reasons else (RunStatus.FINISHED.value, "")

@@ -133,7 +133,7 @@ class Settings(BaseModel):
     )
     summaries: Summaries = Field(
         "",
-        description="The value that stands for the run, by glob: `loss=min,eval/acc=max`. Choose from "
+        description="The value that summarises a metric, by glob: `loss=min,eval/acc=max`. Choose from "
         "`last`, `min`, `max`, `mean` and `none`. Every other metric has its last value.",
     )
     thinning: ThinningRules = Field(
@@ -249,7 +249,7 @@ class Settings(BaseModel):
         if self.partial_after_s <= 2 * longest:
             msg = (
                 f"partial_after_s = {self.partial_after_s:g} must exceed twice the longest flush interval "
-                f"({longest:g} s), or ranks in good order would be missed; raise it or lower flush_interval_s"
+                f"({longest:g} s), or healthy ranks count as missing; raise it or lower flush_interval_s"
             )
             raise ValueError(msg)
         return self

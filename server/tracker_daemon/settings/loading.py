@@ -94,7 +94,7 @@ def _file(path: Path) -> _Layer:
 def _unknown(key: str) -> str:
     """Describe an unknown key without its value, which may be a misplaced secret."""
     if key == "config":
-        return "the setting 'config', which names a settings file and cannot stand in one"
+        return "the setting 'config', which names a settings file and cannot be set in one"
     known = [name for name in Settings.model_fields if name != "config"]
     near = difflib.get_close_matches(key.lower().replace("-", "_"), known, n=1, cutoff=0.5)
     advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"

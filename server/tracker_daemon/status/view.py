@@ -22,7 +22,7 @@ from tracker_daemon.status.document import (
 )
 
 RANKS_SHOWN_MAX = 16
-"""The ranks in good order, or still expected, that are shown one by one; the rest are counted in a line."""
+"""The healthy ranks, and the expected ones, that are shown one by one; the rest are counted in a line."""
 EVENTS_SHOWN = 8
 NODES_NAMED = 8
 GOOD_RANK_STATES = frozenset({"live", "finished"})

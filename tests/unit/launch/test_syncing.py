@@ -32,7 +32,7 @@ CASES = {
         run(BEHIND, PAUSED), True, True, "delivering 20 records to mlflow, 5 to wandb"
     ),
     "its ranks may come back": (
-        run(DONE, ended=None), True, True, "waiting for ranks of first to come back or to count as lost"
+        run(DONE, ended=None), True, True, "waiting for ranks of first to return or to count as lost"
     ),
     "a run goes on above, which has all of it": (
         forwarded(FORWARDED), False, False, "delivering what is left"

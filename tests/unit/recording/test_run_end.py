@@ -38,7 +38,7 @@ def test_a_failed_run_names_its_ranks_by_what_became_of_them(fold):
         "rank 2 ended by SIGKILL",
         "ranks 1, 3 exited with code 3",
         "rank 4 lost contact",
-        "ranks 5, 6, 7, 8, 9, 10, 11, 12 and 7 more never came",
+        "ranks 5, 6, 7, 8, 9, 10, 11, 12 and 7 more never connected",
     ]
 
 

@@ -171,7 +171,7 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
         ("learn_wait = 3", "unknown setting 'learn_wait' .did you mean 'learn_wait_s'"),
         ("Record-Ranks = '0'", "did you mean 'record_ranks'"),
         ("zzz = 1", "known are listen, "),
-        ("config = 'other.toml'", "cannot stand in one"),
+        ("config = 'other.toml'", "cannot be set in one"),
         ("learn_wait_s = ", "not valid TOML"),
     ],
 )
