@@ -25,7 +25,7 @@ class RemoteHandle:
     _sent: ClassVar[frozenset[str]]
     """Attributes that the daemon sends, as texts; None until it has sent them."""
     _replacements: ClassVar[Mapping[str, str]] = {}
-    """What to use instead of an attribute that does not exist here; :data:`OWN_METHODS` by default."""
+    """The alternatives to an attribute that does not exist here; :data:`OWN_METHODS` by default."""
 
     def __init__(self, read: ReadHandles) -> None:
         self._read = read

@@ -31,6 +31,6 @@ class BackendHealth:
     set_aside_records: int
     location: str | None
     set_aside_reason: str = ""
-    """Why something was set aside last since the daemon started; "" if nothing was."""
+    """The reason of the last set-aside part since the daemon started; "" if there is none."""
     handles: Mapping[str, str] = field(default_factory=dict)
     """The run's identifiers in the backend, by name: ``id``, ``url`` …"""

@@ -14,7 +14,7 @@ class Progress:
     """
 
     caught_up_at_s: float
-    """When the pump last had nothing to do, in seconds on its clock."""
+    """The time at which the pump last had nothing to do, in seconds on its clock."""
     notified: int = 0
     """Notifications so far."""
     read: int = 0

@@ -55,7 +55,7 @@ class _Requests:
     """The requests of other threads."""
 
     look_s: float
-    """How often to ask the backend for trouble while there is nothing to deliver."""
+    """The interval at which the pump asks an idle backend for trouble."""
     stop: bool = False
     wake: bool = False
     """True if a resume or a drain was requested since the present attempt began."""

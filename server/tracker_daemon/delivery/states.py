@@ -139,11 +139,11 @@ class PumpState:
     shown: DeliveryState = DeliveryState.HEALTHY
     """Never BEHIND."""
     reason: str = ""
-    """Why ``shown`` is not healthy; "" if it is."""
+    """The reason why ``shown`` is not healthy; "" if it is."""
     failures: int = 0
     """Attempts in a row that found the store unavailable."""
     refusals: int = 0
-    """How often the backend has refused since the pump began."""
+    """The number of the backend's refusals since the pump began."""
 
     @property
     def is_over(self) -> bool:

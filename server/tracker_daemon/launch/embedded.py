@@ -33,7 +33,7 @@ from tracker_daemon.settings.listen_address import is_loopback
 from tracker_protocol import limits
 
 JOIN_PATIENCE_S = 10.0
-"""How long to wait for a daemon that holds the state directory and is starting or ending."""
+"""The longest wait for a daemon that holds the state directory and is starting or ending, in seconds."""
 JOIN_RETRY_S = 0.2
 STATUS_TIMEOUT_S = 2.0
 LAUNCH_FILES = "launch-*.json"

@@ -64,7 +64,7 @@ class Stream:
     duplicates: int = 0
     answers_challenges: bool = False
     restarts: int | None = None
-    """How often torchrun has restarted the process's group; None after a restart of this daemon."""
+    """The number of restarts of the process's group by torchrun; None after a restart of this daemon."""
     reserved_until_s: float = 0.0
     """The monotonic time until which the disconnected process keeps its rank."""
     notices_sent: set[str] = field(default_factory=set)

@@ -24,7 +24,7 @@ class Membership:
         self.flushed_ns: dict[int, int] = {}
         self.lagging: set[int] = set()
         self.lost_ns: int | None = None
-        """When a rank was last lost, while one is."""
+        """The time of the last loss of a rank, as long as a rank is lost."""
 
     def joined(self, rank: int, world_size: int) -> None:
         """Note that a rank has connected; the largest world size that a rank states holds."""
