@@ -240,7 +240,7 @@ def _run_summary(run: RunStatusEntry) -> Iterator[str]:
     if lost:
         yield f"  {lost:,} values were dropped by clients whose buffers were full"
     if run.books.rejected:
-        yield f"  {run.books.rejected:,} values were rejected: they could not be decoded"
+        yield f"  {run.books.rejected:,} values were rejected; last-status.json has the reasons"
 
 
 def _recorded(run: RunStatusEntry) -> str:

@@ -183,6 +183,12 @@ def test_the_summary_has_a_line_for_each_run_each_backend_and_each_trouble() -> 
     ]
 
 
+def test_the_summary_names_the_place_of_the_reasons_for_rejected_values() -> None:
+    rejected = RUN | {"status": "FINISHED", "books": RUN["books"] | {"rejected": 4}}
+    lines = status_view.summary(document(rejected))
+    assert "  4 values were rejected; last-status.json has the reasons" in lines
+
+
 # ---- trees ---------------------------------------------------------------------------------------
 
 
