@@ -54,17 +54,19 @@ def setup_tracker(
             launch; the other ranks find it through ``outdir``, or the working directory, which they must
             share. "inprocess" needs no daemon: the backends write from this process, and their options stay
             in it (``wandb={...}`` takes any argument of ``wandb.init``).
-        **kwargs: further settings. Of run and rank: ``name``, ``primary_rank`` (default 0),
-            ``record_ranks`` and ``item_ranks`` ("0,8-15", "all" or a list), ``world_size``,
-            ``local_rank``, ``launch_id``. Of the client: ``token``, ``buffer_bytes`` (64 MiB),
-            ``handle_timeout`` (10 s, for a backend's id and URL), ``exit_timeout`` (30 s, at exit
-            without ``finish``), ``strict`` (False; True waits for the daemon). Rules by metric, dicts
-            by glob that win over the daemon's settings: ``aggregates``, ``step_axes``, ``summaries``,
-            ``thinning``. Options of backends: ``wandb={...}``, ``mlflow={...}`` or a dict named as
-            another backend; bare ones (``entity``, ``group``, ``job_type``, ``tags``, ``notes``,
-            ``mode``, ``id``, ``resume``, ``experiment_name``, ``run_name``, ``description`` …) apply to
-            each backend that has them. Secrets and addresses of services, which only the daemon sets,
-            are left out with a warning. An unknown keyword causes a warning.
+        **kwargs: further settings; an unknown one causes a warning.
+
+            * Of run and rank: ``name``, ``primary_rank`` (default 0), ``record_ranks`` and ``item_ranks``
+              ("0,8-15", "all" or a list), ``world_size``, ``local_rank``, ``launch_id``.
+            * Of the client: ``token``, ``buffer_bytes`` (64 MiB), ``handle_timeout`` (10 s, for a backend's
+              id and URL), ``exit_timeout`` (30 s, at exit without ``finish``), ``strict`` (False; True waits
+              for the daemon).
+            * Rules by metric, as dicts by glob: ``aggregates``, ``step_axes``, ``summaries``, ``thinning``.
+              They win over the daemon's settings.
+            * Options of backends: ``wandb={...}``, ``mlflow={...}`` or a dict named as another backend. Bare
+              ones (``entity``, ``group``, ``job_type``, ``tags``, ``notes``, ``mode``, ``id``, ``resume``,
+              ``experiment_name``, ``run_name``, ``description`` …) apply to each backend that has them.
+              Secrets and addresses of services, which only the daemon sets, are left out with a warning.
 
     Returns:
         A tracker. It is a :class:`NullTracker` if no backend is wanted. A process that is no rank also gets a
