@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,42 @@ def test_the_docstring_of_a_package_names_each_part_and_nothing_else(package: Pa
 def test_import_contracts_cover_each_package_with_packages_in_it(package: Path) -> None:
     if any(package.glob("*/__init__.py")):
         assert layered_parts().get(dotted_name(package), set()) == parts_of(package)
+
+
+def docstrings_of(tree: ast.Module) -> Iterator[ast.Constant]:
+    """The docstrings of a module, of its classes and functions, and of their attributes."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        for statement in body if isinstance(body, list) else ():
+            value = statement.value if isinstance(statement, ast.Expr) else None
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                yield value
+
+
+def names_in(tree: ast.Module) -> Iterator[str]:
+    """The names in a module's code, and the words of its texts, docstrings left out."""
+    docstrings = set(docstrings_of(tree))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+            yield from re.findall(r"\w+", node.value)
+        yield from (
+            str(getattr(node, field)) for field in ("id", "attr", "name", "arg") if hasattr(node, field)
+        )
+
+
+def test_a_constant_that_a_docstring_names_exists() -> None:
+    paths = [path for folder in ("client", "server", "proto") for path in (ROOT / folder).rglob("*.py")]
+    trees = {path: ast.parse(path.read_text()) for path in paths}
+    names = {name for tree in trees.values() for name in names_in(tree)}
+    names |= {"SQLITE_CORRUPT", "SQLITE_NOTADB"}  # SQLite's
+    missing = {
+        (path.name, constant)
+        for path, tree in trees.items()
+        for docstring in docstrings_of(tree)
+        for constant in re.findall(r"\b[A-Z][A-Z0-9]+_[A-Z0-9_]+\b", docstring.value)
+        if constant not in names and not constant.startswith("TRACKER_")  # made of a setting's name
+    }
+    assert missing == set()
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=dotted_name)

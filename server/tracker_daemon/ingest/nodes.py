@@ -97,7 +97,7 @@ class NodeSession(Session):
             self.link.apply(self.committed)
 
     def poll(self) -> None:
-        """Tell the node, through an acknowledgement, when the run begins or ceases to learn."""
+        """Send the node an acknowledgement when the run begins or ceases to learn reporters."""
         if not self.files_lane and self.stream.run.live.view.learning != self._sent_learning:
             self.wake()
 

@@ -4,8 +4,8 @@ A batch system sends SIGTERM to every process of a job and, a *grace* later, SIG
 
 * If the daemon knows the length of the grace, the signal means the job's end. Ranks get most of the grace.
   Ranks still connected when their share ends are recorded as ended, since no daemon will be left to see it.
-* If the daemon does not know it, the daemon may be restarted. It serves ranks for GOODBYE_WAIT_S seconds, and
-  runs with connected ranks continue with the next daemon.
+* If the daemon does not know it, the daemon may be restarted. It serves ranks for SHUTDOWN_GRACE_S seconds.
+  Runs with connected ranks continue with the next daemon.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A run ends when it has no rank left. It is FAILED if any rank is lost, is absent, or ended with a code other
 than 0. The reason names these ranks with their hosts and last steps. After a lost rank, the end waits for
-``restart_grace``: if the rank starts again, the next attempt begins instead.
+``restart_grace_s``: if the rank starts again, the next attempt begins instead.
 """
 
 from __future__ import annotations
