@@ -1,7 +1,7 @@
 """The steps of ``finish()``: from its call to the end of the stream.
 
-:class:`~tracker_client.sending.state.StreamState` describes the states, in which order they follow, and their
-deadlines. This module does what each state needs.
+:class:`~tracker_client.sending.state.StreamState` has the states, their order and their deadlines. This
+module does the work of each state.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Finishing:
         if self.stream.state is StreamState.DELIVERING:
             self._await_delivery(finish)
         if self.stream.state is StreamState.CLOSING_BACKENDS and not self._scripts.open_names:
-            self._part(now)
+            self._end_requests(now)
         if self.stream.is_overdue(now):
             self._run_out_of_time(finish, now)
 
@@ -100,7 +100,7 @@ class Finishing:
             self._asked_on = connection
             connection.await_delivery()
 
-    def _part(self, now: float) -> None:
+    def _end_requests(self, now: float) -> None:
         self.stream.backends_closed(now)
         self._published.finished = self.stream.finished
         if self._link.connection is None:

@@ -28,8 +28,8 @@ class WatchRecord(Attachment):
         numbers = tensors * (BINS + len(STATISTICS) + 1)
         super().__init__(tensors * (len(STATISTICS) + 1), numbers * _NUMBER_BYTES // VALUE_BYTES)
         self._names = names
-        # The copies go to pinned memory, on the stream that the script uses: after the work that computes
-        # them.
+        # The copies to pinned memory are enqueued on the script's own stream: behind the work that computes
+        # the statistics.
         self._copies = [(group, [_copy_begun(one, torch) for one in _tensors(group)]) for group in measured]
         devices = {group.moments.device for group in measured}
         self._events = [_event(device, torch) for device in devices if _has_streams(device, torch)]

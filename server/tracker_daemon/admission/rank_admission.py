@@ -19,7 +19,7 @@ _RANKS_PER_FLUSH_SECOND = 1_000
 
 
 class RankAdmission(Protocol):
-    """On the event loop."""
+    """Admission as the daemon uses it, of a root or of a node's daemon. On the event loop."""
 
     async def admit(self, hello: pb.Hello) -> tuple[Session, pb.DaemonMessage]:
         """Admit a client; return its session and the Welcome, or raise the error for the client."""

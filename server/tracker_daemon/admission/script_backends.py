@@ -53,7 +53,10 @@ class _ReceivingSession:
 
 
 class ScriptBackends:
-    """On the event loop. A cell stays open for at most ``partial_after_s`` seconds."""
+    """The script's classes of all runs. On the event loop.
+
+    ``partial_after_s`` is the longest time that a cell stays open, in seconds.
+    """
 
     def __init__(
         self, links: ScriptLinks, pumps: PumpSet, registry: Registry, partial_after_s: float

@@ -9,7 +9,7 @@ from tracker_protocol import limits
 
 
 class Backpressure:
-    """On the event loop."""
+    """Lets callers wait until enough is committed. On the event loop."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

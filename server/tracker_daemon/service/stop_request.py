@@ -10,7 +10,7 @@ log = structlog.get_logger(__name__)
 
 
 class StopRequest:
-    """Created before all parts that can ask the daemon to end. On the event loop."""
+    """The request, which exists before all parts that can ask the daemon to end. On the event loop."""
 
     def __init__(self, drain_timeout_s: float) -> None:
         self.drain_timeout_s = drain_timeout_s

@@ -36,7 +36,7 @@ class JournalledSequence:
 
 
 class LaneStream:
-    """On the event loop.
+    """The stream of one lane. On the event loop.
 
     If the root has more batches than ``journalled``, an earlier state of this journal sent them. That
     happens after a power loss, on a disk that reported data as written too early. The lane then stays

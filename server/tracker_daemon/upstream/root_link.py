@@ -1,7 +1,7 @@
 """A link: everything that one run sends to the root, and receives from it, until the run has ended.
 
 A link has one lane for batches, and a second one for items with contents once there is such an item. The
-first lane also carries the messages between the root and ranks, and which ranks are connected here.
+first lane also carries the messages between the root and ranks, and the list of the ranks connected here.
 The root counts a rank as disconnected only after this daemon has reported it. That report is sent once
 everything from the rank is acknowledged.
 """
@@ -38,7 +38,7 @@ class ThisNode:
 
 
 class RootLink:
-    """On the event loop.
+    """The link of one run. On the event loop.
 
     Args:
         root: the root.

@@ -1,4 +1,4 @@
-"""Things that the root receives as a rank sent them: texts, own statistics, configuration, items, the end.
+"""Data that the root receives unchanged from a rank: texts, own statistics, configuration, items, the end.
 
 They wait here as fragments, in the order in which they arrived, with keys of the rank's own stream. An end
 waits apart, since everything that the rank logged must reach the root before it.
@@ -20,7 +20,7 @@ _OBJECT_BYTES = 128
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fragment:
-    """One thing that the rank of a stream sent."""
+    """A piece of such data, from the rank of ``stream``."""
 
     stream: bytes
     batch: DecodedBatch
@@ -48,7 +48,7 @@ class RankParts:
         self.bytes += _memory_bytes(fragment.batch)
 
     def add_own_rows(self, stream: bytes, rows: Rows) -> None:
-        """Append statistics that mean something for the rank alone."""
+        """Append the rank's own statistics, which are never aggregated."""
         self.add(Fragment(stream, DecodedBatch(rows=(rows,))))
 
     def add_texts(self, stream: bytes, rows: TextRows) -> None:

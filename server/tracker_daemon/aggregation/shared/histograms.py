@@ -1,7 +1,7 @@
 """Rows of histograms: those that a rank logged in one call, such as a model's.
 
-Without rows they would be hundreds of entries, and of rows at W&B, for one call. A row has the histograms of
-one tick and is then journalled. So a delivery repeated after a crash finds the same rows.
+Without such rows one call would make hundreds of outbox entries, and hundreds of rows at W&B. A row has the
+histograms of one tick and is then journalled. So a delivery repeated after a crash finds the same rows.
 """
 
 from __future__ import annotations

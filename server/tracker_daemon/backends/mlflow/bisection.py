@@ -3,8 +3,8 @@
 MLflow accepts a whole request or nothing of it. So one refused metric, param or tag would keep hundreds of
 others out of the store. A refused request is sent again in halves, down to single items. An item that is
 refused alone is left out and reported; all other items are stored. A store may refuse a request for a reason
-that is not in its items. So before an item is left out, the store must have accepted a write that is surely
-good.
+that is not in its items. So before an item is left out, the store must have accepted a write that is
+certainly valid.
 """
 
 from __future__ import annotations
