@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from tracker_daemon.backends.base import Backend
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.outbox.lanes import FILES_LANE
+from tracker_protocol.extras import BACKEND_PACKAGES
 
 ENTRY_POINT_GROUP = "tracker_daemon.backends"
 
@@ -24,8 +25,6 @@ _BUILT_IN = {
     "mlflow": "tracker_daemon.backends.mlflow.child:MlflowChildBackend",
     "wandb": "tracker_daemon.backends.wandb.child:WandbChildBackend",
 }
-_PACKAGES = {"mlflow": "mlflow", "wandb": "wandb"}
-"""The package that a built-in backend's own process imports; the extra of that name installs it."""
 
 
 def known() -> list[str]:
@@ -73,7 +72,7 @@ def _has_files_lane(name: str) -> bool:
 
 
 def _require_package(name: str) -> None:
-    package = _PACKAGES.get(name)
+    package = BACKEND_PACKAGES.get(name)
     # Searched for and not imported: an import takes seconds, and happens in the backend's own process.
     if package is not None and find_spec(package) is None:
         raise SettingsError(
