@@ -4,6 +4,7 @@
 file                what it has
 =================== ==============================================================================
 ``waiting``         ``wait_until``: waiting for what another process or thread brings about
+``optional_package`` ``OptionalPackage``: a package that is imported when a test first uses it
 ``leaping_loop``    ``LeapingLoop``: an event loop on which timeouts take no time
 ``daemon``          ``Daemon``: a real daemon process and its state directory
 ``ranks``           ``Ranks``: real rank processes that run a script against a daemon

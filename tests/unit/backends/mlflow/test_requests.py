@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-pytest.importorskip("mlflow")
-
 from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.mlflow.requests import (
     metric_requests,
@@ -13,6 +11,11 @@ from tracker_daemon.backends.mlflow.requests import (
     whole_value_tags,
 )
 from tracker_protocol import limits
+
+
+@pytest.fixture(autouse=True)
+def _mlflow():
+    pytest.importorskip("mlflow")
 
 
 def block(rows, columns, **changes):

@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-pytest.importorskip("wandb")
-
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.wandb.backend import WandbBackend
 from tracker_daemon.errors import PoisonEntry
@@ -14,6 +12,7 @@ from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 
 @pytest.fixture
 def backend(tmp_path):
+    pytest.importorskip("wandb")
     backend = WandbBackend()
     backend.open(RunDescription("run-a", "project", "name", tmp_path, options={"mode": "disabled"}), None)
     yield backend

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.support.optional_package import OptionalPackage
 from tests.support.waiting import wait_until
 from tracker_client.values.refusals import Refusals
 from tracker_client.watch import watching
@@ -18,8 +19,7 @@ from tracker_client.watch.record import WatchRecord
 from tracker_client.watch.statistics import Measured
 from tracker_client.watch.watching import Watches
 
-torch = pytest.importorskip("torch")
-nn = torch.nn
+torch, nn = OptionalPackage("torch"), OptionalPackage("torch.nn")
 
 
 class Watched:
@@ -318,9 +318,8 @@ class FakeEvent:
 class FakeAcceleratorTensor:
     """Results on an accelerator: reading them before the event is an error, and so is a blocking copy."""
 
-    device = torch.device("cuda", 0)
-
     def __init__(self, tensor, event):
+        self.device = torch.device("cuda", 0)
         self.tensor = tensor
         self.event = event
 
