@@ -1,4 +1,4 @@
-"""The smallest script: four lines of tracking around a loop.
+"""The smallest script: three lines of tracking around a loop.
 
 Run it alone, or on many ranks::
 
