@@ -177,7 +177,7 @@ class Uploads:
             try:
                 self._connected().send(sha256, size_bytes, chunks)
             except (UploadBrokenOff, EndpointError) as error:
-                self._lose(key, error)
+                self._wait_to_retry(key, error)
             except UploadMismatch as error:
                 mismatches += 1
                 source.check()
@@ -203,7 +203,7 @@ class Uploads:
                 self._channel = channel
         return channel
 
-    def _lose(self, key: str, error: Exception) -> None:
+    def _wait_to_retry(self, key: str, error: Exception) -> None:
         """Close the connection, and wait until the next attempt."""
         self._check_not_stopped()
         with self._lock:

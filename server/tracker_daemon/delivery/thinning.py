@@ -78,7 +78,7 @@ class Thinner:
         self._column_rules: dict[tuple[str, ...], _ColumnRules] = {}
 
     def count_decided(self, entries: Sequence[OutboxEntry]) -> int:
-        """Return for how many of the entries it is decided which values stay. The first begins a group."""
+        """Return how many entries, from the first, can be thinned by now. The first begins a group."""
         if not self._window_ns:
             return len(entries)
         groups = _groups(entries, self._window_ns)

@@ -129,7 +129,7 @@ class ForwardedRuns:
         return found
 
     def remove(self, forwarded: ForwardedRun) -> None:
-        """Remove a run of which the root has everything. Its link is the caller's to close."""
+        """Remove a run of which the root has everything. The caller closes its link."""
         del self._forwarded[forwarded.run.run_id]
 
     def _journalled_sequence(self, run_id: str, epoch: int, files: bool) -> JournalledSequence:  # noqa: FBT001 - part of the key
@@ -182,7 +182,7 @@ class ForwardedRuns:
             stream.connection.send(to_rank.message)
 
     def _report_lost_journal(self, run: Run, root_has: int) -> None:
-        """The root has batches that this journal does not account for: the journal has lost its end."""
+        """Report that the root has batches that this journal lacks: the journal has lost its end."""
         text = (
             f"the journal of the daemon on {self._node.host} has lost the batches that it forwarded last: "
             f"the root has batches up to {root_has}. Values that were not forwarded by then are lost"
