@@ -393,7 +393,7 @@ def test_a_client_that_goes_before_it_is_answered_leaves_its_rank_free(make_daem
 
 
 def test_a_status_that_nobody_waits_for_any_more_does_no_harm(make_daemon, connect):
-    daemon = make_daemon("--backends", "csv", "--commit-window-s", "0.5")
+    daemon = make_daemon("--backends", "csv", "--commit-window-s", "1")
     wire = connect(daemon, names=["loss"])
     ask = wire.channel.unary_unary(
         STATUS_METHOD, pb.StatusRequest.SerializeToString, pb.StatusReply.FromString
