@@ -26,6 +26,6 @@ class OptionalPackage:
         return self._module
 
     def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("__"):  # pytest asks each object of a file for such as it collects
+        if attribute.startswith("_"):  # pytest asks each object of a file for such names as it collects
             raise AttributeError(attribute)
         return getattr(self.require(), attribute)
