@@ -58,9 +58,8 @@ def setup_tracker(
 
             * Of run and rank: ``name``, ``primary_rank`` (default 0), ``record_ranks`` and ``item_ranks``
               ("0,8-15", "all" or a list), ``world_size``, ``local_rank``, ``launch_id``.
-            * Of the client: ``token``, ``buffer_bytes`` (64 MiB), ``handle_timeout`` (10 s, for a backend's
-              id and URL), ``exit_timeout`` (30 s, at exit without ``finish``), ``strict`` (False; True waits
-              for the daemon).
+            * Of the client: ``token``, ``buffer_bytes`` (64 MiB), ``handle_timeout`` (10 s, for ids, URLs),
+              ``exit_timeout`` (30 s, at exit without ``finish``), ``strict`` (True waits for the daemon).
             * Rules by metric, as dicts by glob: ``aggregates``, ``step_axes``, ``summaries``, ``thinning``.
               They win over the daemon's settings.
             * Options of backends: ``wandb={...}``, ``mlflow={...}`` or a dict named as another backend. Bare
@@ -69,9 +68,8 @@ def setup_tracker(
               Secrets and addresses of services, which only the daemon sets, are left out with a warning.
 
     Returns:
-        A tracker. It is a :class:`NullTracker` if no backend is wanted. A process that is no rank also gets a
-        :class:`NullTracker`, with a warning; such a process is a forked child or a ``multiprocessing`` worker
-        of one that has a tracker.
+        A tracker. It is a :class:`NullTracker` if no backend is wanted, and, with a warning, in a process
+        that is no rank: a forked child or a ``multiprocessing`` worker of a process that has a tracker.
 
     Raises:
         SettingsError: a value cannot be used.
