@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 from google.protobuf.message import DecodeError
 
 from tracker_daemon.aggregation.values.batch import DecodedBatch, NodeReport, RankPart
 from tracker_daemon.errors import MalformedBatch
 from tracker_daemon.wire.contributions import decode_contribution, decode_progress, decode_step_keys
+from tracker_daemon.wire.documents import check_json_object
 from tracker_daemon.wire.items import decode_item, encode_item
 from tracker_daemon.wire.rows import check_names, decode_rows, decode_texts, encode_rows, encode_texts
 from tracker_protocol import limits
@@ -65,7 +64,7 @@ def _decoded(message: pb.BatchBody, names_known: int) -> DecodedBatch:
     rows = tuple(decode_rows(block, known) for block in message.blocks)
     texts = tuple(decode_texts(block, known) for block in message.texts)
     for document in message.config:
-        _check_config(document)
+        check_json_object("a configuration", document)
     return DecodedBatch(
         names,
         rows,
@@ -103,14 +102,3 @@ def _decode_part(part: pb.RankPart, known: int) -> RankPart:
     if not all(rows.own for rows in decoded.rows):
         raise MalformedBatch("a rank's part of a node's batch has values that are for contributions")
     return part.stream_id, decoded
-
-
-def _check_config(document: str) -> None:
-    try:
-        parsed = json.loads(document)
-    except ValueError as error:
-        raise MalformedBatch(f"a configuration is not JSON: {error}") from error
-    except RecursionError as error:
-        raise MalformedBatch("a configuration is nested too deeply") from error
-    if not isinstance(parsed, dict):
-        raise MalformedBatch("a configuration is not a JSON object")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 from tracker_daemon.aggregation.values.item import Content, Item
 from tracker_daemon.errors import MalformedBatch
+from tracker_daemon.wire.documents import check_json_object
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -21,7 +20,7 @@ def decode_item(message: pb.Item) -> Item:
     _check_size("kind", message.kind, 1, limits.ITEM_KIND_MAX_BYTES)
     _check_size("key", message.key, 1, limits.METRIC_NAME_MAX_BYTES)
     _check_size("document", message.document, 0, limits.ITEM_DOCUMENT_MAX_BYTES)
-    _check_document(message.document)
+    check_json_object("an item's document", message.document)
     if abs(message.step) > limits.STEP_MAX:
         raise MalformedBatch(f"an item's step lies beyond ±{limits.STEP_MAX}")
     if len(message.contents) > limits.CONTENTS_PER_ITEM_MAX:
@@ -67,14 +66,3 @@ def _check_size(what: str, text: str, least: int, most: int) -> None:
     size = len(text.encode())
     if not least <= size <= most:
         raise MalformedBatch(f"an item's {what} has {size} bytes; {least} to {most} are allowed")
-
-
-def _check_document(document: str) -> None:
-    try:
-        parsed = json.loads(document)
-    except ValueError as error:
-        raise MalformedBatch(f"an item's document is not JSON: {error}") from error
-    except RecursionError as error:
-        raise MalformedBatch("an item's document is nested too deeply") from error
-    if not isinstance(parsed, dict):
-        raise MalformedBatch("an item's document is not a JSON object")
