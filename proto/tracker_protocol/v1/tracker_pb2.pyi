@@ -220,6 +220,7 @@ class Process(google.protobuf.message.Message):
     WORKING_DIRECTORY_FIELD_NUMBER: builtins.int
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     RESTARTS_FIELD_NUMBER: builtins.int
+    PLACE_FIELD_NUMBER: builtins.int
     rank: builtins.int
     world_size: builtins.int
     """0: unknown"""
@@ -234,6 +235,10 @@ class Process(google.protobuf.message.Message):
     """A JSON object of texts about the training script: user, program, command, git state …"""
     restarts: builtins.int
     """how often torchrun's agent on this host has restarted its ranks"""
+    @property
+    def place(self) -> global___ProcessPlace:
+        """unset if the host has no /proc"""
+
     def __init__(
         self,
         *,
@@ -247,10 +252,62 @@ class Process(google.protobuf.message.Message):
         working_directory: builtins.str = ...,
         environment: builtins.str = ...,
         restarts: builtins.int = ...,
+        place: global___ProcessPlace | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["client_version", b"client_version", "environment", b"environment", "host", b"host", "local_rank", b"local_rank", "pid", b"pid", "rank", b"rank", "rank_source", b"rank_source", "restarts", b"restarts", "working_directory", b"working_directory", "world_size", b"world_size"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["place", b"place"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["client_version", b"client_version", "environment", b"environment", "host", b"host", "local_rank", b"local_rank", "pid", b"pid", "place", b"place", "rank", b"rank", "rank_source", b"rank_source", "restarts", b"restarts", "working_directory", b"working_directory", "world_size", b"world_size"]) -> None: ...
 
 global___Process = Process
+
+@typing.final
+class ProcessPlace(google.protobuf.message.Message):
+    """A process as its host shows it: a daemon on that host can see when it has ended."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PID_SPACE_FIELD_NUMBER: builtins.int
+    START_TICKS_FIELD_NUMBER: builtins.int
+    ANCESTORS_FIELD_NUMBER: builtins.int
+    pid_space: builtins.str
+    """the host's boot id and the PID namespace; elsewhere the pids mean other processes"""
+    start_ticks: builtins.int
+    """when the process began, in the kernel's ticks: pids are used again"""
+    @property
+    def ancestors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Ancestor]:
+        """the parent first"""
+
+    def __init__(
+        self,
+        *,
+        pid_space: builtins.str = ...,
+        start_ticks: builtins.int = ...,
+        ancestors: collections.abc.Iterable[global___Ancestor] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["ancestors", b"ancestors", "pid_space", b"pid_space", "start_ticks", b"start_ticks"]) -> None: ...
+
+global___ProcessPlace = ProcessPlace
+
+@typing.final
+class Ancestor(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PID_FIELD_NUMBER: builtins.int
+    START_TICKS_FIELD_NUMBER: builtins.int
+    PROGRAM_FIELD_NUMBER: builtins.int
+    pid: builtins.int
+    start_ticks: builtins.int
+    program: builtins.str
+    """the name of its program or script, such as "torchrun" or "bash" """
+    def __init__(
+        self,
+        *,
+        pid: builtins.int = ...,
+        start_ticks: builtins.int = ...,
+        program: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["pid", b"pid", "program", b"program", "start_ticks", b"start_ticks"]) -> None: ...
+
+global___Ancestor = Ancestor
 
 @typing.final
 class RunOptions(google.protobuf.message.Message):
@@ -381,12 +438,16 @@ class BatchBody(google.protobuf.message.Message):
     PROGRESS_FIELD_NUMBER: builtins.int
     AUTOMATIC_KEYS_FIELD_NUMBER: builtins.int
     NOTICES_FIELD_NUMBER: builtins.int
+    EXITING_FIELD_NUMBER: builtins.int
+    LOST_FIELD_NUMBER: builtins.int
     dropped_points: builtins.int
     """total of the values that the client dropped before they had a sequence"""
     flushed: builtins.bool
     """all data logged before this batch was built is in it or an earlier one"""
     finish: builtins.int
     """the rank's exit code; set in its last batch"""
+    lost: builtins.bool
+    """in a node's part of a rank: its process has ended without a last batch"""
     @property
     def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """new metric names, appended to the stream's dictionary"""
@@ -419,6 +480,12 @@ class BatchBody(google.protobuf.message.Message):
     def notices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """sentences for users, about this node's ranks"""
 
+    @property
+    def exiting(self) -> global___Exiting:
+        """Set in a rank's last batch, in place of finish, if its script ends without a call of finish(). With both, in a
+        node's part of a rank, finish is the exit status.
+        """
+
     def __init__(
         self,
         *,
@@ -435,12 +502,38 @@ class BatchBody(google.protobuf.message.Message):
         progress: collections.abc.Iterable[global___Progress] | None = ...,
         automatic_keys: collections.abc.Iterable[global___StepKeys] | None = ...,
         notices: collections.abc.Iterable[builtins.str] | None = ...,
+        exiting: global___Exiting | None = ...,
+        lost: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_finish", b"_finish", "finish", b"finish"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_finish", b"_finish", "automatic_keys", b"automatic_keys", "blocks", b"blocks", "config", b"config", "contributions", b"contributions", "dropped_points", b"dropped_points", "finish", b"finish", "flushed", b"flushed", "items", b"items", "names", b"names", "notices", b"notices", "parts", b"parts", "progress", b"progress", "texts", b"texts"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_finish", b"_finish", "exiting", b"exiting", "finish", b"finish"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_finish", b"_finish", "automatic_keys", b"automatic_keys", "blocks", b"blocks", "config", b"config", "contributions", b"contributions", "dropped_points", b"dropped_points", "exiting", b"exiting", "finish", b"finish", "flushed", b"flushed", "items", b"items", "lost", b"lost", "names", b"names", "notices", b"notices", "parts", b"parts", "progress", b"progress", "texts", b"texts"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_finish", b"_finish"]) -> typing.Literal["finish"] | None: ...
 
 global___BatchBody = BatchBody
+
+@typing.final
+class Exiting(google.protobuf.message.Message):
+    """The interpreter ends, and its exit status is not known yet."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATUS_FD_FIELD_NUMBER: builtins.int
+    NONCE_FIELD_NUMBER: builtins.int
+    status_fd: builtins.int
+    """The process's descriptor of a file, which a daemon on the same host can open while the process lives. The
+    file has the nonce, and behind it one byte, the exit status, once the process has ended by exit(). 0: there
+    is no such file.
+    """
+    nonce: builtins.bytes
+    def __init__(
+        self,
+        *,
+        status_fd: builtins.int = ...,
+        nonce: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["nonce", b"nonce", "status_fd", b"status_fd"]) -> None: ...
+
+global___Exiting = Exiting
 
 @typing.final
 class RankPart(google.protobuf.message.Message):
