@@ -184,15 +184,18 @@ class Launch(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     ORDINAL_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    RUN_KEY_FIELD_NUMBER: builtins.int
     key: builtins.str
     """shared by all ranks of one launch, and by no other"""
     project: builtins.str
     name: builtins.str
     """empty: the daemon gives the run a name"""
     ordinal: builtins.int
-    """the number of earlier set-up calls with this project and name, in the process"""
+    """the number of earlier set-up calls with this run_key in the process, names ignored"""
     run_id: builtins.str
     """explicit: name or resume this run; empty: the daemon chooses"""
+    run_key: builtins.str
+    """only ranks with the same run_key meet"""
     def __init__(
         self,
         *,
@@ -201,8 +204,9 @@ class Launch(google.protobuf.message.Message):
         name: builtins.str = ...,
         ordinal: builtins.int = ...,
         run_id: builtins.str = ...,
+        run_key: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["key", b"key", "name", b"name", "ordinal", b"ordinal", "project", b"project", "run_id", b"run_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["key", b"key", "name", b"name", "ordinal", b"ordinal", "project", b"project", "run_id", b"run_id", "run_key", b"run_key"]) -> None: ...
 
 global___Launch = Launch
 
@@ -221,6 +225,9 @@ class Process(google.protobuf.message.Message):
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     RESTARTS_FIELD_NUMBER: builtins.int
     PLACE_FIELD_NUMBER: builtins.int
+    ID_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
+    AGE_MS_FIELD_NUMBER: builtins.int
     rank: builtins.int
     world_size: builtins.int
     """0: unknown"""
@@ -235,6 +242,12 @@ class Process(google.protobuf.message.Message):
     """A JSON object of texts about the training script: user, program, command, git state …"""
     restarts: builtins.int
     """how often torchrun's agent on this host has restarted its ranks"""
+    id: builtins.bytes
+    """16 random bytes, one per process: all its streams have them"""
+    agent: builtins.str
+    """torchrun's agent that started this process; empty under every other launcher"""
+    age_ms: builtins.int
+    """the time since this process was started"""
     @property
     def place(self) -> global___ProcessPlace:
         """unset if the host has no /proc"""
@@ -253,9 +266,12 @@ class Process(google.protobuf.message.Message):
         environment: builtins.str = ...,
         restarts: builtins.int = ...,
         place: global___ProcessPlace | None = ...,
+        id: builtins.bytes = ...,
+        agent: builtins.str = ...,
+        age_ms: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["place", b"place"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["client_version", b"client_version", "environment", b"environment", "host", b"host", "local_rank", b"local_rank", "pid", b"pid", "place", b"place", "rank", b"rank", "rank_source", b"rank_source", "restarts", b"restarts", "working_directory", b"working_directory", "world_size", b"world_size"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["age_ms", b"age_ms", "agent", b"agent", "client_version", b"client_version", "environment", b"environment", "host", b"host", "id", b"id", "local_rank", b"local_rank", "pid", b"pid", "place", b"place", "rank", b"rank", "rank_source", b"rank_source", "restarts", b"restarts", "working_directory", b"working_directory", "world_size", b"world_size"]) -> None: ...
 
 global___Process = Process
 

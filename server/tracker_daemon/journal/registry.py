@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 
 from tracker_daemon.errors import JournalError
 from tracker_daemon.journal.database import Database, Row
@@ -169,5 +169,5 @@ class Registry:
 
 
 def _stream_row(row: Row) -> StreamRow:
-    stream_id, run, rank, attempt, next_sequence, host, pid, finished, exit_code = row
-    return StreamRow(stream_id, run, rank, attempt, next_sequence, host, pid, bool(finished), exit_code)
+    found = StreamRow(*row)
+    return replace(found, finished=bool(found.finished))

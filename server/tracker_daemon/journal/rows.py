@@ -21,7 +21,7 @@ class RunRow:
     project: str
     name: str
     ordinal: int
-    """The number of the set-up call that made the run, within its launch, from 0."""
+    """The number of the set-up call that made the run, in its process and with its run key, from 0."""
     outdir: str
     options: str
     """A JSON object."""
@@ -30,6 +30,8 @@ class RunRow:
     reason: str = ""
     created_ns: int = 0
     ended_ns: int = 0
+    run_key: str = ""
+    """Tells the runs of one launch apart, if the script gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class StreamRow:
     pid: int = 0
     finished: bool = False
     exit_code: int = 0
+    process: bytes = b""
+    """The id of the process, which all its streams share; empty for a node's daemon."""
+    agent: str = ""
+    """Torchrun's agent that started the process; "" under every other launcher."""
 
 
 @dataclass(frozen=True, slots=True)

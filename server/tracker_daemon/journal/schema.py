@@ -7,7 +7,7 @@ a loss of throughput.
 
 from __future__ import annotations
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x74726B64  # "trkd"
 
 PAGE_BYTES = 32 * 1024
@@ -37,14 +37,15 @@ PRAGMAS = (
 TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID",
     """CREATE TABLE run (
-        id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, launch_key TEXT NOT NULL, project TEXT NOT NULL,
-        name TEXT NOT NULL, ordinal INTEGER NOT NULL, outdir TEXT NOT NULL, options TEXT NOT NULL,
-        attempt INTEGER NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
+        id INTEGER PRIMARY KEY, run_id TEXT NOT NULL, launch_key TEXT NOT NULL, run_key TEXT NOT NULL,
+        project TEXT NOT NULL, name TEXT NOT NULL, ordinal INTEGER NOT NULL, outdir TEXT NOT NULL,
+        options TEXT NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL,
         created_ns INTEGER NOT NULL, ended_ns INTEGER NOT NULL, next_ordinal INTEGER NOT NULL)""",
     """CREATE TABLE stream (
         stream_id BLOB PRIMARY KEY, run INTEGER NOT NULL, rank INTEGER NOT NULL, attempt INTEGER NOT NULL,
         next_sequence INTEGER NOT NULL, host TEXT NOT NULL, pid INTEGER NOT NULL,
-        finished INTEGER NOT NULL, exit_code INTEGER NOT NULL) WITHOUT ROWID""",
+        finished INTEGER NOT NULL, exit_code INTEGER NOT NULL, process BLOB NOT NULL,
+        agent TEXT NOT NULL) WITHOUT ROWID""",
     """CREATE TABLE event (
         position INTEGER PRIMARY KEY, run INTEGER NOT NULL, tick INTEGER NOT NULL,
         time_ns INTEGER NOT NULL, kind INTEGER NOT NULL, stream BLOB NOT NULL,

@@ -15,8 +15,8 @@ OTHER = b"t" * 16
 
 
 def test_rows_come_back_as_they_were_stored_and_updated(scene):
-    run = RunRow(0, "rid", "lk", "p", "n", 3, "/out", '{"a": 1}', 2, "RUNNING", "", 5, 0)
-    stream = StreamRow(OTHER, scene.run, 4, 2, 10, "node7", 99, False, 0)
+    run = RunRow(0, "rid", "lk", "p", "n", 3, "/out", '{"a": 1}', 2, "RUNNING", "", 5, 0, "eval")
+    stream = StreamRow(OTHER, scene.run, 4, 2, 10, "node7", 99, False, 0, b"p" * 16, "agent 7")
     with transaction(scene.journal):
         run_id = scene.journal.insert_run(run)
         scene.journal.insert_stream(stream)
