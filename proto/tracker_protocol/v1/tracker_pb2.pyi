@@ -338,6 +338,7 @@ class RunOptions(google.protobuf.message.Message):
     BACKEND_OPTIONS_FIELD_NUMBER: builtins.int
     ITEM_RANKS_FIELD_NUMBER: builtins.int
     METRICS_FIELD_NUMBER: builtins.int
+    DEFAULT_OUTDIR_FIELD_NUMBER: builtins.int
     backends: builtins.str
     """comma-separated"""
     outdir: builtins.str
@@ -351,6 +352,8 @@ class RunOptions(google.protobuf.message.Message):
     """
     item_ranks: builtins.str
     """ranks whose items are recorded beside the primary's; as record_ranks"""
+    default_outdir: builtins.str
+    """Absolute, on the daemon's host: the output directory if neither outdir nor the daemon's settings name one."""
     @property
     def metrics(self) -> global___MetricSettings: ...
     def __init__(
@@ -363,13 +366,16 @@ class RunOptions(google.protobuf.message.Message):
         backend_options: builtins.str | None = ...,
         item_ranks: builtins.str | None = ...,
         metrics: global___MetricSettings | None = ...,
+        default_outdir: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_item_ranks", b"_item_ranks", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "item_ranks", b"item_ranks", "metrics", b"metrics", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_item_ranks", b"_item_ranks", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "item_ranks", b"item_ranks", "metrics", b"metrics", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_default_outdir", b"_default_outdir", "_item_ranks", b"_item_ranks", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "default_outdir", b"default_outdir", "item_ranks", b"item_ranks", "metrics", b"metrics", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_backend_options", b"_backend_options", "_backends", b"_backends", "_default_outdir", b"_default_outdir", "_item_ranks", b"_item_ranks", "_outdir", b"_outdir", "_primary_rank", b"_primary_rank", "_record_ranks", b"_record_ranks", "backend_options", b"backend_options", "backends", b"backends", "default_outdir", b"default_outdir", "item_ranks", b"item_ranks", "metrics", b"metrics", "outdir", b"outdir", "primary_rank", b"primary_rank", "record_ranks", b"record_ranks"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_backend_options", b"_backend_options"]) -> typing.Literal["backend_options"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_backends", b"_backends"]) -> typing.Literal["backends"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_default_outdir", b"_default_outdir"]) -> typing.Literal["default_outdir"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_item_ranks", b"_item_ranks"]) -> typing.Literal["item_ranks"] | None: ...
     @typing.overload
@@ -1053,6 +1059,7 @@ class DaemonMessage(google.protobuf.message.Message):
     CHALLENGE_FIELD_NUMBER: builtins.int
     TO_RANK_FIELD_NUMBER: builtins.int
     RUN_OVER_FIELD_NUMBER: builtins.int
+    RUN_DIRECTORY_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> global___Welcome: ...
     @property
@@ -1071,6 +1078,8 @@ class DaemonMessage(google.protobuf.message.Message):
     def to_rank(self) -> global___ToRank: ...
     @property
     def run_over(self) -> global___RunOver: ...
+    @property
+    def run_directory(self) -> global___RunDirectory: ...
     def __init__(
         self,
         *,
@@ -1083,10 +1092,11 @@ class DaemonMessage(google.protobuf.message.Message):
         challenge: global___Challenge | None = ...,
         to_rank: global___ToRank | None = ...,
         run_over: global___RunOver | None = ...,
+        run_directory: global___RunDirectory | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "challenge", b"challenge", "delivered", b"delivered", "message", b"message", "notice", b"notice", "run_over", b"run_over", "to_rank", b"to_rank", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "challenge", b"challenge", "delivered", b"delivered", "message", b"message", "notice", b"notice", "run_over", b"run_over", "to_rank", b"to_rank", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "acknowledgement", "delivered", "notice", "backend_entry", "backend_handles", "challenge", "to_rank", "run_over"] | None: ...
+    def HasField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "challenge", b"challenge", "delivered", b"delivered", "message", b"message", "notice", b"notice", "run_directory", b"run_directory", "run_over", b"run_over", "to_rank", b"to_rank", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["acknowledgement", b"acknowledgement", "backend_entry", b"backend_entry", "backend_handles", b"backend_handles", "challenge", b"challenge", "delivered", b"delivered", "message", b"message", "notice", b"notice", "run_directory", b"run_directory", "run_over", b"run_over", "to_rank", b"to_rank", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["welcome", "acknowledgement", "delivered", "notice", "backend_entry", "backend_handles", "challenge", "to_rank", "run_over", "run_directory"] | None: ...
 
 global___DaemonMessage = DaemonMessage
 
@@ -1143,6 +1153,24 @@ class Welcome(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "backends", b"backends", "daemon_version", b"daemon_version", "flush_interval_ms", b"flush_interval_ms", "next_sequence", b"next_sequence", "next_step", b"next_step", "outdir", b"outdir", "records_items", b"records_items", "run_id", b"run_id", "run_name", b"run_name", "script_backends", b"script_backends"]) -> None: ...
 
 global___Welcome = Welcome
+
+@typing.final
+class RunDirectory(google.protobuf.message.Message):
+    """The directory of the run's files on the daemon's host. It is sent once it is chosen, and whenever it changes."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: builtins.int
+    path: builtins.str
+    """absolute"""
+    def __init__(
+        self,
+        *,
+        path: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["path", b"path"]) -> None: ...
+
+global___RunDirectory = RunDirectory
 
 @typing.final
 class Acknowledgement(google.protobuf.message.Message):
