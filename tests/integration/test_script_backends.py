@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
@@ -265,3 +266,31 @@ with setup_tracker("p", backends="csv,nosuch") as tracker:
     assert "there is no backend 'nosuch'" in err
     assert "register_backend('nosuch'" in err
     assert "csv, memory, mlflow, wandb" in err
+
+
+SUBCLASS = """
+import sys
+from tracker_client import CSVBackend, register_backend, setup_tracker
+
+class Doubling(CSVBackend):
+    def __init__(self, outdir, rank=0):
+        super().__init__(outdir, rank)
+    def log(self, metrics, step=None, commit=True):
+        super().log({**metrics, "twice": 2 * metrics["loss"]}, step=step, commit=commit)
+
+register_backend("csv", Doubling)
+with setup_tracker("p", backends="csv", outdir=sys.argv[1], config={"lr": 0.5}) as tracker:
+    for step in range(3):
+        tracker.log({"loss": step}, step=step)
+"""
+
+
+def test_a_subclass_registered_as_csv_writes_the_run_s_csv_files_alone(daemon, tmp_path):
+    ranks = Ranks(daemon)
+    for process in ranks.start(SUBCLASS, range(2), 2, arguments=(str(tmp_path / "out"),)):
+        finish(process)
+    with (tmp_path / "out" / "metrics.csv").open(newline="") as file:
+        written = [(row["step"], float(row["loss/max"]), float(row["twice"])) for row in csv.DictReader(file)]
+    assert written == [(str(step), float(step), 2.0 * step) for step in range(3)]
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"lr": 0.5}
+    assert not list(daemon.outdir.rglob("metrics.csv"))

@@ -19,7 +19,12 @@ class Ranks:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(
-        self, script: str, ranks: range | list[int], world_size: int, **environ: str
+        self,
+        script: str,
+        ranks: range | list[int],
+        world_size: int,
+        arguments: tuple[str, ...] = (),
+        **environ: str,
     ) -> list[subprocess.Popen[str]]:
         """Start ``script`` as these ranks of ``world_size``, all of one launch."""
         started = []
@@ -34,7 +39,7 @@ class Ranks:
                 **environ,
             }
             process = subprocess.Popen(
-                [sys.executable, "-c", script], env=variables, text=True,
+                [sys.executable, "-c", script, *arguments], env=variables, text=True,
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             started.append(process)

@@ -30,6 +30,7 @@ assert_type(tracker.log_config({"lr": 0.2}), None)
 assert_type(tracker.log({"eval": {"loss": 0.1}}), None)
 assert_type(tracker.watch(object(), log="all", log_freq=10), None)
 assert_type(tracker.watch(object(), log=None), None)
+assert_type(tracker.log_artifacts(paths={"label": "path"}), None)
 assert_type(tracker.unwatch(), None)
 assert_type(tracker.unwatch(object()), None)
 assert_type(tracker.finish(exit_code=1, wait="delivered", timeout=5.0), None)
@@ -54,6 +55,12 @@ class Printing(TrackerBackend):
     def finish(self) -> None: ...
 
 
+class Plain:
+    def log(self, metrics: dict[str, float], step: int | None = None, commit: bool = True) -> None: ...
+
+    def finish(self) -> None: ...
+
+
 class Unfinished(TrackerBackend):
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None: ...
 
@@ -66,7 +73,8 @@ assert_type(Printing().log_artifacts({"label": "path"}), None)
 csv = CSVBackend("./logs", 0)
 mlflow = MLflowBackend("project", {"lr": 0.1}, "./logs", 0, run_name="first")
 wandb = WandbBackend("project", {"lr": 0.1}, "./logs", 0, tags=["a"])
-alone = Tracker([csv, mlflow, wandb, Printing()])
+alone = Tracker([csv, mlflow, wandb, Printing(), Plain()])
+assert_type(register_backend("plain", Plain), None)
 assert_type(alone.log({"loss": 0.1, "picture": object()}, step=3), None)
 assert_type(csv.finish(), None)
 assert_type(mlflow.run_url, str | None)

@@ -1,6 +1,7 @@
 """Backends on the script's side: the script's own classes, and handles of the daemon's backends.
 
 * ``base``: :class:`TrackerBackend`, and the names that classes are registered under.
+* ``calls``: calls a backend's methods as scripts expect, on classes that do not derive from it too.
 * ``built_in``: the names of the daemon's own backends, and the arguments of one that runs in the script.
 * ``script_classes``: selects the classes of the script that a run's backends name.
 * ``script_backends``: delivers the daemon's records to those classes, each on its own thread.

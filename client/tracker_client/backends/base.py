@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from tracker_client.backends.calls import AnyBackend, is_backend_class
 from tracker_client.errors import SettingsError
 
-_registered: dict[str, type[TrackerBackend]] = {}
+_registered: dict[str, type[AnyBackend]] = {}
 _registered_lock = threading.Lock()
 
 
@@ -21,6 +22,8 @@ class TrackerBackend(ABC):
     it has parameters for them. It also gets the keyword arguments of ``setup_tracker`` that belong to the
     backend: the items of the dict with the backend's name, and other arguments that the constructor has
     parameters for.
+
+    ``step``, ``commit`` and ``caption`` are given by keyword.
 
     With a daemon, the constructor and all methods are called on one thread of the backend's own. With
     ``endpoint="inprocess"`` they are called on the threads that call the tracker. An exception of a method is
@@ -70,17 +73,20 @@ class TrackerBackend(ABC):
             caption: a text for the image.
         """
 
-    def log_artifacts(self, artifacts: Mapping[str, Any]) -> None:  # noqa: B027 - optional
+    def log_artifacts(self, paths: Mapping[str, Any]) -> None:  # noqa: B027 - optional
         """Record files and directories, a path for each label; does nothing unless overridden."""
 
     def watch(self, model: Any, **kwargs: Any) -> None:  # noqa: B027 - optional
-        """Begin to watch a model's parameters; does nothing unless overridden."""
+        """Begin to watch a model's parameters; does nothing unless overridden.
+
+        ``kwargs`` are the arguments that the script gave, without any default.
+        """
 
     def unwatch(self, model: Any = None) -> None:  # noqa: B027 - optional
         """Stop watching a model, or all models if None; does nothing unless overridden."""
 
 
-def register_backend(name: str, cls: type[TrackerBackend]) -> None:
+def register_backend(name: str, cls: type[AnyBackend]) -> None:
     """Make ``cls`` usable as ``backends="name"`` in later calls of ``setup_tracker``.
 
     Call it on every rank. The class is constructed in the primary rank's process, on its own thread. It
@@ -91,7 +97,8 @@ def register_backend(name: str, cls: type[TrackerBackend]) -> None:
         name: the backend's name; case and outer spaces do not matter. If the daemon has a backend of that
             name (``csv``), the name means ``cls`` in runs of this script. A name that is registered again
             means the later class.
-        cls: the class, derived from :class:`TrackerBackend`.
+        cls: a class derived from :class:`TrackerBackend`, or with the methods ``log(metrics, step, commit)``
+            and ``finish()``. Of the other methods it may leave out any.
 
     Raises:
         SettingsError: ``name`` is empty, "none" or has a comma, or ``cls`` is not such a class.
@@ -101,10 +108,10 @@ def register_backend(name: str, cls: type[TrackerBackend]) -> None:
         raise SettingsError(
             f"a backend cannot have the name {name!r}; its name is a text without commas, and not 'none'"
         )
-    if not _is_backend_class(cls):
+    if not is_backend_class(cls):
         raise SettingsError(
-            f"backend {wanted!r} is given as {cls!r}; it must be a class derived from "
-            "tracker_client.TrackerBackend"
+            f"backend {wanted!r} is given as {cls!r}; it must be a class with the methods log and finish, "
+            "such as one derived from tracker_client.TrackerBackend"
         )
     with _registered_lock:
         _registered[wanted] = cls
@@ -114,11 +121,7 @@ def _backend_name(name: object) -> str:
     return name.strip().lower() if isinstance(name, str) else ""
 
 
-def _is_backend_class(found: object) -> bool:
-    return isinstance(found, type) and issubclass(found, TrackerBackend)
-
-
-def registered_backends() -> dict[str, type[TrackerBackend]]:
+def registered_backends() -> dict[str, type[AnyBackend]]:
     """Return the classes that this process has registered, by name."""
     with _registered_lock:
         return dict(_registered)

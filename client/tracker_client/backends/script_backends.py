@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-from tracker_client.backends.base import TrackerBackend
+from tracker_client.backends.calls import AnyBackend, call, finish
 from tracker_client.values.refusals import Refusals
 from tracker_protocol import limits
 
-Construct = Callable[[], TrackerBackend]
+Construct = Callable[[], AnyBackend]
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class BackendWorker:
 
     def __init__(self, name: str, construct: Construct, post: Post, refusals: Refusals) -> None:
         self.name = name
-        self.backend: TrackerBackend | None = None
+        self.backend: AnyBackend | None = None
         self.built = threading.Event()
         """Set once the class is constructed, or its construction has failed."""
         self.closed = threading.Event()
@@ -183,16 +183,16 @@ class BackendWorker:
 
     # ---- any thread ------------------------------------------------------------------------------
 
-    def pass_on(self, call: DirectCall) -> None:
+    def pass_on(self, direct: DirectCall) -> None:
         """Queue the tracker's call for the class, unless too many calls wait for it already."""
         if self.closed.is_set():
             return
         if self._room_for_calls.acquire(blocking=False):
-            self._parts.put(call)
+            self._parts.put(direct)
         else:
             self.failures += 1
             self._refusals.warn_once(
-                f"backend {self.name}.{call.method}()",
+                f"backend {self.name}.{direct.method}()",
                 f"{limits.SCRIPT_CALLS_WAITING_MAX} calls wait for it; further ones are left out and counted",
             )
 
@@ -208,7 +208,7 @@ class BackendWorker:
             last = self._take_parts()
             end = last.content if last is not None else None
             code = end.exit_code if isinstance(end, DeliveredEnd) else self._exit_code
-            self._call("finish", self.backend.finish_with, code)
+            self._call("finish", finish, self.backend, code)
         # The thread's outermost frame: any exception of the class's code, SystemExit included, must end this
         # class alone.
         except BaseException as error:  # noqa: BLE001
@@ -228,7 +228,7 @@ class BackendWorker:
         while (item := self._parts.get()) is not None and not self._closing:
             if isinstance(item, DirectCall):
                 self._room_for_calls.release()
-                self._call(item.method, getattr(self.backend, item.method), *item.arguments, **item.named)
+                self._call(item.method, call, self.backend, item.method, *item.arguments, **item.named)
                 continue
             part, skip = item
             if isinstance(part.content, DeliveredEnd):
@@ -242,18 +242,18 @@ class BackendWorker:
         backend, content = self.backend, part.content
         assert backend is not None
         if isinstance(content, DeliveredConfig):
-            self._call("log_config", backend.log_config, json.loads(content.document))
+            self._call("log_config", call, backend, "log_config", json.loads(content.document))
         elif isinstance(content, DeliveredRows):
             for step, metrics in content.rows(skip):
                 if self._closing:
                     return
-                if not self._call("log", backend.log, metrics, step=step):
+                if not self._call("log", backend.log, metrics, step=step, commit=True):
                     self._refused += 1
 
-    def _call(self, method: str, call: Callable[..., object], *arguments: Any, **named: Any) -> bool:
-        """Call a method of the class; return False, and warn once, if it raises."""
+    def _call(self, method: str, action: Callable[..., object], *arguments: Any, **named: Any) -> bool:
+        """Make a call of the class's ``method``; return False, and warn once, if it raises."""
         try:
-            call(*arguments, **named)
+            action(*arguments, **named)
         except Exception as error:  # noqa: BLE001 - the class is the user's code
             self.failures += 1
             self._problem = f"{method}() raised {error!r}"
@@ -295,17 +295,17 @@ class ScriptBackends:
             for name in self._constructors:
                 self._worker(name)
 
-    def get(self, name: str, timeout_s: float) -> TrackerBackend | None:
+    def get(self, name: str, timeout_s: float) -> AnyBackend | None:
         """Return the instance of that name, or None; wait up to ``timeout_s`` for its construction."""
         worker = self._workers.get(name)
         if worker is None or not worker.built.wait(timeout_s):
             return None
         return worker.backend
 
-    def pass_on(self, call: DirectCall) -> None:
+    def pass_on(self, direct: DirectCall) -> None:
         """Make the call to each class in this process, on the class's own thread."""
         for worker in tuple(self._workers.values()):
-            worker.pass_on(call)
+            worker.pass_on(direct)
 
     # ---- the sender's thread ---------------------------------------------------------------------
 

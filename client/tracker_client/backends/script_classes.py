@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tracker_client.backends.base import TrackerBackend
+from tracker_client.backends.calls import AnyBackend
 
 
 @dataclass(frozen=True)
 class ScriptClass:
     """One class, with the keyword arguments of ``setup_tracker`` that belong to it."""
 
-    cls: type[TrackerBackend]
+    cls: type[AnyBackend]
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def construct(self, **described: Any) -> TrackerBackend:
+    def construct(self, **described: Any) -> AnyBackend:
         """Construct an instance, with those of the run's arguments that the constructor has parameters for.
 
         Raises whatever the class's constructor raises.
@@ -43,7 +43,7 @@ class ScriptClasses:
 
 
 def script_classes(
-    backends: str | None, registered: Mapping[str, type[TrackerBackend]], options: Mapping[str, Any]
+    backends: str | None, registered: Mapping[str, type[AnyBackend]], options: Mapping[str, Any]
 ) -> ScriptClasses:
     """Select the ``registered`` classes that ``backends`` names.
 

@@ -6,13 +6,15 @@ its own options: the items of the dict with its name, and the bare options that 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracker_client.backends.base import TrackerBackend, registered_backends
+from tracker_client.backends.base import registered_backends
 from tracker_client.backends.built_in import CLASSES, RunArguments
+from tracker_client.backends.calls import AnyBackend, call
 from tracker_client.backends.script_classes import ScriptClass, parameters_of
 from tracker_client.errors import BackendNotInstalled
 from tracker_client.inprocess.loading import built_in_class
@@ -37,7 +39,7 @@ class _Choice:
     """
 
     name: str
-    begin: Callable[[RunArguments, Mapping[str, Any]], TrackerBackend]
+    begin: Callable[[RunArguments, Mapping[str, Any]], AnyBackend]
     accepts: frozenset[str]
     accepts_any: bool = False
 
@@ -80,21 +82,25 @@ def _choose(name: str) -> _Choice | None:
     return _Choice(name, built_in.for_run, built_in.option_names())
 
 
-def _registered_choice(name: str, cls: type[TrackerBackend]) -> _Choice:
+def _registered_choice(name: str, cls: type[AnyBackend]) -> _Choice:
     accepts, accepts_any = parameters_of(cls)
 
-    def begin(run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend:
+    def begin(run: RunArguments, options: Mapping[str, Any]) -> AnyBackend:
         backend = ScriptClass(cls, options).construct(
-            project_name=run.project_name, config=run.config, outdir=run.outdir, rank=run.rank
+            project_name=run.project_name, config=run.config, outdir=run.outdir or ".", rank=run.rank
         )
-        if not backend.name:
-            backend.name = name  # type: ignore[misc]  # the instance's, which hides the class's empty name
+        if run.config is not None and not (accepts_any or "config" in accepts):
+            call(backend, "log_config", run.config)
+        if not getattr(backend, "name", ""):
+            # The instance's name hides the class's empty one; only a class with slots refuses it.
+            with contextlib.suppress(AttributeError):
+                setattr(backend, "name", name)  # noqa: B010 - not every class declares the attribute
         return backend
 
     return _Choice(name, begin, accepts, accepts_any)
 
 
-def _begin(choice: _Choice, run: RunArguments, options: Mapping[str, Any]) -> TrackerBackend | None:
+def _begin(choice: _Choice, run: RunArguments, options: Mapping[str, Any]) -> AnyBackend | None:
     try:
         return choice.begin(run, options)
     except Exception as error:  # noqa: BLE001 - a backend is anyone's code, and must not stop the others

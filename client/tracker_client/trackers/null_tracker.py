@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracker_client.trackers.status import TrackerStatus
-from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker
+from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, Tracker
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tracker_client.watch.options import WatchOptions
 
 
 class NullTracker(Tracker):
@@ -29,12 +34,10 @@ class NullTracker(Tracker):
     ) -> None:
         """Do nothing."""
 
-    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
+    def log_artifacts(self, paths: Mapping[str, Any], step: int | None = None) -> None:
         """Do nothing."""
 
-    def watch(
-        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
-    ) -> None:
+    def watch(self, model: Any, **options: Unpack[WatchOptions]) -> None:
         """Do nothing."""
 
     def unwatch(self, model: Any = None) -> None:

@@ -62,9 +62,9 @@ class RemoteBackend(TrackerBackend):
         """Call the tracker's ``log_image``."""
         self._tracker.log_image(key, image_path, caption)
 
-    def log_artifacts(self, artifacts: Mapping[str, Any]) -> None:
+    def log_artifacts(self, paths: Mapping[str, Any]) -> None:
         """Call the tracker's ``log_artifacts``."""
-        self._tracker.log_artifacts(artifacts)
+        self._tracker.log_artifacts(paths)
 
     def watch(self, model: Any, **kwargs: Any) -> None:
         """Call the tracker's ``watch``."""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import time_ns
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracker_client.backends.script_backends import Construct, DirectCall, ScriptBackends
 from tracker_client.endpoints.embedded import EmbeddedEndpoint
@@ -31,13 +31,18 @@ from tracker_client.trackers.introduction import introduce
 from tracker_client.trackers.remote_backends import RemoteBackends
 from tracker_client.trackers.remote_status import remote_status
 from tracker_client.trackers.status import TrackerStatus
-from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, LOG_FREQ, Tracker
+from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, Tracker
 from tracker_client.transport.messages import Welcome
 from tracker_client.values.arguments import bounded_seconds, exit_code_for, step_number
 from tracker_client.values.configuration import read_configuration
 from tracker_client.values.snapshot import PLAIN, snapshot
 from tracker_client.values.wandb_objects import MediaValue
 from tracker_client.watch.watching import Watches
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tracker_client.watch.options import WatchOptions
 
 JOIN_GRACE_S = 2.0
 """``finish`` waits for the sender's thread until its own deadline, and this much longer."""
@@ -135,16 +140,14 @@ class RemoteTracker(Tracker):
             self._configuration.update(read.values)
             self._sender.inbox.put(LogConfig(read.document))
 
-    def watch(
-        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
-    ) -> None:
+    def watch(self, model: Any, **options: Unpack[WatchOptions]) -> None:
         """Record statistics of a model's gradients and parameters; see :meth:`Tracker.watch`."""
         if self._closed:
             self._count_late_call()
             return
-        self._scripts.pass_on(DirectCall("watch", (model,), {"log": log, "log_freq": log_freq, **kwargs}))
+        self._scripts.pass_on(DirectCall("watch", (model,), options))
         try:
-            self._watches.watch(model, log, log_freq, **kwargs)
+            self._watches.watch(model, **options)
         except Exception as error:  # noqa: BLE001 - a model is the user's code, and training must continue
             self._refusals.refuse("watch()", f"it raised {error!r}; this model may be watched in part only")
 
@@ -185,10 +188,10 @@ class RemoteTracker(Tracker):
             caption: a text about the image.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        direct = DirectCall("log_image", (key, image_path, caption))
+        direct = DirectCall("log_image", (key, image_path), {"caption": caption})
         self._record_media(key, lambda: self._media.image(key, image_path, caption, step), direct)
 
-    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
+    def log_artifacts(self, paths: Mapping[str, Any], step: int | None = None) -> None:
         """Record files and directories, in the background.
 
         A file that is replaced or deleted afterwards is recorded as it was at the call. A file that is
@@ -196,11 +199,11 @@ class RemoteTracker(Tracker):
         starts. Paths that do not exist are left out, with a warning.
 
         Args:
-            artifacts: a path for each label.
+            paths: a path for each label.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        direct = DirectCall("log_artifacts", (artifacts,))
-        self._record_media("log_artifacts()", lambda: self._media.artifacts(artifacts, step), direct)
+        direct = DirectCall("log_artifacts", (paths,))
+        self._record_media("log_artifacts()", lambda: self._media.artifacts(paths, step), direct)
 
     def _record_media(self, key: object, record: Callable[[], None], direct: DirectCall) -> None:
         if self._closed:

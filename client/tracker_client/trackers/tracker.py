@@ -14,18 +14,21 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tracker_client.backends.base import TrackerBackend
+from tracker_client.backends.calls import AnyBackend, call, finish, name_of
 from tracker_client.trackers.exit_code import exit_code_so_far, watch_exit
 from tracker_client.trackers.status import TrackerStatus
 from tracker_client.values.arguments import exit_code_for, exit_code_of
 from tracker_client.values.configuration import read_configuration
 from tracker_client.values.refusals import Refusals
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from tracker_client.watch.options import WatchOptions
+
 FINISH_TIMEOUT_S = 60.0
-LOG_FREQ = 100
-"""A watched parameter is measured once in this many backward passes."""
 
 logger = logging.getLogger("tracker_client")
 _trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
@@ -42,7 +45,7 @@ class Tracker:
     counted, warned about once for each of the backend's methods, and does not affect other backends.
     """
 
-    def __init__(self, backends: Iterable[TrackerBackend] = (), *, run_id: str | None = None) -> None:
+    def __init__(self, backends: Iterable[AnyBackend] = (), *, run_id: str | None = None) -> None:
         self._backends = tuple(backends)
         self._run_id = run_id
         self._refusals = Refusals()
@@ -64,7 +67,7 @@ class Tracker:
             step: the training step, an integer; None (the default) continues from the last step.
             commit: False keeps the row open for further calls with the same step; the default is True.
         """
-        self._each("log()", lambda backend: backend.log(metrics, step, commit))
+        self._each("log()", lambda backend: backend.log(metrics, step=step, commit=commit))
 
     def log_config(self, config: Any) -> None:
         """Merge ``config`` into the run's configuration.
@@ -74,11 +77,9 @@ class Tracker:
         """
         read = None if isinstance(config, Mapping) else read_configuration(config)
         values = config if read is None else read.values
-        self._each("log_config()", lambda backend: backend.log_config(values))
+        self._each("log_config()", lambda backend: call(backend, "log_config", values))
 
-    def watch(
-        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
-    ) -> None:
+    def watch(self, model: Any, **options: Unpack[WatchOptions]) -> None:
         """Record statistics of a model's gradients and parameters, every ``log_freq`` backward passes.
 
         For each parameter these metrics are recorded:
@@ -107,16 +108,19 @@ class Tracker:
 
         Args:
             model: a ``torch.nn.Module``, or several; names of the second begin with ``model1.``, and so on.
-            log: "gradients", "parameters", "all", or None for nothing.
-            log_freq: a parameter is measured once in this many backward passes that reach it.
-            **kwargs: ``idx``, the number in ``model<idx>.``. W&B's ``criterion`` and ``log_graph`` have no
-                effect.
+            **options: further arguments, by keyword.
+
+                * ``log``: "gradients" (the default), "parameters", "all", or None for nothing.
+                * ``log_freq``: a parameter is measured once in this many backward passes that reach it; the
+                  default is 100.
+                * ``idx``: the number in ``model<idx>.``.
+                * W&B's ``criterion`` and ``log_graph`` have no effect.
         """
-        self._each("watch()", lambda backend: backend.watch(model, log=log, log_freq=log_freq, **kwargs))
+        self._each("watch()", lambda backend: call(backend, "watch", model, **options))
 
     def unwatch(self, model: Any = None) -> None:
         """Stop watching this model, these models, or (by default) all models; ``finish`` does so too."""
-        self._each("unwatch()", lambda backend: backend.unwatch(model))
+        self._each("unwatch()", lambda backend: call(backend, "unwatch", model))
 
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
         """Record a table as it is now. A later table with the same ``key`` replaces it.
@@ -127,8 +131,7 @@ class Tracker:
             data: rows, each with one cell for each column, or a pandas, polars or pyarrow frame.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        at = _given_step(step)
-        self._each("log_table()", lambda backend: backend.log_table(key, columns, data, **at))
+        self._each("log_table()", lambda backend: call(backend, "log_table", key, columns, data, step=step))
 
     def log_image(
         self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
@@ -141,34 +144,35 @@ class Tracker:
             caption: a text about the image.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        at = _given_step(step)
-        self._each("log_image()", lambda backend: backend.log_image(key, image_path, caption, **at))
+        self._each(
+            "log_image()",
+            lambda backend: call(backend, "log_image", key, image_path, caption=caption, step=step),
+        )
 
-    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
+    def log_artifacts(self, paths: Mapping[str, Any], step: int | None = None) -> None:
         """Record files and directories, in the background.
 
         Args:
-            artifacts: a path for each label.
+            paths: a path for each label.
             step: as in :meth:`log`, but None means the step of the last row.
         """
-        at = _given_step(step)
-        self._each("log_artifacts()", lambda backend: backend.log_artifacts(artifacts, **at))
+        self._each("log_artifacts()", lambda backend: call(backend, "log_artifacts", paths, step=step))
 
-    def _each(self, method: str, call: Callable[[TrackerBackend], None]) -> None:
+    def _each(self, method: str, action: Callable[[AnyBackend], object]) -> None:
         if self._closed:
             self._count_late_call()
             return
-        self._call_each(method, call)
+        self._call_each(method, action)
 
-    def _call_each(self, method: str, call: Callable[[TrackerBackend], None]) -> None:
+    def _call_each(self, method: str, action: Callable[[AnyBackend], object]) -> None:
         for backend in self._backends:
             try:
-                call(backend)
+                action(backend)
             except Exception as error:  # noqa: BLE001 - a backend is anyone's code, and training must continue
                 with self._lock:
                     self._backend_failures += 1
                 self._refusals.warn_once(
-                    f"{backend.name or type(backend).__name__}.{method}",
+                    f"{name_of(backend)}.{method}",
                     f"it raised {error!r}; the run continues; later failures of this call are only counted",
                 )
 
@@ -189,7 +193,7 @@ class Tracker:
         """
         if self._close_once():
             code = exit_code_for(exit_code)
-            self._call_each("finish()", lambda backend: backend.finish_with(code))
+            self._call_each("finish()", lambda backend: finish(backend, code))
 
     def _close_once(self) -> bool:
         """Close the tracker to further calls; return False if it was closed already."""
@@ -223,7 +227,7 @@ class Tracker:
     def get_backend(self, name: str) -> Any:
         """Return the backend ``name``; None if the run has no such backend."""
         wanted = name.strip().lower()
-        return next((backend for backend in self._backends if backend.name.lower() == wanted), None)
+        return next((backend for backend in self._backends if name_of(backend).lower() == wanted), None)
 
     @property
     def wandb_run(self) -> Any:
@@ -256,11 +260,6 @@ class Tracker:
     def _make_inert(self) -> None:
         self._closed = True
         self._inert = True
-
-
-def _given_step(step: int | None) -> dict[str, Any]:
-    """Return the step as an argument if there is one; the methods of some backends have no such argument."""
-    return {} if step is None else {"step": step}
 
 
 def _finish_all() -> None:

@@ -22,11 +22,11 @@ from typing import Any
 
 from tracker_client.staging.attachment import Attachment
 from tracker_client.values.refusals import Refusals
+from tracker_client.watch.options import ALL, GRADIENTS, LOG_FREQ, PARAMETERS
 from tracker_client.watch.record import WatchRecord
 from tracker_client.watch.statistics import measure
 from tracker_client.watch.targets import Signal, Target, signals_of, targets_of
 
-GRADIENTS, PARAMETERS, ALL = "gradients", "parameters", "all"
 _POSTPONEMENTS = 3
 """DDP's and FSDP's final calls may each enqueue one more call; after so many rounds all have run."""
 
@@ -49,8 +49,8 @@ class Watches:
     def watch(
         self,
         models: Any,
-        log: str | None,
-        log_freq: int,
+        log: str | None = GRADIENTS,
+        log_freq: int = LOG_FREQ,
         idx: int | None = None,
         criterion: Any = None,  # noqa: ARG002 - W&B's users pass it; there is no graph to record
         log_graph: Any = None,

@@ -1,8 +1,9 @@
 """Backends by name: the built-in ones, and those that installed packages register.
 
 A package registers a class under the entry-point group ``tracker_daemon.backends``. The class derives from
-:class:`tracker_client.TrackerBackend`. A class that must keep a state of its own derives from
-:class:`tracker_daemon.backends.base.Backend` instead. A module is imported only when its backend is created.
+:class:`tracker_client.TrackerBackend`, or has its methods. A class that must keep a state of its own derives
+from :class:`tracker_daemon.backends.base.Backend` instead. A module is imported only when its backend is
+created.
 """
 
 from __future__ import annotations
@@ -89,14 +90,14 @@ def _instance(name: str, found: object) -> Backend:
     if isinstance(found, type) and issubclass(found, Backend):
         return found()
     # Imported for registered classes alone: the client's package is a tenth of a daemon's imports.
-    from tracker_client.backends.base import TrackerBackend  # noqa: PLC0415
+    from tracker_client.backends.calls import is_backend_class  # noqa: PLC0415
     from tracker_daemon.backends.third_party.installed_class import InstalledClassBackend  # noqa: PLC0415
 
-    if isinstance(found, type) and issubclass(found, TrackerBackend):
+    if is_backend_class(found):
         return InstalledClassBackend(name, found)
     raise SettingsError(
-        f"backend {name!r} is registered as {found!r}, which is no Backend class: neither of "
-        "tracker_client.TrackerBackend nor of tracker_daemon.backends.base.Backend"
+        f"backend {name!r} is registered as {found!r}, which is no Backend class: it has neither the methods "
+        "of tracker_client.TrackerBackend nor those of tracker_daemon.backends.base.Backend"
     )
 
 

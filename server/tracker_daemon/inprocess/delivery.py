@@ -19,7 +19,6 @@ from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import weighed
 from tracker_client.staging.items import ItemDraft
 from tracker_client.trackers.exit_code import exit_code_so_far
-from tracker_client.trackers.tracker import LOG_FREQ
 from tracker_client.transport.uploads import Upload, UploadProgress
 from tracker_client.values.arguments import step_number
 from tracker_client.values.refusals import Refusals
@@ -213,17 +212,15 @@ class DeliveredBackend(TrackerBackend):
         if self._delivery is not None and self._delivery.accepts("log_image()"):
             self._delivery.media.image(key, image_path, caption, step)
 
-    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:
+    def log_artifacts(self, paths: Mapping[str, Any], step: int | None = None) -> None:
         """Record files and directories by label, in the background."""
         if self._delivery is not None and self._delivery.accepts("log_artifacts()"):
-            self._delivery.media.artifacts(artifacts, step)
+            self._delivery.media.artifacts(paths, step)
 
-    def watch(
-        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
-    ) -> None:
+    def watch(self, model: Any, **kwargs: Any) -> None:
         """Record the distributions of a model's gradients and parameters; see :meth:`Tracker.watch`."""
         if self._delivery is not None and self._delivery.accepts("watch()"):
-            self._delivery.watches.watch(model, log, log_freq, **kwargs)
+            self._delivery.watches.watch(model, **kwargs)
 
     def unwatch(self, model: Any = None) -> None:
         """Stop watching this model, or all models if None."""

@@ -20,7 +20,6 @@ from tracker_client.media.tables import make_table
 from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.rows import LoggedRow, RowAssembler
 from tracker_client.staging.sources import SourceUnusable
-from tracker_client.trackers.tracker import LOG_FREQ
 from tracker_client.values.arguments import step_number
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import Row
@@ -142,9 +141,9 @@ class WandbBackend(TrackerBackend):
             copy_source(source, file)
             self._log_object(key, self._wandb.Image(str(file), caption=caption), step)
 
-    def log_artifacts(self, artifacts: Mapping[str, Any], step: int | None = None) -> None:  # noqa: ARG002 - W&B's artifacts have no step
+    def log_artifacts(self, paths: Mapping[str, Any], step: int | None = None) -> None:  # noqa: ARG002 - W&B's artifacts have no step
         """Log each file or directory as an artifact with its label's name; leave out missing ones."""
-        for label, path in dict(artifacts).items() if self._is_here() else ():
+        for label, path in dict(paths).items() if self._is_here() else ():
             location = Path(os.fsdecode(path)).expanduser()
             if not location.exists():
                 self._refusals.refuse(label, f"{location} does not exist; it is not recorded")
@@ -170,12 +169,10 @@ class WandbBackend(TrackerBackend):
             at = self._rows.reached if step is None else step_number(step)
             self._send(LoggedRow(at, time_ns(), {key: value}, automatic=step is None))
 
-    def watch(
-        self, model: Any, log: str | None = "gradients", log_freq: int = LOG_FREQ, **kwargs: Any
-    ) -> None:
+    def watch(self, model: Any, **kwargs: Any) -> None:
         """Record the distributions of a model's gradients and parameters; see :meth:`Tracker.watch`."""
         if self._is_here():
-            self._watches.watch(model, log, log_freq, **kwargs)
+            self._watches.watch(model, **kwargs)
 
     def unwatch(self, model: Any = None) -> None:
         """Stop watching this model, or all models if None."""

@@ -17,7 +17,7 @@ from itertools import islice
 
 import msgspec
 
-from tracker_client.backends.base import TrackerBackend
+from tracker_client.backends.calls import AnyBackend, call, finish
 from tracker_client.backends.script_classes import ScriptClass
 from tracker_daemon.backends.base import Backend, Commit, RunDescription, RunStatus, SetAside, not_open
 from tracker_daemon.backends.decoding import read_block, read_config, read_end, read_state, rows_of
@@ -25,7 +25,7 @@ from tracker_daemon.errors import BackendRefused, BackendUnavailable
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
 
-Call = Callable[[], object]
+Action = Callable[[], object]
 
 
 class _Progress(msgspec.Struct, frozen=True):
@@ -38,10 +38,10 @@ class _Progress(msgspec.Struct, frozen=True):
 class InstalledClassBackend(Backend):
     """Gives a run's records, configuration and end to an instance of ``cls``."""
 
-    def __init__(self, name: str, cls: type[TrackerBackend]) -> None:
+    def __init__(self, name: str, cls: type[AnyBackend]) -> None:
         self.name = name  # type: ignore[misc]  # the package chooses the name
         self._cls = cls
-        self._instance: TrackerBackend | None = None
+        self._instance: AnyBackend | None = None
         self._progress = _Progress()
         self._tries = (_Progress(), 0)
         self._set_aside: list[SetAside] = []
@@ -71,8 +71,8 @@ class InstalledClassBackend(Backend):
         for entry in entries:
             if entry.number <= self._progress.through:
                 continue
-            for call in self._calls(entry, self._progress.rows):
-                self._make(call, entry, commit)
+            for action in self._calls(entry, self._progress.rows):
+                self._make(action, entry, commit)
                 self._progress = msgspec.structs.replace(self._progress, rows=self._progress.rows + 1)
             self._progress = _Progress(entry.number)
             if entry.kind is EntryKind.END:
@@ -86,22 +86,22 @@ class InstalledClassBackend(Backend):
     def close(self) -> None:
         """Keep the instance: after an error it continues."""
 
-    def _calls(self, entry: OutboxEntry, skip: int) -> Iterator[Call]:
+    def _calls(self, entry: OutboxEntry, skip: int) -> Iterator[Action]:
         """Yield the calls of the class for ``entry``, without the first ``skip`` of its rows."""
         instance = self._opened()
         if entry.kind is EntryKind.RECORDS:
             for row in islice(rows_of(read_block(entry)), skip, None):
-                yield partial(instance.log, row.cells, step=row.step)
+                yield partial(instance.log, row.cells, step=row.step, commit=True)
         elif entry.kind is EntryKind.CONFIG:
-            yield partial(instance.log_config, read_config(entry))
+            yield partial(call, instance, "log_config", read_config(entry))
         elif entry.kind is EntryKind.END:
             failed = read_end(entry).status is RunStatus.FAILED
-            yield partial(instance.finish_with, 1 if failed else 0)
+            yield partial(finish, instance, 1 if failed else 0)
 
-    def _make(self, call: Call, entry: OutboxEntry, commit: Commit) -> None:
+    def _make(self, action: Action, entry: OutboxEntry, commit: Commit) -> None:
         """Make one call. After an error either ask for a retry or, after too many, set the row aside."""
         try:
-            call()
+            action()
         # The class is anyone's code, as above. A PoisonEntry would set the whole entry aside.
         except Exception as error:
             at, tries = self._tries
@@ -121,7 +121,7 @@ class InstalledClassBackend(Backend):
     def _shown(self) -> str:
         return f"the class {self._cls.__module__}.{self._cls.__qualname__} of backend {self.name!r}"
 
-    def _opened(self) -> TrackerBackend:
+    def _opened(self) -> AnyBackend:
         if self._instance is None:
             raise not_open(self.name)
         return self._instance

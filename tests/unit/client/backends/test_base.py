@@ -61,6 +61,16 @@ def test_a_name_that_no_list_of_backends_could_hold_is_an_error(name):
         register_backend(name, Kept)
 
 
+def test_a_class_needs_no_base_class_to_be_registered():
+    class Plain:
+        def log(self, metrics, step=None, commit=True): ...
+
+        def finish(self): ...
+
+    register_backend("plain", Plain)
+    assert registered_backends()["plain"] is Plain
+
+
 @pytest.mark.parametrize("cls", [int, Kept(), lambda **_: Kept()])
 def test_what_is_no_backend_class_is_an_error_that_names_the_base_class(cls):
     with pytest.raises(SettingsError, match="TrackerBackend"):

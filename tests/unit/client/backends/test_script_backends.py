@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -117,6 +118,31 @@ def test_an_entry_in_parts_is_acknowledged_once_after_its_last_part(scripts, kep
     assert kept.calls == [(0, {"loss": 0.0}), (1, {"loss": 1.0}), (2, {"loss": 2.0}), {"lr": 0.1}]
 
 
+def test_a_class_with_a_backends_methods_alone_is_called_by_keyword_for_what_it_has(answers):
+    class ByKeyword:
+        calls: ClassVar[list] = []
+
+        def log(self, metrics, *, step, commit):
+            self.calls.append(("log", step, commit))
+
+        def log_image(self, key, image_path, *, caption):
+            self.calls.append(("log_image", key, caption))
+
+        def finish(self):
+            self.calls.append("finish")
+
+    scripts = ScriptBackends({"kept": ByKeyword}, Refusals())
+    scripts.start(answers, at_once=True)
+    scripts.offer(rows(1, [0.0]))
+    scripts.offer(DeliveredEntry("kept", 1, 2, False, DeliveredConfig('{"lr": 0.1}')))
+    scripts.pass_on(DirectCall("watch", ("model",), {}))
+    scripts.pass_on(DirectCall("log_image", ("i", "image.png"), {"caption": "c"}))
+    scripts.offer(DeliveredEntry("kept", 1, 3, False, DeliveredEnd(1)))
+    answers.wait(taken(1), taken(2), taken(3), TakenEntry("kept", closed=True))
+    assert ByKeyword.calls == [("log", 0, True), ("log_image", "i", "c"), "finish"]
+    assert scripts.failures == 0
+
+
 def test_what_comes_again_after_a_reconnection_is_acknowledged_and_not_given_again(scripts, kept, answers):
     scripts.offer(rows(1, [0.0]))
     answers.wait(taken(1))
@@ -201,9 +227,9 @@ def test_a_class_that_is_not_fed_here_finishes_and_is_warned_about(scripts, kept
 def test_what_is_no_metric_goes_straight_to_the_class_on_its_own_thread(scripts, kept, answers):
     threads = []
     kept.log_table = lambda *arguments: threads.append((threading.get_ident(), arguments))
-    kept.log_image = lambda *arguments: 1 / 0
+    kept.log_image = lambda *arguments, **named: 1 / 0
     scripts.pass_on(DirectCall("log_table", ("t", ["a"], [[1]])))
-    scripts.pass_on(DirectCall("log_image", ("i", "image.png", None)))
+    scripts.pass_on(DirectCall("log_image", ("i", "image.png"), {"caption": None}))
     scripts.offer(DeliveredEntry("kept", 1, 1, False, DeliveredEnd()))
     answers.wait(
         taken(1),

@@ -32,6 +32,25 @@ class Notes(TrackerBackend):
         pass
 
 
+class WithoutConfig:
+    """A class with a backend's methods alone, as some scripts have them."""
+
+    made: ClassVar[list] = []
+
+    def __init__(self, outdir, rank=0):
+        self.calls = [("made", outdir, rank)]
+        self.made.append(self)
+
+    def log(self, metrics, step=None, commit=True):
+        self.calls.append(("log", dict(metrics), step))
+
+    def log_config(self, config):
+        self.calls.append(("log_config", config))
+
+    def finish(self):
+        self.calls.append(("finish",))
+
+
 class Picky(Notes):
     def __init__(self, project_name, config, outdir, rank, colour="grey"):
         super().__init__(project_name=project_name, config=config, outdir=outdir, rank=rank, colour=colour)
@@ -85,6 +104,19 @@ def test_nothing_that_works_is_a_null_tracker():
     tracker = set_up(backends="broken", endpoint="inprocess")
     assert isinstance(tracker, NullTracker)
     tracker.log({"loss": 1.0})
+
+
+def test_a_class_whose_constructor_takes_no_configuration_gets_it_by_log_config(monkeypatch):
+    monkeypatch.setattr(WithoutConfig, "made", [])
+    register_backend("csv", WithoutConfig)
+    tracker = set_up("p", "csv", {"lr": 1}, rank=0, endpoint="inprocess")
+    tracker.log({"loss": 1.0}, step=3)
+    tracker.finish()
+    (made,) = WithoutConfig.made
+    assert tracker.get_backend("csv") is made
+    assert made.calls == [
+        ("made", ".", 0), ("log_config", {"lr": 1}), ("log", {"loss": 1.0}, 3), ("finish",),
+    ]  # fmt: skip
 
 
 def test_a_backend_named_twice_is_one():

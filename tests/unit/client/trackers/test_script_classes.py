@@ -108,9 +108,55 @@ def test_a_step_reaches_the_backends_that_know_of_one_and_harms_no_other(caplog)
     tracker.log_image("a", "a.png", caption="c")
     tracker.log_image("b", "b.png", step=3)
     assert drawing.calls == [("a", None), ("b", 3)]
-    assert seeds.calls == [("a", "c")]
-    assert tracker.status().backend_failures == 1
+    assert seeds.calls == [("a", "c"), ("b", None)]
+    assert tracker.status().backend_failures == 0
     assert tracker.get_backend(" Drawing ") is drawing
+
+
+class ByKeyword:
+    """A class that no base class makes a backend, and that takes its arguments by keyword alone."""
+
+    def __init__(self):
+        self.calls = []
+
+    def log(self, metrics, *, step, commit):
+        self.calls.append(("log", metrics, step, commit))
+
+    def log_image(self, key, image_path, *, caption):
+        self.calls.append(("log_image", key, image_path, caption))
+
+    def log_artifacts(self, paths):
+        self.calls.append(("log_artifacts", paths))
+
+    def watch(self, model, **kwargs):
+        self.calls.append(("watch", model, kwargs))
+
+    def finish(self):
+        self.calls.append(("finish",))
+
+
+def test_a_class_with_a_backends_methods_is_called_by_keyword_and_with_what_was_given_alone():
+    plain = ByKeyword()
+    tracker = Tracker([plain])
+    tracker.log({"loss": 1.0}, 3, False)
+    tracker.log_config({"lr": 0.1})
+    tracker.log_table("t", ["a"], [[1]])
+    tracker.log_image("i", "i.png", "c")
+    tracker.log_artifacts(paths={"code": "train.py"})
+    tracker.watch("model")
+    tracker.watch("model", log="gradients")
+    tracker.unwatch()
+    tracker.finish(1)
+    assert plain.calls == [
+        ("log", {"loss": 1.0}, 3, False),
+        ("log_image", "i", "i.png", "c"),
+        ("log_artifacts", {"code": "train.py"}),
+        ("watch", "model", {}),
+        ("watch", "model", {"log": "gradients"}),
+        ("finish",),
+    ]
+    assert tracker.status().backend_failures == 0
+    assert tracker.get_backend("bykeyword") is plain
 
 
 def test_every_kind_of_tracker_is_a_tracker():
