@@ -246,6 +246,7 @@ class RemoteTracker(Tracker):
         self._sender.inbox.put(Finish(exit_code_for(exit_code), wait == "delivered", deadline))
         self._published.ended.wait(timeout + JOIN_GRACE_S)
         self._media.end(self._published.unrecorded)
+        self._refusals.report()
         if not self._published.finished:
             self._warn_unfinished(wait, timeout)
 

@@ -194,6 +194,7 @@ class Tracker:
         if self._close_once():
             code = exit_code_for(exit_code)
             self._call_each("finish()", lambda backend: finish(backend, code))
+            self._refusals.report()
 
     def _close_once(self) -> bool:
         """Close the tracker to further calls; return False if it was closed already."""

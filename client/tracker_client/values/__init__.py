@@ -1,9 +1,10 @@
 """Values that ``log()`` and ``log_config()`` accept, copied and checked at the call.
 
 * ``snapshot``: numbers, tensors and texts of a call.
+* ``collectives``: results of torch's collectives that are still running.
 * ``nesting``: nested dicts of metrics.
 * ``histogram``: a histogram as it is sent; ``wandb_objects``: W&B's own objects.
 * ``configuration``: a configuration of any kind as a JSON object.
 * ``arguments``: steps, exit codes, timeouts and texts without secrets.
-* ``refusals``: counts what cannot be recorded, and warns once for each key.
+* ``refusals``: counts what cannot be recorded, and warns at most once a minute for each cause.
 """

@@ -1,27 +1,85 @@
-"""Counts values that cannot be recorded, and warns about each key once.
+"""Counts values that cannot be recorded, and warns about each cause at most once a minute.
 
-``log()`` raises nothing, so these warnings are how a user learns that ``log({"img": figure})`` records
+``log()`` raises nothing, so these warnings are how a user learns that ``log({"loss": None})`` records
 nothing. Both the calling threads and the sender's thread report here.
+
+A *cause* is a reason, whatever its numbers and keys. Its first refusal is warned about at once, with the keys
+of that call. Later warnings name the keys that are new, and count the values. The last one is
+:meth:`Refusals.report`'s, at the end of the run.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 WARNED_KEYS_MAX = 1_000
 """A bound, so that a script with a new key at each step fills neither the log nor the memory."""
+CAUSES_MAX = 100
+"""The number of causes that are warned about one by one; further ones are warned about as one cause."""
+WARNING_INTERVAL_S = 60.0
+"""The least time in seconds between two warnings of one cause."""
+REPEAT_INTERVAL_MAX_S = 3600.0
+"""While a cause has no new keys, the time between its warnings doubles up to this one."""
 KEY_SHOWN_CHARACTERS = 80
+KEYS_SHOWN_MAX = 5
+_FURTHER = "other causes"
+_NUMBER = re.compile(r"\d+")
 
 logger = logging.getLogger("tracker_client")
 
 
-class Refusals:
-    """A thread-safe count of refused values with one warning per key."""
+@dataclass
+class _Cause:
+    """The refusals of one cause. ``new_keys`` and ``unreported`` count from the last warning on."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    reason: str
+    total: int = 0
+    unreported: int = 0
+    new_keys: dict[str, None] = field(default_factory=dict)
+    named_keys: dict[str, None] = field(default_factory=dict)
+    warned_at: float | None = None
+    interval_s: float = WARNING_INTERVAL_S
+
+    def add(self, key: str, reason: str, values: int) -> None:
+        self.reason = reason
+        self.total += values
+        self.unreported += values
+        if key not in self.named_keys and len(self.named_keys) < WARNED_KEYS_MAX:
+            self.named_keys[key] = self.new_keys[key] = None
+
+    def is_due(self, now: float) -> bool:
+        if self.warned_at is None:
+            return True
+        interval_s = WARNING_INTERVAL_S if self.new_keys else self.interval_s
+        return now - self.warned_at >= interval_s
+
+    def warn(self, now: float) -> str:
+        """Return the warning of the refusals since the last warning."""
+        keys = list(self.new_keys or self.named_keys)
+        first = self.warned_at is None
+        if not first:
+            self.interval_s = min(2 * self.interval_s, REPEAT_INTERVAL_MAX_S)
+        self.warned_at, self.unreported, self.new_keys = now, 0, {}
+        named = ", ".join(keys[:KEYS_SHOWN_MAX])
+        more = f" and {len(keys) - KEYS_SHOWN_MAX} more" if len(keys) > KEYS_SHOWN_MAX else ""
+        count = "" if first and self.total <= len(keys) else f" ({self.total} values so far)"
+        return f"{named}{more}: {self.reason}{count}"
+
+
+class Refusals:
+    """A thread-safe count of refused values, with at most one warning a minute per cause."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        # Re-entrant: a signal handler may log while this thread holds the lock.
+        self._lock = threading.RLock()
+        self._clock = clock
         self._warned: set[str] = set()
+        self._causes: dict[str, _Cause] = {}
         self._count = 0
 
     @property
@@ -30,10 +88,39 @@ class Refusals:
         return self._count
 
     def refuse(self, key: object, reason: str, *, values: int = 1) -> None:
-        """Count ``values`` refused values of ``key``; warn if this key has not been warned about yet."""
+        """Count ``values`` refused values of ``key``; warn if a warning of this cause is due."""
+        self._refuse([(key, reason)], values)
+
+    def refuse_each(self, refused: Iterable[tuple[object, str]]) -> None:
+        """Count the refused values of one call, given by key and reason; warn as :meth:`refuse` does."""
+        self._refuse(refused, 1)
+
+    def _refuse(self, refused: Iterable[tuple[object, str]], values: int) -> None:
+        now = self._clock()
+        causes: dict[int, _Cause] = {}
         with self._lock:
-            self._count += values
-        self.warn_once(key, reason)
+            for key, reason in refused:
+                self._count += values
+                cause = self._cause_of(reason)
+                cause.add(_shown(key), reason, values)
+                causes[id(cause)] = cause
+            texts = [cause.warn(now) for cause in causes.values() if cause.is_due(now)]
+        for text in texts:
+            logger.warning("%s", text)
+
+    def _cause_of(self, reason: str) -> _Cause:
+        name = _NUMBER.sub("#", reason)
+        if name not in self._causes and len(self._causes) >= CAUSES_MAX:
+            name = _FURTHER
+        return self._causes.setdefault(name, _Cause(reason))
+
+    def report(self) -> None:
+        """Warn about refusals that no warning has counted yet."""
+        now = self._clock()
+        with self._lock:
+            texts = [cause.warn(now) for cause in list(self._causes.values()) if cause.unreported]
+        for text in texts:
+            logger.warning("%s", text)
 
     def warn_once(self, key: object, reason: str) -> None:
         """Warn about ``key``, unless it has been warned about already; count nothing."""
@@ -45,9 +132,7 @@ class Refusals:
             last = len(self._warned) > WARNED_KEYS_MAX
         logger.warning("%s: %s", shown, reason)
         if last:
-            logger.warning(
-                "more keys than %d were warned about; later ones are only counted", WARNED_KEYS_MAX
-            )
+            logger.warning("more keys than %d were warned about; no further key is named", WARNED_KEYS_MAX)
 
 
 def _shown(key: object) -> str:

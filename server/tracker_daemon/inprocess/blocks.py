@@ -32,7 +32,7 @@ class BlockMaker:
         self._ordinal = 1
         self._last_step: int | None = None
         self._occurrence = 0
-        self._names: dict[object, bool] = {}
+        self._names: dict[object, str] = {}
 
     def blocks(self, rows: Iterable[LoggedRow]) -> Iterator[RecordBlock]:
         """Yield the rows in their order; consecutive rows with the same numeric columns share a block.
@@ -83,22 +83,20 @@ class BlockMaker:
         return _Record(row.step, self._occurrence, row.time_ns, numbers, texts)
 
     def _is_name(self, name: object) -> bool:
-        known = self._names.get(name)
-        if known is None:
-            known = self._names[name] = self._checked(name)
-        if not known:
-            self._refusals.refuse(name, "it is not recorded")
-        return known
+        reason = self._names.get(name)
+        if reason is None:
+            reason = self._names[name] = self._why_no_name(name)
+        if reason:
+            self._refusals.refuse(name, f"{reason}; it is not recorded")
+        return not reason
 
-    def _checked(self, name: object) -> bool:
+    def _why_no_name(self, name: object) -> str:
+        """Return why ``name`` cannot be a metric's name; "" if it can."""
         most = limits.METRIC_NAME_MAX_BYTES
         if not isinstance(name, str):
-            reason = f"a metric's name is a text, not a {type(name).__name__}"
-        elif not 1 <= (size := len(name.encode(errors="surrogatepass"))) <= most:
-            reason = f"a metric's name has 1 to {most} bytes, not {size}"
-        elif len(self._names) >= limits.METRICS_PER_RUN_MAX:
-            reason = f"a run may have at most {limits.METRICS_PER_RUN_MAX} names"
-        else:
-            return True
-        self._refusals.warn_once(name, f"{reason}; it is not recorded")
-        return False
+            return f"a metric's name is a text, not a {type(name).__name__}"
+        if not 1 <= (size := len(name.encode(errors="surrogatepass"))) <= most:
+            return f"a metric's name has 1 to {most} bytes, not {size}"
+        if len(self._names) >= limits.METRICS_PER_RUN_MAX:
+            return f"a run may have at most {limits.METRICS_PER_RUN_MAX} names"
+        return ""

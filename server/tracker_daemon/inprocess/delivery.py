@@ -160,6 +160,7 @@ class Delivery:
             self._lane.clear()
             self._release()
         atexit.unregister(self._finish_at_exit)
+        self.refusals.report()
         if self._outbox.dropped_points:
             logger.warning("%s: %d values were dropped", self._name, self._outbox.dropped_points)
 

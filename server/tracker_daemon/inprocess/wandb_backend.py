@@ -203,6 +203,7 @@ class WandbBackend(TrackerBackend):
             for row in self._rows.end():
                 self._send(row)
         self.run.finish(exit_code=exit_code)
+        self._refusals.report()
 
     def _send(self, row: LoggedRow) -> None:
         """Log a row; the lock must be held.
