@@ -66,6 +66,8 @@ DROPPED_POINTS_MAX = 2**48
 CLIENT_BUFFER_BYTES = 64 * 1024 * 1024
 CLIENT_ITEMS_BYTES = 16 * 1024 * 1024
 """The bytes of items, without files, that a client holds until they have their place in the stream."""
+DEVICE_NUMBERS_MAX = 65_536
+"""The number of values that are on their way from a device to memory, 8 bytes each."""
 CLIENT_HELD_CONTENT_BYTES = 256 * 1024 * 1024
 """The bytes of tables, images and small files that a client holds in memory until their upload."""
 CLIENT_UPLOADS_WAITING_MAX = 1_000

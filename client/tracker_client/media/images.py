@@ -2,8 +2,8 @@
 
 An array has the shape (height, width), (height, width, channels) or (channels, height, width), with 1, 3 or 4
 channels. Its values are uint8, or floats in [0, 1]. An array is copied at the call and encoded on the
-uploading thread. The copy of a tensor on a device is enqueued behind the work that produces the tensor; only
-the uploading thread waits for it. No array or image library is imported: an object can be an array only if
+uploading thread. The copy of a tensor on a device is enqueued behind the work that produces the tensor, and
+encoded once it has arrived. No array or image library is imported: an object can be an array only if
 the script has imported the library.
 """
 
@@ -19,6 +19,8 @@ from typing import Any
 
 from tracker_client.media.png import SIGNATURE, encode_png
 from tracker_client.staging.sources import Encoded, FileSource, HeldBytes, Source, SourceUnusable
+from tracker_client.values.device_copies import copy_tensors, has_streams
+from tracker_client.values.refusals import UnusableValue
 from tracker_protocol import limits
 
 _FORMATS = (
@@ -113,10 +115,12 @@ def _saved(picture: Any) -> bytes:
 
 
 def _from_array(array: Any) -> ImageContent:
+    torch = sys.modules.get("torch")
     if _is_a(array, "torch", "Tensor"):
         shape = _checked_shape(tuple(array.shape))
-        ready = _copied_tensor(array, sys.modules["torch"])
-        encode = _encoder(lambda: _numpy_of(ready()), shape, prefers_channels_first=True)
+        if has_streams(array.device.type, torch):
+            return _from_device(array, shape, torch)
+        encode = _encoder(_copied_tensor(array), shape, prefers_channels_first=True)
     elif _is_a(array, "numpy", "ndarray"):
         shape = _checked_shape(array.shape)
         copy = array.copy()
@@ -133,30 +137,26 @@ def _from_array(array: Any) -> ImageContent:
     return ImageContent(Encoded("image.png", encode), int(getattr(array, "nbytes", 0)))
 
 
+def _from_device(tensor: Any, shape: tuple[int, ...], torch: Any) -> ImageContent:
+    """Enqueue the copy of a tensor on a device; the uploading thread reads it once it has arrived."""
+    try:
+        copy = copy_tensors([tensor], torch)
+    except UnusableValue as unusable:
+        raise SourceUnusable(str(unusable)) from None
+    encode = _encoder(lambda: _numpy_of(copy.tensors[0]), shape, prefers_channels_first=True)
+    size_bytes = int(tensor.numel() * tensor.element_size())
+    return ImageContent(Encoded("image.png", encode, copy.ready), size_bytes)
+
+
 def _is_a(array: Any, module: str, name: str) -> bool:
     """Return True if ``array`` is an instance of ``module.name``; the module is not imported for that."""
     return isinstance(array, getattr(sys.modules.get(module), name, ()))
 
 
-def _copied_tensor(tensor: Any, torch: Any) -> Callable[[], Any]:
-    """Copy ``tensor`` as it is at the call; return a function that waits for the copy and returns it."""
-    tensor = tensor.detach()
-    if tensor.device.type == "cpu":
-        copy = tensor.clone()
-        return lambda: copy
-    device = getattr(torch, tensor.device.type, None)
-    if device is None or not hasattr(device, "current_stream"):
-        return tensor.clone().cpu  # type: ignore[no-any-return]
-    # The copy to pinned memory is enqueued on the script's own stream: behind the work that computes the
-    # values.
-    copy = tensor.to("cpu", non_blocking=True)
-    event = device.current_stream(tensor.device).record_event()
-
-    def wait() -> Any:
-        event.synchronize()
-        return copy
-
-    return wait
+def _copied_tensor(tensor: Any) -> Callable[[], Any]:
+    """Copy ``tensor`` as it is at the call; return a function that returns the copy's values."""
+    copy = tensor.detach().clone()
+    return lambda: _numpy_of(copy.cpu())
 
 
 def _numpy_of(array: Any) -> Any:

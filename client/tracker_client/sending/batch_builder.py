@@ -13,15 +13,14 @@ import time
 from collections.abc import Callable
 
 from tracker_client.sending.unacknowledged import Unacknowledged
-from tracker_client.staging.attachment import Attachment
-from tracker_client.staging.buffer import NO_SHIFT, Entry, HeavyRow, StagingBuffer, points_of
+from tracker_client.staging.buffer import NO_SHIFT, Entry, StagingBuffer, points_of
 from tracker_client.staging.items import ItemDraft, ItemQueue, PlacedItem
+from tracker_client.staging.resolving import resolved
 from tracker_client.staging.row_items import items_of
 from tracker_client.staging.rows import LoggedRow, RowAssembler
 from tracker_client.transport.body import Body, config_body, item_bodies
 from tracker_client.transport.encoder import Encoder
 from tracker_client.values.refusals import Refusals
-from tracker_client.values.snapshot import Row, Value
 
 SLICE_ROWS = 128
 SLICES_PER_DRAIN_MAX = 128
@@ -160,11 +159,11 @@ class BatchBuilder:
         for position, entry in enumerate(entries):
             if announced and announced[0].time_ns <= entry[1]:
                 self._send_items(self.items.place(len(announced), self._step_reached, entry[1]))
-            resolved = self._resolve(entry)
-            if resolved is None:
+            ready = resolved(entry, self._refusals)
+            if ready is None:
                 self._blocked = entries[position:]
                 return
-            self._encode_rows(self._rows.add(resolved))
+            self._encode_rows(self._rows.add(ready))
 
     def _encode_rows(self, rows: list[LoggedRow]) -> None:
         for row in rows:
@@ -173,26 +172,6 @@ class BatchBuilder:
             self._keep(self.encoder.add(row))
             if row.items and self.items.recorded:
                 self._send_items(items_of(row, self._refusals))
-
-    def _resolve(self, entry: Entry) -> Entry | None:
-        """Return the entry with its deferred values as numbers; None if a value is still on its device."""
-        payload = entry[2]
-        if not isinstance(payload, HeavyRow) or not payload.deferred:
-            return entry
-        if isinstance(payload, Attachment):
-            if not _is_ready(payload):
-                return None
-            return entry[0], entry[1], payload.resolve_or_refuse(self._refusals), entry[3]
-        if not all(_is_ready(value) for value in payload.row.values()):
-            return None
-        row: Row = {}
-        for key, value in payload.row.items():
-            try:
-                row[key] = value if isinstance(value, (float, int, str)) else value.value()
-            except Exception as error:  # noqa: BLE001 - the device's library may raise anything
-                self._refusals.refuse(key, f"reading it from its device raised {error!r}")
-        resolved = HeavyRow(row, len(row), deferred=False, items=payload.items) if payload.items else row
-        return entry[0], entry[1], resolved, entry[3]
 
     # ---- memory ----------------------------------------------------------------------------------
 
@@ -204,12 +183,3 @@ class BatchBuilder:
         if self.unacknowledged.held_bytes > self._held_max_bytes:
             self.unacknowledged.shrink(self._held_max_bytes - self._held_max_bytes // GIVE_UP_AT_ONCE_SHARE)
         self._staging.set_budget(max(0, self._buffer_bytes - self.unacknowledged.held_bytes))
-
-
-def _is_ready(value: Value | Attachment) -> bool:
-    if isinstance(value, (float, int, str)):
-        return True
-    try:
-        return value.ready()
-    except Exception:  # noqa: BLE001 - the device's library may raise anything; reading the value will raise it
-        return True

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 from tracker_client.staging.buffer import HeavyRow
 from tracker_client.values.histogram import Histogram
-from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import Row
 
 
@@ -44,17 +43,8 @@ class Attachment(ABC, HeavyRow):
 
     @abstractmethod
     def ready(self) -> bool:
-        """Return True if :meth:`resolve` would return without waiting."""
+        """Return True if the values can be read without a wait."""
 
     @abstractmethod
     def resolve(self) -> AttachedRow:
-        """Return the values; wait for them if necessary."""
-
-    def resolve_or_refuse(self, refusals: Refusals) -> AttachedRow:
-        """Return the values; if their device fails, refuse them and return an empty row."""
-        try:
-            return self.resolve()
-        except Exception as error:  # noqa: BLE001 - the device's library may raise anything
-            reason = f"reading a model's statistics from their device raised {error!r}"
-            refusals.refuse("watch()", reason, values=self.points)
-            return AttachedRow({}, {})
+        """Return the values. Call this once :meth:`ready` has returned True."""

@@ -28,6 +28,9 @@ class Source(Protocol):
     def path(self) -> str:
         """The content's path in the item."""
 
+    def ready(self) -> bool:
+        """Return False while the content is on its way from a device; :meth:`open` must wait until then."""
+
     def open(self) -> int:
         """Make the content readable; return its size in bytes.
 
@@ -60,6 +63,10 @@ class HeldBytes:
     path: str
     data: bytes
 
+    def ready(self) -> bool:
+        """See :class:`Source`."""
+        return True
+
     def open(self) -> int:
         """See :class:`Source`."""
         return len(self.data)
@@ -79,11 +86,19 @@ class HeldBytes:
 
 @dataclass
 class Encoded:
-    """Bytes that ``encode`` makes, on the uploading thread, of a copy from the call."""
+    """Bytes that ``encode`` makes, on the uploading thread, of a copy from the call.
+
+    ``arrived()`` is False while that copy is on its way from a device.
+    """
 
     path: str
     encode: Callable[[], bytes]
+    arrived: Callable[[], bool] = lambda: True
     data: bytes | None = None
+
+    def ready(self) -> bool:
+        """See :class:`Source`."""
+        return self.arrived()
 
     def open(self) -> int:
         """See :class:`Source`."""
@@ -131,6 +146,10 @@ class FileSource:
         data = b"".join(self.chunks(0))
         self.check()
         return data
+
+    def ready(self) -> bool:
+        """See :class:`Source`."""
+        return True
 
     def open(self) -> int:
         """See :class:`Source`."""

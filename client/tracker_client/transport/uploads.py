@@ -24,6 +24,8 @@ from tracker_protocol import limits
 from tracker_protocol.backoff import Backoff
 
 _MISMATCHES_MAX = 3
+_POLL_S = 0.005
+"""The time between two looks at a content that is on its way from a device."""
 logger = logging.getLogger("tracker_client")
 
 
@@ -149,6 +151,9 @@ class Uploads:
         return True
 
     def _store(self, key: str, source: Source) -> ContentReference:
+        while not source.ready():
+            if self._stopped.wait(_POLL_S):
+                raise UploadsStopped
         try:
             size_bytes = source.open()
             self._progress = UploadProgress(0, key, 0, size_bytes)

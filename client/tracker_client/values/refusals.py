@@ -33,6 +33,10 @@ _NUMBER = re.compile(r"\d+")
 logger = logging.getLogger("tracker_client")
 
 
+class UnusableValue(Exception):
+    """A value cannot be recorded; the message is the reason, for the user."""
+
+
 @dataclass
 class _Cause:
     """The refusals of one cause. ``new_keys`` and ``unreported`` count from the last warning on."""

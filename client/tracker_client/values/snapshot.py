@@ -2,9 +2,9 @@
 
 Python's numbers are immutable, so a shallow copy of the dict is their snapshot: the fast path, in
 ``trackers.remote_tracker``. All other values are converted here. A value on an accelerator, or one still
-being computed, becomes a :class:`Deferred`: its copy is enqueued behind the work that produces it, and only
-the sender, in the background, reads the number. No array library is imported: an object can be a tensor only
-if the script has imported torch already.
+being computed, becomes a :class:`Deferred`: its copy is enqueued behind the work that produces it, and the
+sender reads the number once it has arrived (``device_copies``, ``background_reads``). No array library is
+imported: an object can be a tensor only if the script has imported torch already.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Protocol
 
+from tracker_client.values.background_reads import ComputedArray
 from tracker_client.values.collectives import Running, UnknownCollective, is_collective, result_of
+from tracker_client.values.device_copies import copy_number, has_streams, refuse_capture
 from tracker_client.values.histogram import Histogram
 from tracker_client.values.nesting import flatten
-from tracker_client.values.refusals import Refusals
+from tracker_client.values.refusals import Refusals, UnusableValue
 from tracker_client.values.wandb_objects import MediaValue, from_wandb, is_of_wandb
 from tracker_protocol import limits
 
 PLAIN: frozenset[type] = frozenset((float, int, bool))
 """Types that need no snapshot. ``bool`` is not subclassable and the others are matched exactly."""
-
-
-class UnusableValue(Exception):
-    """A value cannot be recorded; the message is the reason, for the user."""
 
 
 class Deferred(Protocol):
@@ -38,7 +36,7 @@ class Deferred(Protocol):
         """Return True if :meth:`value` returns without waiting."""
 
     def value(self) -> float:
-        """Return the number; wait for it if necessary."""
+        """Return the number. Call this once :meth:`ready` has returned True."""
 
 
 Value = float | str | Deferred
@@ -204,13 +202,10 @@ def _from_tensor(tensor: Any, torch: Any) -> Value:
         return _from_one(tensor, tensor.numel())
     if tensor.dtype.is_complex:
         raise UnusableValue("a complex tensor is not a number; it is not recorded")
-    device = getattr(torch, tensor.device.type, None)
-    if device is None or not hasattr(device, "current_stream"):
-        return _Computed(tensor.clone())  # the clone is enqueued; only the sender reads it
-    # The copy to pinned memory is enqueued on the script's own stream: behind the work that computes the
-    # value, and before any work that overwrites it.
-    copy = tensor.to("cpu", non_blocking=True)
-    return _Copied(copy, device.current_stream(tensor.device).record_event())
+    if has_streams(tensor.device.type, torch):
+        return copy_number(tensor, torch)
+    refuse_capture(tensor.device.type, torch)
+    return ComputedArray(tensor.clone())  # the clone is enqueued; a thread of its own reads it
 
 
 def _from_collective(tensor: Any, torch: Any) -> Value:
@@ -230,40 +225,7 @@ def _from_jax(array: Any, jax: Any) -> Deferred:
         return _from_one(array, array.size)  # type: ignore[return-value]  # always raises
     if not (array.is_fully_addressable or array.is_fully_replicated):
         raise UnusableValue("an array spread over processes takes communication to read; it is not recorded")
-    return _Computed(array)  # immutable: no copy is needed
-
-
-class _Copied:
-    """A tensor's copy in pinned memory; the copy is complete once its event has happened."""
-
-    __slots__ = ("_copy", "_event")
-
-    def __init__(self, copy: Any, event: Any) -> None:
-        self._copy = copy
-        self._event = event
-
-    def ready(self) -> bool:
-        return bool(self._event.query())
-
-    def value(self) -> float:
-        self._event.synchronize()
-        return float(self._copy.item())
-
-
-class _Computed:
-    """An array that nothing will change any more; a read waits until the array is computed."""
-
-    __slots__ = ("_array",)
-
-    def __init__(self, array: Any) -> None:
-        self._array = array
-
-    def ready(self) -> bool:
-        is_ready = getattr(self._array, "is_ready", None)
-        return True if is_ready is None else bool(is_ready())
-
-    def value(self) -> float:
-        return float(self._array.item())
+    return ComputedArray(array)  # immutable: no copy is needed
 
 
 def _type_name(value: object) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tracker_client.staging.attachment import AttachedRow, Attachment
 from tracker_client.staging.buffer import VALUE_BYTES
+from tracker_client.values.device_copies import ArrivingTensors, copy_tensors, has_streams
 from tracker_client.values.histogram import Histogram
 from tracker_client.values.snapshot import Row
 from tracker_client.watch.statistics import BINS, Measured
@@ -21,31 +22,25 @@ _CONSTANT_HALF_WIDTH = 0.5
 class WatchRecord(Attachment):
     """The statistics that :func:`measure` has enqueued, for tensors that are named by ``names``."""
 
-    __slots__ = ("_copies", "_events", "_names")
+    __slots__ = ("_groups", "_names")
 
     def __init__(self, names: list[str], measured: list[Measured], torch: Any) -> None:
         tensors = sum(len(group.places) for group in measured)
         numbers = tensors * (BINS + len(STATISTICS) + 1)
         super().__init__(tensors * (len(STATISTICS) + 1), numbers * _NUMBER_BYTES // VALUE_BYTES)
         self._names = names
-        # The copies to pinned memory are enqueued on the script's own stream: behind the work that computes
-        # the statistics.
-        self._copies = [(group, [_copy_begun(one, torch) for one in _tensors(group)]) for group in measured]
-        devices = {group.moments.device for group in measured}
-        self._events = [_event(device, torch) for device in devices if _has_streams(device, torch)]
+        self._groups = [(group.places, group.sizes, _begin_copies(group, torch)) for group in measured]
 
     def ready(self) -> bool:
         """Return True if all copies are complete."""
-        return all(event.query() for event in self._events)
+        return all(copies.ready() for _, _, copies in self._groups)
 
     def resolve(self) -> AttachedRow:
-        """Return the metrics and histograms by name; wait for the copies if necessary."""
-        for event in self._events:
-            event.synchronize()
+        """Return the metrics and histograms by name. Call this once :meth:`ready` has returned True."""
         row: Row = {}
         items: dict[str, Histogram] = {}
         # Sorted by place, hence in the order of the names; the groups have another order.
-        found = sorted(one for group, copies in self._copies for one in _rows(group, copies))
+        found = sorted(one for group in self._groups for one in _rows(*group))
         for place, size, moments, counts, finite in found:
             name = self._names[place]
             if finite:
@@ -55,26 +50,28 @@ class WatchRecord(Attachment):
         return AttachedRow(row, items)
 
 
-def _tensors(group: Measured) -> tuple[Any, Any, Any]:
-    return group.moments, group.counts, group.finite
+class _Present:
+    """Tensors that are read where they are: on the CPU, or on a device without streams."""
+
+    def __init__(self, tensors: tuple[Any, ...]) -> None:
+        self.tensors = tensors
+
+    def ready(self) -> bool:
+        return True
 
 
-def _has_streams(device: Any, torch: Any) -> bool:
-    return device.type != "cpu" and hasattr(getattr(torch, device.type, None), "current_stream")
+def _begin_copies(group: Measured, torch: Any) -> _Present | ArrivingTensors:
+    results = [group.moments, group.counts, group.finite]
+    if has_streams(group.moments.device.type, torch):
+        return copy_tensors(results, torch)
+    return _Present(tuple(results))
 
 
-def _copy_begun(tensor: Any, torch: Any) -> Any:
-    # On a device without streams there is no event to wait for; there the sender's read waits.
-    return tensor.to("cpu", non_blocking=True) if _has_streams(tensor.device, torch) else tensor
-
-
-def _event(device: Any, torch: Any) -> Any:
-    return getattr(torch, device.type).current_stream(device).record_event()
-
-
-def _rows(group: Measured, copies: list[Any]) -> Iterator[tuple[int, int, list[float], list[int], int]]:
-    moments, counts, finite = copies
-    return zip(group.places, group.sizes, moments.t().tolist(), counts.tolist(), finite.tolist(), strict=True)
+def _rows(
+    places: list[int], sizes: list[int], copies: _Present | ArrivingTensors
+) -> Iterator[tuple[int, int, list[float], list[int], int]]:
+    moments, counts, finite = (tensor.tolist() for tensor in copies.tensors)
+    return zip(places, sizes, map(list, zip(*moments, strict=True)), counts, finite, strict=True)
 
 
 def _unscaled(norm: float, mean: float, std: float, low: float, high: float) -> tuple[float, ...]:

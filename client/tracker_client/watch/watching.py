@@ -21,7 +21,8 @@ from itertools import count
 from typing import Any
 
 from tracker_client.staging.attachment import Attachment
-from tracker_client.values.refusals import Refusals
+from tracker_client.values.device_copies import refuse_capture
+from tracker_client.values.refusals import Refusals, UnusableValue
 from tracker_client.watch.options import ALL, GRADIENTS, LOG_FREQ, PARAMETERS
 from tracker_client.watch.record import WatchRecord
 from tracker_client.watch.statistics import measure
@@ -222,23 +223,19 @@ class ModelWatch:
                 if tensor is not None:
                     names.append(f"{kind}/{target.name}")
                     tensors.append(tensor)
-        if _is_capturing(tensors, self._torch):
-            return  # a captured measurement would run again at each replay, and never be read
+        # A captured measurement would run again at each replay, and never be read.
+        for device_type in {tensor.device.type for tensor in tensors}:
+            refuse_capture(device_type, self._torch)
         measured = measure(tensors, self._torch, lambda place, error: self._refuse(error, names[place]))
         if measured:
             self._attach(WatchRecord(names, measured, self._torch))
 
     def _refuse(self, error: Exception, name: str = "watch()") -> None:
-        self._refusals.refuse(name, f"it cannot be measured: {error!r}")
+        reason = str(error) if isinstance(error, UnusableValue) else repr(error)
+        self._refusals.refuse(name, f"it cannot be measured: {reason}")
 
 
 def _current_pass(torch: Any) -> object:
     """Return the identity of the current backward pass; None if this version of torch has none."""
     current = getattr(torch._C, "_current_graph_task_id", None)  # noqa: SLF001 - there is no public way
     return None if current is None else current()
-
-
-def _is_capturing(tensors: list[Any], torch: Any) -> bool:
-    return (
-        any(tensor.device.type == "cuda" for tensor in tensors) and torch.cuda.is_current_stream_capturing()
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
+import time
 from collections import deque
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from tracker_daemon.files.content_files import content_path
 from tracker_daemon.inprocess.outbox import item_of
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
+
+_POLL_S = 0.005
+"""The time between two looks at a content that is on its way from a device."""
 
 
 class FilesOutbox:
@@ -120,6 +124,8 @@ def copy_source(source: Source, target: Path) -> tuple[int, bytes]:
         OSError: the bytes cannot be written.
     """
     digest = hashlib.sha256()
+    while not source.ready():  # this thread has nothing else to do
+        time.sleep(_POLL_S)
     try:
         size = source.open()
         with target.open("wb") as file:

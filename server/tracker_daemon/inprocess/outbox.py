@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import Entry, StepShift, points_of
 from tracker_client.staging.items import PlacedItem
+from tracker_client.staging.resolving import wait_resolved
 from tracker_client.staging.rows import LoggedRow, RowAssembler
 from tracker_client.transport.uploads import Upload
 from tracker_client.values.refusals import Refusals
@@ -150,7 +150,7 @@ class MemoryOutbox:
         rows = self._rows.skip(shift) if shift != StepShift() else []
         for logged in taken:
             if isinstance(logged, _Call):
-                rows += self._rows.add(self._resolved(logged.entry))
+                rows += self._rows.add(wait_resolved(logged.entry, self._refusals))
                 continue
             if isinstance(logged, _End):
                 rows += self._rows.end()
@@ -174,13 +174,6 @@ class MemoryOutbox:
             yield EntryKind.END, document
         else:
             yield logged
-
-    def _resolved(self, call: Entry) -> Entry:
-        """Return the call with a model's statistics read from their device."""
-        payload = call[2]
-        if not isinstance(payload, Attachment):
-            return call
-        return call[0], call[1], payload.resolve_or_refuse(self._refusals), call[3]
 
     def _entry(self, kind: EntryKind, payload: bytes) -> OutboxEntry:
         self._last += 1

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import zlib
 from io import BytesIO
 from struct import unpack
 
 import pytest
 
+from tests.support.devices import KINDS, make_device
 from tracker_client.media.artifacts import Directory
 from tracker_client.media.images import image_content
 from tracker_client.media.png import encode_png
@@ -86,6 +88,24 @@ def test_a_tensor_is_taken_as_it_was_at_the_call():
     width, height, _, data = pixels(b"".join(content.source.chunks(0)))
     assert (width, height, set(data)) == (3, 4, {0})
     assert pixels(encoded(torch.ones(2, 2, dtype=torch.bfloat16)))[3] == bytes([255] * 4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tensor_on_a_device_is_taken_at_the_call_and_encoded_once_it_has_arrived(kind, monkeypatch):
+    pytest.importorskip("torch")
+    device = make_device(kind, monkeypatch)
+    tensor = device.tensor([[0, 255]], dtype=device.torch.uint8)
+    device.hold()
+    source = image_content(tensor).source
+    tensor.fill_(7)
+    assert not source.ready()
+    device.finish_work()
+    assert source.ready()
+    source.open()
+    assert pixels(b"".join(source.chunks(0)))[3] == bytes([0, 255])
+    assert device.threads == {threading.get_ident()}
+    with device.capture(), pytest.raises(SourceUnusable, match="replay"):
+        image_content(tensor)
 
 
 @pytest.mark.parametrize(

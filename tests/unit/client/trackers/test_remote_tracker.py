@@ -11,12 +11,14 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.devices import KINDS, make_device
 from tests.support.waiting import wait_until
 from tracker_client import Tracker, TrackerBackend, register_backend, setup_tracker
 from tracker_client.errors import DaemonRefused, EndpointError
@@ -167,6 +169,52 @@ def test_values_still_on_their_device_hold_back_what_was_logged_after_them(daemo
     pending.done = True
     tracker.finish()
     assert series(daemon) == [(0, 7.0), (1, 1.0)]
+
+
+@pytest.fixture(params=KINDS)
+def device(request, monkeypatch):
+    pytest.importorskip("torch")
+    return make_device(request.param, monkeypatch)
+
+
+def test_heartbeats_go_on_while_a_device_hangs(daemon, connect, device):
+    tracker = connect(daemon)
+    loss, image = device.tensor(0.5), device.tensor([[0.0, 1.0]])
+    device.hold()
+    tracker.log({"loss": loss}, step=3)
+    tracker.log_image("sample", image)
+    before = len(daemon.heartbeats)
+    wait_until(lambda: len(daemon.heartbeats) > before + 3, "heartbeats")
+    assert daemon.points == []
+    assert device.threads == {threading.get_ident()}
+    loss.fill_(9.0)
+    device.finish_work()
+    tracker.finish()
+    assert series(daemon) == [(3, 0.5)]
+    assert [(item.kind, item.step) for item in daemon.stream.items] == [("image", 3)]
+
+
+def test_a_value_that_cannot_be_read_is_refused_and_the_rest_of_its_row_is_recorded(
+    daemon, connect, monkeypatch, caplog
+):
+    class Deleted:
+        size = 1
+        is_fully_addressable = is_fully_replicated = True
+
+        def is_ready(self):
+            raise RuntimeError("the array has been deleted")
+
+        def item(self):
+            raise AssertionError("an exception is no sign that a value is ready")
+
+    jax = SimpleNamespace(Array=Deleted, core=SimpleNamespace(Tracer=()))
+    monkeypatch.setitem(sys.modules, "jax", jax)
+    tracker = connect(daemon)
+    tracker.log({"gone": Deleted(), "loss": 1.0})
+    tracker.finish()
+    assert [(point.name, point.value) for point in daemon.points] == [("loss", 1.0)]
+    assert tracker.status().refused_values == 1
+    assert "has been deleted" in caplog.text
 
 
 def test_configurations_arrive_in_order_as_json(daemon, connect, caplog):

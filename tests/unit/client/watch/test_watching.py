@@ -7,10 +7,10 @@ import itertools
 import json
 import threading
 import weakref
-from types import SimpleNamespace
 
 import pytest
 
+from tests.support.devices import KINDS, make_device
 from tests.support.optional_package import OptionalPackage
 from tests.support.waiting import wait_until
 from tracker_client.values.refusals import Refusals
@@ -304,57 +304,29 @@ def test_only_models_are_watched_and_none_means_nothing(caplog):
     assert "takes a gradient" in caplog.text
 
 
-class FakeEvent:
-    def __init__(self):
-        self.happened = False
-
-    def query(self):
-        return self.happened
-
-    def synchronize(self):
-        assert self.happened, "the sender waited for the device"
+@pytest.fixture(params=KINDS)
+def device(request, monkeypatch):
+    return make_device(request.param, monkeypatch)
 
 
-class FakeAcceleratorTensor:
-    """Results on an accelerator: reading them before the event is an error, and so is a blocking copy."""
-
-    def __init__(self, tensor, event):
-        self.device = torch.device("cuda", 0)
-        self.tensor = tensor
-        self.event = event
-
-    def to(self, device, *, non_blocking):
-        assert (device, non_blocking) == ("cpu", True)
-        return self
-
-    def t(self):
-        return FakeAcceleratorTensor(self.tensor.t(), self.event)
-
-    def tolist(self):
-        assert self.event.happened, "read before the copy was complete"
-        return self.tensor.tolist()
-
-
-def test_results_on_an_accelerator_are_copied_behind_its_stream_and_read_when_they_are_there():
-    event = FakeEvent()
-    stream = SimpleNamespace(record_event=lambda: event)
-    fake_torch = SimpleNamespace(cuda=SimpleNamespace(current_stream=lambda device: stream))
+def test_results_on_an_accelerator_are_copied_behind_its_stream_and_read_when_they_are_there(device):
     results = (
-        torch.tensor([[1.0], [0.5], [0.25], [-1.0], [2.0]]),
-        torch.ones(1, 64).long(),
-        torch.tensor([64]),
+        device.tensor([[1.0], [0.5], [0.25], [-1.0], [2.0]]),
+        device.tensor([[1] * 64]),
+        device.tensor([64]),
     )
-    measured = Measured([0], [65], *(FakeAcceleratorTensor(one, event) for one in results))
-    record = WatchRecord(["gradients/w"], [measured], fake_torch)
+    device.hold()
+    record = WatchRecord(["gradients/w"], [Measured([0], [65], *results)], device.torch)
+    results[0].fill_(9.0)
     assert not record.ready()
     assert record.points == 6
-    event.happened = True
+    device.finish_work()
     assert record.ready()
-    row = record.resolve().row
-    assert row == {
+    assert record.resolve().row == {
         "gradients/w/norm": 2.0, "gradients/w/mean": 0.5, "gradients/w/std": 0.5, "gradients/w/min": -1.0,
         "gradients/w/max": 2.0, "gradients/w/nonfinite": 1,
     }  # fmt: skip
+    assert device.threads == {threading.get_ident()}
 
 
 # ---- with a tracker and a daemon --------------------------------------------------------------------
