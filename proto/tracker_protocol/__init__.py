@@ -4,6 +4,7 @@ Both sides import this package, and it imports neither.
 
 * ``v1``: the messages, generated from ``v1/tracker.proto``.
 * ``limits``: every bound of the product.
+* ``kinds``: the kinds of numbers.
 * ``backend_names``: splits a list of backends into names.
 * ``backend_options``: the options of a backend that only the daemon may set.
 * ``extras``: the packages that the distribution's extras install.

@@ -29,6 +29,8 @@ METRIC_RULES_MAX_CHARACTERS = 16 * 1024
 """The longest rules by glob of one setting, those of a run and of the daemon together."""
 STEP_MAX = 2**62
 OCCURRENCES_PER_STEP_MAX = 16
+ROW_NUMBER_MAX = 2**62 - 1
+"""The highest number of a row within its stream."""
 
 # ---- items and their contents ----
 ITEM_KIND_MAX_BYTES = 64

@@ -32,7 +32,8 @@ def _batches(rank: int) -> list[pb.ClientMessage]:
     messages = []
     for number in range(BATCHES):
         steps = np.arange(number * ROWS_PER_BATCH, (number + 1) * ROWS_PER_BATCH, dtype="<i8")
-        block = pb.Block(keys=range(METRICS), steps=steps.tobytes(), times=steps.tobytes(), values=values)
+        numbers = steps.tobytes()
+        block = pb.Block(keys=range(METRICS), steps=numbers, times=numbers, rows=numbers, values=values)
         body = pb.BatchBody(blocks=[block], flushed=True)
         if number == 0:
             body.names.extend(f"metric_{i}" for i in range(METRICS))

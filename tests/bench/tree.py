@@ -33,6 +33,7 @@ def _body(rank: int, second: int) -> bytes:
         keys=range(METRICS),
         steps=steps.tobytes(),
         times=steps.tobytes(),
+        rows=steps.tobytes(),
         values=values.astype("<f8").tobytes(),
     )
     return pb.BatchBody(blocks=[block], flushed=True).SerializeToString()

@@ -24,7 +24,7 @@ QUICK = (
 
 
 def body(rows=None, names=(), finish=None, **fields):
-    """``rows`` are {step: (values of metrics 0, 1, …)}."""
+    """``rows`` are {step: (values of metrics 0, 1, …)}; row i of a stream has step i."""
     batch = pb.BatchBody(names=names, **fields)
     if rows:
         width = len(next(iter(rows.values())))
@@ -32,6 +32,7 @@ def body(rows=None, names=(), finish=None, **fields):
             keys=range(width),
             steps=struct.pack(f"<{len(rows)}q", *rows),
             times=struct.pack(f"<{len(rows)}q", *rows),
+            rows=struct.pack(f"<{len(rows)}q", *rows),
             values=b"".join(struct.pack(f"<{width}d", *values) for values in rows.values()),
         )
     if finish is not None:

@@ -82,7 +82,7 @@ class BatchBuilder:
             announced = len(self.items.announced)
             self._encode_slice()
             if not (self._blocked or self._staging.rows):
-                self._send_items(self.items.place(announced, self._step_reached))
+                self._place_items(announced)
             self._keep_within_budget()
             between_slices()
             if self._blocked or not self._staging.rows:
@@ -132,8 +132,8 @@ class BatchBuilder:
                     "the buffer is full; some tables, images, artifacts or histograms are not recorded",
                 )
 
-    def _step_reached(self) -> int:
-        return self._rows.reached
+    def _place_items(self, most: int, until_ns: int | None = None) -> None:
+        self._send_items(self.items.place(most, self._rows.reached, self._rows.newest, until_ns))
 
     def _make_room(self, size_bytes: int) -> bool:
         """Give up rows, if necessary, for a batch that must not be dropped; return True if it then fits."""
@@ -158,7 +158,7 @@ class BatchBuilder:
         announced = self.items.announced
         for position, entry in enumerate(entries):
             if announced and announced[0].time_ns <= entry[1]:
-                self._send_items(self.items.place(len(announced), self._step_reached, entry[1]))
+                self._place_items(len(announced), entry[1])
             ready = resolved(entry, self._refusals)
             if ready is None:
                 self._blocked = entries[position:]

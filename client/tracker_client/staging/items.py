@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from tracker_protocol import limits
@@ -27,7 +26,7 @@ class ContentReference:
 
 @dataclass(frozen=True)
 class PlacedItem:
-    """An item as the stream carries it."""
+    """An item as the stream carries it. ``row`` is the number of its row, or None before the first row."""
 
     kind: str
     key: str
@@ -36,15 +35,16 @@ class PlacedItem:
     time_ns: int
     document: str
     contents: tuple[ContentReference, ...]
+    row: int | None
 
 
 @dataclass(eq=False)
 class ItemDraft:
     """An item as it was logged.
 
-    ``step`` is None until the item is placed, unless the caller gave a step. ``contents`` is None until the
-    contents are uploaded. The uploading thread sets ``contents`` or ``failed`` before it reports the draft as
-    settled.
+    ``step`` is None until the item is placed, unless the caller gave a step; so is ``row``. ``contents`` is
+    None until the contents are uploaded. The uploading thread sets ``contents`` or ``failed`` before it
+    reports the draft as settled.
     """
 
     kind: str
@@ -54,6 +54,7 @@ class ItemDraft:
     document: str
     contents: tuple[ContentReference, ...] | None = ()
     automatic_step: bool = False
+    row: int | None = None
     failed: bool = False
 
     @property
@@ -71,8 +72,9 @@ class ItemDraft:
         assert self.step is not None, "an item is placed before it is sent"
         assert self.contents is not None, "the contents are uploaded before the item is sent"
         return PlacedItem(
-            self.kind, self.key, self.step, self.automatic_step, self.time_ns, self.document, self.contents
-        )
+            self.kind, self.key, self.step, self.automatic_step, self.time_ns, self.document, self.contents,
+            self.row,
+        )  # fmt: skip
 
 
 class ItemQueue:
@@ -95,10 +97,11 @@ class ItemQueue:
             self.announced.append(draft)
         return True
 
-    def place(self, most: int, step: Callable[[], int], until_ns: int | None = None) -> list[PlacedItem]:
+    def place(self, most: int, step: int, row: int | None, until_ns: int | None = None) -> list[PlacedItem]:
         """Place at most ``most`` of the next drafts, if they were announced no later than ``until_ns``.
 
-        ``step()`` returns the step for drafts without one. Returns the items that can join the stream now.
+        ``row`` is the number of the stream's newest row, and ``step`` the step for drafts without one.
+        Returns the items that can join the stream now.
         """
         ready = []
         while most and self.announced and (until_ns is None or self.announced[0].time_ns <= until_ns):
@@ -106,8 +109,8 @@ class ItemQueue:
             draft = self._next()
             if draft.failed:
                 continue
-            if draft.step is None:
-                draft.set_missing_step(step())
+            draft.set_missing_step(step)
+            draft.row = row
             if draft.contents is None:
                 self._waiting[id(draft)] = draft
             elif self.recorded:

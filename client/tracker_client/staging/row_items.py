@@ -20,7 +20,9 @@ def items_of(row: LoggedRow, refusals: Refusals) -> list[PlacedItem]:
         except ValueError as error:
             refusals.refuse(key, f"{error}; it is not recorded")
         else:
-            placed.append(PlacedItem(KIND, key, row.step, row.automatic, row.time_ns, document, ()))
+            placed.append(
+                PlacedItem(KIND, key, row.step, row.automatic, row.time_ns, document, (), row.number)
+            )
     return placed
 
 

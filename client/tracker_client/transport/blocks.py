@@ -6,6 +6,9 @@ they were logged, which decides their occurrence. A script that alternates betwe
 still makes two long blocks instead of many short ones.
 
 A batch lists numbers and texts apart, so a metric that changes from one to the other starts a new batch.
+
+Each row has its number within the stream. So the daemon can join the parts of a row, which may be in several
+blocks and batches.
 """
 
 from __future__ import annotations
@@ -17,14 +20,17 @@ from typing import Any
 from tracker_client.staging.rows import LoggedRow
 from tracker_client.transport.name_dictionary import NAME_OVERHEAD_BYTES
 from tracker_protocol import limits
+from tracker_protocol.kinds import Kind
 
-ROW_OVERHEAD_BYTES = 16
-"""A step and a time."""
+ROW_OVERHEAD_BYTES = 24
+"""A step, a time and a row's number."""
 NUMBER_BYTES = 8
 KEY_BYTES = 3
 """An index into the dictionary, as a varint, for up to 2,097,151 names."""
 BLOCK_OVERHEAD_BYTES = 32
 TEXT_OVERHEAD_BYTES = 4
+Types = tuple[type, ...]
+_KIND_OF: dict[type, int] = {float: Kind.FLOAT, int: Kind.INT, bool: Kind.BOOL}
 
 
 def text_bytes(text: str) -> int:
@@ -34,17 +40,46 @@ def text_bytes(text: str) -> int:
 
 @dataclass
 class Block:
-    """Rows of n steps and times, with n × len(``keys``) numbers or texts, row by row."""
+    """Rows of n steps, times and row numbers, with n × len(``keys``) numbers or texts, row by row.
+
+    ``types`` are the types of each row's numbers; None once rows differ. From then on ``mixed`` has the kind
+    of each number.
+    """
 
     keys: tuple[int, ...]
     group: object
     is_text: bool
     automatic: bool
     own: bool
+    types: Types | None = None
+    mixed: bytearray = field(default_factory=bytearray)
+    rows: array[int] = field(default_factory=lambda: array("q"))
     steps: array[int] = field(default_factory=lambda: array("q"))
     times: array[int] = field(default_factory=lambda: array("q"))
     numbers: array[float] = field(default_factory=lambda: array("d"))
     texts: list[str] = field(default_factory=list)
+
+    @property
+    def kinds(self) -> bytes:
+        """The kinds of the numbers, as the wire has them: of each number, of each metric, or none."""
+        if self.types is None:
+            return bytes(self.mixed)
+        kinds = _kinds(self.types)
+        return kinds if any(kinds) else b""
+
+    def take_types(self, types: Types) -> int:
+        """Note the types of a row that is about to be added; return the bytes that their kinds need."""
+        if types == self.types or not self.keys:
+            return 0
+        if not self.steps:
+            self.types = types
+            return 0
+        before = len(self.mixed)
+        if self.types is not None:
+            self.mixed = bytearray(_kinds(self.types) * len(self.steps))
+            self.types = None
+        self.mixed += _kinds(types)
+        return len(self.mixed) - before
 
 
 class BatchBlocks:
@@ -58,8 +93,8 @@ class BatchBlocks:
         self._owner: dict[int, Block] = {}
         """The last block of each metric."""
 
-    def add_numbers(self, row: LoggedRow) -> bool:
-        """Append a row of plain numbers to the open block of its names: the fast path.
+    def add_numbers(self, row: LoggedRow, types: Types) -> bool:
+        """Append a row of plain numbers, of these ``types``, to the open block of its names: the fast path.
 
         Returns:
             False if the row needs :meth:`add` instead: no such block is open, the batch is full, or an
@@ -75,6 +110,8 @@ class BatchBlocks:
         except OverflowError:
             del block.numbers[count:]
             return False
+        if types != block.types:
+            size += block.take_types(types)
         self._count_row(block, row, size)
         return True
 
@@ -89,11 +126,13 @@ class BatchBlocks:
         """Append ``part`` of ``row``, values by their names' indices, to a block that may be new."""
         group = _group(row, part, is_text=is_text)
         block = self._open.get(group) or self._open_block(group, row, part, is_text=is_text)
+        size = _row_bytes(part, is_text=is_text)
         if is_text:
             block.texts.extend(part.values())
         else:
             block.numbers.extend(part.values())
-        self._count_row(block, row, _row_bytes(part, is_text=is_text))
+            size += block.take_types(tuple(map(type, part.values())))
+        self._count_row(block, row, size)
 
     def _open_block(self, group: object, row: LoggedRow, part: dict[int, Any], *, is_text: bool) -> Block:
         block = Block(tuple(part), group, is_text, row.automatic, row.own)
@@ -108,10 +147,15 @@ class BatchBlocks:
         return block
 
     def _count_row(self, block: Block, row: LoggedRow, size: int) -> None:
+        block.rows.append(row.number)
         block.steps.append(row.step)
         block.times.append(row.time_ns)
         self._bytes += size
         self.points += len(block.keys)
+
+
+def _kinds(types: Types) -> bytes:
+    return bytes(map(_KIND_OF.__getitem__, types))
 
 
 def _group(row: LoggedRow, part: dict[int, Any], *, is_text: bool) -> object:

@@ -88,6 +88,8 @@ def _number_block(block: Block) -> pb.Block:
         values=_little_endian(block.numbers),
         automatic_steps=block.automatic,
         own=block.own,
+        rows=_little_endian(block.rows),
+        kinds=block.kinds,
     )
 
 
@@ -97,6 +99,8 @@ def _text_block(block: Block) -> pb.TextBlock:
         steps=_little_endian(block.steps),
         times=_little_endian(block.times),
         values=block.texts,
+        rows=_little_endian(block.rows),
+        automatic_steps=block.automatic,
     )
 
 
@@ -112,6 +116,7 @@ def _item(item: PlacedItem) -> pb.Item:
             pb.Content(sha256=content.sha256, size_bytes=content.size_bytes, path=content.path)
             for content in item.contents
         ],
+        row=item.row,
     )
 
 

@@ -36,8 +36,8 @@ class Encoder:
             return []
         values = row.values
         try:
-            plain = not row.own and PLAIN.issuperset(map(type, values.values()))
-            if plain and self._blocks.add_numbers(row):
+            types = tuple(map(type, values.values()))
+            if not row.own and PLAIN.issuperset(types) and self._blocks.add_numbers(row, types):
                 return []
             return self._add_mixed(row)
         except Exception as error:  # noqa: BLE001 - a key's hash and comparison are the user's code
@@ -63,7 +63,8 @@ class Encoder:
             if isinstance(value, str):
                 texts[index] = value.encode("utf-8", "replace").decode()
             else:
-                numbers[index] = float(value)
+                number = float(value)
+                numbers[index] = value if type(value) in PLAIN else number
         except (TypeError, ValueError) as error:
             self._refusals.refuse(name, str(error))
         except OverflowError:

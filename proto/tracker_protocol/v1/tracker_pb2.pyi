@@ -586,7 +586,8 @@ global___RankPart = RankPart
 @typing.final
 class Contribution(google.protobuf.message.Message):
     """Cells of k metrics at n (step, occurrence) pairs, reduced over the ranks, which all reported these cells.
-    Contributions to one cell have disjoint ranks. With a single rank only values is set: the rank's values.
+    Contributions to one cell have disjoint ranks. With a single rank, of the fields from values on, only values,
+    rows and kinds are set: the rank's own.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -596,7 +597,6 @@ class Contribution(google.protobuf.message.Message):
     RANKS_FIELD_NUMBER: builtins.int
     KEYS_FIELD_NUMBER: builtins.int
     STEPS_FIELD_NUMBER: builtins.int
-    OCCURRENCES_FIELD_NUMBER: builtins.int
     TIMES_FIELD_NUMBER: builtins.int
     VALUES_FIELD_NUMBER: builtins.int
     DEVIATIONS_FIELD_NUMBER: builtins.int
@@ -607,14 +607,16 @@ class Contribution(google.protobuf.message.Message):
     NANS_FIELD_NUMBER: builtins.int
     INFINITIES_FIELD_NUMBER: builtins.int
     NEGATIVE_INFINITIES_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
+    BARS_FIELD_NUMBER: builtins.int
+    OCCURRENCES_FIELD_NUMBER: builtins.int
     attempt: builtins.int
     first_rank: builtins.int
     ranks: builtins.bytes
     """bitmap: bit i of byte j stands for rank first_rank + 8 j + i"""
     steps: builtins.bytes
     """n little-endian int64"""
-    occurrences: builtins.bytes
-    """n bytes; empty: all 0"""
     times: builtins.bytes
     """n little-endian int64, nanoseconds since the epoch"""
     values: builtins.bytes
@@ -632,6 +634,14 @@ class Contribution(google.protobuf.message.Message):
     """n × k little-endian uint32 each: the number of ranks that reported such a value; empty: none."""
     infinities: builtins.bytes
     negative_infinities: builtins.bytes
+    rows: builtins.bytes
+    """n little-endian int64: the rows of the rank's stream; empty: unknown"""
+    kinds: builtins.bytes
+    """As a Block's. Of several ranks: 1 if every rank's value is an integer, else 0."""
+    bars: builtins.bytes
+    """n little-endian int64: the highest step that the cells' first reporter had logged when it reported them."""
+    occurrences: builtins.bytes
+    """n little-endian uint16; empty: all 0"""
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     def __init__(
@@ -642,7 +652,6 @@ class Contribution(google.protobuf.message.Message):
         ranks: builtins.bytes = ...,
         keys: collections.abc.Iterable[builtins.int] | None = ...,
         steps: builtins.bytes = ...,
-        occurrences: builtins.bytes = ...,
         times: builtins.bytes = ...,
         values: builtins.bytes = ...,
         deviations: builtins.bytes = ...,
@@ -653,8 +662,12 @@ class Contribution(google.protobuf.message.Message):
         nans: builtins.bytes = ...,
         infinities: builtins.bytes = ...,
         negative_infinities: builtins.bytes = ...,
+        rows: builtins.bytes = ...,
+        kinds: builtins.bytes = ...,
+        bars: builtins.bytes = ...,
+        occurrences: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "deviations", b"deviations", "first_rank", b"first_rank", "infinities", b"infinities", "keys", b"keys", "maxima", b"maxima", "maximum_ranks", b"maximum_ranks", "minima", b"minima", "minimum_ranks", b"minimum_ranks", "nans", b"nans", "negative_infinities", b"negative_infinities", "occurrences", b"occurrences", "ranks", b"ranks", "steps", b"steps", "times", b"times", "values", b"values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "bars", b"bars", "deviations", b"deviations", "first_rank", b"first_rank", "infinities", b"infinities", "keys", b"keys", "kinds", b"kinds", "maxima", b"maxima", "maximum_ranks", b"maximum_ranks", "minima", b"minima", "minimum_ranks", b"minimum_ranks", "nans", b"nans", "negative_infinities", b"negative_infinities", "occurrences", b"occurrences", "ranks", b"ranks", "rows", b"rows", "steps", b"steps", "times", b"times", "values", b"values"]) -> None: ...
 
 global___Contribution = Contribution
 
@@ -668,6 +681,7 @@ class Progress(google.protobuf.message.Message):
     RANKS_FIELD_NUMBER: builtins.int
     LAST_STEPS_FIELD_NUMBER: builtins.int
     FLUSHED_FIELD_NUMBER: builtins.int
+    HIGHEST_STEPS_FIELD_NUMBER: builtins.int
     attempt: builtins.int
     ranks: builtins.bytes
     """r little-endian uint32"""
@@ -675,6 +689,8 @@ class Progress(google.protobuf.message.Message):
     """r little-endian int64: the last step that the rank logged; the lowest int64: none"""
     flushed: builtins.bytes
     """r bytes, 1 if all data that the rank has logged is in this or an earlier batch"""
+    highest_steps: builtins.bytes
+    """r little-endian int64: the highest step that the rank logged; the lowest: none"""
     def __init__(
         self,
         *,
@@ -682,8 +698,9 @@ class Progress(google.protobuf.message.Message):
         ranks: builtins.bytes = ...,
         last_steps: builtins.bytes = ...,
         flushed: builtins.bytes = ...,
+        highest_steps: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "flushed", b"flushed", "last_steps", b"last_steps", "ranks", b"ranks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "flushed", b"flushed", "highest_steps", b"highest_steps", "last_steps", b"last_steps", "ranks", b"ranks"]) -> None: ...
 
 global___Progress = Progress
 
@@ -727,6 +744,8 @@ class Block(google.protobuf.message.Message):
     VALUES_FIELD_NUMBER: builtins.int
     AUTOMATIC_STEPS_FIELD_NUMBER: builtins.int
     OWN_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
     steps: builtins.bytes
     """n little-endian int64"""
     times: builtins.bytes
@@ -738,6 +757,14 @@ class Block(google.protobuf.message.Message):
     own: builtins.bool
     """True for statistics of this rank alone. They are not aggregated across ranks, and are recorded if this
     rank's items are.
+    """
+    rows: builtins.bytes
+    """n little-endian int64, rising: the number of each row within its stream, from 0. Parts of one row have the
+    same number, in whatever blocks and batches they are.
+    """
+    kinds: builtins.bytes
+    """The kinds of the values: 0 float, 1 integer, 2 boolean. Empty: all are floats. k bytes: the kind of each
+    metric in all rows. n × k bytes: the kind of each value, row by row.
     """
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -752,8 +779,10 @@ class Block(google.protobuf.message.Message):
         values: builtins.bytes = ...,
         automatic_steps: builtins.bool = ...,
         own: builtins.bool = ...,
+        rows: builtins.bytes = ...,
+        kinds: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["automatic_steps", b"automatic_steps", "keys", b"keys", "own", b"own", "steps", b"steps", "times", b"times", "values", b"values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["automatic_steps", b"automatic_steps", "keys", b"keys", "kinds", b"kinds", "own", b"own", "rows", b"rows", "steps", b"steps", "times", b"times", "values", b"values"]) -> None: ...
 
 global___Block = Block
 
@@ -767,8 +796,13 @@ class TextBlock(google.protobuf.message.Message):
     STEPS_FIELD_NUMBER: builtins.int
     TIMES_FIELD_NUMBER: builtins.int
     VALUES_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    AUTOMATIC_STEPS_FIELD_NUMBER: builtins.int
     steps: builtins.bytes
     times: builtins.bytes
+    rows: builtins.bytes
+    """as a Block's"""
+    automatic_steps: builtins.bool
     @property
     def keys(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
@@ -782,8 +816,10 @@ class TextBlock(google.protobuf.message.Message):
         steps: builtins.bytes = ...,
         times: builtins.bytes = ...,
         values: collections.abc.Iterable[builtins.str] | None = ...,
+        rows: builtins.bytes = ...,
+        automatic_steps: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["keys", b"keys", "steps", b"steps", "times", b"times", "values", b"values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["automatic_steps", b"automatic_steps", "keys", b"keys", "rows", b"rows", "steps", b"steps", "times", b"times", "values", b"values"]) -> None: ...
 
 global___TextBlock = TextBlock
 
@@ -802,6 +838,7 @@ class Item(google.protobuf.message.Message):
     TIME_NS_FIELD_NUMBER: builtins.int
     DOCUMENT_FIELD_NUMBER: builtins.int
     CONTENTS_FIELD_NUMBER: builtins.int
+    ROW_FIELD_NUMBER: builtins.int
     kind: builtins.str
     key: builtins.str
     step: builtins.int
@@ -811,6 +848,10 @@ class Item(google.protobuf.message.Message):
     """since the epoch"""
     document: builtins.str
     """a JSON object; its content depends on the kind"""
+    row: builtins.int
+    """The number of the row of the item's call; without such a row, that of the stream's newest row at the call.
+    Unset: there was none yet.
+    """
     @property
     def contents(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Content]: ...
     def __init__(
@@ -823,8 +864,11 @@ class Item(google.protobuf.message.Message):
         time_ns: builtins.int = ...,
         document: builtins.str = ...,
         contents: collections.abc.Iterable[global___Content] | None = ...,
+        row: builtins.int | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["automatic_step", b"automatic_step", "contents", b"contents", "document", b"document", "key", b"key", "kind", b"kind", "step", b"step", "time_ns", b"time_ns"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_row", b"_row", "row", b"row"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_row", b"_row", "automatic_step", b"automatic_step", "contents", b"contents", "document", b"document", "key", b"key", "kind", b"kind", "row", b"row", "step", b"step", "time_ns", b"time_ns"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_row", b"_row"]) -> typing.Literal["row"] | None: ...
 
 global___Item = Item
 

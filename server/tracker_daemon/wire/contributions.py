@@ -10,7 +10,14 @@ import numpy as np
 from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary
 from tracker_daemon.aggregation.values.contribution import Contribution, Progress, StepKeys
 from tracker_daemon.errors import MalformedBatch
-from tracker_daemon.wire.rows import checked_keys, decode_axis, encode_integers
+from tracker_daemon.wire.rows import (
+    checked_keys,
+    decode_axis,
+    decode_kinds,
+    decode_row_numbers,
+    encode_integers,
+    encode_kinds,
+)
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -26,8 +33,11 @@ def encode_contribution(given: Contribution) -> pb.Contribution:
         ranks=bitmap,
         keys=given.keys,
         steps=encode_integers(given.steps),
-        occurrences=given.occurrences.astype(np.uint8).tobytes() if given.occurrences.any() else b"",
+        occurrences=given.occurrences.astype("<u2").tobytes() if given.occurrences.any() else b"",
         times=encode_integers(given.times_ns),
+        bars=encode_integers(given.bars),
+        rows=b"" if given.row_numbers is None else encode_integers(given.row_numbers),
+        kinds=encode_kinds(given.kinds),
     )
     if given.summary is None:
         assert given.values is not None, "one rank has its values, several have a summary"
@@ -63,6 +73,7 @@ def encode_progress(given: Progress) -> pb.Progress:
         attempt=given.attempt,
         ranks=given.ranks.astype("<u4").tobytes(),
         last_steps=encode_integers(given.last_steps),
+        highest_steps=encode_integers(given.highest_steps),
         flushed=given.flushed.astype(np.uint8).tobytes(),
     )
 
@@ -86,11 +97,25 @@ def decode_contribution(message: pb.Contribution, known: int) -> Contribution:
     occurrences = _occurrences(message.occurrences, len(steps))
     if len({*zip(steps.tolist(), occurrences.tolist(), strict=True)}) < len(steps):
         raise MalformedBatch("a contribution has a step and occurrence twice")
+    bars = _bars(message.bars, steps)
     values = _floats(message.values, shape)
-    if len(ranks) == 1:
-        return Contribution(message.attempt, ranks, keys, steps, occurrences, times, values, None)
-    summary = _summary(message, ranks, values, shape)
-    return Contribution(message.attempt, ranks, keys, steps, occurrences, times, None, summary)
+    numbers = decode_row_numbers(message.rows, len(steps)) if message.rows else None
+    if numbers is not None and len(ranks) > 1:
+        raise MalformedBatch("a contribution of several ranks has the rows of one")
+    alone = len(ranks) == 1
+    return Contribution(
+        message.attempt,
+        ranks,
+        keys,
+        steps,
+        occurrences,
+        times,
+        bars,
+        values if alone else None,
+        None if alone else _summary(message, ranks, values, shape),
+        numbers,
+        decode_kinds(message.kinds, shape),
+    )
 
 
 def _ranks_of(message: pb.Contribution) -> Integers:
@@ -102,10 +127,17 @@ def _ranks_of(message: pb.Contribution) -> Integers:
 
 
 def _occurrences(raw: bytes, rows: int) -> Integers:
-    occurrences = np.frombuffer(raw or bytes(rows), np.uint8).astype(np.int64)
+    occurrences = np.frombuffer(_whole(raw, 2) or bytes(2 * rows), "<u2").astype(np.int64)
     if len(occurrences) != rows or occurrences.max(initial=0) >= limits.OCCURRENCES_PER_STEP_MAX:
         raise MalformedBatch(f"a contribution of {rows} rows has occurrences that cannot be theirs")
     return occurrences
+
+
+def _bars(raw: bytes, steps: Integers) -> Integers:
+    bars = np.frombuffer(_whole(raw, 8), "<i8")
+    if len(bars) != len(steps) or (bars < steps).any() or bars.max() > limits.STEP_MAX:
+        raise MalformedBatch(f"a contribution of {len(steps)} rows has highest steps that cannot be theirs")
+    return bars
 
 
 def _summary(message: pb.Contribution, ranks: Integers, mean: Floats, shape: tuple[int, int]) -> Summary:
@@ -151,12 +183,15 @@ def decode_progress(message: pb.Progress) -> Progress:
     """Decode ``message``; raises MalformedBatch."""
     ranks = np.frombuffer(_whole(message.ranks, 4), "<u4").astype(np.int64)
     steps = np.frombuffer(_whole(message.last_steps, 8), "<i8")
+    highest = np.frombuffer(_whole(message.highest_steps, 8), "<i8")
     flushed = np.frombuffer(message.flushed, np.uint8).astype(np.bool_)
-    if not len(ranks) == len(steps) == len(flushed) or len(np.unique(ranks)) < len(ranks):
+    if not len(ranks) == len(steps) == len(highest) == len(flushed) or len(np.unique(ranks)) < len(ranks):
         raise MalformedBatch("the progress of ranks has not one step and one mark for each of them")
     if ranks.max(initial=0) >= limits.WORLD_SIZE_MAX:
         raise MalformedBatch(f"ranks end at {limits.WORLD_SIZE_MAX - 1}")
-    return Progress(message.attempt, ranks, steps, flushed)
+    if (highest < steps).any():
+        raise MalformedBatch("a rank's last step lies above the highest step that it logged")
+    return Progress(message.attempt, ranks, steps, highest, flushed)
 
 
 def decode_step_keys(message: pb.StepKeys, known: int) -> StepKeys:

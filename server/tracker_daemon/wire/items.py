@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracker_daemon.aggregation.values.item import Content, Item
+from tracker_daemon.aggregation.values.item import NO_ROW, Content, Item
 from tracker_daemon.errors import MalformedBatch
 from tracker_daemon.wire.documents import check_json_object
 from tracker_protocol import limits
@@ -25,12 +25,14 @@ def decode_item(message: pb.Item) -> Item:
         raise MalformedBatch(f"an item's step lies beyond ±{limits.STEP_MAX}")
     if len(message.contents) > limits.CONTENTS_PER_ITEM_MAX:
         raise MalformedBatch(f"an item has more than {limits.CONTENTS_PER_ITEM_MAX} contents")
+    if message.row > limits.ROW_NUMBER_MAX:
+        raise MalformedBatch(f"an item's row lies beyond {limits.ROW_NUMBER_MAX}")
     contents = tuple(map(_content, message.contents))
     if len({content.path for content in contents}) != len(contents):
         raise MalformedBatch("an item has two contents of one path")
     return Item(
         message.kind, message.key, message.step, message.time_ns, message.document, contents,
-        message.automatic_step,
+        message.automatic_step, row=message.row if message.HasField("row") else NO_ROW,
     )  # fmt: skip
 
 
@@ -48,6 +50,7 @@ def encode_item(item: Item) -> pb.Item:
         time_ns=item.time_ns,
         document=item.document,
         contents=contents,
+        row=None if item.row == NO_ROW else item.row,
     )
 
 

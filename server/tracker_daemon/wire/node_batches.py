@@ -23,10 +23,12 @@ _FIELD_BYTES = 8
 """The tag and length of a field in a message, at most."""
 _KEY_BYTES = 3
 _STEP_BYTES = 8
-_ROW_BYTES = _STEP_BYTES + 1 + 8
-_VALUE_BYTES = 8
-_SUMMARY_BYTES = 4 * 8 + 5 * 4
-_PROGRESS_BYTES = 4 + 8 + 1
+_ROW_BYTES = 4 * _STEP_BYTES + 2
+"""A step, a time, a bar, a row's number and an occurrence."""
+_VALUE_BYTES = 8 + 1
+"""A number and its kind."""
+_SUMMARY_BYTES = 4 * 8 + 5 * 4 + 1
+_PROGRESS_BYTES = 4 + 2 * _STEP_BYTES + 1
 _CONTRIBUTION_BYTES = 20 * _FIELD_BYTES
 
 
@@ -152,7 +154,11 @@ class _BatchWriter:
             some = slice(first, first + at_once)
             message = encode_progress(
                 Progress(
-                    progress.attempt, progress.ranks[some], progress.last_steps[some], progress.flushed[some]
+                    progress.attempt,
+                    progress.ranks[some],
+                    progress.last_steps[some],
+                    progress.highest_steps[some],
+                    progress.flushed[some],
                 )
             )
             self._make_room(message.ByteSize() + _FIELD_BYTES)

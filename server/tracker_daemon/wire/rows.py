@@ -8,11 +8,13 @@ from __future__ import annotations
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.values.batch import Keys, Rows, TextRows
 from tracker_daemon.errors import MalformedBatch
 from tracker_protocol import limits
+from tracker_protocol.kinds import Kind
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
@@ -52,8 +54,46 @@ def decode_axis(steps: bytes, times: bytes) -> tuple[Integers, Integers]:
 
 
 def encode_integers(values: Integers) -> bytes:
-    """Return steps or times as little-endian int64."""
+    """Return steps, times or row numbers as little-endian int64."""
     return values.astype("<i8").tobytes()
+
+
+def decode_row_numbers(raw: bytes, rows: int) -> Integers:
+    """Return the numbers of a block's rows within their stream; raises MalformedBatch."""
+    if len(raw) != 8 * rows:
+        raise MalformedBatch(f"a block of {rows} rows has {len(raw)} bytes of row numbers")
+    numbers = np.frombuffer(raw, "<i8")
+    if numbers.min(initial=0) < 0 or numbers.max(initial=0) > limits.ROW_NUMBER_MAX:
+        raise MalformedBatch(f"a row's number is not within 0 and {limits.ROW_NUMBER_MAX}")
+    return numbers
+
+
+def _rising(numbers: Integers) -> Integers:
+    if (numbers[1:] <= numbers[:-1]).any():
+        raise MalformedBatch("the row numbers of a block do not rise")
+    return numbers
+
+
+def decode_kinds(raw: bytes, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
+    """Return the kinds of numbers of this ``shape``, (n, k); None: all are floats. Raises MalformedBatch."""
+    if not raw:
+        return None
+    rows, metrics = shape
+    if len(raw) not in (metrics, rows * metrics):
+        raise MalformedBatch(f"a block of {rows} rows and {metrics} metrics has {len(raw)} bytes of kinds")
+    kinds = np.frombuffer(raw, np.uint8)
+    if kinds.max() >= len(Kind):
+        raise MalformedBatch(f"a number has kind {kinds.max()}; the last one is {len(Kind) - 1}")
+    return np.broadcast_to(kinds.reshape(-1, metrics), shape)
+
+
+def encode_kinds(kinds: NDArray[np.uint8] | None) -> bytes:
+    """Return the bytes of :func:`decode_kinds`, as few as are needed."""
+    if kinds is None or not kinds.any():
+        return b""
+    if (kinds == kinds[0]).all():
+        kinds = kinds[0]
+    return kinds.astype(np.uint8).tobytes()
 
 
 def decode_rows(block: pb.Block, known: int) -> Rows:
@@ -65,7 +105,9 @@ def decode_rows(block: pb.Block, known: int) -> Rows:
             f"a block of {len(steps)} rows and {len(keys)} metrics has {len(block.values)} bytes of values"
         )
     values = np.frombuffer(block.values, "<f8").reshape(len(steps), len(keys))
-    return Rows(keys, steps, times, values, block.automatic_steps, block.own)
+    numbers = _rising(decode_row_numbers(block.rows, len(steps)))
+    kinds = decode_kinds(block.kinds, values.shape)
+    return Rows(keys, steps, times, numbers, values, block.automatic_steps, block.own, kinds)
 
 
 def encode_rows(rows: Rows) -> pb.Block:
@@ -77,6 +119,8 @@ def encode_rows(rows: Rows) -> pb.Block:
         values=rows.values.astype("<f8").tobytes(),
         automatic_steps=rows.automatic_steps,
         own=rows.own,
+        rows=encode_integers(rows.row_numbers),
+        kinds=encode_kinds(rows.kinds),
     )
 
 
@@ -93,7 +137,8 @@ def decode_texts(block: pb.TextBlock, known: int) -> TextRows:
     rows = tuple(tuple(flat[i : i + width]) for i in range(0, len(flat), width))
     if any(len(text) > limits.TEXT_VALUE_MAX_CHARACTERS for text in chain.from_iterable(rows)):
         raise MalformedBatch(f"a text has more than {limits.TEXT_VALUE_MAX_CHARACTERS} characters")
-    return TextRows(keys, steps, times, rows)
+    numbers = _rising(decode_row_numbers(block.rows, len(steps)))
+    return TextRows(keys, steps, times, numbers, rows, block.automatic_steps)
 
 
 def encode_texts(rows: TextRows) -> pb.TextBlock:
@@ -103,4 +148,6 @@ def encode_texts(rows: TextRows) -> pb.TextBlock:
         steps=encode_integers(rows.steps),
         times=encode_integers(rows.times_ns),
         values=chain.from_iterable(rows.values),
+        rows=encode_integers(rows.row_numbers),
+        automatic_steps=rows.automatic_steps,
     )

@@ -123,6 +123,7 @@ class Client:
         self.attempt = attempt
         self.stream = bytes([rank % 256, attempt]) * 8
         self.names: list[str] = []
+        self.rows = 0
         self.body = pb.BatchBody()
 
     def key(self, name: str) -> int:
@@ -143,6 +144,7 @@ class Client:
         block.keys.extend(self.key(name) for name in values)
         block.steps = np.array(steps, "<i8").tobytes()
         block.times = np.array(times, "<i8").tobytes()
+        block.rows = self._new_rows(len(steps))
         block.values = np.array(list(values.values()), "<f8").T.tobytes()
 
     def add_text(self, step: int, texts: Mapping[str, str], time_ns: int) -> None:
@@ -150,7 +152,12 @@ class Client:
         block.keys.extend(self.key(name) for name in texts)
         block.steps = np.array([step], "<i8").tobytes()
         block.times = np.array([time_ns], "<i8").tobytes()
+        block.rows = self._new_rows(1)
         block.values.extend(texts.values())
+
+    def _new_rows(self, count: int) -> bytes:
+        self.rows += count
+        return np.arange(self.rows - count, self.rows, dtype="<i8").tobytes()
 
     def take(self) -> bytes:
         body, self.body = self.body.SerializeToString(), pb.BatchBody()

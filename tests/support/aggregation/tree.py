@@ -122,6 +122,7 @@ class Node:
             np.array([step for step, _ in keys]),
             np.array([occurrence for _, occurrence in keys]),
             np.array([row[0][ranks[0]][1] for row in cells]),
+            np.array([step for step, _ in keys]),
             values[:, 0] if alone else None,
             None if alone else summarize(values, np.ones(values.shape, np.bool_), who),
         )
@@ -134,7 +135,8 @@ class Node:
             return
         steps = np.array([last_steps.get(rank, NO_STEP) for rank in ranks], np.int64)
         marks = np.array([rank in flushed for rank in ranks], np.bool_)
-        self.body.progress.append(encode_progress(Progress(attempt, np.array(ranks, np.int64), steps, marks)))
+        progress = Progress(attempt, np.array(ranks, np.int64), steps, steps, marks)
+        self.body.progress.append(encode_progress(progress))
 
     def add_step_keys(self, rank: int, names: Sequence[str], steps: Sequence[int]) -> None:
         """Put what a rank logged at steps that it counts itself, in the first attempt, into the batch."""

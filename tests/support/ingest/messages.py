@@ -30,17 +30,26 @@ def hello(stream: int, rank: int = 0, *, world: int = 2, names: Sequence[str] = 
 
 
 def body(
-    rows: dict[int, float] | None = None, names: Sequence[str] = (), finish: int | None = None, **fields
+    rows: dict[int, float] | None = None,
+    names: Sequence[str] = (),
+    finish: int | None = None,
+    first_row: int | None = None,
+    **fields,
 ) -> bytes:
-    """A batch's body: ``rows`` are the values by step of the dictionary's first metric."""
+    """A batch's body: ``rows`` are the values by step of the dictionary's first metric.
+
+    The number of the first row is that of its step, unless ``first_row`` is given.
+    """
     batch = pb.BatchBody(names=names, **fields)
     if rows:
         n = len(rows)
+        first = next(iter(rows)) if first_row is None else first_row
         batch.blocks.add(
             keys=[0],
             steps=struct.pack(f"<{n}q", *rows),
             times=struct.pack(f"<{n}q", *range(n)),
             values=struct.pack(f"<{n}d", *rows.values()),
+            rows=struct.pack(f"<{n}q", *range(first, first + n)),
         )
     if finish is not None:
         batch.finish = finish

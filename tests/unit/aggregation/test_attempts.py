@@ -295,8 +295,8 @@ def test_values_of_metrics_that_were_never_named_are_rejected_and_warned_about_o
     run.log(0, 0, a=1)
     names = len(run.fold.streams[run.clients[0].stream].names)
     body = pb.BatchBody()
-    body.blocks.add(keys=[names], steps=bytes(8), times=bytes(8), values=bytes(8))
-    body.texts.add(keys=[names], steps=bytes(8), times=bytes(8), values=["x"])
+    body.blocks.add(keys=[names], steps=bytes(8), times=bytes(8), rows=bytes(8), values=bytes(8))
+    body.texts.add(keys=[names], steps=bytes(8), times=bytes(8), rows=bytes(8), values=["x"])
     body.names.append("a")  # known already, so that index 1 never comes to be
     for _ in range(2):
         apply(run.fold, ("batch", (run.clients[0].stream, body.SerializeToString())), run.now_ns)

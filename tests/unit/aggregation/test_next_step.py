@@ -12,7 +12,8 @@ from tracker_daemon.aggregation.values.contribution import NO_STEP, Progress
 
 def rows(key: int, steps: list[int], times_ns: list[int]) -> Rows:
     values = np.zeros((len(steps), 1))
-    return Rows((key,), np.array(steps), np.array(times_ns), values, automatic_steps=False)
+    numbers = np.arange(len(steps))
+    return Rows((key,), np.array(steps), np.array(times_ns), numbers, values, automatic_steps=False)
 
 
 def test_it_follows_the_row_that_was_logged_last_whatever_the_order_of_the_blocks():
@@ -27,7 +28,7 @@ def test_it_follows_the_row_that_was_logged_last_whatever_the_order_of_the_block
 def progress_of(last_steps: dict[int, int]) -> DecodedBatch:
     """What a node's daemon says of its ranks, all of which have flushed."""
     ranks, steps = np.array(list(last_steps)), np.array(list(last_steps.values()))
-    progress = Progress(1, ranks, steps, np.ones(len(ranks), np.bool_))
+    progress = Progress(1, ranks, steps, steps, np.ones(len(ranks), np.bool_))
     return DecodedBatch(forwarded=NodeReport((), (), (progress,), (), ()))
 
 

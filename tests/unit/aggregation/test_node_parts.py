@@ -321,6 +321,7 @@ def test_what_is_large_is_divided_into_bodies_below_their_size(
         keys=range(metrics),
         steps=np.arange(rows).astype("<i8").tobytes(),
         times=np.zeros(rows, "<i8").tobytes(),
+        rows=np.arange(rows).astype("<i8").tobytes(),
         values=np.arange(rows * metrics, dtype="<f8").tobytes(),
         automatic_steps=True,
     )

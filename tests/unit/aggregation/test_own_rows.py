@@ -59,7 +59,7 @@ def test_where_the_daemon_computes_a_name_itself_its_value_wins():
 def test_a_block_says_whether_it_is_own():
     plain, own = pb.Block(keys=[0]), pb.Block(keys=[0], own=True)
     for block in (plain, own):
-        block.steps = block.times = block.values = bytes(8)
+        block.steps = block.times = block.rows = block.values = bytes(8)
     body = pb.BatchBody(names=["a"], blocks=[plain, own]).SerializeToString()
     assert [rows.own for rows in decode_batch(body, 0).rows] == [False, True]
 

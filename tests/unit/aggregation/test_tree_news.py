@@ -138,6 +138,7 @@ def contribution(
         zero + 1,
         zero,
         zero,
+        zero + 1,
         array[:, 0] if alone else None,
         None if alone else summarize(array, np.ones(array.shape, np.bool_), who),
     )
@@ -297,7 +298,7 @@ def test_a_part_of_an_unknown_stream_is_rejected_with_one_notice() -> None:
     for step in (1, 2):
         body = pb.BatchBody(items=[pb.Item(kind="table", key="t", document="{}")], dropped_points=5)
         text = body.texts.add(keys=[0], values=["x"])
-        text.steps = text.times = np.array([step], "<i8").tobytes()
+        text.steps = text.times = text.rows = np.array([step], "<i8").tobytes()
         node.add_part(b"nobody here at a", body, ["note"])
         run.pass_up(node)
     run.tick()
@@ -321,7 +322,7 @@ def test_a_contribution_of_a_rank_that_cannot_be_is_rejected(world_size: int) ->
     run.fold.attempt.membership.world_size = world_size
     node, ranks, one = run.nodes[0], np.array([1, 999_999]), np.array([0])
     summary = summarize(np.ones((1, 2, 1)), np.ones((1, 2, 1), np.bool_), ranks)
-    told = Contribution(1, ranks, (node.key("loss"),), one + 5, one, one, None, summary)
+    told = Contribution(1, ranks, (node.key("loss"),), one + 5, one, one, one + 5, None, summary)
     node.body.contributions.append(encode_contribution(told))
     run.pass_up(node)
     run.tick()

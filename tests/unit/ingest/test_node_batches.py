@@ -27,7 +27,7 @@ def ends(**exit_codes):
 STEPS, TIMES = struct.pack("<q", 0), struct.pack("<q", 0)
 OF_ITS_OWN = {
     "rows": body({0: 1.0}),
-    "texts": body(texts=[pb.TextBlock(keys=[0], steps=STEPS, times=TIMES, values=["a"])]),
+    "texts": body(texts=[pb.TextBlock(keys=[0], steps=STEPS, times=TIMES, rows=STEPS, values=["a"])]),
     "a configuration": body(config=["{}"]),
     "an item": body(items=[pb.Item(kind="table", key="t", document="{}")]),
     "an end": body(finish=0),
@@ -37,7 +37,7 @@ FORWARDED = {
     "a contribution": body(
         contributions=[
             pb.Contribution(
-                attempt=1, first_rank=1, ranks=b"\1", keys=[0], steps=STEPS, times=TIMES,
+                attempt=1, first_rank=1, ranks=b"\1", keys=[0], steps=STEPS, times=TIMES, bars=STEPS,
                 values=struct.pack("<d", 1.0),
             )
         ]

@@ -53,7 +53,7 @@ def test_the_books_balance_at_all_times_and_over_a_restart(rig, seed):
         rank = draw.randrange(2)
         steps = draw.sample(range(12), draw.randint(1, 5))
         rows = {step: draw.random() for step in (sorted(steps) if draw.random() < 0.7 else steps)}
-        rig.batch(run.live, rank, sequences[rank], body(rows, ["loss"]))
+        rig.batch(run.live, rank, sequences[rank], body(rows, ["loss"], first_row=12 * turn))
         sequences[rank] += 1
         sent += len(rows)
         if turn % 10 == 9:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker_daemon.aggregation.values.batch import DecodedBatch
+from tracker_daemon.aggregation.values.item import NO_ROW
 from tracker_daemon.errors import MalformedBatch
 from tracker_daemon.wire.batches import decode_batch, decode_journalled, encode_batch
 from tracker_protocol import limits
@@ -36,6 +37,7 @@ def block(**fields: object) -> pb.Block:
             "steps": integers(3, 4),
             "times": integers(30, 40),
             "values": floats(1, 2, 3, 4),
+            "rows": integers(5, 6),
             **fields,
         }
     )
@@ -43,7 +45,14 @@ def block(**fields: object) -> pb.Block:
 
 def text_block(**fields: object) -> pb.TextBlock:
     return pb.TextBlock(
-        **{"keys": [0], "steps": integers(3, 4), "times": integers(30, 40), "values": ["a", "b"], **fields}
+        **{
+            "keys": [0],
+            "steps": integers(3, 4),
+            "times": integers(30, 40),
+            "values": ["a", "b"],
+            "rows": integers(5, 6),
+            **fields,
+        }
     )
 
 
@@ -65,6 +74,7 @@ def test_a_batch_is_decoded_into_rows_texts_and_what_it_says_beside_them() -> No
     assert rows.values.tolist() == [[1, 2], [3, 4]]
     assert rows.automatic_steps
     assert texts.values == (("a", "b"), ("c", "d"))
+    assert (rows.row_numbers.tolist(), texts.row_numbers.tolist()) == ([5, 6], [5, 6])
     assert (decoded.names, decoded.config) == (("b",), ('{"x": 1}',))
     assert (decoded.dropped_points, decoded.flushed, decoded.finish, decoded.points) == (7, True, 0, 8)
 
@@ -78,7 +88,19 @@ MALFORMED = {
     "no metric": body(blocks=[block(keys=[], values=b"")]),
     "one metric twice": body(blocks=[block(keys=[1, 1])]),
     "a metric beyond the dictionary": body(blocks=[block(keys=[0, 2])]),
-    "no row": body(blocks=[block(steps=b"", times=b"", values=b"")]),
+    "no row": body(blocks=[block(steps=b"", times=b"", values=b"", rows=b"")]),
+    "too few row numbers": body(blocks=[block(rows=integers(5))]),
+    "no row numbers": body(blocks=[block(rows=b"")]),
+    "a row number below 0": body(blocks=[block(rows=integers(-1, 0))]),
+    "a row number too high": body(blocks=[block(rows=integers(0, limits.ROW_NUMBER_MAX + 1))]),
+    "one row twice in a block": body(blocks=[block(rows=integers(5, 5))]),
+    "rows of texts that fall": body(texts=[text_block(rows=integers(6, 5))]),
+    "texts without row numbers": body(texts=[text_block(rows=b"")]),
+    "an item beyond all rows": body(
+        items=[pb.Item(kind="table", key="t", document="{}", row=limits.ROW_NUMBER_MAX + 1)]
+    ),
+    "an unknown kind": body(blocks=[block(kinds=bytes([0, 3]))]),
+    "too few kinds": body(blocks=[block(kinds=b"\1\1\1")]),
     "half a step": body(blocks=[block(steps=integers(1) + b"1234", times=integers(1) + b"1234")]),
     "too few times": body(blocks=[block(times=integers(30))]),
     "too few values": body(blocks=[block(values=floats(1, 2, 3))]),
@@ -112,6 +134,24 @@ def test_names_up_to_the_bound_are_taken(size: int) -> None:
     assert decode_batch(body(names=["x" * size]), 0).names == ("x" * size,)
 
 
+@pytest.mark.parametrize(
+    ("kinds", "decoded"),
+    [(b"", None), (b"\1\2", [[1, 2], [1, 2]]), (b"\1\2\0\1", [[1, 2], [0, 1]])],
+    ids=["floats", "by metric", "by value"],
+)
+def test_kinds_are_those_of_each_metric_or_of_each_value(kinds: bytes, decoded: object) -> None:
+    sent = body(blocks=[block(kinds=kinds)])
+    (rows,) = decode_batch(sent, 2).rows
+    assert (None if rows.kinds is None else rows.kinds.tolist()) == decoded
+    assert encode_batch(decode_batch(sent, 2)) == sent
+
+
+def test_an_item_before_the_first_row_has_none() -> None:
+    sent = body(items=[pb.Item(kind="table", key="t", document="{}")])
+    assert decode_batch(sent, 0).items[0].row == NO_ROW
+    assert encode_batch(decode_batch(sent, 0)) == sent
+
+
 def test_values_are_views_on_the_bytes_that_came() -> None:
     values = decode_batch(body(blocks=[block()]), 2).rows[0].values
     assert not values.flags.owndata
@@ -140,6 +180,7 @@ messages = st.builds(
             steps=st.binary(max_size=24) | st.just(integers(1, 2)),
             times=st.binary(max_size=24) | st.just(integers(1, 2)),
             values=st.binary(max_size=48) | st.just(floats(1, 2)),
+            rows=st.binary(max_size=24) | st.just(integers(1, 2)),
         ),
         max_size=2,
     ),
@@ -150,6 +191,7 @@ messages = st.builds(
             steps=st.binary(max_size=16) | st.just(integers(1)),
             times=st.binary(max_size=16) | st.just(integers(1)),
             values=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=3), max_size=3),
+            rows=st.binary(max_size=16) | st.just(integers(1)),
         ),
         max_size=2,
     ),
@@ -181,12 +223,22 @@ def test_damaged_messages_raise_nothing_but_malformed_batch(
 def test_a_rank_s_batch_is_encoded_as_it_was_sent() -> None:
     content = pb.Content(sha256=bytes(range(32)), size_bytes=7, path="a/b")
     item = pb.Item(
-        kind="table", key="t", step=-4, automatic_step=True, time_ns=9, document="{}", contents=[content]
+        kind="table",
+        key="t",
+        step=-4,
+        automatic_step=True,
+        time_ns=9,
+        document="{}",
+        contents=[content],
+        row=0,
     )
     sent = body(
         names=["a", "b"],
-        blocks=[block(automatic_steps=True), block(own=True, values=floats(float("nan"), 2, 3, -0.0))],
-        texts=[text_block(keys=[1, 0], values=["é", "b", "", "d"])],
+        blocks=[
+            block(automatic_steps=True, kinds=b"\1\0"),
+            block(own=True, values=floats(float("nan"), 2, 3, -0.0)),
+        ],
+        texts=[text_block(keys=[1, 0], values=["é", "b", "", "d"], automatic_steps=True)],
         config=['{"x": 1}', "{}"],
         dropped_points=7,
         flushed=True,

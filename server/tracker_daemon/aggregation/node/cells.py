@@ -51,6 +51,7 @@ def _contribution(
         gathered.steps[rows],
         gathered.occurrences[rows],
         gathered.times_ns[rows],
+        gathered.steps[rows],
         values[:, 0] if alone else None,
         None if alone else summarize(values, np.ones(values.shape, np.bool_), ranks),
     )

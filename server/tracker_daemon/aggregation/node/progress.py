@@ -64,10 +64,12 @@ class RankProgress:
         self.changed.clear()
         if not ranks:
             return None
+        last_steps = np.array([self.last_step.get(rank, NO_STEP) for rank in ranks], np.int64)
         return Progress(
             number,
             np.array(ranks, np.int64),
-            np.array([self.last_step.get(rank, NO_STEP) for rank in ranks], np.int64),
+            last_steps,
+            last_steps,
             np.array([rank in flushed for rank in ranks], np.bool_),
         )
 

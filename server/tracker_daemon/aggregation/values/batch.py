@@ -21,17 +21,20 @@ Keys = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """n rows that share k metrics: ``steps`` and ``times_ns`` are (n,), ``values`` (n, k).
+    """n rows that share k metrics: ``steps``, ``times_ns`` and ``row_numbers`` are (n,), ``values`` (n, k).
 
-    ``keys`` index the stream's dictionary of names. ``own``: nothing is to be computed of them.
+    ``keys`` index the stream's dictionary of names. Row numbers are those within the stream, and rise.
+    ``own``: nothing is to be computed of them. ``kinds`` are (n, k), each a :class:`Kind`; None: all floats.
     """
 
     keys: Keys
     steps: NDArray[np.int64]
     times_ns: NDArray[np.int64]
+    row_numbers: NDArray[np.int64]
     values: NDArray[np.float64]
     automatic_steps: bool
     own: bool = False
+    kinds: NDArray[np.uint8] | None = None
 
     @property
     def points(self) -> int:
@@ -46,7 +49,9 @@ class TextRows:
     keys: Keys
     steps: NDArray[np.int64]
     times_ns: NDArray[np.int64]
+    row_numbers: NDArray[np.int64]
     values: tuple[tuple[str, ...], ...]
+    automatic_steps: bool = False
 
     @property
     def points(self) -> int:

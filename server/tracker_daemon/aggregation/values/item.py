@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+NO_ROW = -1
+"""The row of an item that was logged before its rank's first row."""
+
 
 class Content(msgspec.Struct, frozen=True, array_like=True):
     """Bytes that are uploaded apart: their SHA-256 in hexadecimal, and their path within the item."""
@@ -18,7 +21,7 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True):
-    """One item. ``document`` is the text of a JSON object."""
+    """One item. ``document`` is the text of a JSON object; ``row`` is the number of its rank's row."""
 
     kind: str
     key: str
@@ -29,6 +32,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
     automatic_step: bool = False
     rank: int = 0
     attempt: int = 1
+    row: int = NO_ROW
 
     def to_bytes(self) -> bytes:
         """Encode for the outbox; :meth:`from_bytes` returns an equal item."""

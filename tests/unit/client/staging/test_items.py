@@ -87,7 +87,7 @@ def test_an_item_waits_for_its_contents_and_holds_up_nothing():
     waiting, plain = ItemDraft("image", "i", None, 1, "{}", None), ItemDraft("histogram", "h", None, 2, "{}")
     assert queue.announce(waiting)
     assert queue.announce(plain)
-    assert [item.key for item in queue.place(2, lambda: 7)] == ["h"]
+    assert [item.key for item in queue.place(2, 7, 3)] == ["h"]
     assert queue.unfinished == [waiting]
     waiting.contents = (ContentReference(b"d" * 32, 3, "p"),)
     placed = queue.complete(waiting)
@@ -101,7 +101,7 @@ def test_contents_that_come_before_the_place_do_not_send_the_item_twice():
     queue.announce(draft)
     draft.contents = ()
     assert queue.complete(draft) is None
-    assert [item.key for item in queue.place(1, lambda: 0)] == ["i"]
+    assert [item.key for item in queue.place(1, 0, None)] == ["i"]
     assert queue.complete(draft) is None
     assert queue.unfinished == []
 

@@ -215,3 +215,62 @@ def test_own_rows_have_blocks_of_their_own_that_say_so():
     assert [(block.own, list(array("d", block.values))) for block in blocks] == [
         (False, [1.0]), (True, [2.0]), (True, [3.0]), (False, [4.0]),
     ]  # fmt: skip
+
+
+# ---- row numbers and kinds -----------------------------------------------------------------------
+
+
+def blocks_of(*rows):
+    wire = Wire()
+    for number, values in enumerate(rows):
+        wire.bodies += wire.encoder.add(LoggedRow(number, 0, values, automatic=False, number=number + 7))
+    message = wire.close().messages[-1]
+    return [*message.blocks, *message.texts]
+
+
+def test_every_block_has_the_numbers_of_its_rows():
+    blocks = blocks_of({"a": 1.0}, {"a": 2.0, "b": 1.0}, {"b": 3.0, "note": "x"}, {"b": 1.0})
+    assert [list(array("q", block.rows)) for block in blocks] == [[7], [8], [9], [10], [9]]
+
+
+def test_the_parts_of_a_wide_row_have_one_number():
+    wire = Wire()
+    wide = {f"{i}": 0.5 for i in range(3 * limits.METRICS_PER_ROW_MAX)}
+    wire.bodies += wire.encoder.add(LoggedRow(1, 0, wide, automatic=False, number=3))
+    blocks = [block for message in wire.close().messages for block in message.blocks]
+    assert len(blocks) > 2
+    assert {tuple(array("q", block.rows)) for block in blocks} == {(3,)}
+
+
+@pytest.mark.parametrize(
+    ("rows", "kinds"),
+    [
+        ([{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}], b""),
+        ([{"a": 1, "b": 2.0}, {"a": 3, "b": 4.0}], b"\1\0"),
+        ([{"a": True, "b": 2}], b"\2\1"),
+        ([{"a": 1, "b": 2.0}, {"a": 3, "b": 4.0}, {"a": 0.5, "b": False}], b"\1\0\1\0\0\2"),
+        ([{"a": 1.0, "b": 2.0}, {"a": 3, "b": 4.0}, {"a": 1.0, "b": 2.0}], b"\0\0\1\0\0\0"),
+    ],
+)
+def test_a_number_has_the_kind_that_it_was_logged_with(rows, kinds):
+    (block,) = blocks_of(*rows)
+    assert block.kinds == kinds
+
+
+def test_kinds_that_change_within_a_block_count_towards_the_size_of_a_batch():
+    wire = Wire()
+    for number in range(4_000):
+        values = {f"{i}": number if number % 2 else 0.5 for i in range(64)}
+        wire.bodies += wire.encoder.add(LoggedRow(number, 0, values, automatic=False, number=number))
+    wire.close()
+    sizes = [len(body.data) for body in wire.bodies]
+    assert max(sizes) < limits.BATCH_TARGET_BYTES * 1.01
+    assert sum(size > limits.BATCH_TARGET_BYTES * 0.9 for size in sizes) > len(sizes) // 2
+
+
+def test_a_number_that_is_a_subclass_of_a_plain_one_has_the_value_of_its_float():
+    class Odd(float):
+        pass
+
+    (block,) = blocks_of({"a": Odd(1.5), "b": 2})
+    assert (list(array("d", block.values)), block.kinds) == ([1.5, 2.0], b"\0\1")
