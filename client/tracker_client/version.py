@@ -7,4 +7,4 @@ from importlib import metadata
 try:
     __version__ = metadata.version("tracker-daemon")
 except metadata.PackageNotFoundError:  # run from the source tree
-    __version__ = "0.1.0"
+    __version__ = "0.2.0"

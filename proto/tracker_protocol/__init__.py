@@ -11,8 +11,10 @@ Both sides import this package, and it imports neither.
 * ``backoff``: the length of the wait before the next attempt.
 """
 
-PROTOCOL_VERSION = 1
-"""The version that a Hello carries. A daemon refuses a version that it does not know."""
+PROTOCOL_VERSION = 2
+"""The version that a Hello carries. A daemon refuses any other version."""
+LAST_RELEASE_BY_PROTOCOL = {1: "0.1.0"}
+"""The last version of tracker-daemon that spoke each earlier protocol."""
 
 SERVICE = "tracker.v1.Tracker"
 STREAM_METHOD = f"/{SERVICE}/Stream"

@@ -19,7 +19,7 @@ import grpc
 import numpy as np
 from serving import daemon
 
-from tracker_protocol import STREAM_METHOD
+from tracker_protocol import PROTOCOL_VERSION, STREAM_METHOD
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 STREAMS, METRICS, PROCESSES = 64, 50, 2
@@ -52,7 +52,7 @@ def _stream(rank: int, endpoint: dict[str, str], launch: str, go: threading.Barr
         STREAM_METHOD, pb.ClientMessage.SerializeToString, pb.DaemonMessage.FromString
     )(iter(outbox.get, None), metadata=(("authorization", f"Bearer {endpoint['token']}"),))
     hello = pb.Hello(
-        protocol_version=1,
+        protocol_version=PROTOCOL_VERSION,
         stream_id=os.urandom(16),
         launch=pb.Launch(key=launch, project="bench"),
         process=pb.Process(rank=rank, world_size=STREAMS, host="bench", pid=os.getpid()),

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.ranks import Ranks, finish
 from tests.support.waiting import wait_until
+from tracker_protocol import PROTOCOL_VERSION
 
 LOG_ONCE = """
 from tracker_client import setup_tracker
@@ -42,7 +43,7 @@ def test_every_call_needs_the_token(daemon, tmp_path):
 
 def test_the_endpoint_file_is_private_and_goes_with_the_daemon(daemon):
     assert daemon.endpoint_file.stat().st_mode & 0o777 == 0o600
-    assert daemon.endpoint["protocol_version"] == 1
+    assert daemon.endpoint["protocol_version"] == PROTOCOL_VERSION
     assert daemon.stop() == 0
     assert not daemon.endpoint_file.exists()
 

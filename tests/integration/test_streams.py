@@ -14,7 +14,7 @@ import grpc
 import pytest
 
 from tests.support.waiting import wait_until
-from tracker_protocol import STATUS_METHOD, STREAM_METHOD, TOKEN_METADATA_KEY, limits
+from tracker_protocol import PROTOCOL_VERSION, STATUS_METHOD, STREAM_METHOD, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 PATIENCE_S = 30.0
@@ -69,12 +69,12 @@ class Wire:
     def send(self, **message):
         self.outgoing.put(pb.ClientMessage(**message).SerializeToString())
 
-    def hello(self, rank=0, world=1, *, stream, names=(), acknowledged=0, version=1, **options):
+    def hello(self, rank=0, world=1, *, stream, names=(), acknowledged=0, **options):
         launch = pb.Launch(key="raw", project="streams", run_id=options.pop("run_id", ""))
         process = pb.Process(rank=rank, world_size=world, host="here", pid=rank + 1, rank_source="the test")
         self.send(
             hello=pb.Hello(
-                protocol_version=version,
+                protocol_version=options.pop("version", PROTOCOL_VERSION),
                 stream_id=stream,
                 names=names,
                 launch=launch,
@@ -350,6 +350,7 @@ REFUSED = {
     "a rank beyond the world": ({"rank": 2, "world": 2}, "rank 2 does not exist among 2"),
     "a huge world": ({"world": 2**32 - 1}, "ranks end at"),
     "a newer protocol": ({"version": 99}, "protocol 99"),
+    "an older protocol": ({"version": 1}, "a daemon of tracker-daemon 0.1.0 can serve this client"),
     "no protocol": ({"version": 0}, "protocol 0"),
     "a metric named twice": ({"names": ["x", "x"]}, "twice"),
     "a name too long": ({"names": ["x" * (limits.METRIC_NAME_MAX_BYTES + 1)]}, "metric name"),

@@ -21,7 +21,8 @@ from tracker_daemon.errors import (
 )
 from tracker_daemon.ingest.session import BrokenStream, Session
 from tracker_daemon.ingest.uploads import UploadService
-from tracker_protocol import PROTOCOL_VERSION, SERVICE, TOKEN_METADATA_KEY, limits
+from tracker_daemon.version import VERSION
+from tracker_protocol import LAST_RELEASE_BY_PROTOCOL, PROTOCOL_VERSION, SERVICE, TOKEN_METADATA_KEY, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 log = structlog.get_logger(__name__)
@@ -210,11 +211,15 @@ class TrackerService:
 
 
 def _check_version(hello: pb.Hello) -> None:
-    if not 1 <= hello.protocol_version <= PROTOCOL_VERSION:
-        raise ProtocolError(
-            f"the client speaks protocol {hello.protocol_version} and this daemon {PROTOCOL_VERSION}; "
-            "install the same version of tracker-daemon for both"
-        )
+    spoken = hello.protocol_version
+    if spoken == PROTOCOL_VERSION:
+        return
+    last = LAST_RELEASE_BY_PROTOCOL.get(spoken)
+    way_out = f"a daemon of tracker-daemon {last} can serve this client, or " if last else ""
+    raise ProtocolError(
+        f"the client speaks protocol {spoken} and this daemon (tracker-daemon {VERSION}) protocol "
+        f"{PROTOCOL_VERSION}; {way_out}install the same version of tracker-daemon for both"
+    )
 
 
 async def _abort(context: Context, error: TrackerDaemonError) -> None:

@@ -13,6 +13,7 @@ from tracker_daemon.journal.schema import (
     APPLICATION_ID,
     CHECKPOINT_EVERY_BYTES,
     CREATION_PRAGMAS,
+    LAST_RELEASE_BY_SCHEMA,
     PRAGMAS,
     SCHEMA_VERSION,
     TABLES,
@@ -76,9 +77,11 @@ class Database:
         elif application != APPLICATION_ID:
             raise JournalError(f"{self.path} is a database, but not a tracker-daemon's journal")
         elif version != SCHEMA_VERSION:
+            last = LAST_RELEASE_BY_SCHEMA.get(version)
+            writer = "the version that wrote it" if last is None else f"tracker-daemon {last}"
             raise JournalError(
                 f"{self.path} has format {version}, and this tracker-daemon reads {SCHEMA_VERSION}; "
-                "use the version that wrote it, or another --state-dir"
+                f"deliver its data with `tracker-daemon sync` of {writer}, or use another --state-dir"
             )
 
     def _create(self) -> None:

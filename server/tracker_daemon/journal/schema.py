@@ -8,6 +8,8 @@ a loss of throughput.
 from __future__ import annotations
 
 SCHEMA_VERSION = 3
+LAST_RELEASE_BY_SCHEMA = {1: "0.1.0", 2: "0.1.0"}
+"""The last version of tracker-daemon that wrote each earlier format."""
 APPLICATION_ID = 0x74726B64  # "trkd"
 
 PAGE_BYTES = 32 * 1024

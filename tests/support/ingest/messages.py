@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 
+from tracker_protocol import PROTOCOL_VERSION
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
@@ -20,7 +21,7 @@ def hello(stream: int, rank: int = 0, *, world: int = 2, names: Sequence[str] = 
         environment=launch.pop("environment", ""),
     )  # fmt: skip
     return pb.Hello(
-        protocol_version=1,
+        protocol_version=PROTOCOL_VERSION,
         stream_id=stream_id(stream),
         names=names,
         launch=pb.Launch(**{"key": "launch", "project": "project", **launch}),
@@ -62,7 +63,7 @@ NODES_STREAM = 100
 
 def node_hello(run_id, *, stream=NODES_STREAM, node=NODE, names=(), files_lane=False):
     told = pb.Node(node_id=node, run_id=run_id, host="host7", pid=7, files_lane=files_lane)
-    return pb.Hello(protocol_version=1, stream_id=stream_id(stream), names=names, node=told)
+    return pb.Hello(protocol_version=PROTOCOL_VERSION, stream_id=stream_id(stream), names=names, node=told)
 
 
 def batch_message(sequence, payload):

@@ -24,6 +24,7 @@ from tracker_daemon.runs.run_options import RunOptions, default_rules
 from tracker_daemon.runs.stored_runs import StoredRuns
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.upstream.node_parts import build_node_parts
+from tracker_protocol import PROTOCOL_VERSION
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 OPTIONS = RunOptions("csv", "/root/out", 0, "")
@@ -36,7 +37,7 @@ def stream_id(number):
 def hello(number, rank, **more):
     process = pb.Process(rank=rank, world_size=4, host="node7", pid=1000 + number, rank_source="the test")
     return pb.Hello(
-        protocol_version=1,
+        protocol_version=PROTOCOL_VERSION,
         stream_id=stream_id(number),
         launch=pb.Launch(key="launch", project="project"),
         process=process,

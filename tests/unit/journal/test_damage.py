@@ -78,7 +78,12 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pragma", "message"), [("user_version=99", "format 99"), ("application_id=5", "not a tracker-daemon's")]
+    ("pragma", "message"),
+    [
+        ("user_version=99", "format 99.* of the version that wrote it"),
+        ("user_version=2", r"format 2.* sync` of tracker-daemon 0\.1\.0"),
+        ("application_id=5", "not a tracker-daemon's"),
+    ],
 )
 def test_another_format_is_refused_by_name(scene, pragma, message):
     scene.journal.close()

@@ -13,7 +13,7 @@ from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError
 from tracker_daemon.journal.rows import StreamRow
 from tracker_daemon.runs.overdue_ranks import find_absent_ranks, find_silent_ranks
 from tracker_daemon.runs.registry import Registry
-from tracker_protocol import limits
+from tracker_protocol import PROTOCOL_VERSION, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 # ---- identity ------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_a_forgotten_run_is_recalled_for_its_streams_and_its_id(door):
 
 
 def node_hello(stream, run_id):
-    message = pb.Hello(stream_id=stream_id(stream), protocol_version=1)
+    message = pb.Hello(stream_id=stream_id(stream), protocol_version=PROTOCOL_VERSION)
     message.node.CopyFrom(pb.Node(node_id=b"n" * 16, run_id=run_id, host="node", pid=1))
     return message
 

@@ -11,6 +11,7 @@ import pytest
 from tests.support.upstream.node_side import batch, hello, said, stream_id
 from tests.support.upstream.root_server import until
 from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError, UpstreamUnavailable
+from tracker_protocol import PROTOCOL_VERSION
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
@@ -132,7 +133,9 @@ def test_a_daemon_that_forwards_decides_about_nobody_and_takes_no_node(play_node
     async def scenario(node):
         told = pb.Node(node_id=b"m" * 16, run_id="r-1", host="node9")
         asks = [
-            node.admission.admit(pb.Hello(protocol_version=1, stream_id=stream_id(9), node=told)),
+            node.admission.admit(
+                pb.Hello(protocol_version=PROTOCOL_VERSION, stream_id=stream_id(9), node=told)
+            ),
             node.admission.admit_rank(pb.AdmitRequest(node_id=b"m" * 16, hello=hello(1, 0))),
         ]
         for ask in asks:

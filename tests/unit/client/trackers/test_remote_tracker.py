@@ -22,7 +22,7 @@ from tests.support.devices import KINDS, make_device
 from tests.support.waiting import wait_until
 from tracker_client import Tracker, TrackerBackend, register_backend, setup_tracker
 from tracker_client.errors import DaemonRefused, EndpointError
-from tracker_protocol import limits
+from tracker_protocol import PROTOCOL_VERSION, limits
 
 TOKEN = "right-token"
 
@@ -52,7 +52,7 @@ def test_the_hello_says_who_this_is_and_unset_options_stay_unset(daemon, connect
     )
     assert (tracker.run_id, tracker.attempt) == ("run-1", 1)
     hello = daemon.hellos[0]
-    assert (hello.protocol_version, len(hello.stream_id)) == (1, 16)
+    assert (hello.protocol_version, len(hello.stream_id)) == (PROTOCOL_VERSION, 16)
     assert (hello.launch.key, hello.launch.project, hello.launch.name, hello.launch.run_id) == (
         "launch",
         "hello-p",
