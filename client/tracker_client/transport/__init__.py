@@ -6,6 +6,6 @@
 * ``blocks``: the columns of a batch; ``body``: its bytes; ``name_dictionary``: metric names by index.
 * ``uploads``: the loop that uploads contents, one after another, on a connection of its own.
 * ``upload_call``: one call of the Upload method, and the meaning of its errors.
-* ``channel``: gRPC channels, and the token that calls carry.
+* ``calls``: calls of the daemon: over a ``channel`` of gRPC, or by the helper of a ``forked`` process.
 * ``probe``: checks that a daemon can be reached, without joining a run.
 """

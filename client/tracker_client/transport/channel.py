@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, TypeVar
+
 import grpc
 
 from tracker_client.endpoints.endpoint import Endpoint
@@ -19,10 +22,51 @@ CHANNEL_OPTIONS = (
 )
 
 Metadata = tuple[tuple[str, str], ...]
+Reply = TypeVar("Reply")
 
 
-def open_channel(address: str, tls_root_pem: bytes | None) -> grpc.Channel:
-    """Return a new channel to the daemon at ``address``; Unix sockets never use TLS."""
+class CallFailed(Exception):
+    """A call has failed. ``code`` is gRPC's name of the status."""
+
+    def __init__(self, code: str, details: str) -> None:
+        super().__init__(f"{details} ({code})")
+        self.code = code
+        self.details = details
+
+
+class GrpcChannel:
+    """A :class:`tracker_client.transport.calls.Channel` over gRPC in this process."""
+
+    def __init__(self, address: str, endpoint: Endpoint) -> None:
+        self._channel = open_grpc_channel(address, endpoint.tls_root_pem)
+        self._metadata = token_metadata(endpoint)
+
+    def call(
+        self, method: str, requests: Iterator[bytes], decode: Callable[[bytes], Reply]
+    ) -> Generator[Reply, None, None]:
+        """Begin a call; return its replies."""
+        begin: Any = self._channel.stream_stream(method, None, decode)
+        try:
+            return _replies(begin(requests, metadata=self._metadata))
+        except ValueError as error:  # gRPC raises it on a closed channel
+            raise CallFailed("CANCELLED", str(error)) from error
+
+    def close(self) -> None:
+        """End the connection and its calls."""
+        self._channel.close()
+
+
+def _replies(call: Any) -> Generator[Any, None, None]:
+    try:
+        yield from call
+    except grpc.RpcError as error:
+        raise CallFailed(code_name(error), str(call.details() or "")) from error
+    finally:
+        call.cancel()
+
+
+def open_grpc_channel(address: str, tls_root_pem: bytes | None) -> grpc.Channel:
+    """Return a new channel of gRPC to the daemon at ``address``; Unix sockets never use TLS."""
     if tls_root_pem is None or address.startswith("unix:"):
         return grpc.insecure_channel(address, CHANNEL_OPTIONS)
     return grpc.secure_channel(address, grpc.ssl_channel_credentials(tls_root_pem), CHANNEL_OPTIONS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import grpc
 
 from tracker_client.endpoints.endpoint import Endpoint
-from tracker_client.transport.channel import open_channel, token_metadata
+from tracker_client.transport.channel import open_grpc_channel, token_metadata
 from tracker_protocol import STATUS_METHOD
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -16,7 +16,7 @@ def why_unreachable(address: str, endpoint: Endpoint, timeout_s: float) -> str |
     Returns:
         The reason why the daemon does not answer within ``timeout_s`` seconds; None if it answers.
     """
-    with open_channel(address, endpoint.tls_root_pem) as channel:
+    with open_grpc_channel(address, endpoint.tls_root_pem) as channel:
         ask = channel.unary_unary(
             STATUS_METHOD,
             request_serializer=pb.StatusRequest.SerializeToString,

@@ -2,8 +2,8 @@
 
 A :class:`Connection` sends messages in their order. It delivers each reply to its owner as a frozen value,
 together with the connection; the last reply is :class:`ConnectionClosed`. It never raises for errors of the
-network. gRPC's own threads pull the requests one at a time, each when the one before has left. The send
-window of the owner bounds the messages that wait here.
+network. The channel's own thread pulls the requests one at a time, each when the one before has left. The
+send window of the owner bounds the messages that wait here.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from typing import Any
-
-import grpc
 
 from tracker_client.backends.script_backends import TakenEntry
 from tracker_client.endpoints.endpoint import Endpoint
-from tracker_client.transport.channel import code_name, open_channel, token_metadata
+from tracker_client.errors import EndpointError
+from tracker_client.transport.calls import open_channel
+from tracker_client.transport.channel import CallFailed
 from tracker_client.transport.message_coding import batch_message, hello_message, reply_of, taken_message
 from tracker_client.transport.messages import Challenge, ConnectionClosed, Introduction, Reply
 from tracker_protocol import STREAM_METHOD
@@ -30,6 +29,7 @@ class Connection:
     ``deliver`` is called on a thread of the connection.
 
     Raises:
+        EndpointError: this process was forked, and the helper that its calls need does not work.
         RuntimeError: no thread could be started for it.
     """
 
@@ -39,11 +39,13 @@ class Connection:
         self.address = address
         self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
         self._deliver = deliver
-        self._channel = open_channel(address, endpoint.tls_root_pem)
-        method: Any = self._channel.stream_stream(STREAM_METHOD, None, pb.DaemonMessage.FromString)
+        self._channel = open_channel(address, endpoint)
         try:
-            self._call: Any = method(self._requests(), metadata=token_metadata(endpoint))
+            self._replies = self._channel.call(STREAM_METHOD, self._requests(), pb.DaemonMessage.FromString)
             threading.Thread(target=self._read, name="tracker-replies", daemon=True).start()
+        except CallFailed as failure:
+            self.close()
+            raise EndpointError(str(failure)) from failure
         except BaseException:  # whatever it was: clean up, and raise it again
             self.close()
             raise
@@ -98,7 +100,7 @@ class Connection:
     def _put(self, message: pb.ClientMessage) -> None:
         self._outgoing.put(message.SerializeToString())
 
-    # ---- gRPC's threads --------------------------------------------------------------------------
+    # ---- the channel's threads -------------------------------------------------------------------
 
     def _requests(self) -> Iterator[bytes]:
         while (message := self._outgoing.get()) is not None:
@@ -107,12 +109,12 @@ class Connection:
     def _read(self) -> None:
         closed = ConnectionClosed("OK", "the daemon ended the stream")
         try:
-            for message in self._call:
+            for message in self._replies:
                 reply = reply_of(message)
                 if reply is not None:
                     self._deliver(self, reply)
-        except grpc.RpcError as error:
-            closed = ConnectionClosed(code_name(error), self._call.details() or "")
+        except CallFailed as failure:
+            closed = ConnectionClosed(failure.code, failure.details)
         finally:
-            self._outgoing.put(None)  # lets gRPC's own thread end
+            self._outgoing.put(None)  # lets the channel's own thread end
             self._deliver(self, closed)

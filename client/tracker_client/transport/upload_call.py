@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from queue import SimpleQueue
-from typing import Any
-
-import grpc
 
 from tracker_client.endpoints.endpoint import Endpoint
-from tracker_client.transport.channel import code_name, open_channel, token_metadata
+from tracker_client.transport.calls import open_channel
+from tracker_client.transport.channel import CallFailed
 from tracker_protocol import UPLOAD_METHOD
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -35,12 +34,15 @@ class UploadBrokenOff(Exception):
 
 
 class UploadChannel:
-    """A connection for uploads, apart from the stream's. Any thread may call ``close``, which ends a call."""
+    """A connection for uploads, apart from the stream's. Any thread may call ``close``, which ends a call.
+
+    Raises:
+        EndpointError: this process was forked, and the helper that its calls need cannot be started.
+    """
 
     def __init__(self, address: str, endpoint: Endpoint) -> None:
         self.address = address
-        self._channel = open_channel(address, endpoint.tls_root_pem)
-        self._metadata = token_metadata(endpoint)
+        self._channel = open_channel(address, endpoint)
 
     def send(self, sha256: bytes, size_bytes: int, chunks: Callable[[int], Iterator[bytes]]) -> None:
         """Upload a content; return once it is durable at the daemon.
@@ -55,26 +57,18 @@ class UploadChannel:
         """
         offsets: SimpleQueue[int | None] = SimpleQueue()
         failures: list[BaseException] = []
-        method: Any = self._channel.stream_stream(
-            UPLOAD_METHOD, pb.UploadRequest.SerializeToString, pb.UploadReply.FromString
-        )
         requests = _requests(sha256, size_bytes, chunks, offsets, failures)
-        call = None
         try:
-            call = method(requests, metadata=self._metadata)
-            for reply in call:
-                if reply.complete:
-                    return
-                offsets.put(reply.offset)
-        except grpc.RpcError as error:
+            with closing(self._channel.call(UPLOAD_METHOD, requests, pb.UploadReply.FromString)) as replies:
+                for reply in replies:
+                    if reply.complete:
+                        return
+                    offsets.put(reply.offset)
+        except CallFailed as failure:
             if not failures:
-                raise _translated(error) from error
-        except ValueError as error:  # gRPC raises it on a closed channel
-            raise UploadBrokenOff(str(error)) from error
+                raise _translated(failure) from failure
         finally:
-            offsets.put(None)  # lets gRPC's own thread end
-            if call is not None:
-                call.cancel()
+            offsets.put(None)  # lets the channel's own thread end
         raise failures[0] if failures else UploadBrokenOff("the daemon ended the upload")
 
     def close(self) -> None:
@@ -88,21 +82,22 @@ def _requests(
     chunks: Callable[[int], Iterator[bytes]],
     offsets: SimpleQueue[int | None],
     failures: list[BaseException],
-) -> Iterator[pb.UploadRequest]:
-    """Yield the requests, on gRPC's thread. Errors are put into ``failures``, since gRPC only logs them."""
-    yield pb.UploadRequest(beginning=pb.UploadBeginning(sha256=sha256, size_bytes=size_bytes))
+) -> Iterator[bytes]:
+    """Yield the requests, on the channel's thread. Errors are put into ``failures``: the call sees an end."""
+    beginning = pb.UploadBeginning(sha256=sha256, size_bytes=size_bytes)
+    yield pb.UploadRequest(beginning=beginning).SerializeToString()
     offset = offsets.get()
     if offset is None:
         return
     try:
         for chunk in chunks(offset):
-            yield pb.UploadRequest(chunk=chunk)
+            yield pb.UploadRequest(chunk=chunk).SerializeToString()
     except Exception as error:  # noqa: BLE001 - the thread's outermost frame here; raised again in send()
         failures.append(error)
 
 
-def _translated(error: grpc.RpcError) -> Exception:
-    code, details = code_name(error), str(getattr(error, "details", lambda: "")() or "")
+def _translated(failure: CallFailed) -> Exception:
+    code, details = failure.code, failure.details
     if code in _REFUSED:
         return UploadRefused(details or code)
     if code == _MISMATCH:
