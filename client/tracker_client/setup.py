@@ -12,15 +12,15 @@ from tracker_client.settings.reading import (
     ClientSettings,
     backends_arguments,
     backends_of,
+    is_copy_of_parents_call,
     is_inprocess,
-    is_worker_of_rank,
-    mark_as_rank,
+    mark_as_set_up,
     read_run_arguments,
     read_settings,
 )
 from tracker_client.trackers.null_tracker import NullTracker
-from tracker_client.trackers.remote_tracker import RemoteTracker, is_forked_child
-from tracker_client.trackers.tracker import Tracker
+from tracker_client.trackers.remote_tracker import RemoteTracker
+from tracker_client.trackers.tracker import Tracker, inert_copy
 
 logger = logging.getLogger("tracker_client")
 
@@ -68,8 +68,11 @@ def setup_tracker(
               Secrets and addresses of services, which only the daemon sets, are left out with a warning.
 
     Returns:
-        A tracker. It is a :class:`NullTracker` if no backend is wanted, and, with a warning, in a process
-        that is no rank: a forked child or a ``multiprocessing`` worker of a process that has a tracker.
+        A tracker. It is a :class:`NullTracker` if no backend is wanted.
+
+        A child process of a rank (a script of ``subprocess``, a worker of ``multiprocessing``) that calls
+        ``setup_tracker`` without ``rank`` has a run of its own. If such a worker only imports the script's
+        main module again, the call is the parent's. Its tracker there records nothing, and warns once.
 
     Raises:
         SettingsError: a value cannot be used.
@@ -81,11 +84,11 @@ def setup_tracker(
     wanted = backends_of(backends)
     if wanted == "none":
         return NullTracker()
+    if is_copy_of_parents_call(rank):
+        return inert_copy()
     if is_inprocess(endpoint):
         run = read_run_arguments(project_name, config, outdir, rank, run_id, kwargs)
         return open_tracker(wanted, run, backends_arguments(kwargs))
-    if _is_no_rank(rank):
-        return NullTracker()
     settings = read_settings(
         project_name=project_name, backends=wanted, outdir=outdir, rank=rank, run_id=run_id,
         endpoint=endpoint, options=kwargs,
@@ -96,25 +99,8 @@ def setup_tracker(
 def _connect(settings: ClientSettings, config: Any) -> RemoteTracker:
     for warning in settings.warnings:
         logger.warning("%s", warning)
-    mark_as_rank()
+    mark_as_set_up(settings)
     tracker = RemoteTracker(settings, config)
     if settings.strict:
         tracker.wait_until_admitted()
     return tracker
-
-
-def _is_no_rank(rank: int | None) -> bool:
-    """Return True, with a warning, if this process cannot be a rank, or is a worker of a rank."""
-    if is_forked_child():
-        logger.warning(
-            "setup_tracker in a forked child of a process that has a tracker records nothing, since gRPC "
-            "does not survive a fork; start this process with the 'spawn' method, or set up after forking"
-        )
-        return True
-    if rank is None and is_worker_of_rank():
-        logger.warning(
-            "setup_tracker in a worker that a rank has started records nothing: the rank itself has a "
-            'tracker. Set up under `if __name__ == "__main__":`, or pass rank=... where the worker is a rank'
-        )
-        return True
-    return False

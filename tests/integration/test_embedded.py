@@ -206,21 +206,22 @@ def test_a_killed_daemon_is_replaced_and_its_stale_file_misleads_nobody(place: P
     assert [row["step"] for row in rows] == [str(step) for step in range(30)]
 
 
-def test_workers_of_a_script_start_no_daemon_and_no_run(place: Place) -> None:
+def test_workers_of_a_script_leave_its_run_alone_and_share_its_daemon(place: Place) -> None:
     script = SCRIPT + (
-        "def work(): tracker.log({'worker': 1.0}); print(type(setup_tracker()).__name__, flush=True)\n"
+        "def work():\n"
+        "    tracker.log({'worker': 1.0})\n"
+        "    with setup_tracker('work') as own: own.log({'x': 1.0})\n"
         "if __name__ == '__main__':\n"
         "    import multiprocessing\n"
         "    for method in ('spawn', 'fork'):\n"
         "        worker = multiprocessing.get_context(method).Process(target=work)\n"
         "        worker.start(); worker.join(); assert worker.exitcode == 0\n"
     )
-    out, _ = place.run(script)
-    assert out == "NullTracker\nNullTracker\n"
+    place.run(script)
     assert len(place.daemons()) == 1
     place.await_end()
-    assert len(place.rows()) == 1
-    assert len(place.last_status()["runs"]) == 1
+    assert sorted(map(len, place.rows())) == [1, 1, 20]
+    assert len(place.last_status()["runs"]) == 3
 
 
 def test_settings_of_environment_and_file_reach_the_daemon(place: Place) -> None:

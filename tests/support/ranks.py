@@ -18,6 +18,15 @@ class Ranks:
     daemon: Daemon
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
+    def environ(self) -> dict[str, str]:
+        """The environment of a process that is a launch of its own."""
+        own = {
+            name: text
+            for name, text in os.environ.items()
+            if name not in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TRACKER_LAUNCH_ID", "TRACKER_SET_UP_BY")
+        }
+        return own | {"TRACKER_ENDPOINT_FILE": str(self.daemon.endpoint_file)}
+
     def start(
         self,
         script: str,

@@ -62,6 +62,12 @@ class EmbeddedDaemon:
                 cls._known[path] = cls(path, launch_key, several_hosts=several_hosts)
             return cls._known[path]
 
+    @classmethod
+    def forget_all(cls) -> None:
+        """Forget, in a forked child, the daemons that are child processes of the parent."""
+        cls._known = {}
+        cls._known_lock = threading.Lock()
+
     def ensure(self) -> None:
         """Start the daemon, unless it runs or is starting.
 
@@ -143,6 +149,9 @@ class EmbeddedDaemon:
             lines = []
         filled = [line.strip() for line in lines if line.strip()]
         return filled[-1].removeprefix("error: ") if filled else f"exit status {code}"
+
+
+os.register_at_fork(after_in_child=EmbeddedDaemon.forget_all)
 
 
 def demand_daemon() -> None:

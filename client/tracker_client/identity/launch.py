@@ -15,6 +15,7 @@ In cases 3 and 4 the key also has MASTER_ADDR and MASTER_PORT, if they are set.
 
 A single process is a launch of its own, whatever job it runs in: trials of a sweep share their job, their
 shell and their environment, but are different runs. To continue an earlier run, it names that run's id.
+The same holds for a child process of a rank (``tracker_client.identity.workers``), even with ``launch_id``.
 """
 
 from __future__ import annotations

@@ -60,10 +60,11 @@ from tracker_client.endpoints.endpoint import (
     is_address,
 )
 from tracker_client.errors import EndpointError, SettingsError
-from tracker_client.identity.launch import launch_key, restarts
-from tracker_client.identity.rank import RankInfo, RankOverrides, detect_rank
+from tracker_client.identity.launch import restarts
+from tracker_client.identity.process import identify
+from tracker_client.identity.rank import RankInfo, RankOverrides
 from tracker_client.identity.script_metadata import Script, describe
-from tracker_client.identity.workers import is_worker, mark_process
+from tracker_client.identity.workers import Standing, mark_process, standing_of
 from tracker_client.settings.metric_options import METRIC_OPTIONS, MetricOptions, read_metric_options
 from tracker_client.settings.selectors import ARGUMENTS, read_selectors
 from tracker_protocol import limits
@@ -119,6 +120,8 @@ class ClientSettings:
     warnings: tuple[str, ...] = ()
     item_ranks: str | None = None
     metrics: MetricOptions = field(default_factory=MetricOptions)
+    is_child: bool = False
+    """True if this process is a child of a rank, and so a launch of its own."""
 
 
 def backends_of(backends: Backends, environ: Mapping[str, str] | None = None) -> str | None:
@@ -163,8 +166,8 @@ def read_settings(
     modules = sys.modules if modules is None else modules
     options = options or {}
     overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
-    info = detect_rank(environ, modules, overrides)
-    key, key_warning = launch_key(environ, info, options.get("launch_id"))
+    identity = identify(environ, modules, os.getpid(), overrides, options.get("launch_id"))
+    environ, info, key = identity.environ, identity.rank, identity.launch_key
     arguments = backends_arguments(options)
     classes = script_classes(backends, registered_backends(), arguments)
     others = {name: value for name, value in arguments.items() if name not in classes.by_name}
@@ -198,20 +201,28 @@ def read_settings(
         backend_options=selectors.document,
         script_classes=classes,
         environment=describe(Script(environ, modules, sys.argv, info, host, directory)),
-        warnings=tuple(
-            filter(None, (info.warning, key_warning, *selectors.warnings, _unknown_warning(unknown)))
-        ),
+        warnings=(*identity.warnings, *selectors.warnings, *_unknown_warnings(unknown)),
+        is_child=identity.is_child,
     )
 
 
-def is_worker_of_rank() -> bool:
-    """Return True if this process is a ``multiprocessing`` worker of a process that has a tracker."""
-    return is_worker(os.environ, sys.modules)
+def is_copy_of_parents_call(rank: int | None) -> bool:
+    """Return True in a ``multiprocessing`` worker that imports the script's main module again.
+
+    ``rank`` is the argument of ``setup_tracker``.
+    """
+    return standing_of(os.environ, sys.modules, os.getpid(), rank) is Standing.COPY
 
 
-def mark_as_rank() -> None:
-    """Mark this process as one with a tracker, for its workers (TRACKER_SET_UP_BY)."""
-    mark_process(os.environ, os.getpid())
+def mark_as_set_up(settings: ClientSettings) -> None:
+    """Mark this process as one with a tracker, for its child processes (TRACKER_SET_UP_BY)."""
+    mark_process(
+        os.environ,
+        settings.pid,
+        rank=settings.rank.rank,
+        launch_key=settings.launch_key,
+        is_child=settings.is_child,
+    )
 
 
 def is_inprocess(endpoint: str | os.PathLike[str] | None, environ: Mapping[str, str] | None = None) -> bool:
@@ -236,9 +247,9 @@ def read_run_arguments(
         SettingsError: a value cannot be used.
         RankUnknown: several processes run, and the rank of this one cannot be found.
     """
-    environ = os.environ
     overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
-    info = detect_rank(environ, sys.modules, overrides)
+    identity = identify(os.environ, sys.modules, os.getpid(), overrides)
+    environ, info = identity.environ, identity.rank
     given = _first(environ, ("TRACKER_RUN_ID",), run_id)
     run_id = given or secrets.token_hex(RUN_ID_BYTES)
     return RunArguments(
@@ -373,11 +384,12 @@ def _flag(environ: Mapping[str, str], variable: str, argument: object) -> bool:
     raise SettingsError(f"{variable} is {text!r}; it must be true or false")
 
 
-def _unknown_warning(unknown: list[str]) -> str | None:
+def _unknown_warnings(unknown: list[str]) -> tuple[str, ...]:
     if not unknown:
-        return None
+        return ()
     known = sorted(KNOWN_OPTIONS.union(*ARGUMENTS.values()))
-    return (
+    warning = (
         f"setup_tracker does not know {', '.join(unknown)}; it knows {', '.join(known)}, and for each "
         "backend that is named a dict of its own options, such as wandb={...}"
     )
+    return (warning,)

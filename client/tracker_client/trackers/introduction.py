@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import threading
 
@@ -12,6 +13,14 @@ from tracker_client.version import __version__
 
 _ordinals: dict[tuple[str, ...], int] = {}
 _ordinals_lock = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _ordinals_lock  # noqa: PLW0603 - another thread may have held it when this process was forked
+    _ordinals_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 def introduce(settings: ClientSettings) -> Introduction:

@@ -65,6 +65,9 @@ class NullTracker(Tracker):
     def attempt(self) -> None:
         """None: there is no run."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NullTracker, ()
+
     def status(self) -> TrackerStatus:
         """Return the status of a disabled tracker."""
         return TrackerStatus()

@@ -16,6 +16,7 @@ def remote_status(
     *,
     refused_values: int,
     calls_after_finish: int,
+    calls_elsewhere: int,
     backend_failures: int,
 ) -> TrackerStatus:
     """Return the status, from the counts of the tracker's parts."""
@@ -33,6 +34,7 @@ def remote_status(
         dropped_points=staging.dropped_points + unacknowledged.lost_points,
         refused_values=refused_values,
         calls_after_finish=calls_after_finish,
+        calls_elsewhere=calls_elsewhere,
         connections=published.connections,
         backend_failures=backend_failures,
         problem=published.problem,

@@ -3,8 +3,8 @@
 ``RemoteTracker.log`` is the hot path. It copies the dict, reads the time and appends to the staging buffer.
 The sender decides later which step a call means, which calls make a row, and which names are valid.
 
-After a fork the tracker is inert in the child: the sender's thread does not exist there, and gRPC must not be
-used. So ``log`` does nothing in the child, and neither does the exit of the child.
+After a fork the tracker is inert in the child: the sender's thread does not exist there. So ``log`` only
+counts in the child, and the exit of the child does nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from tracker_client.sending.sender import Sender
 from tracker_client.settings.reading import ClientSettings
 from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import FAST_ROW_VALUES_MAX, StagingBuffer, weighed
-from tracker_client.trackers.exit_code import exit_code_so_far
 from tracker_client.trackers.introduction import introduce
 from tracker_client.trackers.remote_backends import RemoteBackends
 from tracker_client.trackers.remote_status import remote_status
@@ -53,7 +52,6 @@ WAITS = ("recorded", "delivered")
 
 _all_plain = PLAIN.issuperset  # looked up once: log() is measured in nanoseconds
 logger = logging.getLogger("tracker_client")
-_forked_from_tracker = False
 
 
 class RemoteTracker(Tracker):
@@ -258,8 +256,8 @@ class RemoteTracker(Tracker):
             wait, timeout, missing, f" ({status.problem})" if status.problem else "",
         )  # fmt: skip
 
-    def _finish_at_exit(self) -> None:
-        self.finish(exit_code_so_far(), timeout=self._settings.exit_timeout_s)
+    def _finish_at_exit(self, code: int) -> None:
+        self.finish(code, timeout=self._settings.exit_timeout_s)
 
     # ---- what it knows ---------------------------------------------------------------------------
 
@@ -302,13 +300,14 @@ class RemoteTracker(Tracker):
     def status(self) -> TrackerStatus:
         """Return this process's own state: counts of buffered, acknowledged and dropped values."""
         if self._inert:
-            return TrackerStatus()
+            return TrackerStatus(calls_elsewhere=self._calls_elsewhere.count)
         return remote_status(
             self._sender,
             self._staging,
             self._media.uploads.progress(),
             refused_values=self._refusals.count,
             calls_after_finish=self._count_late_rows(),
+            calls_elsewhere=self._calls_elsewhere.count,
             backend_failures=self._scripts.failures,
         )
 
@@ -340,11 +339,6 @@ class RemoteTracker(Tracker):
     def _wake_sender(self) -> None:
         self._sender.wake()
 
-    def _make_inert(self) -> None:
-        global _forked_from_tracker  # noqa: PLW0603 - a fork changes the process itself
-        super()._make_inert()
-        _forked_from_tracker = True
-
 
 def _constructors(settings: ClientSettings, config: Any) -> dict[str, Construct]:
     """Return a constructor for each class of the script, with this run's arguments."""
@@ -357,8 +351,3 @@ def _constructors(settings: ClientSettings, config: Any) -> dict[str, Construct]
     }
     classes = settings.script_classes.by_name
     return {name: partial(found.construct, **described) for name, found in classes.items()}
-
-
-def is_forked_child() -> bool:
-    """Return True if this process was forked from a process with a RemoteTracker."""
-    return _forked_from_tracker

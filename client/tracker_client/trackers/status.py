@@ -36,6 +36,8 @@ class TrackerStatus:
     """Values that cannot be recorded, such as those that are neither numbers nor texts."""
     calls_after_finish: int = 0
     """Calls that were made after ``finish``, and record nothing."""
+    calls_elsewhere: int = 0
+    """Calls of copies of this tracker in other processes, which record nothing."""
     connections: int = 0
     """Connections that the daemon has accepted."""
     backend_failures: int = 0

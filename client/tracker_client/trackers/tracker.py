@@ -2,7 +2,10 @@
 
 ``setup_tracker`` returns one of three kinds. ``RemoteTracker`` streams to a daemon. ``NullTracker`` records
 nothing. :class:`Tracker` itself serves ``endpoint="inprocess"``. All trackers finish once, at the
-interpreter's exit at the latest, count later calls, and are inert in a forked child.
+interpreter's exit at the latest, and count later calls.
+
+A tracker may be copied, as a part of a model or of a dataset. In its own process each copy is the tracker
+itself. In another process, forked or not, a copy is *inert*: it counts calls and warns once.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -17,8 +21,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tracker_client.backends.calls import AnyBackend, call, finish, name_of
+from tracker_client.trackers.calls_elsewhere import CallsElsewhere
 from tracker_client.trackers.exit_code import exit_code_so_far, watch_exit
 from tracker_client.trackers.status import TrackerStatus
+from tracker_client.trackers.worker_exit import watch_worker_exit
 from tracker_client.values.arguments import exit_code_for, exit_code_of
 from tracker_client.values.configuration import read_configuration
 from tracker_client.values.refusals import Refusals
@@ -32,6 +38,7 @@ FINISH_TIMEOUT_S = 60.0
 
 logger = logging.getLogger("tracker_client")
 _trackers: weakref.WeakSet[Tracker] = weakref.WeakSet()
+_by_id: weakref.WeakValueDictionary[str, Tracker] = weakref.WeakValueDictionary()
 
 
 class Tracker:
@@ -54,8 +61,12 @@ class Tracker:
         self._calls_after_finish = 0
         self._backend_failures = 0
         self._lock = threading.Lock()
+        self._calls_elsewhere = CallsElsewhere()
+        self._id = secrets.token_hex(8)
+        _by_id[self._id] = self
         _trackers.add(self)
         watch_exit()
+        watch_worker_exit(_finish_all)
 
     # ---- logging ---------------------------------------------------------------------------------
 
@@ -202,8 +213,8 @@ class Tracker:
             first, self._closed = not self._closed, True
             return first
 
-    def _finish_at_exit(self) -> None:
-        self.finish(exit_code_so_far())
+    def _finish_at_exit(self, code: int) -> None:
+        self.finish(code)
 
     def __enter__(self) -> Tracker:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         return self
@@ -243,31 +254,64 @@ class Tracker:
     def status(self) -> TrackerStatus:
         """Return this process's own state: counts of failed, refused and late calls."""
         return TrackerStatus(
-            state="finished" if self._closed else "inprocess",
+            state="disabled" if self._inert else "finished" if self._closed else "inprocess",
             refused_values=self._refusals.count,
             calls_after_finish=self._calls_after_finish,
+            calls_elsewhere=self._calls_elsewhere.count,
             backend_failures=self._backend_failures,
         )
 
-    # ---- after the end, and after a fork ---------------------------------------------------------
+    # ---- after the end, and in other processes ---------------------------------------------------
 
     def _count_late_call(self) -> None:
         if self._inert:
+            self._count_call_elsewhere()
             return
         with self._lock:
             self._calls_after_finish += 1
         self._refusals.warn_once("log()", "called after finish(); nothing more is recorded")
 
+    def _count_call_elsewhere(self) -> None:
+        if self._calls_elsewhere.add():
+            logger.warning(
+                "log() in process %d records nothing: its tracker is a copy of another process's tracker. "
+                "Return the values to that process, or call setup_tracker in this one for a run of its own",
+                os.getpid(),
+            )
+
     def _make_inert(self) -> None:
         self._closed = True
         self._inert = True
 
+    def __copy__(self) -> Tracker:
+        return self
 
-def _finish_all() -> None:
+    def __deepcopy__(self, _: object) -> Tracker:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return inert_copy, (self._id, self._calls_elsewhere.address)
+
+
+def inert_copy(tracker_id: str = "", calls_address: str = "") -> Tracker:
+    """Return the tracker of that id if it is in this process; else an inert one, which counts calls."""
+    known = _by_id.get(tracker_id)
+    if known is not None:
+        return known
+    copy = Tracker()
+    copy._make_inert()  # noqa: SLF001 - the same module's class
+    copy._calls_elsewhere = CallsElsewhere(calls_address)  # noqa: SLF001 - the same module's class
+    if tracker_id:
+        _by_id[tracker_id] = copy
+    return copy
+
+
+def _finish_all(code: int | None = None) -> None:
+    """Finish all trackers of this process; ``code`` is the process's exit code if it is known."""
     for tracker in tuple(_trackers):
         # A lock that another thread held at the fork stays held in the child.
         if not tracker._inert:  # noqa: SLF001 - the same module's class
-            tracker._finish_at_exit()  # noqa: SLF001 - the same module's class
+            tracker._finish_at_exit(exit_code_so_far() if code is None else code)  # noqa: SLF001 - the same module's class
 
 
 def _make_all_inert() -> None:

@@ -19,7 +19,6 @@ from tracker_client.endpoints.embedded import EmbeddedEndpoint, LaunchFile, embe
 from tracker_client.endpoints.embedded_daemon import EmbeddedDaemon
 from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
 from tracker_client.identity.rank import ALONE, RankInfo
-from tracker_client.identity.workers import SET_UP_BY_VARIABLE, is_worker
 
 
 @pytest.fixture(autouse=True)
@@ -260,26 +259,3 @@ def test_other_ranks_need_no_daemon_packages(tmp_path: Path, monkeypatch) -> Non
     embedded_endpoint({}, str(tmp_path), RankInfo(1, 2, 1, "test"), "k")
     with pytest.raises(EndpointError):
         embedded_endpoint({}, str(tmp_path), RankInfo(0, 2, 0, "test"), "k")
-
-
-def test_a_worker_is_known_by_its_parents_mark() -> None:
-    class Process:
-        def __init__(self, parent: int | None, *, inheriting: bool = False) -> None:
-            self.pid = parent
-            self._inheriting = inheriting
-
-        def parent_process(self):
-            return None if self.pid is None else self
-
-        def current_process(self):
-            return self
-
-    def worker(mark: str, process: Process) -> bool:
-        return is_worker({SET_UP_BY_VARIABLE: mark} if mark else {}, {"multiprocessing.process": process})
-
-    assert worker("12", Process(12))
-    assert worker("12", Process(None, inheriting=True))
-    assert not worker("12", Process(13)), "a child of a launcher that has no tracker is a rank"
-    assert not worker("12", Process(None)), "a script that another script started is a script"
-    assert not worker("", Process(12))
-    assert not is_worker({SET_UP_BY_VARIABLE: "12"}, {})

@@ -565,7 +565,7 @@ def test_a_forked_child_is_inert_and_ends_by_itself(daemon):
     script = """
         import os, sys, time, warnings
         warnings.simplefilter("ignore")
-        from tracker_client import NullTracker, setup_tracker
+        from tracker_client import setup_tracker
         tracker = setup_tracker("fork")
         tracker.log({"parent": 1.0})
         assert tracker.run_id == "run-1"
@@ -578,7 +578,6 @@ def test_a_forked_child_is_inert_and_ends_by_itself(daemon):
                 tracker.log_config({"child": 1})
                 tracker.finish(9)
                 assert tracker.status().state == "disabled"
-                assert isinstance(setup_tracker("child"), NullTracker)
                 tracker = None
                 if how == "hard":
                     os._exit(0)

@@ -1,0 +1,65 @@
+"""Finds which rank of which launch this process is, as a rank or as a child process of a rank."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tracker_client.identity.launch import launch_key
+from tracker_client.identity.rank import ALONE, RankInfo, RankOverrides, detect_rank
+from tracker_client.identity.workers import Mark, Standing, key_beside, standing_of
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity of this process.
+
+    Attributes:
+        rank: the rank, in its launch.
+        launch_key: the key that all ranks of the launch share.
+        environ: the environment, without what selects the run of a parent that is a rank.
+        is_child: True if the process is a child of a rank, and so a launch of its own.
+        warnings: sentences for the user.
+    """
+
+    rank: RankInfo
+    launch_key: str
+    environ: Mapping[str, str]
+    is_child: bool
+    warnings: tuple[str, ...]
+
+
+def identify(
+    environ: Mapping[str, str],
+    modules: Mapping[str, Any],
+    pid: int,
+    overrides: RankOverrides,
+    launch_id: str | None = None,
+) -> Identity:
+    """Find the identity of the process ``pid``; ``overrides`` and ``launch_id`` are the user's arguments.
+
+    Raises:
+        RankUnknown: several processes run, and no source gives the rank.
+        SettingsError: a TRACKER_* variable or an argument is not a usable number.
+    """
+    mark = Mark.read(environ)
+    parent = mark if mark is not None and mark.pid != pid else None
+    if mark is not None and standing_of(environ, modules, pid, overrides.rank) is Standing.CHILD:
+        return _child(environ, mark, launch_id)
+    info = detect_rank(environ, modules, overrides)
+    key, warning = launch_key(environ, info, launch_id)
+    if parent is not None and parent.has_launch(key):
+        if info.world_size == 1 and overrides.rank is None:
+            return _child(environ, parent, launch_id)
+        key = key_beside(parent, key, environ)
+    return Identity(info, key, environ, is_child=False, warnings=tuple(filter(None, (info.warning, warning))))
+
+
+def _child(environ: Mapping[str, str], mark: Mark, launch_id: str | None) -> Identity:
+    launch = launch_id or environ.get("TRACKER_LAUNCH_ID", "")
+    key = "/".join(filter(None, (launch, uuid.uuid4().hex)))
+    return Identity(
+        RankInfo(0, 1, 0, ALONE), key, mark.without_inherited_run(environ), is_child=True, warnings=()
+    )

@@ -1,0 +1,165 @@
+"""Whether a process is a rank, or a child of a rank that has inherited the rank's environment."""
+
+import json
+
+import pytest
+
+from tracker_client.identity.process import identify
+from tracker_client.identity.rank import ALONE, RankOverrides
+from tracker_client.identity.workers import (
+    SET_UP_BY_VARIABLE,
+    Mark,
+    Standing,
+    mark_process,
+    standing_of,
+)
+
+PARENT, SELF = 12, 34
+TORCHRUN = {
+    "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "TORCHELASTIC_RUN_ID": "r", "MASTER_PORT": "1",
+}  # fmt: skip
+
+
+class Process:
+    """``multiprocessing.process`` in a worker; ``inheriting`` while the worker imports the main module."""
+
+    def __init__(self, *, inheriting: bool) -> None:
+        self._inheriting = inheriting
+
+    def current_process(self):
+        return self
+
+
+class Distributed:
+    """``torch.distributed`` with a process group."""
+
+    class group:  # noqa: N801 - torch's name
+        WORLD = object()
+
+    def is_available(self):
+        return True
+
+    is_initialized = is_available
+
+    def get_rank(self):
+        return 0
+
+    def get_world_size(self):
+        return 4
+
+
+def of(environ, modules=None, rank=None, launch_id=None, pid=SELF):
+    return identify(environ, modules or {}, pid, RankOverrides(rank), launch_id)
+
+
+def marked(environ, pid=PARENT, **changes):
+    """The environment of a process that one with ``environ`` and a tracker has started."""
+    found, environ = of(environ, pid=pid), dict(environ)
+    mark_process(environ, pid, rank=found.rank.rank, launch_key=found.launch_key, is_child=found.is_child)
+    return environ | changes
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{}, TORCHRUN, {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "2", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}],
+)
+def test_a_child_that_inherits_its_parents_rank_is_a_launch_of_its_own(environ):
+    started = marked(environ)
+    first, second = of(started), of(started, pid=SELF + 1)
+    for child in (first, second):
+        assert child.is_child
+        assert (child.rank.rank, child.rank.world_size, child.rank.source) == (0, 1, ALONE)
+    assert len({first.launch_key, second.launch_key, of(environ).launch_key}) == 3
+
+
+def test_a_child_stays_one_at_its_further_set_ups_after_an_exec_and_for_its_own_children():
+    child = marked(marked(TORCHRUN), pid=SELF)
+    assert of(child, pid=SELF).is_child
+    assert of(child, pid=SELF + 1).is_child
+    assert not of(marked(TORCHRUN, pid=SELF), pid=SELF).is_child, "a rank sets up a second tracker"
+
+
+def test_a_child_that_lost_some_of_the_launchers_variables_is_still_a_child():
+    started = marked(TORCHRUN)
+    del started["RANK"], started["MASTER_PORT"]
+    assert of(started).is_child
+
+
+def test_a_rank_that_the_child_of_a_rank_launches_is_a_rank():
+    started = marked({}, **TORCHRUN)
+    rank = of(started)
+    assert (rank.rank.rank, rank.rank.world_size, rank.is_child) == (1, 2, False)
+    assert rank.launch_key == of(TORCHRUN).launch_key
+
+
+def test_a_process_of_another_rank_belongs_to_the_launch_of_the_rank_that_started_it():
+    other = of(marked(TORCHRUN, RANK="0", LOCAL_RANK="0"))
+    assert (other.rank.rank, other.launch_key) == (0, of(TORCHRUN).launch_key)
+
+
+def test_ranks_of_another_group_with_the_same_torchrun_meet_in_a_launch_of_theirs():
+    keys = {
+        of(marked(TORCHRUN, MASTER_PORT="2", RANK=str(rank), WORLD_SIZE="4")).launch_key for rank in range(4)
+    }
+    assert len(keys) == 1
+    assert of(TORCHRUN).launch_key not in keys
+
+
+def test_a_single_process_in_a_group_of_its_own_under_torchrun_is_a_child():
+    alone = of(marked(TORCHRUN, MASTER_PORT="2", RANK="0", WORLD_SIZE="1", LOCAL_RANK="0"))
+    assert alone.is_child
+    assert alone.launch_key != of(TORCHRUN).launch_key
+
+
+def test_a_worker_that_has_joined_a_process_group_is_a_rank_of_it():
+    modules = {"torch.distributed": Distributed()}
+    keys = {of(marked({}), modules).launch_key, of(marked(TORCHRUN), modules).launch_key}
+    assert of(TORCHRUN).launch_key not in keys
+    worker = of(marked(TORCHRUN), modules)
+    assert (worker.rank.rank, worker.rank.world_size, worker.is_child) == (0, 4, False)
+
+
+def test_a_process_group_that_a_fork_has_copied_makes_no_rank(monkeypatch):
+    monkeypatch.setattr("tracker_client.identity.workers._inherited_group", Distributed.group.WORLD)
+    assert of(marked(TORCHRUN), {"torch.distributed": Distributed()}).is_child
+
+
+def test_a_given_rank_is_the_rank():
+    given = of(marked(TORCHRUN), rank=1)
+    assert (given.rank.rank, given.is_child) == (1, False)
+
+
+def test_the_launch_id_is_a_part_of_a_childs_key_and_not_all_of_it():
+    environ = marked({**TORCHRUN, "TRACKER_LAUNCH_ID": "job"})
+    keys = {of(environ).launch_key, of(environ).launch_key, of(environ, launch_id="job").launch_key}
+    assert len(keys) == 3
+    assert all(key.startswith("job/") for key in keys)
+
+
+def test_a_child_takes_no_run_from_the_environment_that_is_its_parents():
+    parent = {**TORCHRUN, "TRACKER_RUN_ID": "train", "WANDB_RUN_ID": "w", "WANDB_RESUME": "must"}
+    assert not {"TRACKER_RUN_ID", "WANDB_RUN_ID", "WANDB_RESUME"} & set(of(marked(parent)).environ)
+    assert of(marked(parent, TRACKER_RUN_ID="eval")).environ["TRACKER_RUN_ID"] == "eval"
+    assert of(marked(TORCHRUN, TRACKER_RUN_ID="given")).environ["TRACKER_RUN_ID"] == "given"
+
+
+@pytest.mark.parametrize("text", ["", "12", "{}", "[1]", '{"pid": 12}', "null"])
+def test_a_text_that_is_no_mark_marks_nothing(text):
+    environ = {SET_UP_BY_VARIABLE: text}
+    assert Mark.read(environ) is None
+    assert standing_of(environ, {}, SELF) is Standing.RANK
+
+
+def test_a_mark_has_only_variables_that_matter_here():
+    environ = marked({**TORCHRUN, "AWS_SECRET_ACCESS_KEY": "no", "WANDB_API_KEY": "no"})
+    assert "no" not in json.loads(environ[SET_UP_BY_VARIABLE])["variables"].values()
+
+
+def test_a_call_in_a_main_module_that_is_imported_again_is_a_copy_of_the_parents():
+    importing = {"multiprocessing.process": Process(inheriting=True)}
+    for environ in ({}, TORCHRUN, marked(TORCHRUN)):
+        assert standing_of(environ, importing, SELF) is Standing.COPY
+    assert standing_of(marked(TORCHRUN), importing, SELF, rank=1) is Standing.COPY
+    assert standing_of(marked(TORCHRUN), importing, SELF, rank=0) is Standing.RANK
+    called = {"multiprocessing.process": Process(inheriting=False)}
+    assert standing_of(marked(TORCHRUN), called, SELF) is Standing.CHILD
