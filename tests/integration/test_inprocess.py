@@ -104,7 +104,7 @@ def test_the_csv_file_is_the_seeds(alone):
     written = rows(outdir)
     assert [row["step"] for row in written[:6]] == ["0", "1", "2", "3", "4", "5"]
     assert [float(row["loss"]) for row in written[:5]] == [1.0 / (step + 1) for step in range(5)]
-    assert written[5] == {"step": "5", "epoch": "1.0", "accuracy": "0.5"}
+    assert written[5] == {"step": "5", "epoch": "1", "accuracy": "0.5"}
     assert written[6] == {"step": "6", "nested.deep": "1.5"}
     config = json.loads((outdir / "config.json").read_text())
     assert config == {"lr": 0.1, "net": {"width": 3}, "late": True}
@@ -330,7 +330,7 @@ def test_only_the_first_rank_has_runs_and_writes(served, server, way):
     assert [one[way] for one in told[1:]] == [{"wandb": None, "mlflow": None}] * 3
     assert set(stub.runs) == {told[0][one]["wandb"][0] for one in WAYS}
     assert [(row["step"], row["rank"]) for row in rows(home / way)] == [
-        (str(10 * step), "0.0") for step in range(6)
+        (str(10 * step), "0") for step in range(6)
     ]
     client = MlflowClient(server.uri)
     run_id, _ = told[0][way]["mlflow"]

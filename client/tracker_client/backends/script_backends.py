@@ -20,7 +20,9 @@ from typing import Any
 from tracker_client.backends.calls import AnyBackend, call, finish
 from tracker_client.values.refusals import Refusals
 from tracker_protocol import limits
+from tracker_protocol.kinds import Kind
 
+_INTEGER_END = 2.0**63
 Construct = Callable[[], AnyBackend]
 
 
@@ -35,6 +37,7 @@ class DeliveredRows:
         values: n × c float64, little-endian, row by row.
         valid: n × c bytes, 0 where a record has no such value; empty if every record has every value.
         texts: for each text its row, counted from ``first_row``, its column and the text.
+        kinds: n × c bytes: 0 for a float, 1 for an integer, 2 for a boolean; empty if all are floats.
     """
 
     first_row: int
@@ -43,13 +46,14 @@ class DeliveredRows:
     values: bytes
     valid: bytes
     texts: tuple[tuple[int, str, str], ...]
+    kinds: bytes = b""
 
     def __len__(self) -> int:
         return len(self.steps) // 8
 
     def rows(self, skip: int = 0) -> Iterator[tuple[int, dict[str, float | str]]]:
         """Yield each record's step and its values by name, without the first ``skip`` records."""
-        steps, values, width = _numbers("q", self.steps), _numbers("d", self.values), len(self.columns)
+        steps, values, width = _numbers("q", self.steps), self._values(), len(self.columns)
         texts: dict[int, dict[str, str]] = {}
         for row, column, value in self.texts:
             texts.setdefault(row, {})[column] = value
@@ -61,6 +65,14 @@ class DeliveredRows:
                 present = zip(self.columns, self.valid[row * width : (row + 1) * width], strict=True)
                 cells = {name: cells[name] for name, is_present in present if is_present}
             yield steps[row], {**cells, **texts.get(row, {})}
+
+    def _values(self) -> list[float]:
+        """Return all values, each of the kind that was logged; integers beyond 64 bits stay floats."""
+        values = _numbers("d", self.values).tolist()
+        for at, kind in enumerate(self.kinds):
+            if kind == Kind.BOOL or (kind == Kind.INT and abs(values[at]) < _INTEGER_END):
+                values[at] = bool(values[at]) if kind == Kind.BOOL else int(values[at])
+        return values
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,13 @@ def delivered_entry(entry: pb.BackendEntry) -> DeliveredEntry:
         records = entry.records
         texts = tuple((text.row, text.column, text.value) for text in records.texts)
         content = DeliveredRows(
-            records.first_row, tuple(records.columns), records.steps, records.values, records.valid, texts
+            records.first_row,
+            tuple(records.columns),
+            records.steps,
+            records.values,
+            records.valid,
+            texts,
+            records.kinds,
         )
     elif kind == "config":
         content = DeliveredConfig(entry.config)

@@ -71,7 +71,10 @@ class Running:
         if self._waiter is None and not self._complete.is_set():
             # A daemon thread: a collective that never completes must not keep the script alive.
             self._waiter = threading.Thread(target=self._wait, name="tracker-collective", daemon=True)
-            self._waiter.start()
+            try:
+                self._waiter.start()
+            except RuntimeError:  # the interpreter ends and starts no thread any more
+                self._wait()
         return self._complete.is_set()
 
     def value(self) -> float:

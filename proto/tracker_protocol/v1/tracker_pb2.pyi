@@ -1303,6 +1303,7 @@ class RecordRows(google.protobuf.message.Message):
     VALUES_FIELD_NUMBER: builtins.int
     VALID_FIELD_NUMBER: builtins.int
     TEXTS_FIELD_NUMBER: builtins.int
+    KINDS_FIELD_NUMBER: builtins.int
     first_row: builtins.int
     """index of the first record within the entry"""
     steps: builtins.bytes
@@ -1311,6 +1312,8 @@ class RecordRows(google.protobuf.message.Message):
     """n × c little-endian float64, row by row"""
     valid: builtins.bytes
     """n × c bytes, 0 where the record has no such value; empty: all records have all"""
+    kinds: builtins.bytes
+    """n × c bytes: 0 a float, 1 an integer, 2 a boolean; empty: all are floats"""
     @property
     def columns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
@@ -1324,8 +1327,9 @@ class RecordRows(google.protobuf.message.Message):
         values: builtins.bytes = ...,
         valid: builtins.bytes = ...,
         texts: collections.abc.Iterable[global___RecordText] | None = ...,
+        kinds: builtins.bytes = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["columns", b"columns", "first_row", b"first_row", "steps", b"steps", "texts", b"texts", "valid", b"valid", "values", b"values"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["columns", b"columns", "first_row", b"first_row", "kinds", b"kinds", "steps", b"steps", "texts", b"texts", "valid", b"valid", "values", b"values"]) -> None: ...
 
 global___RecordRows = RecordRows
 

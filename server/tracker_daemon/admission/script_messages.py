@@ -69,6 +69,7 @@ def _rows(payload: bytes) -> Iterator[pb.BackendEntry]:
             steps=block.steps[rows].astype("<i8").tobytes(),
             values=block.values[rows].astype("<f8").tobytes(),
             valid=valid,
+            kinds=b"" if block.kinds is None else block.kinds[rows].astype(np.uint8).tobytes(),
         )
         for cell in block.texts:
             if first <= cell.row < first + count:

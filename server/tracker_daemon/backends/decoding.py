@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
 from tracker_daemon.aggregation.values.item import Item
@@ -14,7 +16,9 @@ from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 from tracker_daemon.outbox.entries import OutboxEntry
+from tracker_protocol.kinds import Kind
 
+_INTEGER_END = 2.0**63
 State = TypeVar("State", bound=msgspec.Struct)
 T = TypeVar("T")
 
@@ -116,7 +120,7 @@ class Row(NamedTuple):
 
 
 def rows_of(block: RecordBlock, rename: Callable[[str], str] = str) -> Iterator[Row]:
-    """Yield the block's records in order: numbers as floats, then texts.
+    """Yield the block's records in order: numbers of the kinds that were logged, then texts.
 
     ``rename`` gives the key of a column in ``cells``; the default keeps the column's name.
     """
@@ -125,7 +129,9 @@ def rows_of(block: RecordBlock, rename: Callable[[str], str] = str) -> Iterator[
     for text in block.texts:
         texts.setdefault(text.row, {})[rename(text.column)] = text.value
     valid = None if block.valid is None else block.valid.tolist()
-    records = zip(block.steps.tolist(), block.times_ns.tolist(), block.values.tolist(), strict=True)
+    records = zip(
+        block.steps.tolist(), block.times_ns.tolist(), numbers_of(block.values, block.kinds), strict=True
+    )
     for at, (step, time_ns, values) in enumerate(records):
         cells: dict[str, Any] = dict(zip(names, values, strict=True))
         if valid is not None:
@@ -134,3 +140,20 @@ def rows_of(block: RecordBlock, rename: Callable[[str], str] = str) -> Iterator[
             }
         cells.update(texts.get(at, ()))
         yield Row(step, time_ns, cells)
+
+
+def numbers_of(values: NDArray[np.float64], kinds: NDArray[np.uint8] | None) -> list[list[Any]]:
+    """Return the rows of ``values`` as Python's numbers, each of its kind.
+
+    An integer that 64 bits cannot hold stays a float.
+    """
+    if kinds is None or not kinds.any():
+        plain: list[list[Any]] = values.tolist()
+        return plain
+    integer = (kinds == Kind.INT) & (np.abs(values) < _INTEGER_END)
+    boolean = kinds == Kind.BOOL
+    numbers = values.astype(object)
+    numbers[integer] = values[integer].astype(np.int64)
+    numbers[boolean] = values[boolean].astype(np.bool_)
+    rows: list[list[Any]] = numbers.tolist()
+    return rows

@@ -263,4 +263,5 @@ def _masked(block: RecordBlock, mask: Mask) -> RecordBlock:
         block.values[rows][:, columns],
         None if here.all() else here,
         tuple(TextCell(int(place[cell.row]), cell.column, cell.value) for cell in block.texts),
+        None if block.kinds is None else block.kinds[rows][:, columns],
     )

@@ -7,13 +7,16 @@ from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracker_client.staging.rows import LoggedRow
 from tracker_client.values.refusals import Refusals
 from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_protocol import limits
+from tracker_protocol.kinds import Kind
 
 _ATTEMPT = 1
+_KINDS = {int: Kind.INT, bool: Kind.BOOL}
 
 
 class _Record(NamedTuple):
@@ -61,6 +64,7 @@ class BlockMaker:
                 for at, record in enumerate(records)
                 for name, text in record.texts.items()
             ),
+            _kinds(records),
         )
 
     def _record(self, row: LoggedRow) -> _Record:
@@ -75,7 +79,9 @@ class BlockMaker:
                 if isinstance(value, str):
                     texts[name] = value
                 else:
-                    numbers[name] = float(value if isinstance(value, (float, int)) else value.value())
+                    number = value if isinstance(value, (float, int)) else value.value()
+                    float(number)  # raises OverflowError if it is too large
+                    numbers[name] = number
             except OverflowError:
                 self._refusals.refuse(name, "an integer is too large for a float64; it is not recorded")
             except Exception as error:  # noqa: BLE001 - the device's library may raise anything
@@ -100,3 +106,9 @@ class BlockMaker:
         if len(self._names) >= limits.METRICS_PER_RUN_MAX:
             return f"a run may have at most {limits.METRICS_PER_RUN_MAX} names"
         return ""
+
+
+def _kinds(records: Sequence[_Record]) -> NDArray[np.uint8] | None:
+    """Return the kinds of the records' numbers; None if all are floats."""
+    kinds = [[_KINDS.get(type(number), Kind.FLOAT) for number in one.numbers.values()] for one in records]
+    return np.array(kinds, np.uint8) if any(map(any, kinds)) else None

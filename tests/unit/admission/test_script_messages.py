@@ -42,6 +42,16 @@ def test_records_that_are_more_than_a_message_come_in_parts_that_the_client_read
         assert cells == {**wanted, **text}
 
 
+def test_numbers_keep_the_kinds_that_were_logged_in_every_part():
+    n = 9_000
+    kinds = np.tile(np.array([0, 1, 2], np.uint8), (n, 1))
+    parts = parts_of(EntryKind.RECORDS, block(n, 3, kinds=kinds).to_bytes())
+    assert len(parts) > 1
+    rows = [cells for part in parts for _, cells in delivered_entry(part).content.rows()]
+    assert rows == [{"m0": 3.0 * at, "m1": 3 * at + 1, "m2": True} for at in range(n)]
+    assert {tuple(type(value) for value in cells.values()) for cells in rows} == {(float, int, bool)}
+
+
 def test_configurations_and_the_end_come_as_they_are():
     (config,) = parts_of(EntryKind.CONFIG, b'{"lr": 0.1}')
     assert config.config == '{"lr": 0.1}'

@@ -1,14 +1,18 @@
 """Decoding that all backends share: rows of a block, and payloads that cannot be decoded."""
 
 import math
+from dataclasses import replace
 
 import msgspec
+import numpy as np
 import pytest
 
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends import decoding
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_protocol.kinds import Kind
 
 
 class State(msgspec.Struct):
@@ -34,6 +38,18 @@ def test_numbers_and_texts_are_renamed_alike(make_block):
     block = make_block(["a"], [[1.0]], texts=[(0, "t", "x")])
     (row,) = decoding.rows_of(block, str.upper)
     assert row.cells == {"A": 1.0, "T": "x"}
+
+
+def test_a_row_has_numbers_of_the_kinds_that_were_logged(make_block):
+    kinds = np.array([[Kind.INT, Kind.BOOL, Kind.FLOAT]], np.uint8)
+    block = replace(make_block(["a", "b", "c"], [[3.0, 0.0, 1.0]]), kinds=kinds)
+    for one in (block, RecordBlock.from_bytes(block.to_bytes())):
+        (row,) = decoding.rows_of(one)
+        assert [(value, type(value)) for value in row.cells.values()] == [
+            (3, int),
+            (False, bool),
+            (1.0, float),
+        ]
 
 
 def test_a_configuration_may_hold_every_value_that_a_script_can_log():

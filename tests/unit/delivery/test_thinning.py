@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from tracker_daemon.delivery.thinned_backend import ThinnedBackend, thinned, thi
 from tracker_daemon.delivery.thinning import Thinned, Thinner, ThinningRules
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricSettings, read_thinning
+from tracker_protocol.kinds import Kind
 
 SECOND = 1_000_000_000
 END = b'{"status": "FINISHED"}'
@@ -94,6 +96,16 @@ def test_texts_and_other_metrics_stay_and_an_axis_goes_with_its_metric():
     assert cells(kept) == [("loss", 0, 0.0), ("epoch", 0, 0.0), ("epoch", 2, 2.0), ("kept", 2, 2.0)]
     (texts,) = [RecordBlock.from_bytes(entry.payload) for entry in kept[:1]]
     assert [(int(texts.steps[cell.row]), cell.value) for cell in texts.texts] == [(3, "x")]
+
+
+def test_numbers_that_stay_keep_their_kinds():
+    kinds = np.array([[Kind.INT], [Kind.FLOAT], [Kind.BOOL]], np.uint8)
+    block = replace(records(0, [1.0, 2.0, 0.0]), kinds=kinds)
+    (kept, _) = thinner("mlflow:loss=2").thin(outbox(block), Thinned())
+    block = RecordBlock.from_bytes(kept.payload)
+    assert [(float(value), kind) for (value,), (kind,) in zip(block.values, block.kinds, strict=True)] == [
+        (1.0, Kind.INT), (0.0, Kind.BOOL),
+    ]  # fmt: skip
 
 
 def test_entries_wait_until_their_window_is_over():

@@ -29,6 +29,7 @@ class RecordBlock:
     ``steps``, ``occurrences`` and ``times_ns`` have shape (n,), ``values`` and ``valid`` (n, c).
     Where ``valid`` is False the record has no such cell; ``valid`` is None when it has all.
     Record i has ordinal ``first_ordinal + i``.
+    ``kinds`` holds the kind of each value (``tracker_protocol.kinds``), shape (n, c); None if all are floats.
     """
 
     first_ordinal: int
@@ -40,6 +41,7 @@ class RecordBlock:
     values: NDArray[np.float64]
     valid: NDArray[np.bool_] | None = None
     texts: tuple[TextCell, ...] = ()
+    kinds: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -57,6 +59,7 @@ class RecordBlock:
                 self.values.astype("<f8").tobytes(),
                 None if self.valid is None else np.packbits(self.valid).tobytes(),
                 self.texts,
+                None if self.kinds is None else self.kinds.astype(np.uint8).tobytes(),
             )
         )
 
@@ -79,6 +82,7 @@ class RecordBlock:
             np.frombuffer(wire.values, "<f8").reshape(n, c),
             valid,
             wire.texts,
+            None if wire.kinds is None else np.frombuffer(wire.kinds, np.uint8).reshape(n, c),
         )
 
 
@@ -92,6 +96,7 @@ class _WireBlock(msgspec.Struct, frozen=True, array_like=True):
     values: bytes
     valid: bytes | None
     texts: tuple[TextCell, ...]
+    kinds: bytes | None = None
 
 
 _decode = msgspec.msgpack.Decoder(_WireBlock).decode

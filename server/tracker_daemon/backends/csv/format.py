@@ -4,8 +4,8 @@ One record is always one physical line. A line break inside a text value or a na
 characters ``\n`` or ``\r``. So a file can be widened byte by byte, by commas before each line feed. Fields
 with commas or quotes are quoted as in RFC 4180.
 
-Numbers are written with the fewest digits that read back as the same float64, non-finite numbers as ``nan``,
-``inf`` and ``-inf``, steps as integers. A cell that a record does not have is empty.
+Floats are written with the fewest digits that read back as the same float64, non-finite numbers as ``nan``,
+``inf`` and ``-inf``; integers as ``3``, booleans as ``True``. A cell that a record does not have is empty.
 
 The column ``step`` is the record's step; a metric of that name becomes ``step/local``. The column ``attempt``
 is added with the run's second attempt, and is empty for records of the first. A metric of that name always
@@ -17,12 +17,15 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.values.record import RecordBlock
+from tracker_daemon.backends.decoding import numbers_of
+from tracker_protocol.kinds import Kind
 
 STEP_COLUMN = "step"
 ATTEMPT_COLUMN = "attempt"
@@ -97,10 +100,11 @@ def _metric_columns(block: RecordBlock) -> list[str]:
 def format_block(block: RecordBlock, header: Header) -> bytes:
     """Return the lines of a block's records; ``header`` must have all of :func:`block_columns`."""
     columns = sorted(_metric_columns(block), key=header.positions.__getitem__)
-    matrix, present = _arranged(block, columns)
-    substitutes = _substitutes(block, columns, matrix, present)
-    matrix[~np.isfinite(matrix)] = 0.0
-    rows = zip(block.steps.tolist(), matrix.tolist(), strict=True)
+    arranged = _arranged(block, columns)
+    substitutes = _substitutes(block, columns, arranged)
+    arranged.values[~np.isfinite(arranged.values)] = 0.0
+    numbers = numbers_of(arranged.values, arranged.kinds)
+    rows = zip(block.steps.tolist(), numbers, strict=True)
     at = [header.positions[name] for name in columns]
     others = [b""] * len(header)
     if block.attempt > 1:
@@ -110,8 +114,15 @@ def format_block(block: RecordBlock, header: Header) -> bytes:
     return b"".join(_scattered_lines(rows, substitutes, at, others))
 
 
-def _arranged(block: RecordBlock, columns: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the block's values in the order of ``columns``, and a mask of the cells that exist."""
+class _Arranged(NamedTuple):
+    """A block's values in the order of the file's columns, a mask of the cells that exist, and the kinds."""
+
+    values: NDArray[np.float64]
+    present: NDArray[np.bool_]
+    kinds: NDArray[np.uint8] | None
+
+
+def _arranged(block: RecordBlock, columns: Sequence[str]) -> _Arranged:
     source = {column_name(metric): at for at, metric in enumerate(block.columns)}
     matrix = np.zeros((len(block), len(columns)))
     present = np.zeros((len(block), len(columns)), np.bool_)
@@ -119,14 +130,22 @@ def _arranged(block: RecordBlock, columns: Sequence[str]) -> tuple[NDArray[np.fl
     taken = [source[columns[k]] for k in there]
     matrix[:, there] = block.values[:, taken]
     present[:, there] = True if block.valid is None else block.valid[:, taken]
-    return matrix, present
+    if block.kinds is None or not block.kinds.any():
+        return _Arranged(matrix, present, None)
+    kinds = np.zeros(matrix.shape, np.uint8)
+    kinds[:, there] = block.kinds[:, taken]
+    return _Arranged(matrix, present, kinds)
 
 
 def _substitutes(
-    block: RecordBlock, columns: Sequence[str], matrix: NDArray[np.float64], present: NDArray[np.bool_]
+    block: RecordBlock, columns: Sequence[str], arranged: _Arranged
 ) -> dict[int, list[Substitute]]:
     """Return by row the texts to write instead of numbers; the last one for a cell is written."""
+    matrix, present, kinds = arranged
     found: dict[int, list[Substitute]] = {}
+    if kinds is not None:
+        for row, column in np.argwhere((kinds == Kind.BOOL) & present).tolist():
+            found.setdefault(row, []).append((column, b"True" if matrix[row, column] else b"False"))
     for row, column in np.argwhere(~present).tolist():
         found.setdefault(row, []).append((column, b""))
     for row, column in np.argwhere(~np.isfinite(matrix) & present).tolist():

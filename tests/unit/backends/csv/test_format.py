@@ -5,11 +5,14 @@ import io
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.csv.format import Header, block_columns, format_block, text_field, widened
+from tracker_protocol.kinds import Kind
 
 
 def written(block, header=None):
@@ -23,12 +26,9 @@ def read(text):
 
 @given(st.lists(st.floats(), min_size=1, max_size=8))
 def test_every_float_reads_back_as_itself(values):
-    from numpy import arange, array, zeros
-
-    from tracker_daemon.aggregation.values.record import RecordBlock
-
     names = tuple(f"m{i}" for i in range(len(values)))
-    block = RecordBlock(1, 1, names, arange(1), zeros(1, int), zeros(1, int), array([values]))
+    zeros = np.zeros(1, np.int64)
+    block = RecordBlock(1, 1, names, np.arange(1), zeros, zeros, np.array([values]))
     [row] = read(written(block)[1])
     for name, value in zip(names, values, strict=True):
         back = float(row[name])
@@ -113,3 +113,26 @@ def test_widening_pads_each_line_wherever_the_chunk_is_cut():
     text = b"1,2\n3,4\n"
     for cut in range(len(text) + 1):
         assert widened(text[:cut], 2) + widened(text[cut:], 2) == b"1,2,,\n3,4,,\n"
+
+
+def test_a_number_is_written_as_the_kind_that_was_logged(make_block):
+    kinds = np.array([[Kind.INT, Kind.BOOL, Kind.FLOAT], [Kind.FLOAT, Kind.FLOAT, Kind.INT]], np.uint8)
+    block = replace(make_block(["a", "b", "c"], [[3.0, 1.0, 0.5], [2.0, None, -7.0]]), kinds=kinds)
+    assert written(block)[1] == b"step,a,b,c\n0,3,True,0.5\n1,2.0,,-7\n"
+    scattered = Header(("step", "c", "x", "b", "a"))
+    assert format_block(block, scattered) == b"0,0.5,,True,3\n1,-7,,,2.0\n"
+
+
+@given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=4))
+def test_an_integer_reads_back_as_the_nearest_float64_has_it(values):
+    names = tuple(f"m{i}" for i in range(len(values)))
+    matrix = np.array([values], np.float64)
+    kinds = np.full(matrix.shape, Kind.INT, np.uint8)
+    zeros = np.zeros(1, np.int64)
+    [row] = read(written(RecordBlock(1, 1, names, zeros, zeros, zeros, matrix, kinds=kinds))[1])
+    assert [int(row[name]) for name in names] == [int(float(value)) for value in values]
+
+
+def test_an_integer_beyond_64_bits_is_written_as_a_float(make_block):
+    block = replace(make_block(["a"], [[1e30]]), kinds=np.array([[Kind.INT]], np.uint8))
+    assert written(block)[1] == b"step,a\n0,1e30\n"
