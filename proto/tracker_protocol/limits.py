@@ -120,8 +120,13 @@ OPEN_CELLS_BYTES_MAX = 512 * 1024 * 1024
 CLOSED_MARKS_PER_PANEL = 16_384
 """The number of closed (step, occurrence) pairs that are kept one by one; older ones by a watermark."""
 EVENTS_SHOWN_MAX = 200
-PRIMARY_WAIT_S = 5.0
-"""The wait of a run's backends for the primary rank's Hello, if another rank connected first."""
+PRIMARY_WAIT_S = 10.0
+"""The longest wait of a rank for its run's primary rank, before the rank opens the run itself."""
+NAME_WAIT_S = 1.0
+"""The wait of a rank with a name of its own, before it joins a run with another name."""
+MEETING_SLICE_S = 2.5
+"""The part of these waits that one call may last; with the other waits of an admission shorter than
+ADMIT_TIMEOUT_S."""
 DELIVERY_SLICE_BYTES = 4 * 1024 * 1024
 DRAIN_TIMEOUT_S = 30.0
 CLOCK_SKEW_MAX_S = 5.0

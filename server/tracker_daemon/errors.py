@@ -42,6 +42,18 @@ class ClientRefused(TrackerDaemonError):
     """A client may not join: its rank is taken, or a limit is reached."""
 
 
+class RankHeld(ClientRefused):
+    """A living process holds the rank in the run ``run_id``."""
+
+    def __init__(self, message: str, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class PrimaryAwaited(TrackerDaemonError):
+    """A rank has to wait for its run's primary rank; the client should connect again."""
+
+
 class ContentRefused(TrackerDaemonError):
     """A content may not be stored, now or later."""
 

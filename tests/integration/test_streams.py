@@ -269,8 +269,8 @@ def test_a_body_that_cannot_be_decoded_is_rejected_and_the_stream_goes_on(quick,
 
 
 def test_bytes_that_are_no_message_end_their_own_stream_only(quick, connect):
-    other = connect(quick, 1, 2, names=["loss"])
     wire = connect(quick, 0, 2, names=["loss"])
+    other = connect(quick, 1, 2, names=["loss"])
     wire.outgoing.put(b"\xff\xff\xff\xff")
     assert wire.ended()[0] is not grpc.StatusCode.OK
     other.batch(1, body({0: (1.0,)}))
@@ -385,7 +385,8 @@ def test_a_stream_begins_with_a_hello(quick):
 
 
 def test_a_client_that_goes_before_it_is_answered_leaves_its_rank_free(make_daemon, connect):
-    daemon = make_daemon("--backends", "csv", "--commit-window-s", "1", "--challenge-timeout-s", "0.5")
+    patience = ("--challenge-timeout-s", "0.5", "--primary-wait-s", "0")
+    daemon = make_daemon("--backends", "csv", "--commit-window-s", "1", *patience)
     for rank in range(5):
         hasty = connect(daemon, rank, 5, welcome=False)
         hasty.call.cancel()
@@ -532,7 +533,7 @@ def test_a_straggler_s_data_is_delivered_and_the_run_s_state_stays(make_daemon, 
 
 
 def test_ranks_that_never_come_fail_the_run_by_name(make_daemon, connect):
-    daemon = make_daemon(*QUICK, "--start-timeout-s", "1")
+    daemon = make_daemon(*QUICK, "--start-timeout-s", "1", "--primary-wait-s", "0")
     wire = connect(daemon, 1, 4, names=["loss"])
     wire.batch(1, body({0: (1.0,)}))
     wire.finish(2)

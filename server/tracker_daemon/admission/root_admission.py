@@ -24,13 +24,14 @@ from tracker_daemon.recording import events
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Recorder, Submission
 from tracker_daemon.runs.claims import Claims
+from tracker_daemon.runs.meeting import Meeting
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Run, Stream
 from tracker_daemon.runs.run_endings import RunEndings
 from tracker_daemon.runs.stored_runs import RestoredRun, StoredRuns
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.version import VERSION
-from tracker_daemon.wire.hello import check_node_id
+from tracker_daemon.wire.hello import check_hello, check_node_id
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -60,7 +61,8 @@ class RootAdmission:
         self._script_backends = script_backends
         self._known_backends = known_backends
         self._stored_runs = stored_runs
-        self._claims = Claims(registry, settings.challenge_timeout_s)
+        claims = Claims(registry, settings.challenge_timeout_s)
+        self._meeting = Meeting(registry, claims, settings.primary_wait_s)
         self._endings = RunEndings(registry, recorder)
         self._nodes = Nodes(self._connect_rank_of_node, self.remove)
         self._sessions: set[Session] = set()
@@ -72,12 +74,13 @@ class RootAdmission:
 
         Raises:
             ClientRefused: a living process holds the rank, or a limit is reached.
+            PrimaryAwaited: the rank has to wait for its run's primary rank.
             ProtocolError, SettingsError: the Hello is not allowed, or an option cannot be used.
         """
         await self._restore_forgotten(hello)
         if hello.HasField("node"):
             return await self._admit_node(hello)
-        admission = await self._claims.admit(hello)
+        admission = await self._decide(hello)
         session = Session(admission, self._session_context())
         self._registry.connect(admission.stream, session)
         try:
@@ -88,6 +91,14 @@ class RootAdmission:
         self._enter(session, classes)
         self._greet(session, admission)
         return session, welcome
+
+    async def _decide(self, hello: pb.Hello) -> Admission:
+        """Find or make the stream of a rank, after the waits for its run and for the holder of its rank."""
+        check_hello(hello)
+        admission = await self._meeting.admit(hello)
+        if admission.warning:
+            admission.stream.run.live.warnings.append(admission.warning)
+        return admission
 
     async def _restore_forgotten(self, hello: pb.Hello) -> None:
         restored = await self._stored_runs.restore_forgotten(hello)
@@ -165,7 +176,7 @@ class RootAdmission:
             )
         await self._restore_forgotten(hello)
         await self._wait_for_end_of_run(hello)
-        admission = await self._claims.admit(hello)
+        admission = await self._decide(hello)
         stream = admission.stream
         # Until the node reports the rank as connected, another process must not get the rank.
         stream.reserve(self._settings.challenge_timeout_s)

@@ -45,8 +45,6 @@ class RunDelivery:
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._ranks_awaited_until: dict[str, float] = {}
         """By run: when a restarted daemon stops waiting for the run's ranks, on the monotonic clock."""
-        self._primary_awaited_until: dict[str, float] = {}
-        """By run that its primary rank has not described: when the wait for that rank ends."""
         self._files_seen: dict[int, int] = {}
         """By run: the last FILES entry for which the lanes for files were opened."""
 
@@ -60,18 +58,7 @@ class RunDelivery:
             self.deliver_new(run.live)
 
     async def begin(self, run: Run) -> None:
-        """Open the backends of a new run, so that their state is shown.
-
-        The backends record the primary rank's description of the script. If that rank has not connected, they
-        wait for it for PRIMARY_WAIT_S seconds.
-        """
-        if run.options.is_described:
-            self._primary_awaited_until.pop(run.run_id, None)
-            await self._begin(run)
-        else:
-            self._primary_awaited_until.setdefault(run.run_id, time.monotonic() + limits.PRIMARY_WAIT_S)
-
-    async def _begin(self, run: Run) -> None:
+        """Open the backends of a new run, so that their state is shown."""
         row_id = run.live.row_id
         backlog = await self._on_journal(lambda journal: journal.backlog(row_id))
         for cursor in backlog.cursors:
@@ -88,7 +75,7 @@ class RunDelivery:
             self._opening[live.row_id] = asyncio.create_task(self._open(live))
 
     def _is_held(self, live: LiveRun) -> bool:
-        return live.run_id in self._ranks_awaited_until or live.run_id in self._primary_awaited_until
+        return live.run_id in self._ranks_awaited_until
 
     async def _open(self, live: LiveRun) -> None:
         """Open the pumps of a run that has something to deliver and no pump for it.
@@ -135,28 +122,15 @@ class RunDelivery:
     def poll(self) -> None:
         """Begin to deliver runs whose ranks are back, or for which the wait is over."""
         now = time.monotonic()
-        for run_id, until in list(self._primary_awaited_until.items()):
-            run = self._registry.runs[run_id]
-            if now >= until or not run.running:
-                del self._primary_awaited_until[run_id]
-                self._opening[run.live.row_id] = asyncio.create_task(self._open_without_primary(run))
         for run_id, until in list(self._ranks_awaited_until.items()):
             run = self._registry.runs[run_id]
             if now >= until or not run.running or run.is_back():
                 del self._ranks_awaited_until[run_id]
                 self.deliver_new(run.live)
 
-    async def _open_without_primary(self, run: Run) -> None:
-        try:
-            await self._begin(run)
-        finally:
-            del self._opening[run.live.row_id]
-        self.deliver_new(run.live)
-
     async def open_all(self) -> None:
         """Open the pumps of each run that has something to deliver at once: the daemon is ending."""
         self._ranks_awaited_until.clear()
-        self._primary_awaited_until.clear()
         for run in self._registry.runs.values():
             self.deliver_new(run.live)
         await asyncio.gather(*self._opening.values(), return_exceptions=True)

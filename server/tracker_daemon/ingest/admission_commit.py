@@ -61,6 +61,9 @@ class AdmissionCommit:
         if lost:
             submissions.extend(self._record_loss(lost))
         next_sequence = stream.next_sequence  # a later connection may move it during the commit
+        if self._admission.warning:
+            notice = events.NoticeEvent(self._admission.warning)
+            submissions.append(Submission(run.live, EventKind.NOTICE, payload=events.encode(notice)))
         await self._commit(submissions)
         stream.names_known = max(stream.names_known, len(names))
         return Continuation(next_sequence, next_step)
@@ -82,8 +85,9 @@ class AdmissionCommit:
             run.reopening = False
         if admission.new_stream:
             row = StreamRow(
-                stream.stream_id, live.row_id, stream.rank, stream.attempt, 1, stream.host, stream.pid
-            )
+                stream.stream_id, live.row_id, stream.rank, stream.attempt, 1, stream.host, stream.pid,
+                process=stream.process, agent=stream.agent,
+            )  # fmt: skip
             journal.insert_stream(row)
             journal.update_run(live.row_id, attempt=run.attempt)
 

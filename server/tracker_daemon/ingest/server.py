@@ -14,6 +14,7 @@ import structlog
 from tracker_daemon.errors import (
     ClientRefused,
     JournalError,
+    PrimaryAwaited,
     ProtocolError,
     SettingsError,
     TrackerDaemonError,
@@ -50,6 +51,7 @@ _STATUS_OF = (
     (ProtocolError, grpc.StatusCode.INVALID_ARGUMENT),
     (JournalError, grpc.StatusCode.UNAVAILABLE),
     (UpstreamUnavailable, grpc.StatusCode.UNAVAILABLE),
+    (PrimaryAwaited, grpc.StatusCode.UNAVAILABLE),
 )
 
 

@@ -1,6 +1,7 @@
 """Runs: the runs, their ranks, attempts and streams.
 
 * ``registry``: all runs, and whether a client may join one; ``run``: one run and its ranks' streams.
+* ``identity``: decides which run of its launch a process joins; ``meeting``: lets a rank wait for that run.
 * ``stored_runs``: restores runs from the journal. ``forgotten_runs``: the ids of runs not in memory.
 * ``overdue_ranks``: finds silent and absent ranks.
 * ``claims``: decides between two processes that claim one rank.

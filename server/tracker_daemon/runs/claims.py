@@ -10,8 +10,9 @@ So the daemon asks the holder, and gives the rank away only if the holder shows 
   After a restart of the daemon it has as long as a client may need to find the daemon again.
 * A holder that has finished, was lost, or was restarted by torchrun is not asked.
 
-If the holder answers, the new process is refused with an error that names both, and tries again later. If
-not, the new process is admitted in the next attempt; later data of the silent holder counts as late in its
+If the holder answers, the new process is refused with an error that names both, and tries again later;
+unless only the order of set-up calls led it to this run: then it looks for another run. If the holder is
+silent, the new process is admitted in the next attempt; later data of the silent holder counts as late in its
 own attempt.
 """
 
@@ -20,9 +21,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
-from tracker_daemon.errors import ClientRefused
+from tracker_daemon.errors import RankHeld
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Claim, Run, Stream
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -40,21 +41,24 @@ class Claims:
         self._patience_s = patience_s
         self._clock = clock
 
-    async def admit(self, hello: pb.Hello) -> Admission:
+    async def admit(self, hello: pb.Hello, excluded: Container[str] = ()) -> Admission:
         """Find or make the stream of a Hello once no living process holds its rank.
 
+        ``excluded`` are the ids of runs that it does not join.
+
         Raises:
-            ClientRefused: a living process holds the rank, or a limit is reached.
+            RankHeld: a living process holds the rank.
+            ClientRefused: a limit is reached.
             ProtocolError, SettingsError: see :meth:`Registry.admit`.
         """
         silent: set[Stream] = set()
-        while rivals := [stream for stream in self._registry.rivals(hello) if stream not in silent]:
+        while rivals := [s for s in self._registry.rivals(hello, excluded) if s not in silent]:
             for rival in rivals:
                 if not await self._shows_life(rival):
                     silent.add(rival)
                 elif rival.rank == hello.process.rank:
-                    raise ClientRefused(_refusal(rival, hello.process))
-        admission = self._registry.admit(hello)
+                    raise RankHeld(_refusal(rival, hello.process), rival.run.run_id)
+        admission = self._registry.admit(hello, excluded)
         if admission.new_attempt:
             _notify_former_attempt(admission.stream)
         return admission

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 
 import msgspec
@@ -19,9 +19,10 @@ import msgspec
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.errors import ClientRefused, ProtocolError
-from tracker_daemon.journal.rows import RUNNING, RunRow, StreamRow
+from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.runs.forgotten_runs import ForgottenRuns
+from tracker_daemon.runs.identity import Fit, Match, differing_names, kept_of_opener, match
 from tracker_daemon.runs.run import Admission, LiveStream, Run, Stream
 from tracker_daemon.runs.run_options import RunOptions, complete_options, default_rules
 from tracker_daemon.settings.definitions import Settings
@@ -39,26 +40,38 @@ class Registry:
         defaults: the options for those that a run leaves out.
         rules: the daemon's own rules of aggregation.
         reserve_s: for how many seconds a disconnected process keeps its rank.
+        start_timeout_s: for how many seconds a run is expected to have ranks that have never connected.
     """
 
     def __init__(
-        self, defaults: RunOptions, rules: Rules, reserve_s: float = limits.CHALLENGE_TIMEOUT_S
+        self,
+        defaults: RunOptions,
+        rules: Rules,
+        reserve_s: float = limits.CHALLENGE_TIMEOUT_S,
+        start_timeout_s: float = limits.START_TIMEOUT_S,
     ) -> None:
         self._defaults = defaults
         self._rules = rules
         self._reserve_s = reserve_s
+        self._start_timeout_s = start_timeout_s
         self.runs: dict[str, Run] = {}
         self.streams: dict[bytes, Stream] = {}
         self.connections = 0
         self._relayed: set[bytes] = set()
         """The streams of ranks that are connected through their nodes' daemons."""
         self.forgotten = ForgottenRuns()
-        self._by_launch: dict[tuple[str, str, str, int], Run] = {}
+        self._by_launch: dict[tuple[str, str], list[Run]] = {}
+        """The runs of each launch key and run key, in the order in which they began."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Registry:
         """Return an empty registry with the daemon's defaults, rules and patience."""
-        return cls(RunOptions.from_settings(settings), default_rules(settings), settings.challenge_timeout_s)
+        return cls(
+            RunOptions.from_settings(settings),
+            default_rules(settings),
+            settings.challenge_timeout_s,
+            settings.start_timeout_s,
+        )
 
     # ---- from the journal ------------------------------------------------------------------------
 
@@ -71,7 +84,7 @@ class Registry:
         for stored in rows:
             stream = Stream(
                 stored.stream_id, run, stored.rank, stored.attempt, stored.host, stored.pid,
-                stored.next_sequence, finished=stored.finished,
+                stored.next_sequence, finished=stored.finished, process=stored.process, agent=stored.agent,
                 reserved_until_s=time.monotonic() + limits.RECONNECT_BACKOFF_MAX_S + self._reserve_s,
             )  # fmt: skip
             self._place(stream)
@@ -83,10 +96,7 @@ class Registry:
         live = LiveRun(row.run_id, options.rules(self._rules), row.created_ns, forwards=forwards)
         run = Run(row, options, live, attempt=row.attempt)
         self.runs[row.run_id] = run
-        known = self._by_launch.get(_identity(row))
-        # A restored old run must not hide a running one with the same identity.
-        if known is None or not known.running or row.status == RUNNING:
-            self._by_launch[_identity(row)] = run
+        self._by_launch.setdefault((row.launch_key, row.run_key), []).append(run)
         return run
 
     def _place(self, stream: Stream) -> None:
@@ -97,6 +107,7 @@ class Registry:
             return
         run.by_rank[stream.attempt, stream.rank] = stream
         run.attempt = max(run.attempt, stream.attempt)
+        run.note_process(stream)
 
     def wake(self, streams: Iterable[bytes]) -> None:
         """Let the connections of ``streams`` acknowledge what is durable by now."""
@@ -107,8 +118,8 @@ class Registry:
 
     # ---- admission -------------------------------------------------------------------------------
 
-    def admit(self, hello: pb.Hello) -> Admission:
-        """Find or make the stream of a Hello.
+    def admit(self, hello: pb.Hello, excluded: Container[str] = ()) -> Admission:
+        """Find or make the stream of a Hello; ``excluded`` are the ids of runs that it does not join.
 
         Raises:
             ProtocolError: the Hello contradicts the protocol or itself.
@@ -128,14 +139,15 @@ class Registry:
             raise ClientRefused(f"the daemon has {limits.STREAMS_MAX} streams connected and takes no more")
         if hello.HasField("node"):
             return self._admit_node(hello)
-        run = self._find(hello)
-        new_run = run is None
-        if run is None:
-            run = self._open(hello)
-        reopened, attempt = not run.running, run.attempt
-        stream = self._join(run, hello)
+        found = self.find(hello, excluded)
+        run = self._open(hello) if found is None else found.run
+        is_late = found is not None and found.is_late
+        reopened, attempt = not run.running and not is_late, run.attempt
+        stream = _stream_of(hello, run, run.attempt) if is_late else self._join(run, hello)
         self._place(stream)
-        return Admission(stream, new_run, True, reopened, run.attempt > attempt, self._describe(run, hello))
+        warning = self._name_warning(run, hello, opened=found is None)
+        describes = self._describe(run, hello)
+        return Admission(stream, found is None, True, reopened, run.attempt > attempt, describes, warning)
 
     def _readmit(self, known: Stream, hello: pb.Hello) -> Admission:
         """Admit a known process again; its former connection, if there is one, is dead."""
@@ -187,14 +199,27 @@ class Registry:
         if run.options.is_described or hello.process.rank != run.options.primary_rank:
             return False
         run.options = run.options.described(hello.process)
+        run.named = hello.launch.project, hello.launch.name
+        run.ordinal = hello.launch.ordinal
         return True
 
-    def rivals(self, hello: pb.Hello) -> list[Stream]:
+    def _name_warning(self, run: Run, hello: pb.Hello, *, opened: bool) -> str:
+        """Return a warning, once a run, if the names that ranks give differ; "" if there is none."""
+        if opened or hello.launch.run_id:
+            return ""
+        if hello.process.rank != run.options.primary_rank:
+            warning = "" if run.names_compared else differing_names(hello, run)
+            run.names_compared = run.names_compared or bool(warning)
+            return warning
+        return "" if run.options.is_described else kept_of_opener(hello, run)
+
+    def rivals(self, hello: pb.Hello, excluded: Container[str] = ()) -> list[Stream]:
         """Return the streams whose processes must be gone before the process of ``hello`` can be admitted."""
         known = hello.stream_id in self.streams or hello.HasField("node")
-        run = None if known else self._find(hello)
-        if run is None or not run.running or run.is_restarted_by(hello.process):
+        found = None if known else self.find(hello, excluded)
+        if found is None or not found.run.running or found.run.is_restarted_by(hello.process):
             return []
+        run = found.run
         holder = run.by_rank.get((run.attempt, hello.process.rank))
         if holder is not None:
             return [holder] if holder.may_return() else []
@@ -211,8 +236,10 @@ class Registry:
 
     def predecessor(self, hello: pb.Hello) -> Stream | None:
         """Return the stream of the same rank in the current attempt of the run, if the run is running."""
-        run = self._find(hello)
-        return run.by_rank.get((run.attempt, hello.process.rank)) if run is not None and run.running else None
+        found = self.find(hello)
+        if found is None or not found.run.running:
+            return None
+        return found.run.by_rank.get((found.run.attempt, hello.process.rank))
 
     def connect(self, stream: Stream, connection: LiveStream, *, relayed: bool = False) -> None:
         """Set the connection of an admitted stream; it replaces the former one.
@@ -233,14 +260,24 @@ class Registry:
             self.connections -= 1
             self._relayed.discard(stream.stream_id)
 
-    def _find(self, hello: pb.Hello) -> Run | None:
+    def find(self, hello: pb.Hello, excluded: Container[str] = ()) -> Match | None:
+        """Return the run that the process of ``hello`` joins, and why; None if it is to open one."""
         launch = hello.launch
         if launch.run_id:
-            return self.runs.get(launch.run_id)
-        run = self._by_launch.get((launch.key, launch.project, launch.name, launch.ordinal))
-        # An ended run is not reopened by accident: the next trial of a loop is a run of its own. But
-        # torchrun may start all ranks again after all have failed, and then reports a restart.
-        return run if run is not None and (run.running or run.is_restarted_by(hello.process)) else None
+            run = self.runs.get(launch.run_id)
+            return None if run is None else Match(run, Fit.RUN_ID)
+        runs = self._by_launch.get((launch.key, launch.run_key), ())
+        return match(hello, [run for run in runs if run.run_id not in excluded], self._start_timeout_s)
+
+    def primary_of(self, hello: pb.Hello) -> int:
+        """Return the primary rank, as far as the process of ``hello`` and this daemon's settings say."""
+        asked = hello.options
+        return asked.primary_rank if asked.HasField("primary_rank") else self._defaults.primary_rank
+
+    def decides(self, hello: pb.Hello) -> bool:
+        """Return True if a run that the process of ``hello`` opens has no other rank to wait for."""
+        primary, process = self.primary_of(hello), hello.process
+        return primary == process.rank or primary >= process.world_size > 0
 
     def _open(self, hello: pb.Hello) -> Run:
         if sum(run.running for run in self.runs.values()) >= limits.RUNS_LIVE_MAX:
@@ -252,6 +289,7 @@ class Registry:
         row = RunRow(
             0, run_id, launch.key, launch.project, launch.name or run_id, launch.ordinal,
             options.outdir, msgspec.json.encode(options).decode(), created_ns=time.time_ns(),
+            run_key=launch.run_key,
         )  # fmt: skip
         return self._add(row, options)
 
@@ -295,19 +333,18 @@ class Registry:
         del self.runs[run.run_id]
         for stream_id in run.streams:
             del self.streams[stream_id]
-        if self._by_launch.get(_identity(run.row)) is run:
-            del self._by_launch[_identity(run.row)]
+        identity = run.row.launch_key, run.row.run_key
+        others = [other for other in self._by_launch[identity] if other is not run]
+        if others:
+            self._by_launch[identity] = others
+        else:
+            del self._by_launch[identity]
 
 
 def _stream_of(hello: pb.Hello, run: Run, attempt: int) -> Stream:
     process = hello.process
     return Stream(
         hello.stream_id, run, process.rank, attempt, process.host, process.pid,
-        answers_challenges=hello.answers_challenges, restarts=process.restarts,
+        answers_challenges=hello.answers_challenges, restarts=process.restarts, process=process.id,
+        agent=process.agent,
     )  # fmt: skip
-
-
-def _identity(row: RunRow) -> tuple[str, str, str, int]:
-    """Return the key by which a Hello without a run id finds its run. An unnamed run has its id as name."""
-    name = "" if row.name == row.run_id else row.name
-    return row.launch_key, row.project, name, row.ordinal

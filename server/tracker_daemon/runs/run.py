@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tracker_daemon.aggregation.shared.stream import NODE
+from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.journal.rows import RUNNING, RunRow
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.runs.run_options import RunOptions
@@ -70,6 +71,10 @@ class Stream:
     notices_sent: set[str] = field(default_factory=set)
     """The notices about the run's backends that the user has received."""
     claim: Claim | None = None
+    process: bytes = b""
+    """The id of the process, which all its streams share; empty for a node's daemon."""
+    agent: str = ""
+    """Torchrun's agent that started the process; "" under every other launcher."""
 
     @property
     def is_node(self) -> bool:
@@ -134,6 +139,26 @@ class Run:
     """True once a rank has been connected to this process of the daemon."""
     reopening: bool = False
     """True from a resumption after the run's end until its commit."""
+    named: tuple[str, str] = ("", "")
+    """The project and the name that the primary rank gave; until it has connected, those of the opener."""
+    ordinal: int = 0
+    """The number of that rank's set-up call."""
+    names_compared: bool = False
+    """True once a rank with other names has been reported."""
+    processes: set[bytes] = field(default_factory=set)
+    """The ids of the processes that have joined."""
+    agents: set[str] = field(default_factory=set)
+    """Torchrun's agents that have started ranks of the run."""
+
+    def __post_init__(self) -> None:
+        # A run without a name has its id as its name.
+        name = "" if self.row.name == self.row.run_id else self.row.name
+        self.named, self.ordinal = (self.row.project, name), self.row.ordinal
+
+    def note_process(self, stream: Stream) -> None:
+        """Note the process of a rank's new stream."""
+        self.processes.update(filter(None, (stream.process,)))
+        self.agents.update(filter(None, (stream.agent,)))
 
     @property
     def run_id(self) -> str:
@@ -162,6 +187,14 @@ class Run:
             for s in self.current()
             if s.host == process.host
         )
+
+    def is_continued_by(self, process: pb.Process) -> bool:
+        """Return True if the run has failed, and its torchrun, which lives, has started ``process``.
+
+        An agent of torchrun starts its ranks anew when nodes come or go, and counts that as no restart.
+        """
+        failed = self.live.view.status not in (RUNNING, RunStatus.FINISHED.value)
+        return failed and bool(process.agent) and process.agent in self.agents
 
     def is_resized_by(self, process: pb.Process) -> bool:
         """Return True if ``process`` belongs to a launch of another world size, and no rank is connected."""
@@ -214,3 +247,5 @@ class Admission:
     new_attempt: bool = False
     describes: bool = False
     """True if the primary rank replaces the description of the script by its own."""
+    warning: str = ""
+    """A sentence for the user about names that differ; "" if there is none."""

@@ -181,6 +181,12 @@ class Settings(BaseModel):
         limits.CHALLENGE_TIMEOUT_S,
         description="If two processes claim one rank, how long the first has to answer that it lives.",
     )
+    primary_wait_s: float = Field(
+        limits.PRIMARY_WAIT_S,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long other ranks wait for the run's primary rank before they begin without it.",
+    )
     start_timeout_s: Seconds = Field(
         limits.START_TIMEOUT_S,
         description="How long a run waits for ranks that never connected. Then they count as absent.",

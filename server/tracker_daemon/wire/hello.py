@@ -48,6 +48,8 @@ def check_node_id(node_id: bytes) -> None:
 def _check_process(process: pb.Process) -> None:
     if process.world_size > limits.WORLD_SIZE_MAX or process.rank >= limits.WORLD_SIZE_MAX:
         raise ProtocolError(f"ranks end at {limits.WORLD_SIZE_MAX - 1}")
+    if len(process.id) not in (0, _ID_BYTES):
+        raise ProtocolError(f"a process's id has {_ID_BYTES} bytes, not {len(process.id)}")
     if process.world_size and process.rank >= process.world_size:
         raise ProtocolError(
             f"rank {process.rank} does not exist among {process.world_size} ({process.rank_source})"
@@ -61,6 +63,8 @@ def _check_texts(hello: pb.Hello) -> None:
         "project": launch.project,
         "name": launch.name,
         "run id": launch.run_id,
+        "run key": launch.run_key,
+        "torchrun agent": process.agent,
         "host": process.host,
         "rank source": process.rank_source,
         "list of backends": options.backends,

@@ -18,7 +18,8 @@ def hello(stream: int, rank: int = 0, *, world: int = 2, names: Sequence[str] = 
     options = pb.RunOptions(**launch.pop("options", {}))
     process = pb.Process(
         rank=rank, world_size=world, host=f"node{rank}", pid=1000 + stream, rank_source="the test",
-        environment=launch.pop("environment", ""),
+        environment=launch.pop("environment", ""), id=launch.pop("process", None) or stream_id(stream),
+        **{name: launch.pop(name) for name in ("agent", "age_ms", "restarts") if name in launch},
     )  # fmt: skip
     return pb.Hello(
         protocol_version=PROTOCOL_VERSION,

@@ -11,7 +11,6 @@ from tracker_daemon.delivery.health import BackendHealth, DeliveryState
 from tracker_daemon.delivery.run_delivery import RunDelivery
 from tracker_daemon.journal.rows import Backlog, CursorRow
 from tracker_daemon.recording.live_run import RunView
-from tracker_protocol import limits
 
 
 class Pumps:
@@ -161,41 +160,5 @@ def test_delivered_means_committed_settled_opened_and_taken(play):
         assert not is_delivered()
         run.live.view = RunView(last_entry=1, open_rows=1, status="FAILED")
         assert is_delivered()
-
-    play(scenario)
-
-
-def test_a_run_that_another_rank_opened_waits_for_its_primary_rank_to_describe_it(play):
-    async def scenario(scene, door):
-        other = door.come(1, 1, environment='{"rank": "1"}')
-        run = other.stream.run
-        await scene.delivery.begin(run)
-        scene.emit(run)
-        scene.delivery.poll()
-        await scene.settled()
-        assert scene.pumps.opened == []
-        assert door.come(2, 0, environment='{"rank": "0"}').describes
-        await scene.delivery.begin(run)
-        assert scene.pumps.opened == [(1, "csv", 1)]
-        assert run.options.environment == {"rank": "0"}
-
-    play(scenario)
-
-
-@pytest.mark.parametrize("why", ["time", "the end of the run", "the end of the daemon"])
-def test_the_wait_for_the_primary_rank_ends(play, why, monkeypatch):
-    if why == "time":
-        monkeypatch.setattr(limits, "PRIMARY_WAIT_S", 0.0)
-
-    async def scenario(scene, door):
-        run = door.come(1, 1).stream.run
-        await scene.delivery.begin(run)
-        scene.emit(run)
-        if why == "the end of the run":
-            run.live.view = RunView(last_entry=1, status="FINISHED")
-        await (scene.delivery.open_all() if why == "the end of the daemon" else scene.settled())
-        scene.delivery.poll()
-        await scene.settled()
-        assert scene.pumps.opened == [(1, "csv", 1)]
 
     play(scenario)

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.support.ingest.messages import hello
-from tracker_daemon.errors import ClientRefused
+from tracker_daemon.errors import ClientRefused, RankHeld
 from tracker_daemon.runs.claims import Claims
 
 LONG_S = 60.0
@@ -142,7 +142,7 @@ def test_of_two_claimants_at_once_one_gets_the_rank_and_the_other_is_refused(reg
 
     claims = Claims(registry, SHORT_S)
     outcomes = asyncio.run(both())
-    assert sorted(map(type, outcomes), key=str) == sorted((int, ClientRefused), key=str)
+    assert sorted(map(type, outcomes), key=str) == sorted((int, RankHeld), key=str)
 
 
 def test_a_claimant_that_goes_away_meanwhile_leaves_the_others_question_open(registry, come):

@@ -27,15 +27,10 @@ def test_the_ranks_of_a_launch_meet_in_one_run(door):
     assert second.new_stream
 
 
-@pytest.mark.parametrize("other", [{"key": "k"}, {"project": "p"}, {"name": "n"}, {"ordinal": 1}])
-def test_another_launch_project_name_or_ordinal_is_another_run(door, other):
-    assert door.come(1, 0).stream.run is not door.come(2, 1, **other).stream.run
-
-
 def test_a_run_without_a_name_is_called_by_its_id(door):
     run = door.come(1).stream.run
     assert run.row.name == run.run_id
-    assert door.come(2, name="mine", ordinal=1).stream.run.row.name == "mine"
+    assert door.come(2, key="other", name="mine").stream.run.row.name == "mine"
 
 
 def test_a_run_that_has_ended_is_not_reopened_by_accident(door):
@@ -173,7 +168,7 @@ def test_only_connected_streams_count_against_their_limit(door, monkeypatch):
     for trial in range(5):
         both = [door.come(10 * trial + rank, rank) for rank in (0, 1)]
         with pytest.raises(ClientRefused, match="2 streams"):
-            door.come(99, 0, ordinal=1)
+            door.come(99, 0, key="other")
         for admission in both:
             door.go(admission)
         door.end(both[0].stream.run)
@@ -182,11 +177,11 @@ def test_only_connected_streams_count_against_their_limit(door, monkeypatch):
 
 def test_only_running_runs_count_against_their_limit(door, monkeypatch):
     monkeypatch.setattr(limits, "RUNS_LIVE_MAX", 2)
-    runs = [door.come(number, 0, ordinal=number).stream.run for number in (1, 2)]
+    runs = [door.come(number, 0, key=f"launch {number}").stream.run for number in (1, 2)]
     with pytest.raises(ClientRefused, match="2 live runs"):
-        door.come(3, 0, ordinal=3)
+        door.come(3, 0, key="launch 3")
     door.end(runs[0])
-    assert door.come(3, 0, ordinal=3).new_run
+    assert door.come(3, 0, key="launch 3").new_run
 
 
 # ---- who is gone ---------------------------------------------------------------------------------
@@ -205,7 +200,7 @@ def test_a_rank_without_contact_is_lost_once_and_again_after_it_was_back(door):
 
 
 def test_a_rank_that_finished_or_whose_run_has_ended_is_not_lost(door):
-    finished, other = door.come(1, 0), door.come(2, 0, ordinal=1)
+    finished, other = door.come(1, 0), door.come(2, 0, key="other")
     finished.stream.finished = True
     door.end(other.stream.run)
     door.go(finished)

@@ -44,6 +44,7 @@ FORMS: dict[str, tuple[str, str, str]] = {
     "lagging_after_cells": ("1", "2", "4"),
     "restart_grace_s": ("1.5", "2.5", "3.5"),
     "challenge_timeout_s": ("1.5", "2.5", "3.5"),
+    "primary_wait_s": ("1.5", "2.5", "3.5"),
     "lost_timeout_s": ("1.5", "2.5", "3.5"),
     "start_timeout_s": ("1.5", "2.5", "3.5"),
     "commit_window_s": ("0.001", "0.002", "0.003"),
