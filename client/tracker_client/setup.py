@@ -33,6 +33,7 @@ def setup_tracker(
     rank: int | None = None,
     run_id: str | None = None,
     endpoint: str | os.PathLike[str] | None = None,
+    run_key: str | None = None,
     **kwargs: Any,
 ) -> Tracker:
     """Join a run and return its tracker at once; the connection is made in the background.
@@ -54,6 +55,8 @@ def setup_tracker(
             launch; the other ranks find it through ``outdir``, or the working directory, which they must
             share. "inprocess" needs no daemon: the backends write from this process, and their options stay
             in it (``wandb={...}`` takes any argument of ``wandb.init``).
+        run_key: a text that tells several runs of one launch apart. Only needed if ranks make several
+            trackers in different orders and with different names (see ``docs/runs.md``).
         **kwargs: further settings; an unknown one causes a warning.
 
             * Of run and rank: ``name``, ``primary_rank`` (default 0), ``record_ranks`` and ``item_ranks``
@@ -91,7 +94,7 @@ def setup_tracker(
         return open_tracker(wanted, run, backends_arguments(kwargs))
     settings = read_settings(
         project_name=project_name, backends=wanted, outdir=outdir, rank=rank, run_id=run_id,
-        endpoint=endpoint, options=kwargs,
+        run_key=run_key, endpoint=endpoint, options=kwargs,
     )  # fmt: skip
     return _connect(settings, config)
 

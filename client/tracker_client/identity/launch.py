@@ -21,16 +21,21 @@ The same holds for a child process of a rank (``tracker_client.identity.workers`
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import socket
+from collections.abc import Mapping
 
+from tracker_client.identity.host_processes import (
+    ancestors,
+    command_line,
+    first_environment,
+    identity_of,
+    process_id,
+)
 from tracker_client.identity.rank import ALONE, HYDRA, OPEN_MPI, RankInfo
 
 _JOBS = (
     "PALS_APID", "PMIX_NAMESPACE", "PBS_JOBID", "SLURM_JOB_ID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID",
 )  # fmt: skip
-_ANCESTORS_MAX = 32
 
 
 def launch_key(
@@ -41,12 +46,12 @@ def launch_key(
         return given, None
     explicit = environ.get("TRACKER_LAUNCH_ID", "")
     if info.source == ALONE:
-        return "/".join(filter(None, (explicit, uuid.uuid4().hex))), None
+        return "/".join(filter(None, (explicit, process_key(os.getpid())))), None
     key = explicit or _torchrun_id(environ) or _launcher_key(environ, info)
     if key:
         return key, None
     if info.world_size == 1:
-        return uuid.uuid4().hex, None
+        return process_key(os.getpid()), None
     warning = (
         "nothing distinguishes this launch from another one on the same daemon; "
         "set TRACKER_LAUNCH_ID to a value that all of its ranks share"
@@ -58,6 +63,33 @@ def restarts(environ: Mapping[str, str]) -> int:
     """Return how often torchrun's agent has restarted its ranks; 0 under every other launcher."""
     text = environ.get("TORCHELASTIC_RESTART_COUNT", "") if "TORCHELASTIC_RUN_ID" in environ else ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def process_key(pid: int) -> str:
+    """Return the launch key of a process that no launcher has started: this one, or another of this host."""
+    return f"process {identity_of(pid) or _unseen(pid)}"
+
+
+def _unseen(pid: int) -> str:
+    """Name a process of a host that does not show its processes: only this process can be told apart."""
+    host = socket.gethostname()
+    return f"{host} {pid} {process_id().hex()}" if pid == os.getpid() else f"{host} {pid}"
+
+
+def agent(environ: Mapping[str, str]) -> str:
+    """Return the identity of torchrun's agent that started this process; "" if there is none in sight.
+
+    The agent is the nearest ancestor that was started without the variables that an agent gives its ranks.
+    """
+    if "TORCHELASTIC_RUN_ID" not in environ:
+        return ""
+    for pid in ancestors():
+        started_with = first_environment(pid)
+        if started_with is None:
+            return ""
+        if "TORCHELASTIC_RUN_ID" not in started_with:
+            return identity_of(pid) or ""
+    return ""
 
 
 def _torchrun_id(environ: Mapping[str, str]) -> str:
@@ -85,22 +117,7 @@ def _launcher_id(environ: Mapping[str, str], info: RankInfo) -> str:
 
 def _hydra_address() -> str | None:
     """Return the address of this rank's ``mpiexec``, from the arguments of the node's hydra proxy."""
-    for arguments in _ancestors():
+    for arguments in map(command_line, ancestors()):
         if "--control-port" in arguments[:-1]:
             return "mpiexec " + arguments[arguments.index("--control-port") + 1]
     return None
-
-
-def _ancestors() -> Iterator[list[str]]:
-    """Yield the command lines of this process's parent, of the parent's parent and so on, from /proc."""
-    pid = os.getppid()
-    for _ in range(_ANCESTORS_MAX):
-        process = Path("/proc", str(pid))
-        try:
-            yield process.joinpath("cmdline").read_text(errors="replace").split("\0")
-            # The name in parentheses may itself contain any character.
-            pid = int(process.joinpath("stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            return
-        if pid <= 1:
-            return

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tracker_client.identity.launch import launch_key
+from tracker_client.identity.launch import launch_key, process_key
 from tracker_client.identity.rank import ALONE, RankInfo, RankOverrides, detect_rank
 from tracker_client.identity.workers import Mark, Standing, key_beside, standing_of
 
@@ -47,19 +46,19 @@ def identify(
     mark = Mark.read(environ)
     parent = mark if mark is not None and mark.pid != pid else None
     if mark is not None and standing_of(environ, modules, pid, overrides.rank) is Standing.CHILD:
-        return _child(environ, mark, launch_id)
+        return _child(environ, mark, pid, launch_id)
     info = detect_rank(environ, modules, overrides)
     key, warning = launch_key(environ, info, launch_id)
     if parent is not None and parent.has_launch(key):
         if info.world_size == 1 and overrides.rank is None:
-            return _child(environ, parent, launch_id)
+            return _child(environ, parent, pid, launch_id)
         key = key_beside(parent, key, environ)
     return Identity(info, key, environ, is_child=False, warnings=tuple(filter(None, (info.warning, warning))))
 
 
-def _child(environ: Mapping[str, str], mark: Mark, launch_id: str | None) -> Identity:
+def _child(environ: Mapping[str, str], mark: Mark, pid: int, launch_id: str | None) -> Identity:
     launch = launch_id or environ.get("TRACKER_LAUNCH_ID", "")
-    key = "/".join(filter(None, (launch, uuid.uuid4().hex)))
+    key = "/".join(filter(None, (launch, process_key(pid))))
     return Identity(
         RankInfo(0, 1, 0, ALONE), key, mark.without_inherited_run(environ), is_child=True, warnings=()
     )

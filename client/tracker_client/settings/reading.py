@@ -60,7 +60,7 @@ from tracker_client.endpoints.endpoint import (
     is_address,
 )
 from tracker_client.errors import EndpointError, SettingsError
-from tracker_client.identity.launch import restarts
+from tracker_client.identity.launch import agent, restarts
 from tracker_client.identity.process import identify
 from tracker_client.identity.rank import RankInfo, RankOverrides
 from tracker_client.identity.script_metadata import Script, describe
@@ -122,6 +122,8 @@ class ClientSettings:
     metrics: MetricOptions = field(default_factory=MetricOptions)
     is_child: bool = False
     """True if this process is a child of a rank, and so a launch of its own."""
+    agent: str = ""
+    run_key: str = ""
 
 
 def backends_of(backends: Backends, environ: Mapping[str, str] | None = None) -> str | None:
@@ -147,6 +149,7 @@ def read_settings(
     outdir: str | os.PathLike[str] | None = None,
     rank: int | None = None,
     run_id: str | None = None,
+    run_key: str | None = None,
     endpoint: str | os.PathLike[str] | None = None,
     options: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
@@ -191,6 +194,8 @@ def read_settings(
         rank=info,
         launch_key=key,
         restarts=restarts(environ),
+        agent=agent(environ),
+        run_key=_run_key(run_key),
         host=host,
         pid=os.getpid(),
         working_directory=directory,
@@ -316,6 +321,12 @@ def _first(environ: Mapping[str, str], variables: Sequence[str], argument: str |
     if argument:
         return str(argument)
     return next((environ[name] for name in variables if environ.get(name)), None)
+
+
+def _run_key(value: object) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    raise SettingsError(f"run_key is {value!r}; it must be a text that all ranks of the run share")
 
 
 def _optional_rank(value: object) -> int | None:

@@ -6,12 +6,13 @@ import os
 import secrets
 import threading
 
+from tracker_client.identity.host_processes import process_id
 from tracker_client.settings.reading import ClientSettings
 from tracker_client.transport.messages import Introduction
 from tracker_client.values.arguments import valid_text
 from tracker_client.version import __version__
 
-_ordinals: dict[tuple[str, ...], int] = {}
+_ordinals: dict[str, int] = {}
 _ordinals_lock = threading.Lock()
 
 
@@ -24,15 +25,17 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def introduce(settings: ClientSettings) -> Introduction:
-    """Return the introduction of a new stream; count the set-ups of its project and name."""
-    ordinal = _count(settings.project, settings.name)
+    """Return the introduction of a new stream; count the set-ups of its launch and run key."""
+    run_id = valid_text(_run_id(settings))
     return Introduction(
         stream_id=secrets.token_bytes(16),
         launch_key=valid_text(settings.launch_key),
         project=valid_text(settings.project),
         name=valid_text(settings.name),
-        ordinal=ordinal,
-        run_id=valid_text(_run_id(settings)),
+        run_key=valid_text(settings.run_key),
+        # A run id decides alone, so its set-up does not count among the others.
+        ordinal=0 if run_id else _count(f"key {settings.launch_key} {settings.run_key}"),
+        run_id=run_id,
         rank=settings.rank.rank,
         world_size=settings.rank.world_size or 0,
         local_rank=settings.rank.local_rank,
@@ -48,6 +51,8 @@ def introduce(settings: ClientSettings) -> Introduction:
         backend_options=settings.backend_options,
         environment=settings.environment,
         restarts=settings.restarts,
+        process_id=process_id(),
+        agent=valid_text(settings.agent),
         item_ranks=settings.item_ranks,
         script_backends=tuple(map(valid_text, settings.script_classes.by_name)),
         metrics=settings.metrics,
@@ -62,11 +67,11 @@ def _run_id(settings: ClientSettings) -> str:
     """
     if not settings.run_id or not settings.run_id_is_shared:
         return settings.run_id
-    earlier = _count(settings.run_id)
+    earlier = _count(f"id {settings.run_id}")
     return f"{settings.run_id}-{earlier + 1}" if earlier else settings.run_id
 
 
-def _count(*key: str) -> int:
+def _count(key: str) -> int:
     """Return the number of earlier set-ups with this key in this process."""
     with _ordinals_lock:
         count = _ordinals.get(key, 0)

@@ -13,6 +13,7 @@ from tracker_client.backends.script_backends import (
     DeliveredRows,
     TakenEntry,
 )
+from tracker_client.identity.host_processes import age_ms
 from tracker_client.transport.messages import (
     Acknowledgement,
     Challenge,
@@ -55,6 +56,7 @@ def _launch(introduction: Introduction) -> pb.Launch:
         name=introduction.name,
         ordinal=introduction.ordinal,
         run_id=introduction.run_id,
+        run_key=introduction.run_key,
     )
 
 
@@ -70,6 +72,9 @@ def _process(introduction: Introduction) -> pb.Process:
         working_directory=introduction.working_directory,
         environment=introduction.environment,
         restarts=introduction.restarts,
+        id=introduction.process_id,
+        agent=introduction.agent,
+        age_ms=age_ms(),
     )
 
 

@@ -39,6 +39,9 @@ class Introduction:
     backend_options: str | None
     environment: str
     restarts: int
+    process_id: bytes = b""
+    agent: str = ""
+    run_key: str = ""
     item_ranks: str | None = None
     script_backends: tuple[str, ...] = ()
     metrics: MetricOptions = field(default_factory=MetricOptions)

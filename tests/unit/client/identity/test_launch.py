@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tracker_client.identity.launch import launch_key, restarts
+from tracker_client.identity.launch import agent, launch_key, restarts
 from tracker_client.identity.rank import ALONE, HYDRA, OPEN_MPI, RankInfo
 
 BY_ITSELF = RankInfo(0, 1, 0, ALONE)
@@ -48,13 +48,27 @@ def test_open_mpi_s_ranks_meet_though_slurm_starts_those_of_further_nodes_only()
     assert launch_key(first_node, of_four(OPEN_MPI)) == launch_key(further_node, of_four(OPEN_MPI))
 
 
+KEY_BY_ITSELF = """
+import os
+from tracker_client.identity.launch import launch_key
+from tracker_client.identity.rank import ALONE, RankInfo
+print(launch_key(os.environ, RankInfo(0, 1, 0, ALONE))[0])
+"""
+
+
 @pytest.mark.parametrize("environ", [{}, {"PBS_JOBID": "j"}, {"TRACKER_LAUNCH_ID": "of the whole sweep"}])
 def test_a_process_by_itself_is_a_launch_of_its_own_in_whatever_job(environ):
-    (one, _), (other, warning) = launch_key(environ, BY_ITSELF), launch_key(environ, BY_ITSELF)
-    assert one != other
+    key, warning = launch_key(environ, BY_ITSELF)
+    assert launch_key(environ, BY_ITSELF) == (key, None)  # its trackers are told apart by their order
     assert warning is None
     # by this `run` knows its launch again
-    assert environ.get("TRACKER_LAUNCH_ID", "") in one
+    assert environ.get("TRACKER_LAUNCH_ID", "") in key
+    command = [sys.executable, "-c", KEY_BY_ITSELF]
+    others = {
+        subprocess.run(command, env=os.environ | environ, check=True, capture_output=True, text=True).stdout
+        for _ in range(2)
+    }
+    assert len({f"{key}\n", *others}) == 3
 
 
 def test_an_argument_is_the_key_as_it_stands():
@@ -101,3 +115,36 @@ def test_mpich_without_its_proxy_in_sight_falls_back_on_the_job():
 )
 def test_restarts_are_those_that_torchrun_counts(environ, expected):
     assert restarts(environ) == expected
+
+
+# ---- torchrun's agent ----------------------------------------------------------------------------
+
+PRINT_AGENT = """
+import os
+from tracker_client.identity.launch import agent
+print(agent(os.environ))
+"""
+START_RANKS = """
+import os, subprocess, sys
+from tracker_client.identity.host_processes import identity_of
+rank = os.environ | {"TORCHELASTIC_RUN_ID": "none"}
+print(identity_of(os.getpid()), flush=True)
+for wrapper in ([], ["sh", "-c", '"$0" "$@"; true']):
+    subprocess.run([*wrapper, sys.executable, "-c", sys.argv[1]], env=rank, check=True)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")  # noqa: PTH110
+def test_torchrun_s_agent_is_the_process_that_gave_the_ranks_their_variables_also_through_a_shell():
+    command = [sys.executable, "-c", START_RANKS, PRINT_AGENT]
+    first, second = (
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        for _ in range(2)
+    )
+    assert len(set(first)) == len(set(second)) == 1
+    assert len(first) == 3
+    assert first[0] != second[0]
+
+
+def test_another_launcher_has_no_agent():
+    assert agent({"RANK": "0"}) == ""

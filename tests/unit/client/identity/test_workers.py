@@ -131,8 +131,8 @@ def test_a_given_rank_is_the_rank():
 
 def test_the_launch_id_is_a_part_of_a_childs_key_and_not_all_of_it():
     environ = marked({**TORCHRUN, "TRACKER_LAUNCH_ID": "job"})
-    keys = {of(environ).launch_key, of(environ).launch_key, of(environ, launch_id="job").launch_key}
-    assert len(keys) == 3
+    keys = {of(environ, launch_id=given, pid=pid).launch_key for pid in (34, 35) for given in (None, "job")}
+    assert len(keys) == 2  # each child is a launch, in which its trackers are told apart by their order
     assert all(key.startswith("job/") for key in keys)
 
 

@@ -66,12 +66,20 @@ def test_the_hello_says_who_this_is_and_unset_options_stay_unset(daemon, connect
     assert not hello.options.HasField("primary_rank")
 
 
-def test_set_ups_of_one_project_are_counted(daemon, connect):
-    for _ in range(2):
-        connect(daemon, project_name="counted").finish()
-    connect(daemon, project_name="counted", name="other").finish()
-    ordinals = [hello.launch.ordinal for hello in daemon.hellos]
-    assert ordinals == [0, 1, 0]
+def test_set_ups_are_counted_by_run_key_whatever_their_names_and_those_with_a_run_id_are_not(daemon, connect):
+    for project, name, key, run_id in (
+        ("counted", None, "count", None),
+        ("counted", "other", "count", None),
+        ("counted", None, "another count", None),
+        ("counted", None, "count", "mine"),
+        ("another", None, "count", None),
+    ):
+        connect(daemon, project_name=project, name=name, run_key=key, run_id=run_id).finish()
+    launches = [(hello.launch.run_key, hello.launch.ordinal) for hello in daemon.hellos]
+    assert launches == [("count", 0), ("count", 1), ("another count", 0), ("count", 0), ("count", 2)]
+    (process,) = {hello.process.id for hello in daemon.hellos}
+    assert len(process) == 16
+    assert all(hello.process.age_ms > 0 for hello in daemon.hellos)
 
 
 def test_setting_up_returns_at_once_and_what_is_logged_before_the_daemon_is_there_arrives(
