@@ -19,6 +19,7 @@ from typing import Any
 
 from tracker_client.backends.calls import AnyBackend, call, finish
 from tracker_client.values.refusals import Refusals
+from tracker_client.values.tally import Room
 from tracker_protocol import limits
 from tracker_protocol.kinds import Kind
 
@@ -152,7 +153,7 @@ class BackendWorker:
         self._post = post
         self._refusals = refusals
         self._parts: SimpleQueue[tuple[DeliveredEntry, int] | DirectCall | None] = SimpleQueue()
-        self._room_for_calls = threading.Semaphore(limits.SCRIPT_CALLS_WAITING_MAX)
+        self._room_for_calls = Room(limits.SCRIPT_CALLS_WAITING_MAX)
         self._offered = (0, 0, 0)
         """Epoch, entry and row up to which parts are queued."""
         self._taken = (0, 0)
@@ -199,7 +200,7 @@ class BackendWorker:
         """Queue the tracker's call for the class, unless too many calls wait for it already."""
         if self.closed.is_set():
             return
-        if self._room_for_calls.acquire(blocking=False):
+        if self._room_for_calls.reserve():
             self._parts.put(direct)
         else:
             self.failures += 1

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 
 from tracker_client.sending.unacknowledged import Unacknowledged
-from tracker_client.staging.buffer import NO_SHIFT, Entry, StagingBuffer, points_of
+from tracker_client.staging.buffer import DroppedRows, Entry, StagingBuffer, points_of
 from tracker_client.staging.items import ItemDraft, ItemQueue, PlacedItem
+from tracker_client.staging.lossy_queue import Dropped
 from tracker_client.staging.resolving import resolved
 from tracker_client.staging.row_items import items_of
 from tracker_client.staging.rows import LoggedRow, RowAssembler
@@ -46,7 +47,9 @@ class BatchBuilder:
         self._held_max_bytes = int(buffer_bytes * HELD_SHARE)
         self._rows = RowAssembler(0)
         self._begun = False
-        self._blocked: list[Entry] = []  # removed from the buffer; the first has a value on its device
+        self._blocked: list[
+            Entry | Dropped[DroppedRows]
+        ] = []  # removed from the buffer; the first has a value on its device
 
     def begin(self, next_step: int, *, records_items: bool) -> None:
         """Note if the daemon records items. The first call also sets the first automatic step."""
@@ -68,7 +71,7 @@ class BatchBuilder:
     @property
     def blocked_points(self) -> int:
         """The number of values in rows that wait for a device, or behind such a row."""
-        return sum(map(points_of, self._blocked))
+        return sum(points_of(entry) for entry in self._blocked if not isinstance(entry, Dropped))
 
     @property
     def has_staged_rows(self) -> bool:
@@ -151,12 +154,13 @@ class BatchBuilder:
     # ---- one slice -------------------------------------------------------------------------------
 
     def _encode_slice(self) -> None:
-        shift, entries = (NO_SHIFT, self._blocked) if self._blocked else self._staging.take(SLICE_ROWS)
+        entries = self._blocked or self._staging.take(SLICE_ROWS)
         self._blocked = []
-        if shift != NO_SHIFT:
-            self._encode_rows(self._rows.skip(shift))
         announced = self.items.announced
         for position, entry in enumerate(entries):
+            if isinstance(entry, Dropped):
+                self._encode_rows(self._rows.skip(entry.summary.shift))
+                continue
             if announced and announced[0].time_ns <= entry[1]:
                 self._place_items(len(announced), entry[1])
             ready = resolved(entry, self._refusals)

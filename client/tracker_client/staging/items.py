@@ -8,10 +8,10 @@ Otherwise it waits apart, so that nothing behind it waits for a file.
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from dataclasses import dataclass
 
+from tracker_client.values.tally import Room
 from tracker_protocol import limits
 
 
@@ -84,17 +84,14 @@ class ItemQueue:
         self.announced: deque[ItemDraft] = deque()
         self.recorded = True
         """True if the daemon records this rank's items. Otherwise they are discarded unsent."""
-        self._lock = threading.Lock()
-        self._announced_bytes = 0
+        self._room = Room(limits.CLIENT_ITEMS_BYTES)
         self._waiting: dict[int, ItemDraft] = {}
 
     def announce(self, draft: ItemDraft) -> bool:
         """Queue ``draft`` behind the rows logged so far; return False if there is no room for the draft."""
-        with self._lock:
-            if self._announced_bytes + draft.size_bytes > limits.CLIENT_ITEMS_BYTES:
-                return False
-            self._announced_bytes += draft.size_bytes
-            self.announced.append(draft)
+        if not self._room.reserve(draft.size_bytes):
+            return False
+        self.announced.append(draft)
         return True
 
     def place(self, most: int, step: int, row: int | None, until_ns: int | None = None) -> list[PlacedItem]:
@@ -118,9 +115,8 @@ class ItemQueue:
         return ready
 
     def _next(self) -> ItemDraft:
-        with self._lock:
-            draft = self.announced.popleft()
-            self._announced_bytes -= draft.size_bytes
+        draft = self.announced.popleft()
+        self._room.release(draft.size_bytes)
         return draft
 
     def complete(self, draft: ItemDraft) -> PlacedItem | None:
@@ -132,10 +128,9 @@ class ItemQueue:
     def give_up(self, draft: ItemDraft) -> None:
         """Discard ``draft``: its contents will not be uploaded."""
         self._waiting.pop(id(draft), None)
-        with self._lock:
-            if draft in self.announced:
-                self.announced.remove(draft)
-                self._announced_bytes -= draft.size_bytes
+        if draft in self.announced:
+            self.announced.remove(draft)
+            self._room.release(draft.size_bytes)
 
     @property
     def unfinished(self) -> list[ItemDraft]:

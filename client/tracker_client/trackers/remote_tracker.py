@@ -331,10 +331,8 @@ class RemoteTracker(Tracker):
     def _count_late_rows(self) -> int:
         # A call of log() that had begun before finish() may have added its row after the last drain.
         if self._published.ended.is_set() and self._published.finished:
-            late = self._staging.drop_rows()
-            with self._lock:
-                self._calls_after_finish += late
-        return self._calls_after_finish
+            self._calls_after_finish.add(self._staging.drop_rows())
+        return self._calls_after_finish.value
 
     def _wake_sender(self) -> None:
         self._sender.wake()

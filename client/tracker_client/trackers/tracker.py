@@ -14,7 +14,6 @@ import atexit
 import logging
 import os
 import secrets
-import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -28,6 +27,7 @@ from tracker_client.trackers.worker_exit import watch_worker_exit
 from tracker_client.values.arguments import exit_code_for, exit_code_of
 from tracker_client.values.configuration import read_configuration
 from tracker_client.values.refusals import Refusals
+from tracker_client.values.tally import Tally
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -58,9 +58,9 @@ class Tracker:
         self._refusals = Refusals()
         self._closed = False
         self._inert = False
-        self._calls_after_finish = 0
-        self._backend_failures = 0
-        self._lock = threading.Lock()
+        self._calls_after_finish = Tally()
+        self._backend_failures = Tally()
+        self._not_closed = [True]  # whoever takes the element closes the tracker
         self._calls_elsewhere = CallsElsewhere()
         self._id = secrets.token_hex(8)
         _by_id[self._id] = self
@@ -180,8 +180,7 @@ class Tracker:
             try:
                 action(backend)
             except Exception as error:  # noqa: BLE001 - a backend is anyone's code, and training must continue
-                with self._lock:
-                    self._backend_failures += 1
+                self._backend_failures.add()
                 self._refusals.warn_once(
                     f"{name_of(backend)}.{method}",
                     f"it raised {error!r}; the run continues; later failures of this call are only counted",
@@ -209,9 +208,11 @@ class Tracker:
 
     def _close_once(self) -> bool:
         """Close the tracker to further calls; return False if it was closed already."""
-        with self._lock:
-            first, self._closed = not self._closed, True
-            return first
+        self._closed = True
+        try:
+            return self._not_closed.pop()
+        except IndexError:
+            return False
 
     def _finish_at_exit(self, code: int) -> None:
         self.finish(code)
@@ -256,9 +257,9 @@ class Tracker:
         return TrackerStatus(
             state="disabled" if self._inert else "finished" if self._closed else "inprocess",
             refused_values=self._refusals.count,
-            calls_after_finish=self._calls_after_finish,
+            calls_after_finish=self._calls_after_finish.value,
             calls_elsewhere=self._calls_elsewhere.count,
-            backend_failures=self._backend_failures,
+            backend_failures=self._backend_failures.value,
         )
 
     # ---- after the end, and in other processes ---------------------------------------------------
@@ -267,8 +268,7 @@ class Tracker:
         if self._inert:
             self._count_call_elsewhere()
             return
-        with self._lock:
-            self._calls_after_finish += 1
+        self._calls_after_finish.add()
         self._refusals.warn_once("log()", "called after finish(); nothing more is recorded")
 
     def _count_call_elsewhere(self) -> None:
@@ -280,7 +280,7 @@ class Tracker:
             )
 
     def _make_inert(self) -> None:
-        self._closed = True
+        self._close_once()
         self._inert = True
 
     def __copy__(self) -> Tracker:

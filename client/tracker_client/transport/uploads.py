@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -20,6 +21,7 @@ from tracker_client.staging.items import ContentReference, ItemDraft
 from tracker_client.staging.sources import Source, SourceUnusable, digest_of
 from tracker_client.transport.upload_call import UploadBrokenOff, UploadChannel, UploadMismatch, UploadRefused
 from tracker_client.values.refusals import Refusals
+from tracker_client.values.tally import Room, Tally
 from tracker_protocol import limits
 from tracker_protocol.backoff import Backoff
 
@@ -77,11 +79,11 @@ class Uploads:
         self._wanted = wanted
         self._settled = settled
         self._refusals = refusals
-        self._lock = threading.Lock()
         self._queue: SimpleQueue[Upload] = SimpleQueue()
-        self._waiting = 0
-        self._held_bytes = 0
-        self._started = False
+        self._waiting = Room(limits.CLIENT_UPLOADS_WAITING_MAX)
+        self._held_bytes = Tally()
+        self._not_started = [True]  # whoever takes the element starts the thread
+        self._lock = threading.Lock()  # guards _channel
         self._stopped = threading.Event()
         self._channel: UploadChannel | None = None
         self._failures = 0
@@ -92,23 +94,22 @@ class Uploads:
 
     def submit(self, upload: Upload) -> bool:
         """Queue an upload; return False if too many uploads or too many bytes wait already."""
-        with self._lock:
-            too_many = self._waiting >= limits.CLIENT_UPLOADS_WAITING_MAX
-            too_much = self._held_bytes + upload.held_bytes > limits.CLIENT_HELD_CONTENT_BYTES
-            if too_many or (too_much and self._held_bytes):
-                return False
-            if not self._started:
-                threading.Thread(target=self._main, name="tracker-uploads", daemon=True).start()
-                self._started = True
-            self._waiting += 1
-            self._held_bytes += upload.held_bytes
-            self._queue.put(upload)
+        held_bytes = self._held_bytes.value
+        if held_bytes and held_bytes + upload.held_bytes > limits.CLIENT_HELD_CONTENT_BYTES:
+            return False
+        if not self._waiting.reserve():
+            return False
+        self._held_bytes.add(upload.held_bytes)
+        self._queue.put(upload)
+        with suppress(IndexError):  # the thread is started
+            self._not_started.pop()
+            threading.Thread(target=self._main, name="tracker-uploads", daemon=True).start()
         return True
 
     def progress(self) -> UploadProgress:
         """Return the present progress."""
         now = self._progress
-        return UploadProgress(self._waiting, now.key, now.sent_bytes, now.size_bytes)
+        return UploadProgress(self._waiting.held, now.key, now.sent_bytes, now.size_bytes)
 
     def stop(self) -> None:
         """End at once; the upload in progress breaks off."""
@@ -130,9 +131,8 @@ class Uploads:
             except Exception as error:  # noqa: BLE001
                 self._refusals.refuse(upload.draft.key, f"preparing it raised {error!r}; it is not recorded")
                 ok = False
-            with self._lock:
-                self._waiting -= 1
-                self._held_bytes -= upload.held_bytes
+            self._waiting.release()
+            self._held_bytes.add(-upload.held_bytes)
             self._progress = UploadProgress()
             upload.draft.failed = not ok
             self._settled(upload.draft, ok)

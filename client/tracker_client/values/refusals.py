@@ -14,8 +14,12 @@ import logging
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from tracker_client.values.tally import Tally
 
 WARNED_KEYS_MAX = 1_000
 """A bound, so that a script with a new key at each step fills neither the log nor the memory."""
@@ -27,6 +31,8 @@ REPEAT_INTERVAL_MAX_S = 3600.0
 """While a cause has no new keys, the time between its warnings doubles up to this one."""
 KEY_SHOWN_CHARACTERS = 80
 KEYS_SHOWN_MAX = 5
+REPORTS_WAITING_MAX = 1_000
+"""The number of calls whose refusals wait to be worked off; of older ones only the values are counted."""
 _FURTHER = "other causes"
 _NUMBER = re.compile(r"\d+")
 
@@ -35,6 +41,19 @@ logger = logging.getLogger("tracker_client")
 
 class UnusableValue(Exception):
     """A value cannot be recorded; the message is the reason, for the user."""
+
+
+def log_warning(text: str) -> None:
+    """Log the text as a warning, at once."""
+    logger.warning("%s", text)
+
+
+class _Report(NamedTuple):
+    """Keys and reasons; each counts ``values`` values, or is a warning without a count if that is 0."""
+
+    refused: list[tuple[str, str]]
+    values: int
+    of_all: bool = False
 
 
 @dataclass
@@ -76,41 +95,73 @@ class _Cause:
 
 
 class Refusals:
-    """A thread-safe count of refused values, with at most one warning a minute per cause."""
+    """A thread-safe count of refused values, with at most one warning a minute per cause.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        # Re-entrant: a signal handler may log while this thread holds the lock.
-        self._lock = threading.RLock()
+    No call waits for another one: a signal handler may interrupt any of them, and refuse values too. A report
+    is queued, and whoever has the lock works the queue off. ``warn`` receives the texts.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, warn: Callable[[str], None] = log_warning
+    ) -> None:
+        self._working = threading.Lock()  # nobody waits for it
         self._clock = clock
+        self._warn = warn
+        self._count = Tally()
+        self._reports: deque[_Report] = deque(maxlen=REPORTS_WAITING_MAX)
         self._warned: set[str] = set()
         self._causes: dict[str, _Cause] = {}
-        self._count = 0
 
     @property
     def count(self) -> int:
         """The number of values refused so far."""
-        return self._count
+        return self._count.value
 
     def refuse(self, key: object, reason: str, *, values: int = 1) -> None:
         """Count ``values`` refused values of ``key``; warn if a warning of this cause is due."""
-        self._refuse([(key, reason)], values)
+        self._count.add(values)
+        self._report(_Report([(_shown(key), reason)], values))
 
     def refuse_each(self, refused: Iterable[tuple[object, str]]) -> None:
         """Count the refused values of one call, given by key and reason; warn as :meth:`refuse` does."""
-        self._refuse(refused, 1)
+        named = [(_shown(key), reason) for key, reason in refused]
+        self._count.add(len(named))
+        self._report(_Report(named, 1))
 
-    def _refuse(self, refused: Iterable[tuple[object, str]], values: int) -> None:
+    def warn_once(self, key: object, reason: str) -> None:
+        """Warn about ``key``, unless it has been warned about already; count nothing."""
+        self._report(_Report([(_shown(key), reason)], 0))
+
+    def report(self) -> None:
+        """Warn about refusals that no warning has counted yet."""
+        self._report(_Report([], 0, of_all=True))
+
+    def _report(self, report: _Report) -> None:
+        self._reports.append(report)
+        while self._reports and self._working.acquire(blocking=False):
+            texts: list[str] = []
+            try:
+                while self._reports:
+                    texts += self._texts_of(self._reports.popleft())
+            finally:
+                self._working.release()
+            for text in texts:
+                self._warn(text)
+
+    # ---- with the lock ---------------------------------------------------------------------------
+
+    def _texts_of(self, report: _Report) -> list[str]:
         now = self._clock()
+        if report.of_all:
+            return [cause.warn(now) for cause in self._causes.values() if cause.unreported]
+        if not report.values:
+            return [text for key, reason in report.refused for text in self._once(key, reason)]
         causes: dict[int, _Cause] = {}
-        with self._lock:
-            for key, reason in refused:
-                self._count += values
-                cause = self._cause_of(reason)
-                cause.add(_shown(key), reason, values)
-                causes[id(cause)] = cause
-            texts = [cause.warn(now) for cause in causes.values() if cause.is_due(now)]
-        for text in texts:
-            logger.warning("%s", text)
+        for key, reason in report.refused:
+            cause = self._cause_of(reason)
+            cause.add(key, reason, report.values)
+            causes[id(cause)] = cause
+        return [cause.warn(now) for cause in causes.values() if cause.is_due(now)]
 
     def _cause_of(self, reason: str) -> _Cause:
         name = _NUMBER.sub("#", reason)
@@ -118,25 +169,14 @@ class Refusals:
             name = _FURTHER
         return self._causes.setdefault(name, _Cause(reason))
 
-    def report(self) -> None:
-        """Warn about refusals that no warning has counted yet."""
-        now = self._clock()
-        with self._lock:
-            texts = [cause.warn(now) for cause in list(self._causes.values()) if cause.unreported]
-        for text in texts:
-            logger.warning("%s", text)
-
-    def warn_once(self, key: object, reason: str) -> None:
-        """Warn about ``key``, unless it has been warned about already; count nothing."""
-        shown = _shown(key)
-        with self._lock:
-            if shown in self._warned or len(self._warned) > WARNED_KEYS_MAX:
-                return
-            self._warned.add(shown)
-            last = len(self._warned) > WARNED_KEYS_MAX
-        logger.warning("%s: %s", shown, reason)
-        if last:
-            logger.warning("more keys than %d were warned about; no further key is named", WARNED_KEYS_MAX)
+    def _once(self, key: str, reason: str) -> list[str]:
+        if key in self._warned or len(self._warned) > WARNED_KEYS_MAX:
+            return []
+        self._warned.add(key)
+        texts = [f"{key}: {reason}"]
+        if len(self._warned) > WARNED_KEYS_MAX:
+            texts.append(f"more keys than {WARNED_KEYS_MAX} were warned about; no further key is named")
+        return texts
 
 
 def _shown(key: object) -> str:

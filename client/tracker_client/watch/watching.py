@@ -44,7 +44,7 @@ class Watches:
         self._attach = attach
         self._wanted = wanted
         self._refusals = refusals
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # re-entrant: a signal handler may finish, which ends all watches
         self._watched: weakref.WeakKeyDictionary[Any, ModelWatch] = weakref.WeakKeyDictionary()
 
     def watch(

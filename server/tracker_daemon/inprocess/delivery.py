@@ -6,9 +6,9 @@ import atexit
 import logging
 import os
 import secrets
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from time import time_ns
 from typing import Any, ClassVar
@@ -62,7 +62,7 @@ class Delivery:
         self._pid = os.getpid()
         self._name = backend.name
         self._release = release
-        self._lock = threading.Lock()
+        self._not_closed = [True]  # whoever takes the element ends the delivery
         self._closed = False
         self._outbox = MemoryOutbox(self.refusals, self._pass_on)
         self._pump = Pump(_Opened(backend, run), run, read=self._outbox.read, commit=_keep_nothing)
@@ -71,6 +71,7 @@ class Delivery:
         lane_run = replace(run, contents=contents, files_lane=True)
         self._files_pump = Pump(files, lane_run, read=self._lane.read, commit=_keep_nothing)
         self._has_files = False
+        self._files_not_started = [True]  # whoever takes the element starts the lane
         self.media = Media(self, self, self.refusals)
         self.watches = Watches(self._attach, lambda: not self._closed, self.refusals)
         self._pump.start()
@@ -111,10 +112,10 @@ class Delivery:
         """Queue an item with files; return False if too many or too large items wait already."""
         if not self._lane.reserve(upload):
             return False
-        with self._lock:
-            if not self._has_files:
-                self._has_files = True
-                self._files_pump.start()
+        with suppress(IndexError):  # the lane is started
+            self._files_not_started.pop()
+            self._has_files = True
+            self._files_pump.start()
         self._outbox.add_files(upload)
         self._pump.notify()
         return True
@@ -144,10 +145,11 @@ class Delivery:
         if os.getpid() != self._pid:
             return
         self.watches.unwatch()
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
+        self._closed = True
+        try:
+            self._not_closed.pop()
+        except IndexError:
+            return
         status = RunStatus.FAILED if exit_code else RunStatus.FINISHED
         reason = f"the script ended with exit code {exit_code}" if exit_code else ""
         self._outbox.end({"status": status.value, "reason": reason})

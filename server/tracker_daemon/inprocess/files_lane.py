@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -17,6 +16,7 @@ from tracker_client.staging.items import ContentReference
 from tracker_client.staging.sources import Source, SourceUnusable
 from tracker_client.transport.uploads import Upload, UploadProgress
 from tracker_client.values.refusals import Refusals
+from tracker_client.values.tally import Room, Tally
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.inprocess.outbox import item_of
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
@@ -32,9 +32,8 @@ class FilesOutbox:
     def __init__(self, directory: Path, refusals: Refusals) -> None:
         self._directory = directory
         self._refusals = refusals
-        self._lock = threading.Lock()
-        self._reserved = 0
-        self._held_bytes = 0
+        self._reserved = Room(limits.CLIENT_UPLOADS_WAITING_MAX)
+        self._held_bytes = Tally()
         self._waiting: deque[Upload | bytes] = deque()
         # The fields below belong to the pump's thread alone.
         self._entry: OutboxEntry | None = None
@@ -42,23 +41,21 @@ class FilesOutbox:
 
     def reserve(self, upload: Upload) -> bool:
         """Reserve room for ``upload``, which the caller then adds; return False if there is none."""
-        with self._lock:
-            too_many = self._reserved >= limits.CLIENT_UPLOADS_WAITING_MAX
-            too_much = self._held_bytes + upload.held_bytes > limits.CLIENT_HELD_CONTENT_BYTES
-            if too_many or (too_much and self._held_bytes):
-                return False
-            self._reserved += 1
-            self._held_bytes += upload.held_bytes
+        held_bytes = self._held_bytes.value
+        if held_bytes and held_bytes + upload.held_bytes > limits.CLIENT_HELD_CONTENT_BYTES:
+            return False
+        if not self._reserved.reserve():
+            return False
+        self._held_bytes.add(upload.held_bytes)
         return True
 
     def add(self, logged: Upload | bytes) -> None:
         """Add an item, or the document of the run's end."""
-        with self._lock:
-            self._waiting.append(logged)
+        self._waiting.append(logged)
 
     def progress(self) -> UploadProgress:
         """Return the number of items that wait."""
-        return UploadProgress(self._reserved)
+        return UploadProgress(self._reserved.held)
 
     def read(self, after: int) -> list[OutboxEntry]:
         """Return the next entry after number ``after``, once its contents are in the directory."""
@@ -66,10 +63,9 @@ class FilesOutbox:
             self._entry = None
             self.clear()
         while self._entry is None:
-            with self._lock:
-                if not self._waiting:
-                    return []
-                logged = self._waiting.popleft()
+            if not self._waiting:
+                return []
+            logged = self._waiting.popleft()
             if isinstance(logged, bytes):
                 self._entry = self._numbered(EntryKind.END, logged)
             else:
@@ -91,9 +87,8 @@ class FilesOutbox:
         else:
             return self._numbered(EntryKind.FILES, item_of(draft.placed()).to_bytes())
         finally:
-            with self._lock:
-                self._reserved -= 1
-                self._held_bytes -= upload.held_bytes
+            self._reserved.release()
+            self._held_bytes.add(-upload.held_bytes)
         return None
 
     def _numbered(self, kind: EntryKind, payload: bytes) -> OutboxEntry:

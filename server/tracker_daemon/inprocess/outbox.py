@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tracker_client.staging.buffer import Entry, StepShift, points_of
+from tracker_client.staging.buffer import NO_SHIFT, Entry, StepShift, points_of
 from tracker_client.staging.items import PlacedItem
+from tracker_client.staging.lossy_queue import Dropped, LossyQueue
 from tracker_client.staging.resolving import wait_resolved
 from tracker_client.staging.rows import LoggedRow, RowAssembler
 from tracker_client.transport.uploads import Upload
 from tracker_client.values.refusals import Refusals
+from tracker_client.values.tally import Tally
 from tracker_daemon.aggregation.values.item import Content, Item
 from tracker_daemon.inprocess.blocks import BlockMaker
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
@@ -42,7 +43,28 @@ class _Call(NamedTuple):
     entry: Entry
 
 
-_Logged = _Call | _Payload | Upload | _End
+_Other = _Payload | Upload | _End
+_Logged = _Call | _Other
+_TAKEN_AT_ONCE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class _Dropped:
+    """What remains of dropped calls, and everything else that was logged among them."""
+
+    shift: StepShift
+    points: int
+    others: tuple[_Other, ...]
+
+
+def _summary_of(logged: tuple[_Logged, ...]) -> _Dropped:
+    calls = [one.entry for one in logged if isinstance(one, _Call)]
+    others = tuple(one for one in logged if not isinstance(one, _Call))
+    return _Dropped(NO_SHIFT.then(calls), sum(map(points_of, calls)), others)
+
+
+def _points(logged: Iterable[_Logged | Dropped[_Dropped]]) -> int:
+    return sum(points_of(one.entry) for one in logged if isinstance(one, _Call))
 
 
 class MemoryOutbox:
@@ -61,12 +83,11 @@ class MemoryOutbox:
         self._refusals = refusals
         self._pass_on = pass_on
         self._points_max = points_max
-        self._lock = threading.Lock()
-        self._waiting: deque[_Logged] = deque()
-        self._waiting_points = 0
-        self._dropped_points = 0
-        self._shift = StepShift()
+        self._queue: LossyQueue[_Logged, _Dropped] = LossyQueue(_summary_of)
+        self._points = Tally()
+        self._dropping = threading.Lock()  # nobody waits for it
         # The fields below belong to the pump's thread alone.
+        self._dropped_points = 0
         self._rows = RowAssembler(0)
         self._blocks = BlockMaker(refusals)
         self._entries: list[OutboxEntry] = []
@@ -75,17 +96,17 @@ class MemoryOutbox:
     @property
     def dropped_points(self) -> int:
         """The number of values that did not fit and are not recorded."""
-        return self._dropped_points
+        return self._dropped_points + sum(dropped.points for dropped in self._queue.summaries())
 
     def add_call(self, call: Entry) -> None:
         """Add a call of ``log()``."""
-        with self._lock:
-            self._waiting.append(_Call(call))
-            self._waiting_points += points_of(call)
-            full = self._waiting_points > self._points_max
-            if full:
+        self._queue.entries.append(_Call(call))
+        self._points.add(points_of(call))
+        if self._points.value > self._points_max and self._dropping.acquire(blocking=False):
+            try:
                 self._drop_oldest()
-        if full:
+            finally:
+                self._dropping.release()
             self._refusals.warn_once(
                 "log()", f"more than {self._points_max} values wait for their store; the oldest are dropped"
             )
@@ -106,57 +127,52 @@ class MemoryOutbox:
         """Return the next entries after number ``after``; wait for values that are still on their device."""
         self._entries = [entry for entry in self._entries if entry.number > after]
         if not self._entries:
-            taken, shift = self._slice()
-            self._entries = [self._entry(*payload) for payload in self._payloads(taken, shift)]
+            self._entries = [self._entry(*payload) for payload in self._payloads(self._slice())]
         return list(self._entries)
 
-    # ---- under the lock --------------------------------------------------------------------------
-
     def _add(self, logged: _Logged) -> None:
-        with self._lock:
-            self._waiting.append(logged)
+        self._queue.entries.append(logged)
 
     def _drop_oldest(self) -> None:
         """Drop the oldest calls until a part of the room is free; keep their effect on automatic steps."""
         target = self._points_max - self._points_max // limits.INPROCESS_DROP_SHARE
-        kept: list[_Logged] = []
-        dropped: list[Entry] = []
-        while self._waiting and self._waiting_points > target:
-            oldest = self._waiting.popleft()
-            if isinstance(oldest, _Call):
-                dropped.append(oldest.entry)
-                self._waiting_points -= points_of(oldest.entry)
-                self._dropped_points += points_of(oldest.entry)
-            else:
-                kept.append(oldest)
-        self._waiting.extendleft(reversed(kept))
-        self._shift = self._shift.then(dropped)
-
-    def _slice(self) -> tuple[list[_Logged], StepShift]:
-        taken: list[_Logged] = []
-        points = 0
-        with self._lock:
-            shift, self._shift = self._shift, StepShift()
-            while self._waiting and points < limits.INPROCESS_SLICE_POINTS:
-                logged = self._waiting.popleft()
-                taken.append(logged)
-                points += points_of(logged.entry) if isinstance(logged, _Call) else 0
-            self._waiting_points -= points
-        return taken, shift
+        entries = self._queue.entries
+        while entries and (excess := self._points.value - target) > 0:
+            share = excess / max(1, self._points.value)
+            self._points.add(-_points(self._queue.drop(max(1, int(share * len(entries))))))
 
     # ---- on the pump's thread --------------------------------------------------------------------
 
-    def _payloads(self, taken: list[_Logged], shift: StepShift) -> Iterator[_Payload]:
-        rows = self._rows.skip(shift) if shift != StepShift() else []
+    def _slice(self) -> list[_Logged | Dropped[_Dropped]]:
+        taken: list[_Logged | Dropped[_Dropped]] = []
+        points = 0
+        while (missing := limits.INPROCESS_SLICE_POINTS - points) > 0:
+            some = self._queue.take(min(missing, _TAKEN_AT_ONCE))
+            if not some:
+                break
+            taken += some
+            points += _points(some)
+        self._points.add(-points)
+        return taken
+
+    def _payloads(self, taken: list[_Logged | Dropped[_Dropped]]) -> Iterator[_Payload]:
+        rows: list[LoggedRow] = []
         for logged in taken:
             if isinstance(logged, _Call):
                 rows += self._rows.add(wait_resolved(logged.entry, self._refusals))
                 continue
-            if isinstance(logged, _End):
-                rows += self._rows.end()
-            yield from self._recorded(rows)
-            rows = []
-            yield from self._others(logged)
+            if isinstance(logged, Dropped):
+                self._dropped_points += logged.summary.points
+                rows += self._rows.skip(logged.summary.shift)
+                others = logged.summary.others
+            else:
+                others = (logged,)
+            for other in others:
+                if isinstance(other, _End):
+                    rows += self._rows.end()
+                yield from self._recorded(rows)
+                rows = []
+                yield from self._others(other)
         yield from self._recorded(rows)
 
     def _recorded(self, rows: list[LoggedRow]) -> Iterator[_Payload]:

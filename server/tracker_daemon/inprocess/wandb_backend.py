@@ -7,7 +7,9 @@ import json
 import os
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from time import time_ns
@@ -18,6 +20,8 @@ from tracker_client.backends.built_in import RunArguments
 from tracker_client.media.images import image_content
 from tracker_client.media.tables import make_table
 from tracker_client.staging.attachment import Attachment
+from tracker_client.staging.buffer import Entry
+from tracker_client.staging.resolving import wait_resolved
 from tracker_client.staging.rows import LoggedRow, RowAssembler
 from tracker_client.staging.sources import SourceUnusable
 from tracker_client.values.arguments import step_number
@@ -34,6 +38,9 @@ from tracker_daemon.settings.credentials import BACKENDS, with_files
 
 _COMMON_ARGUMENTS = frozenset({"project", "config", "dir"})
 """Arguments of ``wandb.init`` that every backend gets from ``setup_tracker``'s own."""
+_LAST_ROWS_S = 5.0
+"""``finish`` waits so long, in seconds, for another thread that is logging the last rows."""
+_POLL_S = 0.01
 
 
 class WandbBackend(TrackerBackend):
@@ -83,8 +90,9 @@ class WandbBackend(TrackerBackend):
             return
         self._pid = os.getpid()
         self._refusals = Refusals()
-        self._lock = threading.Lock()
-        self._attached: list[Attachment] = []
+        self._work: deque[Callable[[], None]] = deque()
+        self._working = threading.Lock()  # nobody waits for it
+        self._attached: deque[Attachment] = deque()
         self._watches = Watches(self._attach, lambda: True, self._refusals)
         os.environ.update(with_files(BACKENDS["wandb"], os.environ))
         values = plain_configuration(config, self._refusals) if config is not None else {}
@@ -114,11 +122,24 @@ class WandbBackend(TrackerBackend):
         if not self._is_here():
             return
         at = None if step is None else step_number(step)
-        with self._lock:
-            self._join_attached()
-            # W&B's own objects pass the assembler as numbers do: it only merges rows.
-            for row in self._rows.add((at, time_ns(), cast("Row", dict(metrics)), bool(commit))):
-                self._send(row)
+        # W&B's own objects pass the assembler as numbers do: it only merges rows.
+        entry = (at, time_ns(), cast("Row", dict(metrics)), bool(commit))
+        self._in_turn(lambda: self._log_entry(entry))
+
+    def _log_entry(self, entry: Entry) -> None:
+        self._join_attached()
+        for row in self._rows.add(entry):
+            self._send(row)
+
+    def _in_turn(self, work: Callable[[], None]) -> None:
+        """Do ``work`` after earlier work. If a call that this one interrupts works, it does this too."""
+        self._work.append(work)
+        while self._work and self._working.acquire(blocking=False):
+            try:
+                while self._work:
+                    self._work.popleft()()
+            finally:
+                self._working.release()
 
     def log_config(self, config: Any) -> None:
         """Merge ``config`` into the run's, at its top level."""
@@ -169,9 +190,13 @@ class WandbBackend(TrackerBackend):
 
     def _log_object(self, key: str, value: Any, step: int | None) -> None:
         """Log one of W&B's own objects at ``step``; None means the step that the rows have reached."""
-        with self._lock:
-            at = self._rows.reached if step is None else step_number(step)
-            self._send(LoggedRow(at, time_ns(), {key: value}, automatic=step is None))
+        given = None if step is None else step_number(step)
+
+        def send() -> None:
+            at = self._rows.reached if given is None else given
+            self._send(LoggedRow(at, time_ns(), {key: value}, automatic=given is None))
+
+        self._in_turn(send)
 
     def watch(self, model: Any, **kwargs: Any) -> None:
         """Record the distributions of a model's gradients and parameters; see :meth:`Tracker.watch`."""
@@ -184,14 +209,13 @@ class WandbBackend(TrackerBackend):
             self._watches.unwatch(model)
 
     def _attach(self, attachment: Attachment) -> None:
-        with self._lock:
-            self._attached.append(attachment)
+        self._attached.append(attachment)
 
     def _join_attached(self) -> None:
-        """Add a model's statistics to the row of the next call; wait for them; the lock must be held."""
-        attached, self._attached = self._attached, []
-        for attachment in attached:
-            self._rows.add((None, time_ns(), attachment.resolve(), False))
+        """Add a model's statistics to the row of the next call; wait for them."""
+        while self._attached:
+            entry = (None, time_ns(), self._attached.popleft(), False)
+            self._rows.add(wait_resolved(entry, self._refusals))
 
     def finish(self) -> None:
         """End the run as finished, once all of it is uploaded."""
@@ -202,15 +226,20 @@ class WandbBackend(TrackerBackend):
         if not self._is_here():
             return
         self._watches.unwatch()
-        with self._lock:
-            self._join_attached()
-            for row in self._rows.end():
-                self._send(row)
+        self._in_turn(self._send_last)
+        deadline = time.monotonic() + _LAST_ROWS_S
+        while self._working.locked() and time.monotonic() < deadline:  # another thread works
+            time.sleep(_POLL_S)
         self.run.finish(exit_code=exit_code)
         self._refusals.report()
 
+    def _send_last(self) -> None:
+        self._join_attached()
+        for row in self._rows.end():
+            self._send(row)
+
     def _send(self, row: LoggedRow) -> None:
-        """Log a row; the lock must be held.
+        """Log a row.
 
         W&B drops a row whose step is not above that of the row before.
         """
