@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import socket
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,8 @@ from typing import Any
 from tracker_client.endpoints.embedded_daemon import EmbeddedDaemon, demand_daemon
 from tracker_client.endpoints.endpoint import Endpoint, endpoint_in
 from tracker_client.errors import EmbeddedDaemonFailed, EndpointPending
-from tracker_client.identity.rank import ALONE, RankInfo
+from tracker_client.identity.launch import first_process, process_key
+from tracker_client.identity.rank import RankInfo
 
 STATE_DIRECTORY_NAME = ".tracker"
 """The directory's name within the run's directory; the daemon's command line uses it too."""
@@ -38,7 +38,6 @@ LOCAL_SIZE_VARIABLES = (
     "JSM_NAMESPACE_LOCAL_SIZE",
     "MPI_LOCALNRANKS",
 )
-_PROCESS_KEY = uuid.uuid4().hex
 
 
 @dataclass(frozen=True)
@@ -128,8 +127,9 @@ def embedded_endpoint(
         EndpointError: on rank 0, if the daemon's packages are not installed here.
     """
     directory = Path(outdir or environ.get("TRACKER_OUTDIR") or ".").expanduser().absolute()
-    # A single process uses one daemon for all its runs, whose launch keys differ.
-    key = f"{_PROCESS_KEY}.{os.getpid()}" if info.source == ALONE else launch_key
+    # A process uses one daemon for all its runs, even if its script gives them different launch keys.
+    first = first_process(environ, info)
+    key = launch_key if first is None else process_key(first)
     file = LaunchFile(directory / STATE_DIRECTORY_NAME, key)
     if info.rank != 0:
         return EmbeddedEndpoint(file, None)

@@ -13,6 +13,11 @@ The key is made without communication, from the first of these that is set:
 
 In cases 3 and 4 the key also has MASTER_ADDR and MASTER_PORT, if they are set.
 
+Lightning's own launcher works from inside the script: the first process of a node starts the others, with
+NODE_RANK, LOCAL_RANK and WORLD_SIZE. Before that it is a process by itself, and may have a tracker already.
+So the launch key of all of them is that of the first process, which is the parent of the others. If there
+are several nodes, it is the address of the first node, MASTER_ADDR and MASTER_PORT.
+
 A single process is a launch of its own, whatever job it runs in: trials of a sweep share their job, their
 shell and their environment, but are different runs. To continue an earlier run, it names that run's id.
 The same holds for a child process of a rank (``tracker_client.identity.workers``), even with ``launch_id``.
@@ -31,7 +36,15 @@ from tracker_client.identity.host_processes import (
     identity_of,
     process_id,
 )
-from tracker_client.identity.rank import ALONE, HYDRA, OPEN_MPI, RankInfo
+from tracker_client.identity.rank import (
+    ALONE,
+    HYDRA,
+    NODES,
+    OPEN_MPI,
+    RankInfo,
+    devices_of_node,
+    launched_by_script,
+)
 
 _JOBS = (
     "PALS_APID", "PMIX_NAMESPACE", "PBS_JOBID", "SLURM_JOB_ID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID",
@@ -45,8 +58,8 @@ def launch_key(
     if given:
         return given, None
     explicit = environ.get("TRACKER_LAUNCH_ID", "")
-    if info.source == ALONE:
-        return "/".join(filter(None, (explicit, process_key(os.getpid())))), None
+    if (first := first_process(environ, info)) is not None:
+        return "/".join(filter(None, (explicit, process_key(first)))), None
     key = explicit or _torchrun_id(environ) or _launcher_key(environ, info)
     if key:
         return key, None
@@ -57,6 +70,32 @@ def launch_key(
         "set TRACKER_LAUNCH_ID to a value that all of its ranks share"
     )
     return "default", warning
+
+
+def first_process(environ: Mapping[str, str], info: RankInfo) -> int | None:
+    """Return the pid of the process whose key is the launch's; None if a launcher tells the launch.
+
+    It is this process, if that is by itself, or the process of the script that has started the others.
+    """
+    if info.source == ALONE:
+        return os.getpid()
+    if not launched_by_script(environ):
+        return None
+    own = first_environment(os.getpid())
+    is_first = environ["LOCAL_RANK"] == "0" if own is None else "LOCAL_RANK" not in own
+    first = os.getpid() if is_first else os.getppid()
+    return None if _spans_nodes(environ, info, first) else first
+
+
+def _spans_nodes(environ: Mapping[str, str], info: RankInfo, first: int) -> bool:
+    """Return True if the launch has several nodes, as far as a process on one of them can see."""
+    if environ["NODE_RANK"] != "0":
+        return True
+    if info.source == NODES:
+        devices = devices_of_node(environ)
+        return devices is not None and (info.world_size or 0) > devices
+    # For a single node the launcher chooses the address itself; for several nodes the user gives it.
+    return "MASTER_ADDR" in (first_environment(first) or {})
 
 
 def restarts(environ: Mapping[str, str]) -> int:

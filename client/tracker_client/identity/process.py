@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tracker_client.identity.launch import launch_key, process_key
-from tracker_client.identity.rank import ALONE, RankInfo, RankOverrides, detect_rank
+from tracker_client.identity.launch import first_process, launch_key, process_key
+from tracker_client.identity.rank import ALONE, NODES, RankInfo, RankOverrides, detect_rank
 from tracker_client.identity.workers import Mark, Standing, key_beside, standing_of
 
 
@@ -50,9 +50,11 @@ def identify(
     info = detect_rank(environ, modules, overrides)
     key, warning = launch_key(environ, info, launch_id)
     if parent is not None and parent.has_launch(key):
-        if info.world_size == 1 and overrides.rank is None:
+        of_script = first_process(environ, info) == parent.pid  # Lightning's launcher: the parent is a rank
+        inherited = info.world_size == 1 or (of_script and info.source == NODES and info.local_rank == 0)
+        if inherited and overrides.rank is None:
             return _child(environ, parent, pid, launch_id)
-        key = key_beside(parent, key, environ)
+        key = key if of_script else key_beside(parent, key, environ)
     return Identity(info, key, environ, is_child=False, warnings=tuple(filter(None, (info.warning, warning))))
 
 

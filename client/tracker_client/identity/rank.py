@@ -7,14 +7,17 @@ MPI inside an sbatch script, for example, every process sees ``SLURM_PROCID=0``.
  2. torch.distributed, if the script has already initialised it
  3. torchrun (TORCHELASTIC_RUN_ID is set): RANK, WORLD_SIZE, LOCAL_RANK
  4. RANK, WORLD_SIZE and LOCAL_RANK, all three
- 5. Open MPI: OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK
- 6. Cray PALS: PALS_RANKID (or PMI_RANK beside another PALS variable), PMI_SIZE, PALS_LOCAL_RANKID
- 7. JSM_NAMESPACE_RANK, _SIZE, _LOCAL_RANK; FLUX_TASK_RANK, FLUX_JOB_SIZE, FLUX_TASK_LOCAL_ID
- 8. MPICH and hydra: PMI_RANK, PMI_SIZE, MPI_LOCALRANKID
- 9. PMIX_RANK (its size only where Slurm itself is the PMIx server)
-10. Slurm, inside a step: SLURM_PROCID, SLURM_STEP_NUM_TASKS or SLURM_NTASKS, SLURM_LOCALID
-11. RANK and WORLD_SIZE alone, with a warning
-12. one process: rank 0 of 1
+ 5. NODE_RANK, LOCAL_RANK and WORLD_SIZE (Lightning's own launcher), unless another launcher has started as
+    many processes: NODE_RANK × devices + LOCAL_RANK, if LOCAL_WORLD_SIZE or the number of nodes (NNODES,
+    NUM_NODES) gives the devices of a node; on node 0 LOCAL_RANK alone
+ 6. Open MPI: OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK
+ 7. Cray PALS: PALS_RANKID (or PMI_RANK beside another PALS variable), PMI_SIZE, PALS_LOCAL_RANKID
+ 8. JSM_NAMESPACE_RANK, _SIZE, _LOCAL_RANK; FLUX_TASK_RANK, FLUX_JOB_SIZE, FLUX_TASK_LOCAL_ID
+ 9. MPICH and hydra: PMI_RANK, PMI_SIZE, MPI_LOCALRANKID
+10. PMIX_RANK (its size only where Slurm itself is the PMIx server)
+11. Slurm, inside a step: SLURM_PROCID, SLURM_STEP_NUM_TASKS or SLURM_NTASKS, SLURM_LOCALID
+12. RANK and WORLD_SIZE alone, with a warning
+13. one process: rank 0 of 1
 
 A source fits if its rank is a number from 0 and below its world size. If none fits, but a variable shows more
 than one process, the rank is unknown. That is an error: a guess of 0 would make every process rank 0.
@@ -39,7 +42,9 @@ WORLD_SIZE_VARIABLES = (
 ALONE = "one process"
 HYDRA = "MPICH"
 OPEN_MPI = "Open MPI"
+NODES = "NODE_RANK, LOCAL_RANK"
 """Sources that decide how the launch key is made."""
+NODES_VARIABLES = ("NNODES", "NUM_NODES")
 RANK_VARIABLES = (
     "TRACKER_RANK",
     "RANK",
@@ -160,6 +165,43 @@ def _three_variables(environ: Mapping[str, str]) -> RankInfo | None:
     return _read(environ, "RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
+def launched_by_script(environ: Mapping[str, str]) -> bool:
+    """Return True if a process has the variables of Lightning's launcher, or of one that works like it.
+
+    The script's first process sets the variables, and starts the further processes of its node.
+    """
+    numbers = (_number(environ.get(name, "")) for name in ("NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"))
+    return None not in numbers and "RANK" not in environ and not _has_launcher(environ)
+
+
+def _has_launcher(environ: Mapping[str, str]) -> bool:
+    """Return True if another launcher has started as many processes as WORLD_SIZE says."""
+    sizes = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "JSM_NAMESPACE_SIZE", "FLUX_JOB_SIZE"]
+    if "SLURM_STEP_ID" in environ:
+        sizes.append(_slurm_size(environ))
+    return any(_number(environ.get(name, "")) == _number(environ["WORLD_SIZE"]) for name in sizes)
+
+
+def _nodes(environ: Mapping[str, str]) -> RankInfo | None:
+    if not launched_by_script(environ):
+        return None
+    node, local_rank, size = (int(environ[name]) for name in ("NODE_RANK", "LOCAL_RANK", "WORLD_SIZE"))
+    devices = devices_of_node(environ)
+    if devices is None and node > 0:
+        return None
+    return RankInfo(node * (devices or 0) + local_rank, size, local_rank, NODES)
+
+
+def devices_of_node(environ: Mapping[str, str]) -> int | None:
+    """Return the number of processes of each node; None if it is not known."""
+    if local_size := _number(environ.get("LOCAL_WORLD_SIZE", "")):
+        return local_size
+    counts = (_number(environ.get(name, "")) for name in NODES_VARIABLES)
+    nodes = next(filter(None, counts), None)
+    size = _number(environ.get("WORLD_SIZE", ""))
+    return size // nodes if nodes and size and size % nodes == 0 else None
+
+
 def _open_mpi(environ: Mapping[str, str]) -> RankInfo | None:
     return _read(environ, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK")
 
@@ -213,6 +255,7 @@ def _two_variables(environ: Mapping[str, str]) -> RankInfo | None:
 _SOURCES: tuple[tuple[str, Callable[[Mapping[str, str]], RankInfo | None]], ...] = (
     ("torchrun", _torchrun),
     ("RANK, WORLD_SIZE, LOCAL_RANK", _three_variables),
+    (NODES, _nodes),
     (OPEN_MPI, _open_mpi),
     ("PALS", _pals),
     ("JSM", _jsm),
@@ -229,14 +272,18 @@ def _alone(environ: Mapping[str, str]) -> RankInfo:
     if "SLURM_STEP_ID" in environ:
         sizes.append(_slurm_size(environ))
     several = [name for name in sizes if (_number(environ.get(name, "")) or 0) > 1]
+    on_further_node = "MASTER_ADDR" in environ and (_number(environ.get("NODE_RANK", "")) or 0) > 0
+    if on_further_node:
+        several.append("NODE_RANK")
     if not several:
         return RankInfo(0, 1, 0, ALONE)
     seen = [f"{name}={environ[name]!r}" for name in RANK_VARIABLES if name in environ]
     evidence = ", ".join(f"{name}={environ[name]}" for name in several)
+    later = " Or set up once torch.distributed is initialised, which knows it." if on_further_node else ""
     raise RankUnknown(
         f"{evidence} shows several processes, but the rank of this one cannot be found. "
         f"Looked at torch.distributed and {', '.join(RANK_VARIABLES)}"
-        f" (set: {', '.join(seen) or 'none'}). Pass rank=... to setup_tracker or set TRACKER_RANK."
+        f" (set: {', '.join(seen) or 'none'}). Pass rank=... to setup_tracker or set TRACKER_RANK.{later}"
     )
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tracker_client.errors import RankUnknown, SettingsError
-from tracker_client.identity.rank import WORLD_SIZE_VARIABLES, RankOverrides, detect_rank
+from tracker_client.identity.rank import NODES, WORLD_SIZE_VARIABLES, RankOverrides, detect_rank
 
 SBATCH_SHELL = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
 SLURM_STEP = {**SBATCH_SHELL, "SLURM_STEP_ID": "0", "SLURM_PROCID": "3", "SLURM_LOCALID": "1"}
@@ -100,6 +100,43 @@ def test_each_source_is_taken_whole(environ, expected):
 )
 def test_traps_do_not_mix_sources(environ, expected):
     assert found(environ) == expected
+
+
+LIGHTNING = {"NODE_RANK": "0", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "h", "MASTER_PORT": "1"}
+NODE_1 = {**LIGHTNING, "NODE_RANK": "1"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        (LIGHTNING, (1, 4, 1, NODES)),
+        # `srun --pty bash`, and then `python train.py`: every process sees the shell's step
+        ({**LIGHTNING, "SLURM_STEP_ID": "0", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}, (1, 4, 1, NODES)),
+        ({**LIGHTNING, "PMI_RANK": "0", "PMI_SIZE": "1"}, (1, 4, 1, NODES)),
+        ({**NODE_1, "LOCAL_WORLD_SIZE": "2"}, (3, 4, 1, NODES)),
+        ({**NODE_1, "NNODES": "2"}, (3, 4, 1, NODES)),
+        ({**NODE_1, "NUM_NODES": "2"}, (3, 4, 1, NODES)),
+        # a launcher that has started as many processes knows their ranks itself
+        ({**LIGHTNING, **OPEN_MPI, "LOCAL_RANK": "0"}, (3, 4, 2, "Open MPI")),
+        ({**NODE_1, **TORCHRUN}, (2, 4, 1, "torchrun")),
+    ],
+)
+def test_lightning_s_ranks_follow_from_node_and_local_rank_where_the_devices_are_known(environ, expected):
+    assert found(environ) == expected
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        NODE_1,
+        {**NODE_1, "NNODES": "3"},
+        {"NODE_RANK": "1", "MASTER_ADDR": "h"},  # before Lightning has started its processes
+    ],
+)
+def test_on_a_further_node_the_rank_is_unknown_until_torch_distributed_is_initialised(environ):
+    with pytest.raises(RankUnknown, match=r"NODE_RANK=1 .*once torch.distributed is initialised"):
+        found(environ)
+    assert found(environ, torch_distributed(initialised=True))[:2] == (6, 8)
 
 
 def torch_distributed(*, initialised):
