@@ -7,6 +7,7 @@ Both sides import this package, and it imports neither.
 * ``kinds``: the kinds of numbers.
 * ``backend_names``: splits a list of backends into names.
 * ``backend_options``: the options of a backend that only the daemon may set.
+* ``host_processes``: processes and their ancestors as a host shows them.
 * ``extras``: the packages that the distribution's extras install.
 * ``backoff``: the length of the wait before the next attempt.
 """

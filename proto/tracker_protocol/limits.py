@@ -222,8 +222,6 @@ INPROCESS_FILES_FINISH_S = 300.0
 """The wait of ``finish`` for tables, images and artifacts."""
 INPROCESS_STOP_S = 5.0
 """The wait of ``finish`` for a delivery in progress, once its time has passed."""
-INPROCESS_MLFLOW_RETRIES_MAX = 3
-"""The most times that MLflow repeats a request while a run begins; the script waits for it."""
 
 # ---- the rules of the data ----
 LEARN_WAIT_S = 5.0
@@ -256,6 +254,15 @@ GRACE_FORWARDING_S = 1.5
 GRACE_CLOSING_S = 0.5
 """The part of the reserve that is left to close files, after deliveries."""
 START_TIMEOUT_S = 600.0
+VANISHED_AFTER_S = 2.0
+"""The time after which a rank whose process is seen gone counts as lost."""
+LATECOMERS_WAIT_S = 15.0
+"""The time since the last Hello after which no further rank is expected, if all that connected have ended."""
+COMMAND_END_WAIT_S = 5.0
+"""The wait for the end of the launch's command, after the end of a rank that did not call ``finish()``."""
+
+EXIT_NONCE_MAX_BYTES = 64
+"""The length of the nonce in the file of a process's exit status."""
 
 # ---- who may talk to a daemon ----
 TOKEN_MIN_CHARACTERS = 16
@@ -265,3 +272,5 @@ TLS_RENEWED_BEFORE_DAYS = 30
 # ---- a daemon that ends by itself ----
 EMBEDDED_IDLE_TIMEOUT_S = 10.0
 EMBEDDED_ORPHAN_TIMEOUT_S = 300.0
+EMBEDDED_ABANDONED_TIMEOUT_S = 2.0
+"""A script's own daemon ends this long after its work is done and what started the ranks has ended."""

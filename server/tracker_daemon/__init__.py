@@ -16,7 +16,7 @@ The parts of the path of a value:
 The parts that decide:
 
 * ``runs``: runs, their ranks, attempts and streams; ``admission``: which clients may join them.
-* ``rules``: rules by metric and rank.
+* ``rules``: rules by metric and rank. ``processes``: those of ranks and launchers on this host.
 * ``settings``: definitions, loading and credentials; ``endpoints``: addresses, certificate, endpoint file.
 
 The parts of the process:

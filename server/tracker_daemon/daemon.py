@@ -34,6 +34,7 @@ from tracker_daemon.recording.journal_calls import JournalCalls
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Recorder, RecorderSettings
 from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run_endings import RunEndings
 from tracker_daemon.runs.stored_runs import StoredRuns
 from tracker_daemon.service.backpressure import Backpressure
 from tracker_daemon.service.calls import Calls
@@ -55,6 +56,7 @@ def serve(
     on_ready: Callable[[EndpointInfo], None] | None = None,
     launch_id: str = "",
     on_located: OnLocated = log_location,
+    abandoned_timeout_s: float | None = None,
 ) -> int:
     """Run a daemon until SIGTERM or SIGINT, or a Stop call; return its exit status.
 
@@ -63,6 +65,8 @@ def serve(
         on_ready: called once clients can connect.
         launch_id: the launch that started the daemon; "" for a daemon that serves any.
         on_located: called when a backend knows where a run can be found.
+        abandoned_timeout_s: the daemon ends if it has been idle for so long since what started its ranks
+            ended; None: it does not.
 
     Raises:
         StateDirectoryError: the state directory is held by another daemon or cannot be used.
@@ -73,7 +77,8 @@ def serve(
 
     async def run() -> int:
         loop = asyncio.get_running_loop()
-        return await Daemon(settings, journal, loop, on_located, launch_id).run(on_ready)
+        daemon = Daemon(settings, journal, loop, on_located, launch_id, abandoned_timeout_s)
+        return await daemon.run(on_ready)
 
     try:
         return asyncio.run(run())
@@ -95,21 +100,24 @@ class Daemon:
         loop: asyncio.AbstractEventLoop,
         on_located: OnLocated,
         launch_id: str,
+        abandoned_timeout_s: float | None,
     ) -> None:
         self._loop = loop
         self._service_manager = ServiceManager.of(os.environ)
         self._stop = StopRequest(settings.drain_timeout_s)
         contents = ContentStore.from_settings(settings, journal.directory)
         ticks = Ticks(loop, contents, self._stop)
-        self._common = _build_common_parts(settings, journal, ticks, contents)
+        self._common = _build_common_parts(settings, journal, ticks, contents, launch_id)
         self._role = _build_role_parts(self._common, on_located, loop)
         self._backpressure = Backpressure(self._common.recorder)
         ticks.subscribe(self._on_commit)
         forwards = settings.upstream is not None
         self._grace = ShutdownGrace(self._common.registry, settings.grace_s, forwards=forwards)
-        idle = IdleWatch(settings.idle_timeout_s, settings.orphan_timeout_s, time.monotonic())
+        idle = IdleWatch(
+            settings.idle_timeout_s, settings.orphan_timeout_s, time.monotonic(), abandoned_timeout_s
+        )
         content_care = ContentCare(contents, self._common.journal_calls.run)
-        self._care = Care(self._common.registry, self._role, content_care, idle, self._stop)
+        self._care = Care(self._common, self._role, content_care, idle, self._stop)
         self._token = settings.token.get_secret_value() if settings.token else journal.token
         self._server = grpc.aio.server(
             interceptors=[TokenCheck(self._token)],
@@ -177,7 +185,7 @@ class Daemon:
 
 
 def _build_common_parts(
-    settings: Settings, journal: Journal, ticks: Ticks, contents: ContentStore
+    settings: Settings, journal: Journal, ticks: Ticks, contents: ContentStore, launch_id: str
 ) -> CommonParts:
     recorder = Recorder(
         journal, RecorderSettings.from_settings(settings), ticks.report_tick, ticks.report_failure
@@ -185,7 +193,10 @@ def _build_common_parts(
     journal_calls = JournalCalls(recorder)
     registry = Registry.from_settings(settings)
     stored_runs = StoredRuns(registry, journal_calls.run)
-    return CommonParts(settings, journal, registry, recorder, journal_calls, stored_runs, contents.directory)
+    endings = RunEndings(registry, recorder, has_command=bool(launch_id))
+    return CommonParts(
+        settings, journal, registry, recorder, journal_calls, stored_runs, endings, contents.directory
+    )
 
 
 def _build_role_parts(

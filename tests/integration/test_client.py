@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
 
 
 def run_of(daemon):
@@ -110,7 +111,7 @@ def test_an_exception_in_the_block_or_at_the_top_ends_the_run_as_failed(make_dae
 
 def test_a_script_that_forgets_to_finish_is_finished_at_its_exit(daemon, ranks):
     ranks.run('from tracker_client import setup_tracker\nsetup_tracker("forgot").log({"x": 1.0})', 1)
-    assert run_of(daemon)["status"] == "FINISHED"
+    wait_until(lambda: run_of(daemon)["status"] == "FINISHED", "the exit status of the script")
 
 
 def test_a_forked_child_neither_logs_nor_disturbs_its_parent(daemon, ranks):

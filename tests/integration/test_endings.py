@@ -23,6 +23,7 @@ from tracker_daemon.backends.wandb.transaction_log import TransactionLog
 from tracker_daemon.endpoints.control import DaemonClient
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
 
+VANISHED = "ended without finish() (killed, or by os._exit(): call tracker.finish() before it)"
 ENDPOINT = "out/.tracker/endpoint.json"
 
 TRAIN = """
@@ -82,7 +83,7 @@ def test_ranks_that_save_a_checkpoint_within_the_grace_of_their_job_are_waited_f
     assert daemon.process.wait(120) == 0
     assert [process.wait(60) for process in started] == [128 + signal.SIGTERM, -signal.SIGTERM]
     host = socket.gethostname()
-    reason = f"rank 0 on {host} (last step 8) ended by SIGTERM; rank 1 on {host} (last step 7) lost contact"
+    reason = f"rank 0 on {host} (last step 8) ended by SIGTERM; rank 1 on {host} (last step 7) {VANISHED}"
     (run,) = daemon.last_status()["runs"]
     assert (run["status"], run["reason"]) == ("FAILED", reason)
     assert mlflow_run(daemon.outdir) == ("FAILED", reason)

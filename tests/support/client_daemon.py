@@ -41,6 +41,7 @@ class Stored:
         self.config = []
         self.items = []
         self.finish = None
+        self.exiting = False
 
     def hello(self, hello):
         self.names.extend(hello.names[len(self.names) :])
@@ -57,6 +58,7 @@ class Stored:
         self.items.extend(body.items)
         if body.HasField("finish"):
             self.finish = body.finish
+        self.exiting = body.HasField("exiting")
         self.bodies[sequence] = body
         self.next_sequence = sequence + 1
 

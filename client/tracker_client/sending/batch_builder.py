@@ -21,6 +21,7 @@ from tracker_client.staging.row_items import items_of
 from tracker_client.staging.rows import LoggedRow, RowAssembler
 from tracker_client.transport.body import Body, config_body, item_bodies
 from tracker_client.transport.encoder import Encoder
+from tracker_client.values.exit_status import ExitStatusFile
 from tracker_client.values.refusals import Refusals
 
 SLICE_ROWS = 128
@@ -144,11 +145,11 @@ class BatchBuilder:
             self.unacknowledged.shrink(self._held_max_bytes - size_bytes)
         return self.unacknowledged.held_bytes + size_bytes <= self._held_max_bytes
 
-    def finish(self, exit_code: int) -> int:
+    def finish(self, exit_code: int | None, exit_status: ExitStatusFile | None = None) -> int:
         """Close the pending row and the stream; return the sequence of the last batch."""
         self._encode_rows(self._rows.end())
         self._keep(self.encoder.close())
-        self._keep([self.encoder.finish(exit_code)])
+        self._keep([self.encoder.finish(exit_code, exit_status)])
         return self.unacknowledged.next_sequence - 1
 
     # ---- one slice -------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracker_client.staging.items import ItemDraft
+from tracker_client.values.exit_status import ExitStatusFile
 from tracker_protocol import limits
 
 
@@ -25,14 +26,16 @@ class LogConfig:
 
 @dataclass(frozen=True)
 class Finish:
-    """``finish()`` was called. ``deadline`` is on the monotonic clock, in seconds.
+    """``finish()`` was called, or the script ends without it. ``deadline`` is on the monotonic clock, in s.
 
-    ``delivered``: wait until the daemon's backends have everything.
+    ``exit_code`` None: the code will be in the file ``exit_status``. ``delivered``: wait until the daemon's
+    backends have everything.
     """
 
-    exit_code: int
-    delivered: bool
-    deadline: float
+    exit_code: int | None
+    delivered: bool = False
+    deadline: float = 0.0
+    exit_status: ExitStatusFile | None = None
 
     @property
     def items_until(self) -> float:

@@ -84,7 +84,7 @@ class Finishing:
         if batches.has_staged_rows or batches.blocked or batches.items.announced:
             self._flusher.due_at = now + (BLOCKED_RETRY_S if batches.blocked else 0.0)
         elif not batches.items.unfinished or now >= finish.items_until:
-            self._last_sequence = batches.finish(finish.exit_code)
+            self._last_sequence = batches.finish(finish.exit_code, finish.exit_status)
             self.stream.last_batch_encoded()
             self._window.send()
 
@@ -115,6 +115,6 @@ class Finishing:
                 self._published.problem or f"not all is given to {', '.join(still_open)}"
             )
             self.stream.extend(now)
-            self._scripts.close(finish.exit_code)
+            self._scripts.close(finish.exit_code or 0)
         else:
             self.end()

@@ -7,7 +7,7 @@
 * ``wandb_run``, ``mlflow_run``: the handles of runs at the daemon.
 * ``logged_values``: the configuration and summary that such a handle offers.
 * ``introduction``: the part of a tracker's first message that describes the process and its settings.
-* ``exit_code``: the code with which the interpreter is about to end.
+* ``exit_code``: the code with which the interpreter ends.
 * ``worker_exit``: the end of a worker of ``multiprocessing``, which has no exit functions.
 * ``calls_elsewhere``: counts the calls of a tracker's copies in other processes.
 * ``status``: the answer of ``Tracker.status()``.

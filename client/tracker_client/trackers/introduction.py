@@ -11,6 +11,7 @@ from tracker_client.settings.reading import ClientSettings
 from tracker_client.transport.messages import Introduction
 from tracker_client.values.arguments import valid_text
 from tracker_client.version import __version__
+from tracker_protocol.host_processes import ancestors, pid_space, start_ticks
 
 _ordinals: dict[str, int] = {}
 _ordinals_lock = threading.Lock()
@@ -56,6 +57,9 @@ def introduce(settings: ClientSettings) -> Introduction:
         item_ranks=settings.item_ranks,
         script_backends=tuple(map(valid_text, settings.script_classes.by_name)),
         metrics=settings.metrics,
+        pid_space=pid_space(),
+        start_ticks=start_ticks(settings.pid) or 0,
+        ancestors=tuple(ancestors()),
     )
 
 

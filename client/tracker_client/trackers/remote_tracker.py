@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from time import time_ns
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from tracker_client.sending.sender import Sender
 from tracker_client.settings.reading import ClientSettings
 from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import FAST_ROW_VALUES_MAX, StagingBuffer, weighed
+from tracker_client.trackers.exit_code import exit_status_file
 from tracker_client.trackers.introduction import introduce
 from tracker_client.trackers.remote_backends import RemoteBackends
 from tracker_client.trackers.remote_status import remote_status
@@ -34,6 +36,7 @@ from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, Tracker
 from tracker_client.transport.messages import Welcome
 from tracker_client.values.arguments import bounded_seconds, exit_code_for, step_number
 from tracker_client.values.configuration import read_configuration
+from tracker_client.values.exit_status import ExitStatusFile
 from tracker_client.values.snapshot import PLAIN, snapshot
 from tracker_client.values.wandb_objects import MediaValue
 from tracker_client.watch.watching import Watches
@@ -234,6 +237,9 @@ class RemoteTracker(Tracker):
           other ranks log later.
         * When the timeout is over, they finish with the records that they have.
         """
+        self._finish(Finish(exit_code_for(exit_code)), wait, timeout)
+
+    def _finish(self, finish: Finish, wait: str, timeout: float) -> None:
         if not self._close_once():
             return
         self._watches.unwatch()
@@ -241,7 +247,7 @@ class RemoteTracker(Tracker):
             logger.warning("finish(wait=%r): wait is one of %s; waiting until recorded", wait, WAITS)
         timeout = bounded_seconds(timeout, FINISH_TIMEOUT_S)
         deadline = time.monotonic() + timeout
-        self._sender.inbox.put(Finish(exit_code_for(exit_code), wait == "delivered", deadline))
+        self._sender.inbox.put(replace(finish, delivered=wait == "delivered", deadline=deadline))
         self._published.ended.wait(timeout + JOIN_GRACE_S)
         self._media.end(self._published.unrecorded)
         self._refusals.report()
@@ -256,8 +262,9 @@ class RemoteTracker(Tracker):
             wait, timeout, missing, f" ({status.problem})" if status.problem else "",
         )  # fmt: skip
 
-    def _finish_at_exit(self, code: int) -> None:
-        self.finish(code, timeout=self._settings.exit_timeout_s)
+    def _finish_at_exit(self, code: int | None) -> None:
+        exit_status = exit_status_file() if code is None else ExitStatusFile()
+        self._finish(Finish(code, exit_status=exit_status), "recorded", self._settings.exit_timeout_s)
 
     # ---- what it knows ---------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker_client.backends.calls import AnyBackend, call, finish, name_of
 from tracker_client.trackers.calls_elsewhere import CallsElsewhere
-from tracker_client.trackers.exit_code import exit_code_so_far, watch_exit
+from tracker_client.trackers.exit_code import uncaught_code
 from tracker_client.trackers.status import TrackerStatus
 from tracker_client.trackers.worker_exit import watch_worker_exit
 from tracker_client.values.arguments import exit_code_for, exit_code_of
@@ -65,7 +65,6 @@ class Tracker:
         self._id = secrets.token_hex(8)
         _by_id[self._id] = self
         _trackers.add(self)
-        watch_exit()
         watch_worker_exit(_finish_all)
 
     # ---- logging ---------------------------------------------------------------------------------
@@ -214,8 +213,8 @@ class Tracker:
         except IndexError:
             return False
 
-    def _finish_at_exit(self, code: int) -> None:
-        self.finish(code)
+    def _finish_at_exit(self, code: int | None) -> None:
+        self.finish(code or 0)
 
     def __enter__(self) -> Tracker:  # noqa: PYI034 - typing.Self is newer than Python 3.10
         return self
@@ -307,11 +306,11 @@ def inert_copy(tracker_id: str = "", calls_address: str = "") -> Tracker:
 
 
 def _finish_all(code: int | None = None) -> None:
-    """Finish all trackers of this process; ``code`` is the process's exit code if it is known."""
+    """Finish all trackers of this process; ``code`` is the process's exit code, as far as it is known."""
     for tracker in tuple(_trackers):
         # A lock that another thread held at the fork stays held in the child.
         if not tracker._inert:  # noqa: SLF001 - the same module's class
-            tracker._finish_at_exit(exit_code_so_far() if code is None else code)  # noqa: SLF001 - the same module's class
+            tracker._finish_at_exit(uncaught_code() if code is None else code)  # noqa: SLF001 - the same module's class
 
 
 def _make_all_inert() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from tracker_client.staging.items import PlacedItem
 from tracker_client.transport.blocks import BatchBlocks, Block
+from tracker_client.values.exit_status import ExitStatusFile
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -74,9 +75,11 @@ def item_bodies(items: Iterable[PlacedItem]) -> list[Body]:
     return [*bodies, Body(message.SerializeToString())] if size else bodies
 
 
-def finish_body(exit_code: int, *, dropped_points: int) -> Body:
-    """Return the last batch of a stream."""
+def finish_body(exit_code: int | None, exit_status: ExitStatusFile | None, *, dropped_points: int) -> Body:
+    """Return the last batch of a stream; without a code it names the file of the exit status."""
     message = pb.BatchBody(dropped_points=dropped_points, flushed=True, finish=exit_code)
+    if exit_status is not None:
+        message.exiting.CopyFrom(pb.Exiting(status_fd=exit_status.descriptor, nonce=exit_status.nonce))
     return Body(message.SerializeToString())
 
 

@@ -13,6 +13,7 @@ from tracker_client.staging.rows import LoggedRow
 from tracker_client.transport.blocks import NUMBER_BYTES, BatchBlocks, text_bytes
 from tracker_client.transport.body import Body, finish_body, names_body, rows_body
 from tracker_client.transport.name_dictionary import NameDictionary
+from tracker_client.values.exit_status import ExitStatusFile
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import PLAIN
 from tracker_protocol import limits
@@ -92,9 +93,9 @@ class Encoder:
                 return
             yield names_body(first, names)
 
-    def finish(self, exit_code: int) -> Body:
-        """Return the last batch of the stream."""
-        return finish_body(exit_code, dropped_points=self._dropped_points())
+    def finish(self, exit_code: int | None, exit_status: ExitStatusFile | None = None) -> Body:
+        """Return the last batch of the stream; without a code it names the file of the exit status."""
+        return finish_body(exit_code, exit_status, dropped_points=self._dropped_points())
 
 
 def _parts(values: dict[int, Any], size_of: Callable[[Any], int]) -> Iterator[dict[int, Any]]:

@@ -75,6 +75,20 @@ def _process(introduction: Introduction) -> pb.Process:
         id=introduction.process_id,
         agent=introduction.agent,
         age_ms=age_ms(),
+        place=_place(introduction),
+    )
+
+
+def _place(introduction: Introduction) -> pb.ProcessPlace | None:
+    if not introduction.pid_space:
+        return None
+    return pb.ProcessPlace(
+        pid_space=introduction.pid_space,
+        start_ticks=introduction.start_ticks,
+        ancestors=[
+            pb.Ancestor(pid=each.pid, start_ticks=each.start_ticks, program=each.program)
+            for each in introduction.ancestors
+        ],
     )
 
 

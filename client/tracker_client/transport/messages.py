@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tracker_client.backends.handles import HandlesAnswer
 from tracker_client.backends.script_backends import DeliveredEntry
 from tracker_client.settings.metric_options import MetricOptions
+from tracker_protocol.host_processes import HostProcess
 
 REFUSALS = frozenset(
     ("UNAUTHENTICATED", "FAILED_PRECONDITION", "ALREADY_EXISTS", "INVALID_ARGUMENT", "PERMISSION_DENIED")
@@ -45,6 +46,10 @@ class Introduction:
     item_ranks: str | None = None
     script_backends: tuple[str, ...] = ()
     metrics: MetricOptions = field(default_factory=MetricOptions)
+    pid_space: str = ""
+    """See :mod:`tracker_protocol.host_processes`; "" without /proc."""
+    start_ticks: int = 0
+    ancestors: tuple[HostProcess, ...] = ()
 
 
 # ---- from the daemon -----------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from tracker_daemon.journal.store import Journal
 from tracker_daemon.recording.journal_calls import JournalCalls
 from tracker_daemon.recording.recorder import Recorder
 from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run_endings import RunEndings
 from tracker_daemon.runs.stored_runs import StoredRuns
 from tracker_daemon.settings.definitions import Settings
 
@@ -30,6 +31,7 @@ class CommonParts:
     recorder: Recorder
     journal_calls: JournalCalls
     stored_runs: StoredRuns
+    endings: RunEndings
     contents: Path
     """The directory of the content store."""
 

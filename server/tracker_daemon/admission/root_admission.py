@@ -52,6 +52,7 @@ class RootAdmission:
         script_backends: ScriptBackends,
         known_backends: frozenset[str],
         stored_runs: StoredRuns,
+        endings: RunEndings,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -63,7 +64,7 @@ class RootAdmission:
         self._stored_runs = stored_runs
         claims = Claims(registry, settings.challenge_timeout_s)
         self._meeting = Meeting(registry, claims, settings.primary_wait_s)
-        self._endings = RunEndings(registry, recorder)
+        self._endings = endings
         self._nodes = Nodes(self._connect_rank_of_node, self.remove)
         self._sessions: set[Session] = set()
 
@@ -138,7 +139,12 @@ class RootAdmission:
             session.link.detach(session)
 
     def _session_context(self) -> SessionContext:
-        return SessionContext(self._recorder, asyncio.get_running_loop(), self._flush_interval_ms)
+        return SessionContext(
+            self._recorder,
+            asyncio.get_running_loop(),
+            self._flush_interval_ms,
+            self._endings.expect_exit_status,
+        )
 
     def _flush_interval_ms(self) -> int:
         return flush_interval_ms(self._settings.flush_interval_s, self._connections)
@@ -229,6 +235,7 @@ class RootAdmission:
     def poll(self) -> None:
         """Do the work that is due; called several times a second."""
         self._endings.report_gone(self._settings.lost_timeout_s, self._settings.start_timeout_s)
+        self._endings.poll(self._registry.runs.values())
         self._script_backends.poll()
         self._nodes.poll()
         for session in self._sessions:

@@ -22,6 +22,6 @@ def build_root_parts(common: CommonParts, on_located: OnLocated) -> RoleParts:
     script_backends = ScriptBackends(links, pumps, common.registry, common.settings.partial_after_s)
     admission = RootAdmission(
         common.settings, common.registry, common.recorder, pumps, delivery, script_backends,
-        frozenset(known()), common.stored_runs,
+        frozenset(known()), common.stored_runs, common.endings,
     )  # fmt: skip
     return RoleParts(pumps, delivery, admission)

@@ -48,6 +48,7 @@ class RunEnd(msgspec.Struct, frozen=True):
 
     status: RunStatus
     reason: str = ""
+    interrupted: bool = False
 
 
 def read_block(entry: OutboxEntry) -> RecordBlock:

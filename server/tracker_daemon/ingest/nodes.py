@@ -106,14 +106,14 @@ class NodeSession(Session):
         acknowledgement.learning = self._sent_learning = self.stream.run.live.view.learning
         return acknowledgement
 
-    def _ends(self, decoded: DecodedBatch) -> dict[bytes, int]:
+    def _ends(self, decoded: DecodedBatch) -> dict[bytes, DecodedBatch]:
         parts = decoded.forwarded.parts if decoded.forwarded is not None else ()
         known = self.stream.run.streams
-        return {s: part.finish for s, part in parts if part.finish is not None and s in known}
+        return {s: part for s, part in parts if (part.ends or part.lost) and s in known}
 
     def _has_foreign(self, decoded: DecodedBatch) -> bool:
         own = decoded.rows or decoded.texts or decoded.config or decoded.items
-        return bool(own) or decoded.finish is not None
+        return bool(own) or decoded.ends or decoded.lost
 
 
 @dataclass(slots=True, eq=False)

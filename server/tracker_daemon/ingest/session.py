@@ -8,13 +8,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from tracker_daemon.aggregation.values.batch import DecodedBatch
+from tracker_daemon.aggregation.values.batch import DecodedBatch, Exiting
 from tracker_daemon.errors import MalformedBatch, ProtocolError
 from tracker_daemon.ingest.admission_commit import AdmissionCommit
 from tracker_daemon.journal.event import SEQUENCE_MAX, EventKind, Gap
 from tracker_daemon.journal.store import Journal
 from tracker_daemon.recording.recorder import Recorder, Submission
-from tracker_daemon.runs.run import Admission
+from tracker_daemon.runs.run import Admission, Stream
 from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -31,6 +31,8 @@ class SessionContext:
     recorder: Recorder
     loop: asyncio.AbstractEventLoop
     flush_interval_ms: Callable[[], int]
+    on_exiting: Callable[[Stream, Exiting], None] = lambda *_: None
+    """Called for a rank whose script has ended without ``finish()``."""
 
 
 class Session:
@@ -45,6 +47,7 @@ class Session:
         self._admission_commit = AdmissionCommit(admission, context.recorder, context.loop)
         self._recorder = context.recorder
         self._flush_interval_ms = context.flush_interval_ms
+        self._on_exiting = context.on_exiting
         self._changed = asyncio.Event()
         self._committed = self.stream.next_sequence - 1
         self._acknowledged = self._committed
@@ -135,8 +138,8 @@ class Session:
             raise BrokenStream(f"batch {batch.sequence} is rejected: {error}") from error
         stream.names_known += len(decoded.names)
         ends = self._ends(decoded)
-        for ended in ends:
-            stream.run.streams[ended].finished = True
+        for stream_id, end in ends.items():
+            self._note_end(stream.run.streams[stream_id], end)
         submission = Submission(
             stream.run.live, EventKind.BATCH, stream.stream_id, batch.sequence, batch.body, decoded,
             committed=self._on_committed,
@@ -146,9 +149,14 @@ class Session:
         self._recorder.submit(submission)
         stream.next_sequence += 1
 
-    def _ends(self, decoded: DecodedBatch) -> dict[bytes, int]:
-        """Return the streams that end with this batch, with their ranks' exit codes."""
-        return {} if decoded.finish is None else {self.stream.stream_id: decoded.finish}
+    def _ends(self, decoded: DecodedBatch) -> dict[bytes, DecodedBatch]:
+        """Return the streams that end with this batch, with their ranks' last batches."""
+        return {self.stream.stream_id: decoded} if decoded.ends else {}
+
+    def _note_end(self, stream: Stream, end: DecodedBatch) -> None:
+        stream.note_end(end)
+        if end.exiting is not None and end.finish is None:
+            self._on_exiting(stream, end.exiting)
 
     def _decode(self, body: bytes) -> DecodedBatch:
         known = self.stream.names_known
@@ -163,7 +171,7 @@ class Session:
 
     def _has_foreign(self, decoded: DecodedBatch) -> bool:
         """Return True if the batch has fields that only the other kind of stream may send."""
-        return decoded.forwarded is not None
+        return decoded.forwarded is not None or decoded.lost
 
     def _take_gap(self, gap: pb.Gap) -> None:
         stream = self.stream
@@ -263,9 +271,10 @@ class Session:
         self._changed.set()
 
 
-def _note_ends(ends: Mapping[bytes, int], journal: Journal) -> None:
-    for stream, exit_code in ends.items():
-        journal.update_stream(stream, finished=True, exit_code=exit_code)
+def _note_ends(ends: Mapping[bytes, DecodedBatch], journal: Journal) -> None:
+    for stream, end in ends.items():
+        if end.ends:
+            journal.update_stream(stream, finished=True, exit_code=end.finish or 0)
 
 
 def _check_sequence(last: int) -> None:

@@ -18,9 +18,9 @@ from tracker_client.media.drafts import Media
 from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import weighed
 from tracker_client.staging.items import ItemDraft
-from tracker_client.trackers.exit_code import exit_code_so_far
+from tracker_client.trackers.exit_code import uncaught_code
 from tracker_client.transport.uploads import Upload, UploadProgress
-from tracker_client.values.arguments import step_number
+from tracker_client.values.arguments import INTERRUPTED, step_number
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import snapshot
 from tracker_client.values.wandb_objects import MediaValue
@@ -152,7 +152,7 @@ class Delivery:
             return
         status = RunStatus.FAILED if exit_code else RunStatus.FINISHED
         reason = f"the script ended with exit code {exit_code}" if exit_code else ""
-        self._outbox.end({"status": status.value, "reason": reason})
+        self._outbox.end({"status": status.value, "reason": reason, "interrupted": exit_code == INTERRUPTED})
         self._pump.notify()
         ended = self._end_of(self._pump, limits.DRAIN_TIMEOUT_S, "not all of the run is recorded")
         if self._has_files:
@@ -173,7 +173,7 @@ class Delivery:
         return pump.stop(limits.INPROCESS_STOP_S)
 
     def _finish_at_exit(self) -> None:
-        self.finish(exit_code_so_far())
+        self.finish(uncaught_code() or 0)
 
     def accepts(self, call: str) -> bool:
         """Return True if ``call`` is made before the end, and not in a forked child."""

@@ -34,6 +34,8 @@ class EventKind(IntEnum):
     FORWARD = 13
     ENDED_BY_ROOT = 14
     FLUSHES_WANTED = 15
+    EXIT_STATUS = 16
+    VANISHED = 17
 
 
 @dataclass(frozen=True, slots=True)

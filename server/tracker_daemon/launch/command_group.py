@@ -35,6 +35,11 @@ class CommandGroup:
             raise _not_started(argv[0], error) from None
         self._give_terminal()
 
+    @property
+    def pid(self) -> int:
+        """The command's process, and its process group."""
+        return self._pid
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal to all processes of the group that are still running."""
         with contextlib.suppress(ProcessLookupError):

@@ -88,7 +88,9 @@ def serve(settings: Settings, launch: EmbeddedLaunch) -> int:
 
 def _serve(settings: Settings, launch: EmbeddedLaunch) -> int:
     try:
-        return daemon.serve(settings, on_ready=launch.publish)
+        return daemon.serve(
+            settings, on_ready=launch.publish, abandoned_timeout_s=limits.EMBEDDED_ABANDONED_TIMEOUT_S
+        )
     finally:
         _remove_files_of_the_dead(launch.file.parent)
 

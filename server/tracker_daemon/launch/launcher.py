@@ -10,6 +10,7 @@ child's end, a signal, a deadline.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 import uuid
@@ -35,6 +36,7 @@ from tracker_daemon.runs.launch_outcome import LaunchOutcome
 from tracker_daemon.status import document as status_document
 from tracker_daemon.status import view as status_view
 from tracker_daemon.status.document import StatusDocument
+from tracker_protocol.host_processes import program_name
 
 STATUS_TIMEOUT_S = 5.0
 DRAIN_GRACE_S = 10.0
@@ -119,16 +121,15 @@ class Launcher:
             self._daemon.await_ready()
             # A status file of an earlier daemon says nothing about this one.
             (self._launch.place.state_dir / status_document.LAST_STATUS_FILE).unlink(missing_ok=True)
-            status = self._await_command(
-                CommandGroup(self._launch.command, self._launch.command_environment(self._shared_id))
-            )
+            command = CommandGroup(self._launch.command, self._launch.command_environment(self._shared_id))
+            status = self._await_command(command)
         except Interrupted as interrupted:
             self._daemon.end(LEAVE_GRACE_S)
             return 128 + interrupted.number
         except CommandError:
             self._daemon.end(LEAVE_GRACE_S)
             raise
-        self._leave_outcome(status)
+        self._leave_outcome(command, status)
         self._drain()
         return status
 
@@ -198,9 +199,12 @@ class Launcher:
 
     # ---- the end ----
 
-    def _leave_outcome(self, status: int) -> None:
+    def _leave_outcome(self, command: CommandGroup, status: int) -> None:
+        outcome = LaunchOutcome(
+            self._launch.launch_id, status, command.pid, os.getpid(), program_name(self._launch.command)
+        )
         try:
-            LaunchOutcome(self._launch.launch_id, status).write(self._launch.place.state_dir)
+            outcome.write(self._launch.place.state_dir)
         except OSError as error:
             say(f"the command's exit status could not be saved for the daemon: {error}")
 

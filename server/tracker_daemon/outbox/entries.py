@@ -14,7 +14,10 @@ class EntryKind(IntEnum):
     CONFIG = 2
     """A JSON object to merge into the run's configuration."""
     END = 3
-    """The run's end: a JSON object ``{"status": "FINISHED" | "FAILED", "reason": str}``."""
+    """The run's end: a JSON object ``{"status": "FINISHED" | "FAILED", "reason": str, "interrupted": bool}``.
+
+    ``interrupted``: Ctrl-C ended it.
+    """
     ITEM = 4
     """The bytes of an Item that is complete in its document: it has no contents."""
     FILES = 5

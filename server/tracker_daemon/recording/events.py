@@ -45,6 +45,22 @@ class RunEndedEvent(msgspec.Struct, frozen=True, array_like=True):
     reason: str
 
 
+class ExitStatusEvent(msgspec.Struct, frozen=True, array_like=True):
+    """The exit status of a rank that ended without ``finish()``; None if it cannot be known."""
+
+    rank: int
+    attempt: int
+    code: int | None = None
+
+
+class LaunchEndedEvent(msgspec.Struct, frozen=True, array_like=True):
+    """The launch's command has ended; see :meth:`Fold.end`."""
+
+    status: int
+    own: tuple[int, ...] = ()
+    reported: tuple[int, ...] = ()
+
+
 class NoticeEvent(msgspec.Struct, frozen=True, array_like=True):
     """A sentence for people; with ``journal_lost``, acknowledged data is gone."""
 
@@ -60,6 +76,8 @@ def encode(payload: msgspec.Struct | list[int] | int) -> bytes:
 _hello = msgspec.msgpack.Decoder(HelloEvent).decode
 _notice = msgspec.msgpack.Decoder(NoticeEvent).decode
 _ended = msgspec.msgpack.Decoder(RunEndedEvent).decode
+_exit_status = msgspec.msgpack.Decoder(ExitStatusEvent).decode
+_launch_ended = msgspec.msgpack.Decoder(LaunchEndedEvent).decode
 _ranks = msgspec.msgpack.Decoder(list[int]).decode
 _count = msgspec.msgpack.Decoder(int).decode
 
@@ -74,13 +92,10 @@ def apply(
 ) -> None:
     """Apply one event to ``fold``; ``decoded`` spares decoding a batch that ingest has decoded.
 
-    An event that only the other kind of fold has changes nothing.
+    An event that only a node has changes nothing at a root.
     """
     if kind is EventKind.BATCH:
         fold.batch(stream, decoded or decode_journalled(payload), now_ns)
-    elif kind in _ROOT_EFFECTS:
-        if isinstance(fold, RootFold):
-            _ROOT_EFFECTS[kind](fold, payload, now_ns)
     elif kind in _NODE_EFFECTS:
         if isinstance(fold, NodeFold):
             _NODE_EFFECTS[kind](fold, payload)
@@ -96,6 +111,22 @@ def _hello_of(fold: Fold, stream: bytes, payload: bytes, _now_ns: int) -> None:
 def _depart(fold: Fold, payload: bytes, how: str, now_ns: int) -> None:
     for rank in _ranks(payload):
         fold.depart(rank, how, now_ns)
+
+
+def _vanish(fold: Fold, payload: bytes, now_ns: int) -> None:
+    for rank in _ranks(payload):
+        fold.vanish(rank, now_ns)
+
+
+def _note_exit_status(fold: Fold, payload: bytes) -> None:
+    status = _exit_status(payload)
+    if status.attempt == fold.attempt.number:
+        fold.exit_status(status.rank, status.code)
+
+
+def _end_launch(fold: Fold, payload: bytes) -> None:
+    ended = _launch_ended(payload)
+    fold.end(ended.status, ended.own, ended.reported)
 
 
 def _end_by_root(fold: NodeFold, payload: bytes) -> None:
@@ -121,12 +152,11 @@ _EFFECTS: dict[EventKind, Callable[[Fold, bytes, bytes, int], None]] = {
     EventKind.GAP: lambda fold, _, payload, __: fold.gap(Gap.from_bytes(payload).points),
     EventKind.REJECTED: lambda fold, *_: fold.rejected(),
     EventKind.OVERFLOW: lambda fold, _, payload, __: fold.close_oldest(_count(payload)),
-    EventKind.LAUNCH_ENDED: lambda fold, _, payload, __: fold.end(_count(payload)),
+    EventKind.LAUNCH_ENDED: lambda fold, _, payload, __: _end_launch(fold, payload),
+    EventKind.EXIT_STATUS: lambda fold, _, payload, __: _note_exit_status(fold, payload),
+    EventKind.VANISHED: lambda fold, _, payload, now_ns: _vanish(fold, payload, now_ns),
+    EventKind.STARTED: lambda fold, _, __, now_ns: fold.restart_timers(now_ns),
     EventKind.NOTICE: lambda fold, _, payload, __: _add_notice(fold, payload),
-}
-_ROOT_EFFECTS: dict[EventKind, Callable[[RootFold, bytes, int], None]] = {
-    # A node has no timers.
-    EventKind.STARTED: lambda fold, _, now_ns: fold.restart_timers(now_ns),
 }
 _NODE_EFFECTS: dict[EventKind, Callable[[NodeFold, bytes], None]] = {
     EventKind.FORWARD: lambda fold, payload: fold.forward(

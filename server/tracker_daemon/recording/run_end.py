@@ -1,8 +1,9 @@
 """The end of a run: its time, the run's status and reason, and their entry in the journal.
 
-A run ends when it has no rank left. It is FAILED if any rank is lost, is absent, or ended with a code other
-than 0. The reason names these ranks with their hosts and last steps. After a lost rank, the end waits for
-``restart_grace_s``: if the rank starts again, the next attempt begins instead.
+A run ends when it has no rank left. It is FAILED if any rank is lost or ended with a code other than 0, or
+if the launch's command failed and a rank did not call ``finish()`` itself. The reason names these ranks with
+their hosts and last steps. It also names the ranks that never connected, which are no failure. After a lost
+rank, the end waits for ``restart_grace_s``: if the rank starts again, the next attempt begins instead.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from tracker_daemon.journal.store import Journal
 from tracker_daemon.outbox.entries import EntryKind
 
 _RANKS_NAMED = 8
+_VANISHED = "ended without finish() (killed, or by os._exit(): call tracker.finish() before it)"
 _KILLED_BASE = 128
 """The exit status that a shell gives for signal N is 128 + N."""
+_INTERRUPTED = {_KILLED_BASE + signal.SIGINT, -signal.SIGINT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +52,40 @@ def end(journal: Journal, run: int, fold: Fold, now_ns: int) -> RunEnd:
     decided = None if ending is None else ending.outcome
     status, reason = decided or verdict(summary, hosts)
     journal.update_run(run, status=status, reason=reason, ended_ns=now_ns)
-    payload = msgspec.json.encode({"status": status, "reason": reason})
+    document = {"status": status, "reason": reason, "interrupted": is_interrupted(summary)}
+    payload = msgspec.json.encode(document)
     return RunEnd(status, reason, journal.put_outbox(run, EntryKind.END, payload, 0))
 
 
 def verdict(summary: FoldSummary, hosts: Mapping[int, str]) -> tuple[str, str]:
-    """Return the status of a run whose ranks have all ended, and the reason if it failed."""
-    ends = {
+    """Return the status of a run whose ranks have all ended, and the reason: failures and absent ranks."""
+    failures = {
         _exited(code): [rank for rank, c in summary.exit_codes.items() if c == code]
         for code in sorted(set(summary.exit_codes.values()) - {0})
     }
-    for how, text in (("lost", "lost contact"), ("absent", "never connected")):
-        ends[text] = [rank for rank, gone in summary.gone.items() if gone == how]
-    reasons = [_named(what, ranks, summary, hosts) for what, ranks in ends.items() if ranks]
-    return (RunStatus.FAILED.value, "; ".join(reasons)) if reasons else (RunStatus.FINISHED.value, "")
+    lost = {rank for rank, gone in summary.gone.items() if gone == "lost"}
+    failures["lost contact"] = sorted(lost - summary.vanished)
+    failures[_VANISHED] = sorted(lost & summary.vanished)
+    reasons = [_named(what, ranks, summary, hosts) for what, ranks in failures.items() if ranks]
+    reasons += _command_failure(summary)
+    status = RunStatus.FAILED if reasons else RunStatus.FINISHED
+    absent = [rank for rank, gone in summary.gone.items() if gone == "absent"]
+    reasons += [_named("never connected", absent, summary, hosts)] if absent else []
+    return status.value, "; ".join(reasons)
+
+
+def _command_failure(summary: FoldSummary) -> list[str]:
+    """Return the failure of the launch's command, unless each rank called ``finish()`` or has that status."""
+    status = summary.command_status
+    finished_itself = not summary.exited and "lost" not in summary.gone.values()
+    if not status or finished_itself or status in summary.exit_codes.values():
+        return []
+    return [f"the command {_exited(status)}"]
+
+
+def is_interrupted(summary: FoldSummary) -> bool:
+    """Return True if Ctrl-C ended the command or a rank."""
+    return not _INTERRUPTED.isdisjoint((summary.command_status, *summary.exit_codes.values()))
 
 
 def _exited(code: int) -> str:

@@ -20,6 +20,12 @@ class LaunchOutcome(msgspec.Struct, frozen=True):
 
     launch_id: str
     exit_status: int
+    pid: int = 0
+    """The command's process."""
+    starter_pid: int = 0
+    """The process that started the command."""
+    program: str = ""
+    """The name of the command's program."""
 
     def write(self, state_dir: Path) -> None:
         """Write the outcome to ``state_dir``.

@@ -20,6 +20,7 @@ from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.errors import ClientRefused, ProtocolError
 from tracker_daemon.journal.rows import RunRow, StreamRow
+from tracker_daemon.processes.host_watch import Place
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.runs.forgotten_runs import ForgottenRuns
 from tracker_daemon.runs.identity import Fit, Match, differing_names, kept_of_opener, match
@@ -106,6 +107,7 @@ class Registry:
         if stream.is_node:
             return
         run.by_rank[stream.attempt, stream.rank] = stream
+        run.last_hello_s = time.monotonic()
         run.attempt = max(run.attempt, stream.attempt)
         run.note_process(stream)
 
@@ -155,6 +157,7 @@ class Registry:
             known.connection.supersede()
         known.note_return(answers_challenges=hello.answers_challenges)
         known.restarts = hello.process.restarts
+        known.place = Place.of(hello.process)
         if known.attempt == known.run.attempt:
             known.run.world_size = max(known.run.world_size, hello.process.world_size)
         return Admission(known)
@@ -347,4 +350,5 @@ def _stream_of(hello: pb.Hello, run: Run, attempt: int) -> Stream:
         hello.stream_id, run, process.rank, attempt, process.host, process.pid,
         answers_challenges=hello.answers_challenges, restarts=process.restarts, process=process.id,
         agent=process.agent,
+        place=Place.of(process),
     )  # fmt: skip

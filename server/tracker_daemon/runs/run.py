@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tracker_daemon.aggregation.shared.stream import NODE
+from tracker_daemon.aggregation.values.batch import DecodedBatch
 from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.journal.rows import RUNNING, RunRow
+from tracker_daemon.processes.host_watch import Place
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.runs.run_options import RunOptions
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -75,6 +77,10 @@ class Stream:
     """The id of the process, which all its streams share; empty for a node's daemon."""
     agent: str = ""
     """Torchrun's agent that started the process; "" under every other launcher."""
+    place: Place | None = None
+    """The process on its host; None if the client did not say, or has not connected to this daemon."""
+    gone_since_s: float | None = None
+    """The monotonic time at which the process was first seen gone."""
 
     @property
     def is_node(self) -> bool:
@@ -95,9 +101,15 @@ class Stream:
         """Keep the rank for its disconnected process, for ``seconds`` from now."""
         self.reserved_until_s = time.monotonic() + seconds
 
+    def note_end(self, end: DecodedBatch) -> None:
+        """Note the end of the process: its last batch, or its node's report that it is lost."""
+        self.finished = self.finished or end.ends
+        self.lost = self.lost or end.lost
+
     def note_return(self, *, answers_challenges: bool) -> None:
         """Note that the process has reconnected, which answers every claim to its rank."""
         self.lost = False
+        self.gone_since_s = None
         self.answers_challenges = answers_challenges
         if self.claim is not None:
             self.claim.answered.set()
@@ -133,6 +145,8 @@ class Run:
     script_backends: set[str] = field(default_factory=set)
     waiting_since_s: float = field(default_factory=time.monotonic)
     """The monotonic time at which the wait for the attempt's ranks began."""
+    last_hello_s: float = field(default_factory=time.monotonic)
+    """The monotonic time of the last Hello of a new process."""
     absence_reported: bool = False
     """True once the attempt's absent ranks have been reported."""
     visited: bool = False
@@ -204,6 +218,11 @@ class Run:
     def is_back(self) -> bool:
         """Return True if every admitted rank is connected, finished or lost."""
         return all(s.connection is not None or s.finished or s.lost for s in self.current())
+
+    def have_all_ended(self) -> bool:
+        """Return True if ranks of the current attempt have connected, and each has finished or is lost."""
+        ends = [stream.finished or stream.lost for stream in self.current()]
+        return bool(ends) and all(ends)
 
     def is_disconnected(self) -> bool:
         """Return True if no rank of the current attempt is connected."""

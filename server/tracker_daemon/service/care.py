@@ -7,10 +7,9 @@ import time
 
 import structlog
 
-from tracker_daemon.admission.parts import RoleParts
+from tracker_daemon.admission.parts import CommonParts, RoleParts
 from tracker_daemon.contents.care import ContentCare
 from tracker_daemon.lifecycle.idle import IdleWatch
-from tracker_daemon.runs.registry import Registry
 from tracker_daemon.service.stop_request import StopRequest
 from tracker_protocol import limits
 
@@ -22,9 +21,10 @@ class Care:
     """Polls the parts in a task of its own. On the event loop."""
 
     def __init__(
-        self, registry: Registry, role: RoleParts, contents: ContentCare, idle: IdleWatch, stop: StopRequest
+        self, common: CommonParts, role: RoleParts, contents: ContentCare, idle: IdleWatch, stop: StopRequest
     ) -> None:
-        self._registry = registry
+        self._registry = common.registry
+        self._endings = common.endings
         self._admission = role.admission
         self._delivery = role.delivery
         self._contents = contents
@@ -52,6 +52,7 @@ class Care:
             connected=self._registry.connections > 0,
             busy=not self._delivery.is_settled(),
             progress=self._delivery.progress(),
+            has_launcher=self._endings.has_launcher,
         )
         if reason is not None and not self._stop.is_asked:
             log.info("ending by itself", reason=reason)

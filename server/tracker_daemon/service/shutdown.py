@@ -19,10 +19,10 @@ from tracker_daemon.errors import JournalError
 from tracker_daemon.lifecycle.drain import deliver_rest
 from tracker_daemon.lifecycle.shutdown_grace import ShutdownGrace
 from tracker_daemon.runs.launch_outcome import LaunchOutcome
-from tracker_daemon.runs.run_endings import RunEndings
 from tracker_daemon.service.reporter import StatusReporter
 from tracker_daemon.service.stop_request import StopRequest
 from tracker_daemon.status.document import write_last
+from tracker_protocol import limits
 
 log = structlog.get_logger(__name__)
 _SERVER_GRACE_S = 0.5
@@ -52,7 +52,7 @@ class Shutdown:
         self._announcement = announcement
         self._stop = stop
         self._launch_id = launch_id
-        self._endings = RunEndings(common.registry, common.recorder)
+        self._endings = common.endings
 
     def take_signal(self, number: signal.Signals) -> None:
         """Begin to drain at the first signal; end at once at a later Ctrl-C, with the rest in the journal.
@@ -94,6 +94,7 @@ class Shutdown:
     async def _serve_until_ranks_finish(self, care: asyncio.Task[None]) -> None:
         # Until then ranks still learn of deliveries, and a node's daemon still forwards their messages.
         await self._grace.wait(command_over=LaunchOutcome.is_known(self._directory, self._launch_id))
+        await self._endings.await_exit_statuses(min(limits.VANISHED_AFTER_S, self._grace.left_s()))
         care.cancel()
 
     async def _deliver_rest(self) -> None:

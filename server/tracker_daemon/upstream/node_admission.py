@@ -25,7 +25,7 @@ from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Recorder
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission, Run, Stream
-from tracker_daemon.runs.run_endings import KILLED
+from tracker_daemon.runs.run_endings import KILLED, RunEndings
 from tracker_daemon.runs.run_options import RootBackends, RunOptions
 from tracker_daemon.runs.stored_runs import RestoredRun, StoredRuns
 from tracker_daemon.settings.definitions import Settings
@@ -54,6 +54,7 @@ class NodeAdmission:
         recorder: Recorder,
         delivery: RunDelivery,
         stored_runs: StoredRuns,
+        endings: RunEndings,
         forwarder: Forwarder,
         root: Root,
         node: ThisNode,
@@ -63,6 +64,7 @@ class NodeAdmission:
         self._recorder = recorder
         self._delivery = delivery
         self._stored_runs = stored_runs
+        self._endings = endings
         self._forwarder = forwarder
         self._root = root
         self._node = node
@@ -176,7 +178,12 @@ class NodeAdmission:
                 self._forwarder.once_acknowledged(stream.run, report)
 
     def _session_context(self) -> SessionContext:
-        return SessionContext(self._recorder, asyncio.get_running_loop(), self._flush_interval_ms)
+        return SessionContext(
+            self._recorder,
+            asyncio.get_running_loop(),
+            self._flush_interval_ms,
+            self._endings.expect_exit_status,
+        )
 
     def _flush_interval_ms(self) -> int:
         return flush_interval_ms(self._settings.flush_interval_s, lambda: len(self._sessions))
@@ -193,6 +200,7 @@ class NodeAdmission:
 
     def poll(self) -> None:
         """Do the work that is due; called several times a second."""
+        self._endings.poll(self._registry.runs.values())
         for session in self._sessions:
             if session.wants_delivery:
                 session.wants_delivery = False
@@ -209,7 +217,9 @@ class NodeAdmission:
         """Note that the job and the connected ranks of ``runs`` are about to be killed."""
         for run in runs:
             log.warning("ranks are still connected at the end of the job's grace", run_id=run.run_id)
-            self._forwarder.submit(run, EventKind.LAUNCH_ENDED, events.encode(KILLED))
+            ranks = tuple(stream.rank for stream in run.current())
+            killed = events.LaunchEndedEvent(KILLED, own=ranks)
+            self._forwarder.submit(run, EventKind.LAUNCH_ENDED, events.encode(killed))
 
     def end_disconnected(self, runs: list[Run]) -> None:  # noqa: ARG002 - the root decides whether they end
         """Send all gathered values to the root, since the daemon is ending."""

@@ -34,7 +34,7 @@ def build_node_parts(
         pumps, common.registry, common.journal_calls.run, lambda: common.journal.epoch, common.contents
     )
     admission = NodeAdmission(
-        common.settings, common.registry, common.recorder, delivery, common.stored_runs,
+        common.settings, common.registry, common.recorder, delivery, common.stored_runs, common.endings,
         Forwarder(runs, pumps), root, node,
     )  # fmt: skip
     return RoleParts(pumps, delivery, admission)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from google.protobuf.message import DecodeError
 
-from tracker_daemon.aggregation.values.batch import DecodedBatch, NodeReport, RankPart
+from tracker_daemon.aggregation.values.batch import DecodedBatch, Exiting, NodeReport, RankPart
 from tracker_daemon.errors import MalformedBatch
 from tracker_daemon.wire.contributions import decode_contribution, decode_progress, decode_step_keys
 from tracker_daemon.wire.documents import check_json_object
@@ -54,7 +54,13 @@ def batch_message(batch: DecodedBatch) -> pb.BatchBody:
         flushed=batch.flushed,
         finish=batch.finish,
         items=map(encode_item, batch.items),
+        exiting=_encode_exiting(batch.exiting),
+        lost=batch.lost,
     )
+
+
+def _encode_exiting(exiting: Exiting | None) -> pb.Exiting | None:
+    return None if exiting is None else pb.Exiting(status_fd=exiting.status_fd, nonce=exiting.nonce)
 
 
 def _decoded(message: pb.BatchBody, names_known: int) -> DecodedBatch:
@@ -75,7 +81,18 @@ def _decoded(message: pb.BatchBody, names_known: int) -> DecodedBatch:
         message.finish if message.HasField("finish") else None,
         tuple(map(decode_item, message.items)),
         _decode_report(message, known),
+        _decode_exiting(message),
+        message.lost,
     )
+
+
+def _decode_exiting(message: pb.BatchBody) -> Exiting | None:
+    if not message.HasField("exiting"):
+        return None
+    nonce = message.exiting.nonce
+    if len(nonce) > limits.EXIT_NONCE_MAX_BYTES:
+        raise MalformedBatch(f"a nonce has {limits.EXIT_NONCE_MAX_BYTES} bytes at most, not {len(nonce)}")
+    return Exiting(message.exiting.status_fd, nonce)
 
 
 def _decode_report(message: pb.BatchBody, known: int) -> NodeReport | None:

@@ -20,6 +20,7 @@ from tracker_daemon.journal.store import Journal
 from tracker_daemon.recording.journal_calls import JournalCalls
 from tracker_daemon.recording.recorder import Recorder, RecorderSettings
 from tracker_daemon.runs.registry import Registry
+from tracker_daemon.runs.run_endings import RunEndings
 from tracker_daemon.runs.run_options import RunOptions, default_rules
 from tracker_daemon.runs.stored_runs import StoredRuns
 from tracker_daemon.settings.definitions import Settings
@@ -94,7 +95,7 @@ class Node:
         self.stored_runs = StoredRuns(self.registry, calls.run)
         common = CommonParts(
             self.settings, self.journal, self.registry, self.recorder, calls, self.stored_runs,
-            directory / "contents",
+            RunEndings(self.registry, self.recorder), directory / "contents",
         )  # fmt: skip
         parts = build_node_parts(common, log_location, self.loop)
         self.pumps, self.delivery, self.admission = parts.pumps, parts.delivery, parts.admission

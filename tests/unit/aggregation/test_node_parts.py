@@ -14,7 +14,7 @@ from tests.support.aggregation.node_scenario import (
     parts_of,
 )
 from tracker_daemon.aggregation.node.dictionary import NodeDictionary
-from tracker_daemon.aggregation.values.batch import DecodedBatch
+from tracker_daemon.aggregation.values.batch import DecodedBatch, Exiting
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -151,17 +151,54 @@ def test_a_finish_comes_after_all_that_the_rank_logged() -> None:
     assert not node.fold.over()
 
 
-def test_the_job_s_end_finishes_the_ranks_that_did_not() -> None:
+def test_the_job_s_end_is_that_of_the_ranks_that_it_is_known_of_and_the_others_are_lost() -> None:
     node = NodeScenario(8, connected=[4, 5, 6])
     node.finish(5)
     node.tick()
     node.log(4, step=0, loss=1.0)
-    node.end(9)
+    node.happen("end", 9, [4])
     told = node.tick()
-    assert finished_in(told) == {node.clients[rank].stream: 9 for rank in (4, 6)}
+    ends = {s: (p.finish, p.exiting is not None, p.lost) for s, p in parts_of(told) if p.ends or p.lost}
+    assert ends == {node.clients[4].stream: (9, True, False), node.clients[6].stream: (None, False, True)}
     assert contributions_of(told)
-    node.end(9)
+    node.happen("end", 9, [4])
     assert node.tick() == []
+
+
+def exits(node: NodeScenario, rank: int) -> None:
+    node.clients[rank].body.exiting.SetInParent()
+    node.send(rank)
+
+
+@pytest.mark.parametrize("code", [0, 7, None])
+def test_the_end_of_a_rank_that_exits_is_forwarded_with_its_exit_status(code: int | None) -> None:
+    node = NodeScenario(8, connected=[4, 5])
+    node.log(4, step=0, loss=1.0)
+    exits(node, 4)
+    told = node.tick()
+    assert contributions_of(told)
+    assert not any(part.ends for _, part in parts_of(told))
+    node.happen("exit_status", 4, code)
+    ((stream, end),) = parts_of(node.tick())
+    assert (stream, end.finish, end.exiting) == (node.clients[4].stream, code, Exiting())
+
+
+def test_a_restart_of_the_node_waits_for_no_exit_status() -> None:
+    node = NodeScenario(8, connected=[4])
+    exits(node, 4)
+    node.tick()
+    node.happen("restart_timers")
+    ((_, end),) = parts_of(node.tick())
+    assert (end.finish, end.exiting) == (None, Exiting())
+
+
+def test_a_rank_whose_process_has_vanished_is_forwarded_as_lost_at_once() -> None:
+    node = NodeScenario(8, connected=[4, 5])
+    node.log(4, step=0, loss=1.0)
+    node.happen("vanish", 4, 0)
+    told = node.tick()
+    assert contributions_of(told)
+    assert [(stream, part.lost) for stream, part in parts_of(told)] == [(node.clients[4].stream, True)]
 
 
 def test_the_run_is_over_when_the_root_says_so_and_goes_on_with_a_later_attempt() -> None:

@@ -119,7 +119,9 @@ def test_the_daemon_is_ready_before_the_command_starts_whatever_file_was_left(tm
 def test_the_commands_status_is_left_for_the_daemon_before_it_is_stopped(tmp_path: Path) -> None:
     given = launch(tmp_path, "sh", "-c", "exit 5")
     Launcher(given).run()
-    assert LaunchOutcome.read(given.place.state_dir) == LaunchOutcome(given.launch_id, 5)
+    outcome = LaunchOutcome.read(given.place.state_dir)
+    assert (outcome.launch_id, outcome.exit_status) == (given.launch_id, 5)
+    assert (outcome.starter_pid, outcome.program) == (os.getpid(), "sh")
 
 
 def test_the_end_is_summed_up_from_the_daemons_last_status(

@@ -38,3 +38,16 @@ def test_a_delivery_that_gets_on_is_not_abandoned() -> None:
     for second in range(20, 400, 20):
         assert reason(watch, float(second), busy=True, progress=second) is None
     assert reason(watch, 411.0, busy=True, progress=380) is not None
+
+
+def test_an_idle_daemon_whose_launchers_have_ended_ends_soon() -> None:
+    watch = IdleWatch(10.0, None, 0.0, 2.0)
+
+    def at(now_s: float, *, launcher: bool, busy: bool = False) -> str | None:
+        return watch.reason(now_s, connected=False, busy=busy, progress=0, has_launcher=lambda: launcher)
+
+    assert at(5.0, launcher=True) is None
+    assert at(6.0, launcher=False) is None
+    assert at(7.5, launcher=False, busy=True) is None
+    assert at(9.0, launcher=False) is None
+    assert "has ended" in at(9.5, launcher=False)

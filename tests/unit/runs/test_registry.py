@@ -11,7 +11,7 @@ from tests.support.ingest.messages import hello, stream_id
 from tests.support.ingest.rig import DEFAULTS, RULES
 from tracker_daemon.errors import ClientRefused, ProtocolError, SettingsError
 from tracker_daemon.journal.rows import StreamRow
-from tracker_daemon.runs.overdue_ranks import find_absent_ranks, find_silent_ranks
+from tracker_daemon.runs.overdue_ranks import find_absent_ranks, find_silent_ranks, find_vanished_ranks
 from tracker_daemon.runs.registry import Registry
 from tracker_protocol import PROTOCOL_VERSION, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -244,6 +244,75 @@ def test_after_a_restart_ranks_that_never_came_are_still_missed(door, registry):
     later, again = restored(run)
     later.admit(hello(1, 0))
     assert find_absent_ranks(later.runs.values(), 0.0) == {again: [1]}
+
+
+class Host:
+    """Plays the host: whether launchers have ended, and processes are gone."""
+
+    def __init__(self, *, launcher_gone=False, gone=False):
+        self.launcher_gone, self.gone = launcher_gone, gone
+
+    def is_here(self, place):
+        return True
+
+    def is_launcher_gone(self, place):
+        return self.launcher_gone
+
+    def is_gone(self, place):
+        return self.gone
+
+
+def absent(door, host=None):
+    return find_absent_ranks(door.registry.runs.values(), 600.0, host)
+
+
+def test_while_a_rank_lives_the_others_are_expected(door):
+    run = door.come(1, 0, world=2).stream.run
+    run.last_hello_s -= 100.0
+    assert absent(door, Host(launcher_gone=True)) == {}
+
+
+@pytest.mark.parametrize("how", ["finished", "lost"])
+def test_once_all_that_came_have_ended_nobody_is_expected_some_seconds_after_the_last_hello(door, how):
+    stream = door.come(1, 0, world=2).stream
+    setattr(stream, how, True)
+    assert absent(door, Host()) == {}
+    stream.run.last_hello_s -= 14.0
+    assert absent(door, Host()) == {}
+    stream.run.last_hello_s -= 1.0
+    assert absent(door, Host()) == {stream.run: [1]}
+
+
+def test_once_all_that_came_have_ended_nobody_is_expected_of_a_launcher_that_has_ended(door):
+    stream = door.come(1, 0, world=2).stream
+    stream.finished = True
+    assert absent(door, Host()) == {}
+    assert absent(door, Host(launcher_gone=True)) == {stream.run: [1]}
+
+
+def vanished(door, host):
+    return find_vanished_ranks(door.registry.runs.values(), host)
+
+
+def test_a_rank_is_lost_some_seconds_after_its_process_is_seen_gone(door):
+    first = door.come(1, 0, world=2)
+    stream = first.stream
+    assert vanished(door, Host(gone=True)) == {}  # still connected
+    door.go(first)
+    assert vanished(door, Host()) == {}
+    assert vanished(door, Host(gone=True)) == {}
+    stream.gone_since_s -= 2.0
+    assert vanished(door, Host(gone=True)) == {stream.run: [0]}
+    assert stream.lost
+    assert vanished(door, Host(gone=True)) == {}
+
+
+def test_a_rank_that_has_finished_does_not_vanish(door):
+    first = door.come(1, 0)
+    first.stream.finished = True
+    door.go(first)
+    assert vanished(door, Host(gone=True)) == {}
+    assert first.stream.gone_since_s is None
 
 
 # ---- runs that ended long ago --------------------------------------------------------------------

@@ -26,13 +26,15 @@ class NodeAttempt(Attempt[NodePanel]):
         self.world_size = 0
         self.live: set[int] = set()
         self.exit_codes: dict[int, int] = {}
+        self.exiting: dict[int, bytes] = {}
+        """The streams, by rank, of ranks that have ended and whose exit status is awaited."""
         self.progress = RankProgress()
         self._admit = admit
 
     def join(self, rank: int, world_size: int) -> None:
         """Note that a rank has connected; the largest world size that a rank states holds."""
         self.world_size = max(self.world_size, world_size)
-        if rank not in self.exit_codes:
+        if rank not in self.exit_codes and rank not in self.exiting:
             self.live.add(rank)
 
     # ---- in --------------------------------------------------------------------------------------

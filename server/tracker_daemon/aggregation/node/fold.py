@@ -11,7 +11,7 @@ depends on the events and their ticks alone, and a replay forwards the same valu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import IntEnum
 
 from tracker_daemon.aggregation.node.attempt import NodeAttempt
@@ -32,6 +32,7 @@ from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import StreamFold
 from tracker_daemon.aggregation.values.batch import (
     DecodedBatch,
+    Exiting,
     ForwardedValues,
     NodeReport,
     Rows,
@@ -98,7 +99,7 @@ class NodeFold(Fold):
             self.books.count_late(source.rank, batch.points)
             self.books.items_left_out += len(batch.items)
             return
-        if batch.rows or batch.texts or batch.config or batch.items or batch.finish is not None:
+        if batch.rows or batch.texts or batch.config or batch.items or batch.ends:
             attempt.progress.note_activity(source.rank)
         for block in batch.rows:
             if block.own:
@@ -162,7 +163,11 @@ class NodeFold(Fold):
         self._pass_on_items(stream, rank, batch)
         if batch.flushed:
             attempt.progress.note_flush(rank, again=self.wants_flushes)
-        if batch.finish is not None:
+        if batch.exiting is not None:
+            attempt.live.discard(rank)
+            attempt.exiting[rank] = stream
+            self._due = _Extent.EVERYTHING
+        elif batch.finish is not None:
             self._finish(stream, attempt, rank, batch.finish)
 
     def _pass_on_items(self, stream: bytes, rank: int, batch: DecodedBatch) -> None:
@@ -176,8 +181,17 @@ class NodeFold(Fold):
     def _finish(self, stream: bytes, attempt: NodeAttempt, rank: int, exit_code: int) -> None:
         attempt.exit_codes[rank] = exit_code
         attempt.live.discard(rank)
-        self.parts.add_end(stream, exit_code)
+        self.parts.add_end(stream, DecodedBatch(finish=exit_code))
         self._due = _Extent.EVERYTHING
+
+    def exit_status(self, rank: int, code: int | None) -> None:
+        """Note the exit status of a rank's process, which the root gets with the rank's end."""
+        stream = self.attempt.exiting.pop(rank, None)
+        if stream is not None:
+            if code is not None:
+                self.attempt.exit_codes[rank] = code
+            self.parts.add_end(stream, DecodedBatch(finish=code, exiting=Exiting()))
+            self._due = _Extent.EVERYTHING
 
     def flushed(self, stream: bytes, now_ns: int) -> None:  # noqa: ARG002 - no clock
         """Note that a stream has sent everything that it logged, with nothing new since its last flush."""
@@ -190,16 +204,38 @@ class NodeFold(Fold):
         """Note that a rank is gone: no row is incomplete for it."""
         self.attempt.live.discard(rank)
 
+    def vanish(self, rank: int, now_ns: int) -> None:  # noqa: ARG002 - no clock
+        """Note that a rank's process was seen to end, without a word from it."""
+        for stream, source in self.streams.items():
+            if source.rank == rank and source.attempt == self.attempt.number and rank in self.attempt.live:
+                self.attempt.live.discard(rank)
+                self.parts.add_end(stream, DecodedBatch(lost=True))
+                self._due = _Extent.EVERYTHING
+
+    def restart_timers(self, now_ns: int) -> None:  # noqa: ARG002 - there are no timers here
+        """Wait for no exit status of before: the daemon has started."""
+        for rank in list(self.attempt.exiting):
+            self.exit_status(rank, None)
+
     def close_oldest(self, rows: int) -> None:  # noqa: ARG002 - what is forwarded late is not lost
         """Forward everything: too much memory is open."""
         self._due = _Extent.EVERYTHING
 
-    def end(self, exit_code: int) -> None:
-        """End the job: its exit code is that of the ranks that did not finish by themselves."""
+    def end(self, status: int, own: Collection[int] = (), reported: Collection[int] = ()) -> None:
+        """End the job, whose command ended with ``status``; see :meth:`Fold.end`."""
         attempt = self.attempt
+        for rank in list(attempt.exiting):
+            self.exit_status(rank, status if rank in own else None)
         for stream, source in self.streams.items():
-            if source.attempt == attempt.number and source.rank not in attempt.exit_codes:
-                self._finish(stream, attempt, source.rank, exit_code)
+            rank = source.rank
+            if source.attempt != attempt.number or rank not in attempt.live:
+                continue
+            attempt.live.discard(rank)
+            known = rank in own or (status == 0 and rank in reported)
+            if known:
+                attempt.exit_codes[rank] = status
+            end = DecodedBatch(finish=status, exiting=Exiting()) if known else DecodedBatch(lost=True)
+            self.parts.add_end(stream, end)
         self._due = _Extent.EVERYTHING
 
     # ---- events of a node alone ------------------------------------------------------------------

@@ -31,7 +31,7 @@ class RankParts:
 
     def __init__(self) -> None:
         self.fragments: list[Fragment] = []
-        self.ends: list[tuple[bytes, int]] = []
+        self.ends: list[RankPart] = []
         self.points = 0
         self.bytes = 0
         """The memory that the fragments hold, roughly."""
@@ -67,9 +67,9 @@ class RankParts:
         """Append the number of values that the rank's client has dropped so far."""
         self.add(Fragment(stream, DecodedBatch(dropped_points=points)))
 
-    def add_end(self, stream: bytes, exit_code: int) -> None:
+    def add_end(self, stream: bytes, end: DecodedBatch) -> None:
         """Append the end of the rank."""
-        self.ends.append((stream, exit_code))
+        self.ends.append((stream, end))
 
     # ---- out -------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class RankParts:
 
     def take_ends(self) -> tuple[RankPart, ...]:
         """Remove and return the ends."""
-        taken = tuple((stream, DecodedBatch(finish=exit_code)) for stream, exit_code in self.ends)
+        taken = tuple(self.ends)
         self.ends.clear()
         return taken
 

@@ -99,7 +99,7 @@ def _dump_parts(parts: RankParts, encode_batch: Encoder) -> Plain:
             [fragment.stream, encode_batch(fragment.batch), fragment.batch.points]
             for fragment in parts.fragments
         ],
-        "ends": parts.ends,
+        "ends": [[stream, encode_batch(end)] for stream, end in parts.ends],
     }
 
 
@@ -107,7 +107,7 @@ def _load_parts(plain: Plain, decode_batch: Decoder) -> RankParts:
     parts = RankParts()
     for stream, body, _ in plain["fragments"]:
         parts.add(Fragment(stream, decode_batch(body)))
-    parts.ends = [(stream, code) for stream, code in plain["ends"]]
+    parts.ends = [(stream, decode_batch(end)) for stream, end in plain["ends"]]
     return parts
 
 
@@ -139,6 +139,7 @@ def _dump_attempt(attempt: NodeAttempt) -> Plain:
         "world_size": attempt.world_size,
         "live": sorted(attempt.live),
         "exit_codes": attempt.exit_codes,
+        "exiting": attempt.exiting,
         "last_step": progress.last_step,
         "logged_in": progress.logged_in,
         "changed": sorted(progress.changed),
@@ -153,6 +154,7 @@ def _load_attempt(plain: Plain, fold: NodeFold) -> NodeAttempt:
     attempt.world_size = plain["world_size"]
     attempt.live = set(plain["live"])
     attempt.exit_codes = by_rank(plain["exit_codes"])
+    attempt.exiting = by_rank(plain.get("exiting", {}))
     attempt.progress = _load_progress(plain)
     for panel in plain["panels"]:
         attempt.add_panel(_load_panel(panel))

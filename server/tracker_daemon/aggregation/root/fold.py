@@ -8,7 +8,7 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import msgspec
 
@@ -139,9 +139,17 @@ class RootFold(Fold):
             self.config.add(source.rank, source.attempt, batch.config, now_ns)
         if batch.flushed:
             self.attempt.membership.flushed(source.rank, now_ns)
-        if batch.finish is not None:
-            self.attempt.membership.exit_codes[source.rank] = batch.finish
-            self.attempt.depart(source.rank, "finished")
+        if batch.ends:
+            self._end_rank(source.rank, batch)
+        elif batch.lost:
+            self.vanish(source.rank, now_ns)
+
+    def _end_rank(self, rank: int, batch: DecodedBatch) -> None:
+        if batch.exiting is not None:
+            self.attempt.membership.exit(rank, batch.finish, awaited=batch.finish is None)
+        elif batch.finish is not None:
+            self.attempt.membership.exit_codes[rank] = batch.finish
+        self.attempt.depart(rank, "finished")
 
     def _rows(
         self, source: StreamFold, dictionary: StreamFold, attempt: RootAttempt, block: Rows, now_ns: int
@@ -231,20 +239,40 @@ class RootFold(Fold):
             if how == "lost":
                 self.attempt.membership.lost(now_ns)
 
+    def vanish(self, rank: int, now_ns: int) -> None:
+        """Note that a rank's process was seen to end, without a word from it: the rank is lost."""
+        if rank not in self.attempt.membership.gone:
+            self.depart(rank, "lost", now_ns)
+            self.attempt.membership.vanished.add(rank)
+
+    def exit_status(self, rank: int, code: int | None) -> None:
+        """Note the exit status of a rank's process; None if it cannot be known."""
+        if rank in self.attempt.membership.exited:
+            self.attempt.membership.exit(rank, code)
+
     def restart_timers(self, now_ns: int) -> None:
-        """Start every wait again: the daemon has started."""
+        """Start every wait again: the daemon has started. Exit statuses of before can be read no more."""
         self.attempt.restart_timers(now_ns)
+        self.attempt.membership.give_up_statuses()
 
     def close_oldest(self, rows: int) -> None:
         """Close the oldest rows as partial: too much memory is open."""
         closing.close_oldest(self.attempt, rows)
 
-    def end(self, exit_code: int) -> None:
-        """End the job: its exit code is that of the ranks that did not finish by themselves."""
+    def end(self, status: int, own: Collection[int] = (), reported: Collection[int] = ()) -> None:
+        """End the job, whose command ended with ``status``; see :meth:`Fold.end`."""
         members = self.attempt.membership
+        members.command_status = status
         for rank in sorted(members.expected()):
-            members.exit_codes[rank] = exit_code
-            self.attempt.depart(rank, "finished")
+            if rank in own or (status == 0 and rank in reported):
+                members.exit(rank, status)
+                self.attempt.depart(rank, "finished")
+            else:
+                self.attempt.depart(rank, "lost" if rank in members.seen else "absent")
+        for rank in own:
+            if members.exited.get(rank) is False:
+                members.exit(rank, status)
+        members.give_up_statuses()
         closing.close_all(self.attempt)
         members.lost_ns = None  # nothing starts again what the job's end has ended
 
@@ -322,4 +350,7 @@ class RootFold(Fold):
             frozenset(attempt.lagging),
             dict(members.exit_codes),
             self.dropped_by_rank(),
+            frozenset(members.exited),
+            frozenset(members.vanished),
+            members.command_status,
         )

@@ -21,6 +21,12 @@ class Membership:
         self.seen: set[int] = set()
         self.gone: dict[int, str] = {}
         self.exit_codes: dict[int, int] = {}
+        self.exited: dict[int, bool] = {}
+        """The ranks that ended without a call of ``finish()``; False while the exit status is awaited."""
+        self.vanished: set[int] = set()
+        """Those of the lost ranks whose processes were seen to end."""
+        self.command_status = 0
+        """The exit status of the launch's command, once it has ended."""
         self.flushed_ns: dict[int, int] = {}
         self.lagging: set[int] = set()
         self.lost_ns: int | None = None
@@ -32,12 +38,23 @@ class Membership:
         self.seen.add(rank)
         if self.gone.get(rank) in ("lost", "absent"):
             del self.gone[rank]
+            self.vanished.discard(rank)
             if "lost" not in self.gone.values():
                 self.lost_ns = None
 
     def left(self, rank: int, how: str) -> None:
         """Note that a rank is "finished", "lost" or "absent"."""
         self.gone[rank] = how
+
+    def exit(self, rank: int, code: int | None, *, awaited: bool = False) -> None:
+        """Note that a rank ended without ``finish()``; ``code`` None: its status is awaited, or unknown."""
+        self.exited[rank] = not awaited
+        if code is not None:
+            self.exit_codes[rank] = code
+
+    def give_up_statuses(self) -> None:
+        """Wait for no exit status any more."""
+        self.exited = dict.fromkeys(self.exited, True)
 
     def lost(self, now_ns: int) -> None:
         """Note the time at which ranks were lost."""
@@ -83,5 +100,5 @@ class Membership:
         )
 
     def over(self) -> bool:
-        """Return True if there was a rank and every rank has ended."""
-        return bool(self.gone or self.seen) and self.expected_count() == 0
+        """Return True if there was a rank, every rank has ended, and no exit status is awaited."""
+        return bool(self.gone or self.seen) and self.expected_count() == 0 and all(self.exited.values())

@@ -94,6 +94,9 @@ def _dump_attempt(attempt: RootAttempt) -> Plain:
         "exit_codes": members.exit_codes,
         "flushed_ns": members.flushed_ns,
         "lost_ns": members.lost_ns,
+        "exited": members.exited,
+        "vanished": sorted(members.vanished),
+        "command_status": members.command_status,
         "panels": [_dump_panel(panel) for panel in attempt.panels],
         "parts_at": [[*key, parts] for key, parts in attempt.parts_at.items()],
         "extras": [[*key, e.texts, e.numbers, e.time_ns] for key, e in attempt.extras.items()],
@@ -118,6 +121,9 @@ def _load_attempt(plain: Plain, fold: RootFold) -> RootAttempt:
     members.exit_codes = by_rank(plain["exit_codes"])
     members.flushed_ns = by_rank(plain["flushed_ns"])
     members.lost_ns = plain.get("lost_ns")
+    members.exited = by_rank(plain.get("exited", {}))
+    members.vanished = set(plain.get("vanished", ()))
+    members.command_status = plain.get("command_status", 0)
     for stored in plain["panels"]:
         panel = _load_panel(stored)
         attempt.choose_statistics(panel)

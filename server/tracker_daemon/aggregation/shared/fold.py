@@ -7,7 +7,7 @@ in the same ticks gives the same state. Both folds can be saved as bytes. Each h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -81,6 +81,12 @@ class FoldSummary:
     lagging: frozenset[int]
     exit_codes: dict[int, int]
     dropped_points: dict[int, int]
+    exited: frozenset[int] = frozenset()
+    """The ranks that ended without a call of ``finish()``."""
+    vanished: frozenset[int] = frozenset()
+    """Those of the lost ranks whose processes were seen to end."""
+    command_status: int = 0
+    """The exit status of the launch's command, once it has ended."""
 
 
 class Fold(ABC):
@@ -127,6 +133,10 @@ class Fold(ABC):
     def depart(self, rank: int, how: str, now_ns: int) -> None:
         """Note that a rank is "lost" or "absent"."""
 
+    @abstractmethod
+    def restart_timers(self, now_ns: int) -> None:
+        """Start every wait again: the daemon has started. Exit statuses of before can be read no more."""
+
     def gap(self, points: int) -> None:
         """Count values that a client dropped because it could not keep them."""
         self.books.gap_points += points
@@ -141,8 +151,20 @@ class Fold(ABC):
         """Release the memory of the oldest ``rows``: too much is open."""
 
     @abstractmethod
-    def end(self, exit_code: int) -> None:
-        """End the job: its exit code is that of the ranks that did not finish by themselves."""
+    def vanish(self, rank: int, now_ns: int) -> None:
+        """Note that a rank's process was seen to end, without a word from it: the rank is lost."""
+
+    @abstractmethod
+    def exit_status(self, rank: int, code: int | None) -> None:
+        """Note the exit status of a rank that has ended without ``finish()``; None if it cannot be known."""
+
+    @abstractmethod
+    def end(self, status: int, own: Collection[int] = (), reported: Collection[int] = ()) -> None:
+        """End the job, whose command ended with ``status``.
+
+        ``own`` are the ranks whose process was the command itself. ``reported`` are those whose launchers
+        report every failure in the command's status. The other ranks that did not finish are lost.
+        """
 
     # ---- the tick --------------------------------------------------------------------------------
 

@@ -59,6 +59,18 @@ class TextRows:
         return len(self.keys) * len(self.steps)
 
 
+@dataclass(frozen=True, slots=True)
+class Exiting:
+    """The end of a script that did not call ``finish()``. Its exit status follows, or is this batch's finish.
+
+    ``status_fd`` is the process's descriptor of the file with the status, which begins with ``nonce``; 0
+    without such a file.
+    """
+
+    status_fd: int = 0
+    nonce: bytes = b""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedBatch:
     """The content of one batch, checked as a whole before anything of it is used."""
@@ -73,6 +85,9 @@ class DecodedBatch:
     items: tuple[Item, ...] = ()
     forwarded: NodeReport | None = None
     """Values of a node's ranks, in the batch of a node's daemon."""
+    exiting: Exiting | None = None
+    lost: bool = False
+    """In a node's part of a rank: the rank's process has ended without a last batch."""
 
     @property
     def blocks(self) -> tuple[Rows | TextRows, ...]:
@@ -88,6 +103,11 @@ class DecodedBatch:
     def points(self) -> int:
         """The number of values, those of a node's ranks among them."""
         return self.own_points + (0 if self.forwarded is None else self.forwarded.points)
+
+    @property
+    def ends(self) -> bool:
+        """True if the rank sends nothing after this batch."""
+        return self.finish is not None or self.exiting is not None
 
     @property
     def last_step(self) -> int | None:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 CONFIG_PREFIX = "config"
 
 _REASON_TAG = "tracker.end_reason"
+_KILLED = "KILLED"
+"""MLflow's status of a run that the user stopped."""
 
 
 class MlflowBackend(Backend):
@@ -157,7 +159,7 @@ class MlflowBackend(Backend):
         self._store_summaries(run)
         if end.reason:
             run.set_tags({_REASON_TAG: end.reason})
-        run.set_status(end.status.value)
+        run.set_status(_KILLED if end.interrupted else end.status.value)
         run.ended = True
 
     def _store_summaries(self, run: RunWriter) -> None:

@@ -148,7 +148,7 @@ class RunWriter:
             self.params.update({param.key: param.value for param in params})
 
     def set_status(self, status: str) -> None:
-        """Set the run's status: RUNNING, FINISHED or FAILED."""
+        """Set the run's status: RUNNING, FINISHED, FAILED or KILLED."""
         if status == "RUNNING":
             self.connection.call(lambda client: client.update_run(self.mlflow_run_id, status=status))
         else:
