@@ -222,6 +222,8 @@ INPROCESS_FILES_FINISH_S = 300.0
 """The wait of ``finish`` for tables, images and artifacts."""
 INPROCESS_STOP_S = 5.0
 """The wait of ``finish`` for a delivery in progress, once its time has passed."""
+INPROCESS_MLFLOW_RETRIES_MAX = 3
+"""The most times that MLflow repeats a request while a run begins; the script waits for it."""
 
 # ---- the rules of the data ----
 LEARN_WAIT_S = 5.0

@@ -224,17 +224,80 @@ with setup_tracker("seedlike", "csv,mlflow", outdir=outdir, run_id=run_id, endpo
     assert found.data.metrics["accuracy"] == 0.5
 
 
+QUIET = """
+mlflow = tracker.get_backend("mlflow")
+assert (mlflow._active, mlflow.run, mlflow.run_url, tracker.mlflow_run) == (False, None, None, None)
+tracker.log_table("t", ["a"], [[1]])
+tracker.log_artifacts({"none": "nowhere"})
+assert tracker.status().backend_failures == 0
+"""
+
+
 def test_a_store_that_cannot_be_had_leaves_the_other_backends(tmp_path):
     out, err = run(
-        SCRIPT + "tracker.finish(); print([type(one).__name__ for one in tracker._backends])",
+        SCRIPT + QUIET + "tracker.finish(); print([type(one).__name__ for one in tracker._backends])",
         tmp_path, str(tmp_path / "out"),
         BACKENDS="mlflow,wandb,csv", TRACKER_ENDPOINT="inprocess", WANDB_API_KEY="",
         MLFLOW_TRACKING_URI="http://127.0.0.1:9", MLFLOW_HTTP_REQUEST_MAX_RETRIES="0",
     )  # fmt: skip
-    assert out.strip() == "['CSVBackend']"
-    assert "'mlflow' cannot be used" in err
+    assert out.strip() == "['MLflowBackend', 'WandbBackend', 'CSVBackend']"
+    assert err.count("MLflow records nothing of this run") == 1
     assert "W&B has no API key" in err
+    (directory,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
+    assert f"wandb sync {directory}" in err
     assert len(rows(tmp_path / "out")) == 6
+    logged = TransactionLog(next(directory.glob("*.wandb"))).read()
+    assert [row.values["loss"] for row in logged if isinstance(row, LoggedRow) if "loss" in row.values] == [
+        1.0 / (step + 1) for step in range(5)
+    ]
+
+
+UNREACHABLE = """
+import sys, wandb
+from tracker_client import Tracker, WandbBackend
+tracker = Tracker([
+    WandbBackend("p", outdir="out", id="mine", settings=wandb.Settings(init_timeout=3)),
+])
+tracker.log({"loss": 1.0}, step=3)
+tracker.finish()
+"""
+
+
+def test_where_no_server_answers_wandb_records_offline_under_another_id(tmp_path):
+    _, err = run(UNREACHABLE, tmp_path, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY="0" * 40)
+    (directory,) = (tmp_path / "out" / "wandb").glob("offline-run-*-mine-offline")
+    assert f"wandb sync --id mine {directory}" in err
+    logged = TransactionLog(next(directory.glob("*.wandb"))).read()
+    (row,) = (one for one in logged if isinstance(one, LoggedRow) if "loss" in one.values)
+    assert (row.values["loss"], row.values["step"]) == (1.0, 3)
+
+
+# A rank of a launch: it names no rank, and finds its own.
+DETECTED = """
+import sys
+from tracker_client import CSVBackend, MLflowBackend, Tracker, WandbBackend
+tracker = Tracker([
+    WandbBackend("detected", outdir="out"), MLflowBackend("detected", None, "out", None), CSVBackend("out"),
+    CSVBackend("given", None),
+])
+tracker.log({"loss": 1.0}, step=3)
+print([getattr(one, "run", None) is not None for one in tracker._backends])
+tracker.finish()
+"""
+
+
+def test_constructors_without_a_rank_find_it_and_rank_0_alone_records(alone, tmp_path):
+    store = f"sqlite:///{alone[0]}/mlflow.db"
+    launch = {"WORLD_SIZE": "2", "WANDB_MODE": "offline", "MLFLOW_TRACKING_URI": store}
+    for rank, active in (("1", False), ("0", True)):
+        out, _ = run(DETECTED, tmp_path, **launch, RANK=rank, LOCAL_RANK=rank)
+        assert out.strip() == str([active, active, False, False])
+        assert (tmp_path / "out").exists() is active
+    assert [len(rows(tmp_path / name)) for name in ("out", "given")] == [1, 1]
+    assert len(list((tmp_path / "out" / "wandb").glob("offline-run-*"))) == 1
+    client = MlflowClient(store)
+    (experiment,) = (one for one in client.search_experiments() if one.name == "detected")
+    assert len(client.search_runs([experiment.experiment_id])) == 1
 
 
 # A rank of a launch, which has one run by ``setup_tracker`` and then one of backends that it makes itself.

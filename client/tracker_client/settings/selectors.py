@@ -40,6 +40,7 @@ MLFLOW_ARGUMENTS: Mapping[str, str] = {
     "experiment_name": "experiment_name",
     "description": "description",
     "tags": "tags",
+    "log_system_metrics": "log_system_metrics",
 }
 """Bare arguments, each with the backend's name for it; of two with the same name the later wins."""
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {WANDB: WANDB_ARGUMENTS, MLFLOW: MLFLOW_ARGUMENTS}
@@ -61,6 +62,11 @@ MLFLOW_VARIABLES: Mapping[str, str] = {
     "MLFLOW_RUN_NAME": "run_name",
 }
 VARIABLES: Mapping[str, Mapping[str, str]] = {WANDB: WANDB_VARIABLES, MLFLOW: MLFLOW_VARIABLES}
+SYSTEM_METRICS = "log_system_metrics"
+SYSTEM_METRICS_WARNING = (
+    "log_system_metrics has no effect: no system metrics are recorded; log this process's own by tracker.log"
+)
+"""Of MLflow's own option, which would measure the process that talks to MLflow."""
 DISABLED_VARIABLE = "WANDB_DISABLED"
 MODES: Mapping[str, str] = {"dryrun": "offline", "run": "online"}
 """W&B's older names of its modes."""
@@ -107,6 +113,8 @@ def read_selectors(
     options = _in_wire_form(_merged(layers))
     if is_disabled(environ):
         options.setdefault(WANDB, {})["mode"] = "disabled"
+    if options[MLFLOW].pop(SYSTEM_METRICS, False):
+        warnings.append(SYSTEM_METRICS_WARNING)
     if withheld:
         warnings.append(
             f"setup_tracker does not send {', '.join(withheld)}: secrets and addresses of services belong to "

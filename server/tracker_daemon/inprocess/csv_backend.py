@@ -15,6 +15,7 @@ from tracker_daemon.backends.csv.format import STEP_COLUMN
 from tracker_daemon.backends.csv.items import CsvItemsBackend
 from tracker_daemon.errors import BackendError, BackendUnavailable
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
+from tracker_daemon.inprocess.description import rank_of
 from tracker_protocol import limits
 
 RUN_ID = "inprocess"
@@ -31,19 +32,20 @@ class CSVBackend(DeliveredBackend):
     name = "csv"
 
     def __init__(
-        self, outdir: str | os.PathLike[str] = ".", rank: int = 0, *, run_id: str | None = None
+        self, outdir: str | os.PathLike[str] = ".", rank: int | None = None, *, run_id: str | None = None
     ) -> None:
         """Open the file.
 
         Args:
             outdir: the directory; created if it is missing.
-            rank: this process's rank.
+            rank: this process's rank; found from the launcher if None.
             run_id: the run that the directory belongs to; None continues after the last script without one.
 
         Raises:
             BackendError: the directory cannot be written.
+            RankUnknown: several processes run, and the rank of this one cannot be found.
         """
-        super().__init__(_delivery(Path(outdir).absolute(), run_id) if rank == 0 else None)
+        super().__init__(_delivery(Path(outdir).absolute(), run_id) if rank_of(rank) == 0 else None)
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - TrackerBackend's
         """Record a row; a ``step`` among the metrics, if it is an int, wins over the argument."""

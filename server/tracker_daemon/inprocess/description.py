@@ -20,6 +20,15 @@ from tracker_client.values.refusals import Refusals
 from tracker_daemon.backends.base import RunDescription
 
 
+def rank_of(rank: int | None) -> int:
+    """Return this process's rank: the given one, else as found from the launcher.
+
+    Raises:
+        RankUnknown: several processes run, and the rank of this one cannot be found.
+    """
+    return detect_rank(os.environ, sys.modules, RankOverrides(rank)).rank
+
+
 def describe_run(
     project_name: str | None,
     outdir: str | os.PathLike[str] | None,

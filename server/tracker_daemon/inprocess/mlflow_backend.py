@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tracker_client.backends.built_in import RunArguments
+from tracker_client.settings.selectors import SYSTEM_METRICS, SYSTEM_METRICS_WARNING
+from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow.backend import MlflowBackend
 from tracker_daemon.backends.mlflow.description import OPTIONS
 from tracker_daemon.backends.mlflow.items import MlflowItemsBackend
+from tracker_daemon.errors import BackendError
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
-from tracker_daemon.inprocess.description import describe_run, mlflow_options
+from tracker_daemon.inprocess.description import describe_run, mlflow_options, rank_of
 from tracker_daemon.settings.credentials import BACKENDS, with_files
+from tracker_protocol import limits
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+logger = logging.getLogger("tracker_daemon")
 
 _RUNNING = "RUNNING"
 _API_KEYS = ("AMSC_API_KEY", "AM_SC_API_KEY")
@@ -29,8 +37,8 @@ class MLflowBackend(DeliveredBackend):
     ``.env``. Only rank 0 writes.
 
     Attributes:
-        run: MLflow's own description of the run, at its begin; None on other ranks.
-        run_url: the run's page on the server; None for a local store, and on other ranks.
+        run: MLflow's own description of the run, at its begin; None if nothing is recorded here.
+        run_url: the run's page on the server; None for a local store, and if nothing is recorded here.
     """
 
     name = "mlflow"
@@ -40,7 +48,7 @@ class MLflowBackend(DeliveredBackend):
         project_name: str | None = None,
         config: Any = None,
         outdir: str | os.PathLike[str] | None = None,
-        rank: int = 0,
+        rank: int | None = None,
         *,
         tracker_run_id: str | None = None,
         **start_run: Any,
@@ -51,32 +59,71 @@ class MLflowBackend(DeliveredBackend):
             project_name: the experiment, unless ``experiment_name`` or MLFLOW_EXPERIMENT_NAME gives it.
             config: recorded as params ``config.*``.
             outdir: the directory of a local store; the working directory if None.
-            rank: this process's rank.
+            rank: this process's rank; found from the launcher if None.
             tracker_run_id: an id that a run is begun with; the run of that id is continued, if there is one.
             **start_run: ``run_name``, ``tags``, ``description``, ``experiment_name``, ``experiment_id``,
                 ``parent_run_id``, and ``run_id``, MLflow's own id of a run to continue.
 
+        If the store cannot be reached or written, or refuses the run, one warning gives the reason. Then this
+        object records nothing, and the script continues.
+
         Raises:
-            BackendError: the store cannot be reached or written, or it refuses the run.
+            RankUnknown: several processes run, and the rank of this one cannot be found.
         """
+        super().__init__(None)
         self.run: Run | None = None
         self.run_url: str | None = None
+        self._handles: Mapping[str, str] = {}
+        rank = rank_of(rank)
         if rank != 0:
-            super().__init__(None)
             return
         _load_variables()
-        described = describe_run(
-            project_name, outdir, rank, run_id=tracker_run_id, options=mlflow_options(start_run)
-        )
+        options = mlflow_options(start_run)
+        if options.pop(SYSTEM_METRICS, False):
+            logger.warning("%s", SYSTEM_METRICS_WARNING)
+        described = describe_run(project_name, outdir, rank, run_id=tracker_run_id, options=options)
         backend = MlflowBackend()
-        super().__init__(Delivery(backend, described, MlflowItemsBackend()))
-        found = backend.look_up()
-        if found.info.status != _RUNNING:
-            backend.reopen()
-        self.run, self.run_url = found, backend.run_url
-        sys.stderr.write(f"MLflow run {found.info.run_name}: {backend.location()}\n")
+        try:
+            with _bounded_patience():
+                self.run = self._begin(backend, described)
+        except BackendError as error:
+            logger.warning("MLflow records nothing of this run, and the script continues: %s", error)
+            return
+        self.run_url, self._handles = backend.run_url, backend.handles()
+        sys.stderr.write(f"MLflow run {self.run.info.run_name}: {backend.location()}\n")
         if config is not None:
             self.log_config(config)
+
+    def _begin(self, backend: MlflowBackend, described: RunDescription) -> Run:
+        delivery = Delivery(backend, described, MlflowItemsBackend())
+        try:
+            found = backend.look_up()
+            if found.info.status != _RUNNING:
+                backend.reopen()
+        except BackendError:
+            delivery.finish(1)
+            raise
+        self._delivery = delivery
+        return found
+
+    # ---- attributes that scripts read as they are in ``ezpz`` -------------------------------------
+
+    @property
+    def _active(self) -> bool:
+        """True if this object records."""
+        return self._delivery is not None
+
+    @property
+    def _run_id(self) -> str | None:
+        return self._handles.get("run_id")
+
+    @property
+    def _experiment_id(self) -> str | None:
+        return self._handles.get("experiment_id")
+
+    @property
+    def _tracking_uri(self) -> str | None:
+        return self._handles.get("tracking_uri")
 
     @classmethod
     def for_run(cls, run: RunArguments, options: Mapping[str, Any]) -> MLflowBackend:
@@ -95,3 +142,19 @@ def _load_variables() -> None:
     if any(os.environ.get(name) for name in _API_KEYS):
         # A redirected request would send the X-Api-Key header to the other host.
         os.environ.setdefault("MLFLOW_ALLOW_HTTP_REDIRECTS", "false")
+
+
+@contextmanager
+def _bounded_patience() -> Iterator[None]:
+    """Have MLflow try less often in the block than it does by default, which takes minutes."""
+    own = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(limits.INPROCESS_MLFLOW_RETRIES_MAX),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(limits.MLFLOW_REQUEST_TIMEOUT_S),
+    }
+    added = {name: value for name, value in own.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

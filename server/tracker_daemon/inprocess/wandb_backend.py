@@ -29,14 +29,13 @@ from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import Row
 from tracker_client.watch.watching import Watches
 from tracker_daemon.backends.item_names import safe_name
-from tracker_daemon.backends.wandb.init_arguments import init_arguments, mode_of
 from tracker_daemon.backends.wandb.rows import NO_STEP, STEP_COLUMN, TIME_COLUMN, wandb_histogram, wandb_name
-from tracker_daemon.backends.wandb.session import load_sdk, log_in
-from tracker_daemon.inprocess.description import describe_run, plain_configuration, wandb_options
+from tracker_daemon.backends.wandb.session import load_sdk
+from tracker_daemon.inprocess.description import plain_configuration, rank_of
 from tracker_daemon.inprocess.files_lane import copy_source
+from tracker_daemon.inprocess.wandb_run import begin_run
 from tracker_daemon.settings.credentials import BACKENDS, with_files
 
-_NORMALISED = frozenset({"mode", "tags"})
 _COMMON_ARGUMENTS = frozenset({"project", "config", "dir"})
 """Arguments of ``wandb.init`` that every backend gets from ``setup_tracker``'s own."""
 _LAST_ROWS_S = 5.0
@@ -63,7 +62,7 @@ class WandbBackend(TrackerBackend):
         project_name: str | None = None,
         config: Any = None,
         outdir: str | os.PathLike[str] | None = None,
-        rank: int = 0,
+        rank: int | None = None,
         *,
         tracker_run_id: str | None = None,
         **wandb_init: Any,
@@ -74,14 +73,19 @@ class WandbBackend(TrackerBackend):
             project_name: W&B's project; from the environment or the script's name if None.
             config: the run's configuration.
             outdir: the directory of W&B's files; the working directory if None.
-            rank: this process's rank.
+            rank: this process's rank; found from the launcher if None.
             tracker_run_id: W&B's id of the run, unless ``id`` or WANDB_RUN_ID gives one.
             **wandb_init: any argument of ``wandb.init``.
 
+        Without a key, or if the server does not accept the run, the run is recorded offline. A warning names
+        the ``wandb sync`` command that uploads it.
+
         Raises:
-            BackendError: there is no key, or W&B cannot be used.
+            BackendError: the package ``wandb`` cannot be used, or W&B has no such mode.
+            RankUnknown: several processes run, and the rank of this one cannot be found.
         """
         self.run: Any = None
+        rank = rank_of(rank)
         if rank != 0:
             return
         self._pid = os.getpid()
@@ -92,7 +96,7 @@ class WandbBackend(TrackerBackend):
         self._watches = Watches(self._attach, lambda: True, self._refusals)
         os.environ.update(with_files(BACKENDS["wandb"], os.environ))
         values = plain_configuration(config, self._refusals) if config is not None else {}
-        self.run = _begun_run(project_name, values, outdir, rank, tracker_run_id, wandb_init)
+        self.run = begin_run(project_name, values, outdir, rank, tracker_run_id, wandb_init)
         self._wandb = load_sdk()
         self._rows = RowAssembler(max(0, self.run.starting_step))
         self._last_step = max(NO_STEP, self.run.starting_step - 1)
@@ -249,27 +253,3 @@ class WandbBackend(TrackerBackend):
     def _is_here(self) -> bool:
         """Return True if there is a run and this process began it, not a parent that has forked it."""
         return self.run is not None and os.getpid() == self._pid
-
-
-def _begun_run(
-    project_name: str | None,
-    config: Mapping[str, Any],
-    outdir: str | os.PathLike[str] | None,
-    rank: int,
-    run_id: str | None,
-    given: Mapping[str, Any],
-) -> Any:
-    options = wandb_options(given)
-    options["config"] = dict(config)
-    described = describe_run(project_name, outdir, rank, run_id=run_id, options=options)
-    mode = mode_of(described)
-    wandb = load_sdk()
-    if mode.remote:
-        log_in(wandb)
-    arguments = init_arguments(described, mode, begun=False)
-    if wandb.run is None:
-        # Without this argument, wandb.log() and the like in the script record to this run.
-        del arguments["reinit"]
-    described.outdir.mkdir(parents=True, exist_ok=True)
-    own = {name: value for name, value in given.items() if name not in _NORMALISED}
-    return wandb.init(**arguments | own)

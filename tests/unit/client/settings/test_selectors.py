@@ -301,3 +301,18 @@ def test_a_hello_without_selectors_leaves_them_unset(daemon):
     with setup_tracker("p", endpoint=daemon.endpoint, token=daemon.token) as tracker:
         assert tracker.run_id == "run-1"
     assert not daemon.hellos[0].options.HasField("backend_options")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"log_system_metrics": True}, {"mlflow": {"log_system_metrics": True}}]
+)
+def test_mlflows_system_metrics_are_known_and_cause_a_warning(arguments):
+    read = read_selectors({}, arguments)
+    assert read.document is None
+    assert read.argument_names == set(arguments)
+    (warning,) = read.warnings
+    assert "log_system_metrics has no effect" in warning
+
+
+def test_system_metrics_that_are_not_wanted_cause_no_warning():
+    assert read_selectors({}, {"log_system_metrics": False}).warnings == ()
