@@ -945,9 +945,15 @@ class AwaitDelivery(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    FILES_FIELD_NUMBER: builtins.int
+    files: builtins.bool
+    """only the backend that writes files at the daemon; the answer comes after some seconds at most"""
     def __init__(
         self,
+        *,
+        files: builtins.bool = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["files", b"files"]) -> None: ...
 
 global___AwaitDelivery = AwaitDelivery
 
@@ -1242,9 +1248,15 @@ global___Acknowledgement = Acknowledgement
 class Delivered(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    MISSING_FIELD_NUMBER: builtins.int
+    missing: builtins.str
+    """a sentence: the rows that are not in the files yet, and the reason; empty if all are"""
     def __init__(
         self,
+        *,
+        missing: builtins.str = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["missing", b"missing"]) -> None: ...
 
 global___Delivered = Delivered
 
