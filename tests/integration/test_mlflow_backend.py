@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ from tracker_daemon.backends.mlflow.child import MlflowChildBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_daemon.rules.metric_rules import MetricSettings
 from tracker_daemon.version import VERSION
 
 TIME_NS = 1_700_000_000_000_000_000
@@ -112,6 +114,35 @@ def points(client, run, key):
 def count_of_points(outdir):
     with closing(sqlite3.connect(outdir / "mlflow.db")) as database:
         return database.execute("SELECT count(*) FROM metrics").fetchone()[0]
+
+
+def test_texts_that_are_numbers_are_metrics_and_all_other_texts_are_tags(opened, client):
+    backend = opened(metrics=MetricSettings(step_axes="val/*=epoch"))
+    texts = [
+        (0, "acc", "0.5"), (0, "val/acc", "0.25"), (0, "note", "nan"), (1, "acc", "0.75"), (1, "mixed", "x"),
+        (2, "mixed", "3"), (2, "under", "1_000"), (2, "50%", "7"),
+    ]  # fmt: skip
+    backend.deliver(entries_of(block(["epoch"], [9.0], [10.0], [11.0], first_step=4, texts=texts)), no_commit)
+    run = the_run(client)
+    assert points(client, run, "acc") == [(4, 0.5), (5, 0.75)]
+    assert points(client, run, "val/acc") == [(9, 0.25)]
+    assert points(client, run, "mixed") == [(6, 3.0)]
+    (key,) = (key for key in run.data.metrics if key.startswith("50_-"))
+    assert run.data.tags[f"tracker.renamed.{key}"] == "50%"
+    assert {name: run.data.tags.get(name) for name in ("acc", "note", "mixed", "under")} == {
+        "acc": None, "note": "nan", "mixed": "x", "under": "1_000",
+    }  # fmt: skip
+
+
+def test_a_later_configuration_has_no_prefix_and_no_value_hides_another(opened, client):
+    backend = opened()
+    (first, second) = entries_of({"lr": 0.1, "a.b": 1, "a": {"b": 2}}, {"late": {"x": 5}, "lr": 0.2})
+    backend.deliver([first, replace(second, kind=EntryKind.LATER_CONFIG)], no_commit)
+    run = the_run(client)
+    params = {name: value for name, value in run.data.params.items() if not name.startswith("tracker.")}
+    (hashed,) = (name for name in params if name.startswith("config.a.b-"))
+    assert params == {"config.lr": "0.1", "config.a.b": "2", hashed: "1", "late.x": "5", "lr": "0.2"}
+    assert run.data.tags[f"tracker.renamed.{hashed}"] == '["config", "a.b"]'
 
 
 def test_a_whole_run_arrives_with_its_metrics_config_and_end(opened, client, outdir):

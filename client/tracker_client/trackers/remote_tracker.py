@@ -35,7 +35,7 @@ from tracker_client.trackers.status import TrackerStatus
 from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, Tracker
 from tracker_client.transport.messages import Welcome
 from tracker_client.values.arguments import bounded_seconds, exit_code_for, step_number
-from tracker_client.values.configuration import read_configuration
+from tracker_client.values.configuration import EMPTY_CONFIGURATION, read_configuration
 from tracker_client.values.exit_status import ExitStatusFile
 from tracker_client.values.snapshot import PLAIN, snapshot
 from tracker_client.values.wandb_objects import MediaValue
@@ -82,8 +82,10 @@ class RemoteTracker(Tracker):
         self._sender.start()
         if sys.version_info[:2] == (3, 12):
             self._published.tried.wait(FIRST_TRY_S)
+        self._is_set_up = True  # until the next line is done: it logs the configuration of the set-up
         if config is not None:
             self.log_config(config)
+        self._is_set_up = bool(self._configuration)
 
     # ---- logging ---------------------------------------------------------------------------------
 
@@ -138,6 +140,9 @@ class RemoteTracker(Tracker):
         if read.warning:
             self._refusals.refuse("config", read.warning)
         if read.values:
+            if not self._is_set_up:  # the daemon takes a stream's first configuration for that of the set-up
+                self._is_set_up = True
+                self._sender.inbox.put(LogConfig(EMPTY_CONFIGURATION))
             self._configuration.update(read.values)
             self._sender.inbox.put(LogConfig(read.document))
 

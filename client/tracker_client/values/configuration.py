@@ -35,6 +35,7 @@ from tracker_protocol import limits
 
 VALUES_MAX = limits.CONFIG_MAX_BYTES // 2
 """A bound on the values: each takes at least two characters of JSON, itself and a separator."""
+EMPTY_CONFIGURATION = "{}"
 CYCLE = "<itself>"
 LEFT_OUT = "<left out>"
 _NAMES_SHOWN = 5

@@ -482,7 +482,9 @@ class BatchBody(google.protobuf.message.Message):
     def texts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TextBlock]: ...
     @property
     def config(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """JSON objects, in order, each merged into the run's configuration"""
+        """JSON objects, in order, each merged into the run's configuration. A stream's first one is that of the
+        set-up, {} if there is none; the others are later ones.
+        """
 
     @property
     def items(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Item]:

@@ -80,5 +80,6 @@ def _rows(payload: bytes) -> Iterator[pb.BackendEntry]:
 _CONTENTS: Mapping[EntryKind, Callable[[bytes], Iterator[pb.BackendEntry]]] = {
     EntryKind.RECORDS: _rows,
     EntryKind.CONFIG: _config,
+    EntryKind.LATER_CONFIG: _config,
     EntryKind.END: _end,
 }

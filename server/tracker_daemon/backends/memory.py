@@ -21,7 +21,7 @@ from tracker_daemon.backends.decoding import (
     read_state,
     rows_of,
 )
-from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_daemon.outbox.entries import CONFIGS, EntryKind, OutboxEntry
 
 
 class _State(msgspec.Struct, frozen=True):
@@ -106,7 +106,7 @@ def _keep(run: MemoryRun, entry: OutboxEntry) -> None:
         run.items.append(read_item(entry))
     elif entry.kind is EntryKind.HISTOGRAMS:
         run.items.extend(read_histograms(entry).items())
-    elif entry.kind is EntryKind.CONFIG:
+    elif entry.kind in CONFIGS:
         run.configs.append(read_config(entry))
     elif entry.kind is EntryKind.END:
         end = read_end(entry)

@@ -95,11 +95,14 @@ class Delivery:
             if isinstance(value, MediaValue):
                 self.media.value(key, value, at)
 
-    def configure(self, config: Any) -> None:
-        """Merge ``config`` into the run's configuration; see :mod:`tracker_client.values.configuration`."""
+    def configure(self, config: Any, *, later: bool = True) -> None:
+        """Merge ``config`` into the run's configuration; see :mod:`tracker_client.values.configuration`.
+
+        It is ``later`` if the run was not set up with it.
+        """
         values = plain_configuration(config, self.refusals)
         if values and self.accepts("log_config()"):
-            self._outbox.add_config(values)
+            self._outbox.add_config(values, later=later)
             self._pump.notify()
 
     # ---- calls of Media and Watches --------------------------------------------------------------

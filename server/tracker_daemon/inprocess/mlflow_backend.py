@@ -91,8 +91,8 @@ class MLflowBackend(DeliveredBackend):
             return
         self.run_url, self._handles = backend.run_url, backend.handles()
         sys.stderr.write(f"MLflow run {self.run.info.run_name}: {backend.location()}\n")
-        if config is not None:
-            self.log_config(config)
+        if config is not None and self._delivery is not None:
+            self._delivery.configure(config, later=False)
 
     def _begin(self, backend: MlflowBackend, described: RunDescription) -> Run:
         delivery = Delivery(backend, described, MlflowItemsBackend())

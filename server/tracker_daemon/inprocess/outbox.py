@@ -111,9 +111,10 @@ class MemoryOutbox:
                 "log()", f"more than {self._points_max} values wait for their store; the oldest are dropped"
             )
 
-    def add_config(self, values: Mapping[str, Any]) -> None:
-        """Add a configuration."""
-        self._add((EntryKind.CONFIG, json.dumps(values).encode()))
+    def add_config(self, values: Mapping[str, Any], *, later: bool = True) -> None:
+        """Add a configuration; it is ``later`` if the run was not set up with it."""
+        kind = EntryKind.LATER_CONFIG if later else EntryKind.CONFIG
+        self._add((kind, json.dumps(values).encode()))
 
     def add_files(self, upload: Upload) -> None:
         """Add an item with files."""

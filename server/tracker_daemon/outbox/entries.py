@@ -12,7 +12,7 @@ class EntryKind(IntEnum):
     RECORDS = 1
     """A RecordBlock's bytes."""
     CONFIG = 2
-    """A JSON object to merge into the run's configuration."""
+    """A JSON object to merge into the run's configuration: what the run was set up with."""
     END = 3
     """The run's end: a JSON object ``{"status": "FINISHED" | "FAILED", "reason": str, "interrupted": bool}``.
 
@@ -28,6 +28,11 @@ class EntryKind(IntEnum):
     """A numbered JSON array of changes to the configuration: which value, when and by which rank."""
     FORWARDED = 8
     """A batch for the root. A daemon that forwards also has FILES entries for the root."""
+    LATER_CONFIG = 9
+    """As CONFIG, but logged after the set-up."""
+
+
+CONFIGS = frozenset((EntryKind.CONFIG, EntryKind.LATER_CONFIG))
 
 
 @dataclass(frozen=True, slots=True)

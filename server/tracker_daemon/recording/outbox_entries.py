@@ -19,8 +19,9 @@ def write_outbox(journal: Journal, run: int, settled: TickOutput) -> tuple[int, 
     Returns the numbers of the last entry and of the last that has contents; 0 if there is none.
     """
     number = files = 0
-    for document in settled.configs:
-        number = journal.put_outbox(run, EntryKind.CONFIG, document.encode(), 0)
+    for at, document in enumerate(settled.configs):
+        kind = EntryKind.LATER_CONFIG if at in settled.later_configs else EntryKind.CONFIG
+        number = journal.put_outbox(run, kind, document.encode(), 0)
     if settled.config_changes:
         changes = msgspec.json.encode(settled.config_changes)
         number = journal.put_outbox(run, EntryKind.CONFIG_CHANGES, changes, 0)

@@ -179,6 +179,7 @@ class Scenario:
         self.blocks: list[RecordBlock] = []
         self.records: list[Record] = []
         self.configs: list[str] = []
+        self.later_configs: list[str] = []
         self.config_changes: list[dict[str, Any]] = []
         self.warnings: list[str] = []
         self.items: list[Item] = []
@@ -295,6 +296,7 @@ class Scenario:
         self._check(settled, new)
         self.blocks += settled.blocks
         self.records += new
+        self.later_configs += [settled.configs[at] for at in settled.later_configs]
         self.configs += settled.configs
         self.config_changes += settled.config_changes
         self.warnings += settled.warnings

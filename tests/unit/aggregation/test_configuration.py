@@ -49,6 +49,30 @@ def test_the_next_attempt_goes_on_from_the_configuration_before() -> None:
     assert [(c["attempt"], c["key"], c["new"]) for c in run.config_changes] == [(2, "lr", 0.3)]
 
 
+def test_only_the_first_configuration_of_each_attempt_is_that_of_the_set_up() -> None:
+    run = configured(1, {0: {"lr": 0.1}})
+    run.configure(0, '{"late": 1}')
+    run.tick()
+    run.join(0, attempt=2)
+    for document in ('{"lr": 0.2}', '{"late": 2}'):
+        run.configure(0, document)
+    run.tick()
+    assert run.configs == ['{"lr": 0.1}', '{"late": 1}', '{"lr": 0.2}', '{"late": 2}']
+    assert run.later_configs == ['{"late": 1}', '{"late": 2}']
+
+
+def test_a_rank_that_was_set_up_without_a_configuration_has_only_later_ones() -> None:
+    run = configured(2, {0: {}})
+    for rank in (0, 1):
+        run.configure(rank, json.dumps({"late": rank}))
+    run.tick()
+    run.fold = snapshot.load(snapshot.dump(run.fold), run.fold.rules)
+    run.configure(0, '{"more": 1}')
+    run.tick()
+    assert run.configs == run.later_configs == ['{"late": 0}', '{"more": 1}']
+    assert len(run.warnings) == 1  # the ranks' first values are compared all the same
+
+
 def test_the_history_is_bounded_and_few_changes_are_told() -> None:
     run = configured(1, {0: {"step": -1}})
     for step in range(limits.CONFIG_CHANGES_MAX + 50):

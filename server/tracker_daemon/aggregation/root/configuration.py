@@ -29,6 +29,8 @@ _CHANGES_REPORTED_MAX = 20
 """Later calls of log_config appear only in the history, so that other events stay visible."""
 _DOCUMENTS_REMEMBERED = 1_024
 _NEVER = -1
+EMPTY_CONFIGURATION = "{}"
+"""A rank that is set up without a configuration sends this before its first later one."""
 Flat = dict[str, str]
 _Change = tuple[str, str, str | None]
 """Dotted key, old JSON, new JSON or None where the key is gone."""
@@ -48,6 +50,8 @@ class ConfigUpdate:
     """The output since the last tick: documents for backends, changes, and sentences for people."""
 
     documents: list[str] = field(default_factory=list)
+    later: list[int] = field(default_factory=list)
+    """The positions of the documents that were logged after the set-up."""
     changes: list[dict[str, Any]] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -68,6 +72,8 @@ class ConfigLedger:
         self._begin()
 
     def _begin(self) -> None:
+        self.set_up = False
+        """True once the primary has sent the configuration that it was set up with, an empty one perhaps."""
         self.sent: set[int] = set()
         self.variants: dict[int, Variant] = {}
         self.variant_of: dict[int, int] = {}
@@ -85,7 +91,7 @@ class ConfigLedger:
     def add(self, rank: int, attempt: int, documents: Iterable[str], now_ns: int) -> None:
         """Merge and compare a rank's documents, in their order."""
         for document in documents:
-            if rank not in self.sent:
+            if rank not in self.sent and document != EMPTY_CONFIGURATION:
                 self.sent.add(rank)
                 self._compare(rank, document, now_ns)
             if rank == self._rules.primary_rank:
@@ -93,6 +99,9 @@ class ConfigLedger:
 
     def _merge(self, rank: int, attempt: int, document: str, now_ns: int) -> None:
         update, document = _strict(document)
+        later, self.set_up = self.set_up, True
+        if not update:
+            return
         sizes = {key: len(json.dumps({key: value})) for key, value in update.items()}
         if sum({**self.sizes, **sizes}.values()) > limits.CONFIG_TOTAL_MAX_BYTES:
             if not self.refused:
@@ -105,6 +114,8 @@ class ConfigLedger:
         changes = [*_changes(self.effective, update)]
         self.sizes.update(sizes)
         self.effective.update(update)
+        if later:
+            self.news.later.append(len(self.news.documents))
         self.news.documents.append(document)
         if changes:
             self._note_changes(rank, attempt, changes, now_ns)
@@ -214,6 +225,7 @@ class ConfigLedger:
             "change_count": self.change_count,
             "changing_calls": self.changing_calls,
             "refused": self.refused,
+            "set_up": self.set_up,
             "sent": sorted(self.sent),
             "variants": [[key, v.flat, v.ranks, v.reported] for key, v in self.variants.items()],
             "variant_of": [*self.variant_of.items()],
@@ -231,6 +243,7 @@ class ConfigLedger:
             "change_count",
             "changing_calls",
             "refused",
+            "set_up",
             "primary",
             "unlisted",
             "reports",

@@ -290,7 +290,7 @@ class RootFold(Fold):
         config = self.config.settle(now_ns, self.attempt.membership.expected, over=self.over())
         settled = TickOutput(
             tuple(config.documents), blocks, (*self.notices, *config.notices), tuple(self.items),
-            tuple(config.changes), tuple(config.warnings),
+            tuple(config.changes), tuple(config.warnings), later_configs=tuple(config.later),
         )  # fmt: skip
         self.books.records += sum(map(len, blocks))
         self._finished_blocks.clear()

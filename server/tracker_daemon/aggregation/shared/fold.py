@@ -38,6 +38,8 @@ class TickOutput:
     """Those notices that the primary rank's user must see at once."""
     forwarded: ForwardedValues | None = None
     """At a node, instead of configurations, records and items: values for the root."""
+    later_configs: tuple[int, ...] = ()
+    """The positions in ``configs`` of those that were logged after the set-up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from tracker_daemon.backends.csv.metrics_file import MetricsCsv, Position
 from tracker_daemon.backends.decoding import read_block, read_config, read_state
 from tracker_daemon.files.file_errors import translated
 from tracker_daemon.files.run_directory import claim_directory
-from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_daemon.outbox.entries import CONFIGS, EntryKind, OutboxEntry
 
 CONFIG_FILE = "config.json"
 HISTORY_FILE = "config_history.jsonl"
@@ -68,7 +68,7 @@ class CsvBackend(Backend):
         """Append the records, merge the configurations and return the state; see :class:`Backend`."""
         blocks = [read_block(entry) for entry in entries if entry.kind is EntryKind.RECORDS]
         changes = [change for entry in entries for change in _changes(entry)]
-        configs = [read_config(entry) for entry in entries if entry.kind is EntryKind.CONFIG]
+        configs = [read_config(entry) for entry in entries if entry.kind in CONFIGS]
         with self._translated_errors():
             if blocks:
                 self._append(blocks, commit)

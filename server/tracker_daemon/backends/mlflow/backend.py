@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
 from tracker_daemon.aggregation.values.record import RecordBlock
@@ -26,8 +27,8 @@ from tracker_daemon.backends.decoding import RunEnd, read_block, read_config, re
 from tracker_daemon.backends.mlflow.connection import MlflowConnection
 from tracker_daemon.backends.mlflow.description import system_params
 from tracker_daemon.backends.mlflow.metric_display import MetricDisplay
-from tracker_daemon.backends.mlflow.names import flatten, mlflow_key, text_key
-from tracker_daemon.backends.mlflow.requests import metric_requests, summary_requests
+from tracker_daemon.backends.mlflow.names import Param, mlflow_key, number_in, params_of, text_key
+from tracker_daemon.backends.mlflow.requests import metric_requests, summary_requests, text_requests
 from tracker_daemon.backends.mlflow.run_lookup import find_or_create_run, resume_run
 from tracker_daemon.backends.mlflow.run_writer import MlflowState, RunWriter
 from tracker_daemon.backends.mlflow.store_address import StoreAddress
@@ -134,7 +135,9 @@ class MlflowBackend(Backend):
         if entry.kind is EntryKind.RECORDS:
             self._store_block(run, read_block(entry), heartbeat)
         elif entry.kind is EntryKind.CONFIG:
-            run.store_params(dict(flatten(read_config(entry), CONFIG_PREFIX)))
+            run.store_params(params_of(read_config(entry), CONFIG_PREFIX))
+        elif entry.kind is EntryKind.LATER_CONFIG:
+            run.store_params(params_of(read_config(entry)))
         elif entry.kind is EntryKind.END:
             self._end(run, read_end(entry))
 
@@ -143,14 +146,18 @@ class MlflowBackend(Backend):
             run.set_status("RUNNING")
             run.ended = False
         run.attempt = max(run.attempt, block.attempt)
-        keys = run.names.of(block.columns)
+        numbers = [cell for cell in block.texts if number_in(cell.value) is not None]
+        names = tuple(dict.fromkeys((*block.columns, *(cell.column for cell in numbers))))
+        keys = dict(zip(names, run.names.of(names), strict=True))
         # Before the first request: wherever a replacement key is seen, its tag must exist.
-        named = zip(block.columns, keys, strict=True)
-        run.tag_renamed((name, key) for name, key in named if key not in {name, f"{name}/local"})
-        for metrics in metric_requests(block, keys, self._display.steps(block)):
+        run.tag_renamed((name, key) for name, key in keys.items() if key not in {name, f"{name}/local"})
+        for metrics in chain(
+            metric_requests(block, [keys[name] for name in block.columns], self._display.steps(block)),
+            text_requests(block, numbers, keys, self._display.steps_of(block, keys)),
+        ):
             run.log("metrics", metrics, heartbeat.beat)
             heartbeat.beat()
-        texts = {cell.column: cell.value for cell in block.texts}
+        texts = {cell.column: cell.value for cell in block.texts if number_in(cell.value) is None}
         run.tag_renamed((name, text_key(name)) for name in texts if text_key(name) != name)
         run.set_tags({text_key(name): value for name, value in texts.items()})
         run.summaries = self._display.summarised(block, run.summaries)
@@ -171,7 +178,7 @@ class MlflowBackend(Backend):
     def _describe(self, run: RunDescription) -> None:
         """Store the system params that the run does not have yet; a later attempt changes none."""
         opened, params = self._opened(), system_params(run, datetime.now(timezone.utc))
-        opened.store_params({name: value for name, value in params.items() if name not in opened.params})
+        opened.store_params([Param(*param) for param in params.items() if param[0] not in opened.params])
 
     def _opened(self) -> RunWriter:
         if self._run is None:

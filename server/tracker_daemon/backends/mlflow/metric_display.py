@@ -12,7 +12,7 @@ records that MLflow received.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
@@ -42,13 +42,20 @@ class MetricDisplay:
 
     def steps(self, block: RecordBlock) -> dict[int, list[int]]:
         """Return the MLflow steps of all rows for each column, by position, whose axis is not the step."""
-        found: dict[int, list[int]] = {}
-        place = {name: i for i, name in enumerate(block.columns)} if self._axes.rules else {}
-        for column, name in enumerate(block.columns if place else ()):
-            axis = self._axes.of(name)
-            if axis not in {None, STEP, name} and axis in place:
-                found[column] = _steps_along(block, place[axis])
-        return found
+        found = self.steps_of(block, block.columns)
+        return {column: found[name] for column, name in enumerate(block.columns) if name in found}
+
+    def steps_of(self, block: RecordBlock, names: Iterable[str]) -> dict[str, list[int]]:
+        """Return the MLflow steps of all rows by name, for those ``names`` whose axis is not the step."""
+        if not self._axes.rules:
+            return {}
+        place = {name: i for i, name in enumerate(block.columns)}
+        axes = {name: self._axes.of(name) for name in names}
+        return {
+            name: _steps_along(block, place[axis])
+            for name, axis in axes.items()
+            if axis not in {None, STEP, name} and axis in place
+        }
 
     def summarised(
         self, block: RecordBlock, summaries: dict[str, RunningSummary]

@@ -1,19 +1,22 @@
 """Names that MLflow accepts for metrics, params, tags and experiments, and keys for all other names.
 
 A key has at most 250 letters, digits, spaces and ``_ - . : /``, and is a relative path in its simplest
-form. A name that is no key is replaced by a key with a short hash of the name at its end. So two names
-never share a key, and the same name always gives the same key.
+form. A name that is no key is replaced by a key with a short hash of the name at its end. A metric and its
+aggregates have the same hash: ``loss_-1f0c3a52`` and ``loss_-1f0c3a52/mean``. So two names never share a key,
+and the same name always gives the same key.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from tracker_daemon.rules.metric_names import STATISTICS, aggregate_base
+from tracker_daemon.rules.metric_names import STATISTICS, aggregate_base, rank_base
 from tracker_protocol import limits
 
 _REFUSED = re.compile(r"[^/\w.\- :]")
@@ -23,12 +26,36 @@ _LOCAL = "/local"
 
 def mlflow_key(name: str) -> str:
     """Return ``name`` if MLflow accepts it, else a key that belongs to this name alone."""
-    return name if _is_key(name) else _replacement(name)
+    if _is_key(name):
+        return name
+    base = _base(name)
+    if base is None:
+        return _replacement(name)
+    # A base that is a key itself has no room for the suffix.
+    key = (_replacement(base) if _is_key(base) else mlflow_key(base)) + name[len(base) :]
+    return key if _is_key(key) else _replacement(name)
+
+
+def _base(name: str) -> str | None:
+    """Return the metric of which ``name`` is an aggregate or a rank's own value; None if it is neither."""
+    if name.endswith(_LOCAL):
+        return name.removesuffix(_LOCAL) or None
+    of_rank = rank_base(name)
+    return aggregate_base(name) if of_rank is None else of_rank[0]
 
 
 def text_key(name: str) -> str:
     """Return the tag for a metric whose values are texts; never a tag that MLflow or the tracker sets."""
     return mlflow_key(f"text/{name}" if name.startswith(_RESERVED) else name)
+
+
+def number_in(text: str) -> float | None:
+    """Return the finite number that ``text`` is; None if it is another text, or has an underscore."""
+    try:
+        number = math.nan if "_" in text else float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def experiment_name(asked: object, project: str) -> str:
@@ -68,14 +95,50 @@ class MetricKeys:
         return mlflow_key(column)
 
 
-def flatten(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield the leaves of a nested configuration as (name, text); dots join the names."""
+# ---- params --------------------------------------------------------------------------------------
+
+
+class Param(NamedTuple):
+    """One value of a configuration.
+
+    ``path`` is "" if ``name`` is where the value lies; else it is that place, as a JSON list of keys.
+    """
+
+    name: str
+    value: str
+    path: str = ""
+
+
+def params_of(config: Mapping[str, Any], prefix: str = "") -> list[Param]:
+    """Return the leaves of a nested configuration; dots join the names, behind ``prefix``.
+
+    Two leaves may have one name: ``{"a.b": 1, "a": {"b": 2}}``. Then a leaf that needs no dots within its
+    keys keeps the name, else the first; another one has a hash at its end.
+    """
+    leaves = list(_leaves(config, (prefix,) if prefix else ()))
+    owners: dict[str, tuple[str, ...]] = {}
+    for path, _ in sorted(leaves, key=lambda leaf: any("." in key for key in leaf[0])):
+        owners.setdefault(".".join(path), path)
+    return [_param(path, value, owners) for path, value in leaves]
+
+
+def _param(path: tuple[str, ...], value: str, owners: Mapping[str, tuple[str, ...]]) -> Param:
+    name = ".".join(path)
+    if owners[name] == path:
+        return Param(name, value)
+    place = json.dumps(path, ensure_ascii=False)
+    return Param(f"{name}-{_hash(place)}", value, place)
+
+
+def _leaves(config: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     for key, value in config.items():
-        name = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(value, Mapping) and value:
-            yield from flatten(value, name)
+            yield from _leaves(value, (*path, str(key)))
         else:
-            yield name, str(value)
+            yield (*path, str(key)), str(value)
+
+
+# ---- keys ----------------------------------------------------------------------------------------
 
 
 def _is_key(name: str) -> bool:
@@ -92,4 +155,8 @@ def _replacement(name: str) -> str:
     parts = [part for part in _REFUSED.sub("_", name).split("/") if part not in {"", ".", ".."}]
     # MLflow takes a key that begins with two dots for a path out of a directory.
     stem = "/".join(parts).lstrip("./")[: limits.MLFLOW_KEY_STEM_MAX_CHARACTERS] or "metric"
-    return f"{stem}-{hashlib.sha256(name.encode(errors='backslashreplace')).hexdigest()[:8]}"
+    return f"{stem}-{_hash(name)}"
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()[:8]

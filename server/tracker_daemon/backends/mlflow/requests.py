@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from tracker_daemon.aggregation.values.record import RecordBlock
+from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_daemon.backends.mlflow.metric_display import RunningSummary
 from tracker_daemon.backends.mlflow.names import mlflow_key
 from tracker_protocol import limits
@@ -41,7 +41,7 @@ def metric_requests(
 
     sizes = [_METRIC_BYTES + _size_bytes(key) for key in keys]
     steps, values = block.steps.tolist(), block.values.tolist()
-    times_ms = (block.times_ns // 1_000_000 + block.occurrences).clip(min=0).tolist()
+    times_ms = _times_ms(block)
     valid = None if block.valid is None else block.valid.tolist()
 
     def cells() -> Iterator[tuple[Metric, int]]:
@@ -54,6 +54,35 @@ def metric_requests(
                     yield Metric(keys[column], value, time_ms, at), sizes[column]
 
     return _requests(cells(), limits.MLFLOW_METRICS_PER_REQUEST_MAX)
+
+
+def text_requests(
+    block: RecordBlock,
+    cells: Iterable[TextCell],
+    keys: Mapping[str, str],
+    other_steps: Mapping[str, Sequence[int]],
+) -> Iterator[list[Metric]]:
+    """Yield the texts of ``cells``, which are finite numbers, as metrics in requests.
+
+    ``keys`` holds the key of each column, ``other_steps`` the step of each row for the columns whose axis is
+    not the training step.
+    """
+    from mlflow.entities import Metric  # noqa: PLC0415  # the package is optional
+
+    times_ms = _times_ms(block)
+
+    def metrics() -> Iterator[tuple[Metric, int]]:
+        for cell in cells:
+            key, along = keys[cell.column], other_steps.get(cell.column)
+            step = int(block.steps[cell.row]) if along is None else along[cell.row]
+            yield Metric(key, float(cell.value), times_ms[cell.row], step), _METRIC_BYTES + _size_bytes(key)
+
+    return _requests(metrics(), limits.MLFLOW_METRICS_PER_REQUEST_MAX)
+
+
+def _times_ms(block: RecordBlock) -> list[int]:
+    times: list[int] = (block.times_ns // 1_000_000 + block.occurrences).clip(min=0).tolist()
+    return times
 
 
 def summary_requests(summaries: Iterable[tuple[str, RunningSummary]]) -> Iterator[list[Metric]]:

@@ -16,6 +16,7 @@ from tracker_daemon.backends.mlflow.connection import MlflowConnection
 from tracker_daemon.backends.mlflow.description import RUN_UID_TAG
 from tracker_daemon.backends.mlflow.metric_display import RunningSummary
 from tracker_daemon.backends.mlflow.names import MetricKeys, mlflow_key
+from tracker_daemon.backends.mlflow.names import Param as NamedParam
 from tracker_daemon.backends.mlflow.requests import (
     pair_requests,
     param_value,
@@ -129,10 +130,14 @@ class RunWriter:
         """Tag the run with the original names, given as (name, key), of keys that replace them."""
         self.set_tags({tag_key(_RENAMED, key): name for name, key in renamed})
 
-    def store_params(self, wanted: Mapping[str, str]) -> None:
+    def store_params(self, wanted: Sequence[NamedParam]) -> None:
         """Add new params. MLflow never changes a param, so the value of a changed one becomes a tag."""
-        by_key = {mlflow_key(name): value for name, value in wanted.items()}
-        self.tag_renamed((name, mlflow_key(name)) for name in wanted if mlflow_key(name) != name)
+        by_key = {mlflow_key(param.name): param.value for param in wanted}
+        self.tag_renamed(
+            (param.path or param.name, mlflow_key(param.name))
+            for param in wanted
+            if param.path or mlflow_key(param.name) != param.name
+        )
         new = {key: value for key, value in by_key.items() if key not in self.params}
         tags = {
             tag_key(_CHANGED, key): value

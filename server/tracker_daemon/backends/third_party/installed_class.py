@@ -22,7 +22,7 @@ from tracker_client.backends.script_classes import ScriptClass
 from tracker_daemon.backends.base import Backend, Commit, RunDescription, RunStatus, SetAside, not_open
 from tracker_daemon.backends.decoding import read_block, read_config, read_end, read_state, rows_of
 from tracker_daemon.errors import BackendRefused, BackendUnavailable
-from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_daemon.outbox.entries import CONFIGS, EntryKind, OutboxEntry
 from tracker_protocol import limits
 
 Action = Callable[[], object]
@@ -92,7 +92,7 @@ class InstalledClassBackend(Backend):
         if entry.kind is EntryKind.RECORDS:
             for row in islice(rows_of(read_block(entry)), skip, None):
                 yield partial(instance.log, row.cells, step=row.step, commit=True)
-        elif entry.kind is EntryKind.CONFIG:
+        elif entry.kind in CONFIGS:
             yield partial(call, instance, "log_config", read_config(entry))
         elif entry.kind is EntryKind.END:
             failed = read_end(entry).status is RunStatus.FAILED

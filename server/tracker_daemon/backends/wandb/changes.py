@@ -12,7 +12,7 @@ from tracker_daemon.backends.decoding import RunEnd, read_block, read_config, re
 from tracker_daemon.backends.wandb.items import NumberedItem
 from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row
 from tracker_daemon.errors import PoisonEntry
-from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
+from tracker_daemon.outbox.entries import CONFIGS, EntryKind, OutboxEntry
 
 Change = RecordBlock | HistogramRow | dict[str, Any] | RunEnd | NumberedItem
 """A dict is a configuration."""
@@ -31,7 +31,7 @@ def changes_of(entries: Sequence[OutboxEntry], contents: Path) -> Iterator[Chang
             yield read_block(entry)
         elif entry.kind is EntryKind.HISTOGRAMS:
             yield _read_checked_histograms(entry)
-        elif entry.kind is EntryKind.CONFIG:
+        elif entry.kind in CONFIGS:
             yield read_config(entry)
         elif entry.kind is EntryKind.END:
             yield read_end(entry)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from tracker_daemon.backends.mlflow.names import (
     MetricKeys,
     experiment_name,
-    flatten,
     mlflow_key,
+    number_in,
+    params_of,
     text_key,
 )
 from tracker_daemon.backends.mlflow.requests import (
@@ -60,6 +61,41 @@ def test_names_that_are_refused_stay_apart_and_readable():
     assert mlflow_key("loss[%]") != mlflow_key("loss(%)")
 
 
+@pytest.mark.parametrize("name", ["loss[%]", "a\nb", "x" * 248, "é%/é"])
+def test_a_metric_and_its_aggregates_have_the_same_hash(name):
+    suffixes = ["/mean", "/min", "/max", "/std", "/count", "/rank8", "/local"]
+    keys = [mlflow_key(name + suffix) for suffix in suffixes]
+    (stem,) = {key.removesuffix(suffix) for key, suffix in zip(keys, suffixes, strict=True)}
+    assert mlflow_key(name) in {stem, name}
+    for key in keys:
+        assert_taken(key)
+
+
+def test_two_values_of_a_configuration_never_share_a_param():
+    config = {"a.b": 1, "a": {"b": 2, "c": 3}, "d.e": {"f": 4}, "d": {"e.f": 5}}
+    params = params_of(config, "config")
+    assert {param.name for param in params if param.value in "234"} == {
+        "config.a.b", "config.a.c", "config.d.e.f",
+    }  # fmt: skip
+    assert len({mlflow_key(param.name) for param in params}) == 5
+    assert [param.path for param in params if param.path] == ['["config", "a.b"]', '["config", "d", "e.f"]']
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1.5", 1.5), ("-3", -3.0), (" 1e3 ", 1000.0), ("0", 0.0)],
+)
+def test_a_text_that_float_takes_is_a_number(text, number):
+    assert number_in(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "nan", "inf", "-Infinity", "1e999", "1_000", "0x10", "True", "1,5"]
+)
+def test_other_texts_and_numbers_that_are_not_finite_stay_texts(text):
+    assert number_in(text) is None
+
+
 def test_texts_cannot_take_the_tags_that_mlflow_and_the_tracker_set():
     assert text_key("phase") == "phase"
     assert text_key("mlflow.user") == "text/mlflow.user"
@@ -98,7 +134,7 @@ def test_the_experiment_is_what_was_asked_else_the_project_with_hyphens_for_dots
 
 def test_a_nested_configuration_is_flattened_by_dots_with_texts_as_values():
     config = {"model": {"width": 3, "opt": {"lr": 0.1}}, "tags": ["a", 1], "none": None, "empty": {}}
-    assert dict(flatten(config, "config")) == {
+    assert {param.name: param.value for param in params_of(config, "config")} == {
         "config.model.width": "3",
         "config.model.opt.lr": "0.1",
         "config.tags": "['a', 1]",

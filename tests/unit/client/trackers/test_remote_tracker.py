@@ -238,6 +238,14 @@ def test_configurations_arrive_in_order_as_json(daemon, connect, caplog):
     assert "config" in caplog.text
 
 
+def test_a_rank_that_is_set_up_without_a_configuration_sends_an_empty_one_first(daemon, connect):
+    tracker = connect(daemon)
+    tracker.log_config({"late": 1})
+    tracker.log_config({"later": 2})
+    tracker.finish()
+    assert daemon.stream.config == ["{}", '{"late": 1}', '{"later": 2}']
+
+
 def test_bad_input_is_warned_about_once_per_cause_and_counted_at_the_end(daemon, connect, caplog):
     tracker = connect(daemon)
     for step in range(5):
