@@ -399,3 +399,36 @@ def test_only_the_first_rank_has_runs_and_writes(served, server, way):
     run_id, _ = told[0][way]["mlflow"]
     runs = client.search_runs([client.get_run(run_id).info.experiment_id])
     assert [run.info.run_id for run in runs] == [run_id]
+
+
+# The run is the script's own: begun before the tracker, and by its own rules.
+OWN_RUN = """
+import wandb
+from tracker_client import Tracker, WandbBackend, setup_tracker
+run = wandb.init(project="own", id="mine", dir="out", config={"given": 1})
+tracker = Tracker([WandbBackend("p", {"lr": 0.1})])
+assert tracker.wandb_run is run is wandb.run
+wandb.log({"timeit/f": 2.0}, commit=False)
+tracker.log({"loss": 1.0}, step=3)
+tracker.finish()
+assert wandb.run is None
+"""
+
+
+def test_a_run_that_the_script_opened_itself_is_the_one_that_the_backend_records_to(tmp_path):
+    (tmp_path / "out").mkdir()
+    run(OWN_RUN, tmp_path, WANDB_MODE="offline")
+    (path,) = tmp_path.rglob("run-*.wandb")
+    assert path.name == "run-mine.wandb"
+    logged = list(TransactionLog(path).read())
+    found = {
+        name: (one.step, value)
+        for one in logged
+        if isinstance(one, LoggedRow)
+        for name, value in one.values.items()
+    }
+    assert (found["timeit/f"], found["loss"], found["step"]) == ((0, 2.0), (3, 1.0), (3, 3))
+    configs = {
+        name: value for one in logged if isinstance(one, LoggedConfig) for name, value in one.values.items()
+    }
+    assert (configs["given"], configs["lr"]) == (1, 0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from tracker_client.backends.calls import AnyBackend
 class ScriptClass:
     """One class, with the keyword arguments of ``setup_tracker`` that belong to it."""
 
-    cls: type[AnyBackend]
+    cls: Callable[..., AnyBackend]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def construct(self, **described: Any) -> AnyBackend:
@@ -35,11 +35,13 @@ class ScriptClasses:
         by_name: the classes by their registered names.
         sure: True if the script names the run's backends; else the daemon decides which classes are used.
         argument_names: names of the keyword arguments that belong to the classes.
+        adopted: the script's own W&B run that one of the classes records to; None if there is none.
     """
 
     by_name: Mapping[str, ScriptClass] = field(default_factory=dict)
     sure: bool = False
     argument_names: frozenset[str] = frozenset()
+    adopted: Any = None
 
 
 def script_classes(
@@ -72,7 +74,7 @@ def script_classes(
     return ScriptClasses(found, backends is not None, frozenset(argument_names))
 
 
-def parameters_of(cls: type) -> tuple[frozenset[str], bool]:
+def parameters_of(cls: Callable[..., object]) -> tuple[frozenset[str], bool]:
     """Return the names of a class's keyword arguments, and True if it accepts any others."""
     try:
         parameters = inspect.signature(cls).parameters.values()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from tracker_client.backends.handles import Handles, HandlesAnswer, HandlesRequest
@@ -64,6 +65,8 @@ class Sender:
         self.published = Published()
         self.handles = Handles(self.inbox.put, settings.handle_timeout_s, refusals)
         self.batches = BatchBuilder(staging, refusals, settings.buffer_bytes)
+        self.on_welcome: Callable[[Welcome], None] = lambda _: None
+        """Called with each Welcome, on the sender's thread."""
         self._settings = settings
         self._refusals = refusals
         self._is_primary = introduction.rank == (introduction.primary_rank or 0)
@@ -203,6 +206,7 @@ class Sender:
         self._flusher.set_interval(welcome.flush_interval_s, now)
         self._scripts.welcomed(welcome.script_backends)
         self._ask_handles(welcome)
+        self.on_welcome(welcome)
         self.published.welcomed.set()
         self.published.answered.set()
 

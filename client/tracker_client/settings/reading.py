@@ -48,6 +48,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tracker_client.backends.adopted_wandb import with_own_run
 from tracker_client.backends.base import registered_backends
 from tracker_client.backends.built_in import RunArguments
 from tracker_client.backends.script_classes import ScriptClasses, script_classes
@@ -173,6 +174,8 @@ def read_settings(
     environ, info, key = identity.environ, identity.rank, identity.launch_key
     arguments = backends_arguments(options)
     classes = script_classes(backends, registered_backends(), arguments)
+    if info.rank == (options.get("primary_rank") or 0):
+        classes = with_own_run(classes, backends, arguments, modules)
     others = {name: value for name, value in arguments.items() if name not in classes.by_name}
     selectors = read_selectors(environ, others, backends)
     unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.argument_names - classes.argument_names)

@@ -13,6 +13,7 @@ from tracker_client.trackers.logged_values import RunConfig
 from tracker_client.trackers.mlflow_run import MlflowRun
 from tracker_client.trackers.remote_handle import OWN_METHODS, ReadHandles
 from tracker_client.trackers.wandb_run import WandbRun
+from tracker_client.values.refusals import Refusals
 
 if TYPE_CHECKING:
     from tracker_client.trackers.tracker import Tracker
@@ -87,12 +88,18 @@ class RemoteBackends:
     """
 
     def __init__(
-        self, tracker: Tracker, read: Callable[[str], Mapping[str, str]], configuration: dict[str, Any]
+        self,
+        tracker: Tracker,
+        read: Callable[[str], Mapping[str, str]],
+        configuration: dict[str, Any],
+        refusals: Refusals,
     ) -> None:
+        self._refusals = refusals
         self._tracker = tracker
         self._read = read
         self._config = RunConfig(configuration, tracker.log_config)
         self._made: dict[str, RemoteBackend] = {}
+        self._wandb_run: WandbRun | None = None
 
     def get(self, name: str) -> RemoteBackend:
         """Return the handle of the backend ``name``."""
@@ -101,7 +108,16 @@ class RemoteBackends:
             self._made.setdefault(name, RemoteBackend(name, self._tracker, read, self._run(name, read)))
         return self._made[name]
 
+    @property
+    def wandb_run(self) -> WandbRun:
+        """The handle of the W&B run."""
+        if self._wandb_run is None:
+            self._wandb_run = WandbRun(
+                self._tracker, partial(self._read, "wandb"), self._config, self._refusals
+            )
+        return self._wandb_run
+
     def _run(self, name: str, read: ReadHandles) -> WandbRun | MlflowRun | None:
         if name == "wandb":
-            return WandbRun(self._tracker, read, self._config)
+            return self.wandb_run
         return MlflowRun(read) if name == "mlflow" else None

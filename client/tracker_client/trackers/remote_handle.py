@@ -35,8 +35,12 @@ class RemoteHandle:
             return self._read().get(name)
         raise NotRemote(
             f"{self._kind}.{name} does not exist here, since the run is written at the daemon; use "
-            f"{self._replacements.get(name, OWN_METHODS)} instead"
+            f"{self.replacement(name)} instead"
         )
+
+    def replacement(self, name: str) -> str:
+        """Return what to use in place of an attribute that does not exist here."""
+        return self._replacements.get(name, OWN_METHODS)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):

@@ -18,7 +18,9 @@ from functools import partial
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
+from tracker_client.backends.adopted_wandb import WANDB
 from tracker_client.backends.script_backends import Construct, DirectCall, ScriptBackends
+from tracker_client.backends.wandb_module import ModuleNames, names_of_handle
 from tracker_client.endpoints.embedded import EmbeddedEndpoint
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.media.drafts import Media
@@ -32,13 +34,13 @@ from tracker_client.trackers.introduction import introduce
 from tracker_client.trackers.remote_backends import RemoteBackends
 from tracker_client.trackers.remote_status import remote_status
 from tracker_client.trackers.status import TrackerStatus
-from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, Tracker
+from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, Tracker, finish_first_at_exit
 from tracker_client.transport.messages import Welcome
 from tracker_client.values.arguments import bounded_seconds, exit_code_for, step_number
 from tracker_client.values.configuration import EMPTY_CONFIGURATION, read_configuration
 from tracker_client.values.exit_status import ExitStatusFile
 from tracker_client.values.snapshot import PLAIN, snapshot
-from tracker_client.values.wandb_objects import MediaValue
+from tracker_client.values.wandb_objects import MediaValue, from_wandb, is_of_wandb
 from tracker_client.watch.watching import Watches
 
 if TYPE_CHECKING:
@@ -74,11 +76,12 @@ class RemoteTracker(Tracker):
         is_primary = settings.rank.rank == (settings.primary_rank or 0)
         self._scripts.start(self._sender.inbox.put, at_once=settings.script_classes.sure and is_primary)
         self._configuration: dict[str, Any] = {}
-        self._remote = RemoteBackends(self, self._sender.handles.read, self._configuration)
+        self._remote = RemoteBackends(self, self._sender.handles.read, self._configuration, self._refusals)
         self._media = Media(self._sender.batches.items, self._sender.uploads(), self._refusals)
         self._watches = Watches(self._attach, self._wants_items, self._refusals)
         if isinstance(settings.source, EmbeddedEndpoint):
             settings.source.prepare()
+        self._wandb_names = self._begin_wandb_names() if is_primary else None
         self._sender.start()
         if sys.version_info[:2] == (3, 12):
             self._published.tried.wait(FIRST_TRY_S)
@@ -86,6 +89,23 @@ class RemoteTracker(Tracker):
         if config is not None:
             self.log_config(config)
         self._is_set_up = bool(self._configuration)
+
+    def _begin_wandb_names(self) -> ModuleNames | None:
+        """Have ``wandb.log()`` and the like record through this tracker, if the run may have W&B."""
+        classes, backends = self._settings.script_classes, self._settings.backends
+        if classes.adopted is None and (
+            WANDB in classes.by_name or (backends is not None and WANDB not in backends.split(","))
+        ):
+            return None
+        run = self._remote.wandb_run
+        if classes.adopted is not None:
+            finish_first_at_exit()  # the SDK ends its runs at exit too
+            names = ModuleNames({"log": run.log}, self._refusals)
+        else:
+            names = ModuleNames(names_of_handle(run, self._refusals), self._refusals)
+        names.begin()
+        self._sender.on_welcome = lambda run: None if WANDB in run.backends else names.end()
+        return names
 
     # ---- logging ---------------------------------------------------------------------------------
 
@@ -120,12 +140,22 @@ class RemoteTracker(Tracker):
     def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
         """Log any row: copy each value, and weigh the row exactly."""
         at = None if step is None else step_number(step)
+        if self._settings.script_classes.adopted is not None:
+            metrics = self._pass_objects_on(metrics, at)
         found = snapshot(metrics, self._refusals)
         media = {key: value for key, value in found.items() if isinstance(value, MediaValue)}
         self._rows.append((at, time_ns(), weighed(found), bool(commit)))
         self._staging.make_room()
         for key, value in media.items():
             self._media.value(key, value, at)
+
+    def _pass_objects_on(self, metrics: Mapping[Any, Any], step: int | None) -> Mapping[Any, Any]:
+        """Give W&B's objects to the script's own run; return the values for the other backends."""
+        objects = {key: value for key, value in metrics.items() if is_of_wandb(value)}
+        if not objects:
+            return metrics
+        self._scripts.pass_on(DirectCall("log_objects", (objects,), {"step": step}))
+        return {key: value for key, value in metrics.items() if key not in objects or from_wandb(value)}
 
     def log_config(self, config: Any) -> None:
         """Merge ``config`` into the run's configuration; see :mod:`tracker_client.values.configuration`."""
@@ -254,6 +284,8 @@ class RemoteTracker(Tracker):
         deadline = time.monotonic() + timeout
         self._sender.inbox.put(replace(finish, delivered=wait == "delivered", deadline=deadline))
         self._published.ended.wait(timeout + JOIN_GRACE_S)
+        if self._wandb_names is not None:
+            self._wandb_names.end()
         self._media.end(self._published.unrecorded)
         self._refusals.report()
         if not self._published.finished:
@@ -305,9 +337,10 @@ class RemoteTracker(Tracker):
         if own is not None:
             return own
         run = self._await_run()
+        if name in self._settings.script_classes.by_name:  # the daemon may have begun it just now
+            return self._scripts.get(name, self._settings.handle_timeout_s)
         known = (self._settings.backends or "").split(",") if run is None else run.backends
-        at_daemon = name in known and name not in self._settings.script_classes.by_name
-        return self._remote.get(name) if at_daemon else None
+        return self._remote.get(name) if name in known else None
 
     def status(self) -> TrackerStatus:
         """Return this process's own state: counts of buffered, acknowledged and dropped values."""

@@ -313,6 +313,11 @@ def _finish_all(code: int | None = None) -> None:
             tracker._finish_at_exit(uncaught_code() if code is None else code)  # noqa: SLF001 - the same module's class
 
 
+def finish_first_at_exit() -> None:
+    """Have the trackers finish, at the interpreter's exit, before what is registered for it so far."""
+    atexit.register(_finish_all)  # of these functions the last registered one is the first to be called
+
+
 def _make_all_inert() -> None:
     for tracker in tuple(_trackers):
         tracker._make_inert()  # noqa: SLF001 - the same module's class

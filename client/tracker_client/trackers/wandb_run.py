@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tracker_client.trackers.logged_values import RunConfig, RunSummary
 from tracker_client.trackers.remote_handle import ReadHandles, RemoteHandle
+from tracker_client.values.refusals import Refusals
 
 if TYPE_CHECKING:
     from tracker_client.trackers.tracker import Tracker
+
+
+_WATCH_ARGUMENTS = ("criterion", "log", "log_freq", "idx", "log_graph")
 
 
 class WandbRun(RemoteHandle):
@@ -20,7 +24,6 @@ class WandbRun(RemoteHandle):
         ("id", "name", "project", "entity", "group", "job_type", "url", "project_url", "dir", "mode")
     )
     _replacements: ClassVar[Mapping[str, str]] = {
-        "define_metric": "a metric of its own for another axis (every chart has `step`)",
         "use_artifact": "wandb.Api().artifact(…), with a key of the script's own,",
         "log_artifact": "tracker.log_artifacts({label: path})",
         "log_code": "tracker.log_artifacts({'code': directory})",
@@ -31,8 +34,9 @@ class WandbRun(RemoteHandle):
         "notes": "setup_tracker(…, notes=…)",
     }
 
-    def __init__(self, tracker: Tracker, read: ReadHandles, config: RunConfig) -> None:
+    def __init__(self, tracker: Tracker, read: ReadHandles, config: RunConfig, refusals: Refusals) -> None:
         super().__init__(read)
+        self._refusals = refusals
         self._tracker = tracker
         self._config = config
         self._summary = RunSummary(tracker.log)
@@ -75,13 +79,31 @@ class WandbRun(RemoteHandle):
         """Call the tracker's ``log``, which records in all of the run's backends."""
         self._tracker.log(data, step, commit is not False)
 
-    def watch(self, models: Any, **kwargs: Any) -> None:
-        """Call the tracker's ``watch``."""
-        self._tracker.watch(models, **kwargs)
+    def watch(self, models: Any, *arguments: Any, **kwargs: Any) -> None:
+        """Call the tracker's ``watch``; ``arguments`` are in W&B's order."""
+        self._tracker.watch(models, **dict(zip(_WATCH_ARGUMENTS, arguments, strict=False)), **kwargs)
 
     def unwatch(self, *models: Any) -> None:
         """Call the tracker's ``unwatch``."""
         self._tracker.unwatch(*models)
+
+    def define_metric(
+        self, name: str, step_metric: Any = None, step_sync: Any = None, hidden: Any = None,  # noqa: ARG002 - W&B's
+        summary: str | None = None, **_: Any,
+    ) -> None:  # fmt: skip
+        """Warn that ``setup_tracker`` takes axes and summaries, and name its arguments."""
+        axis = getattr(step_metric, "name", step_metric)
+        given = {"step_axes": axis, "summaries": summary}
+        arguments = [f"{option}={ {name: value}!r}" for option, value in given.items() if value]
+        if arguments:
+            self._refusals.warn_once(
+                f"define_metric({name!r})",
+                "it has no effect after the run's begin; give the same to setup_tracker: "
+                + ", ".join(arguments),
+            )
+
+    def _label(self, *_: Any, **__: Any) -> None:
+        """Do nothing; frameworks label their own runs."""
 
     def finish(self, exit_code: int | None = None, **_: Any) -> None:
         """Call the tracker's ``finish``, which ends this rank's part of the run in all backends."""

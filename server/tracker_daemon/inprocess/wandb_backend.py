@@ -100,7 +100,6 @@ class WandbBackend(TrackerBackend):
         self._wandb = load_sdk()
         self._rows = RowAssembler(max(0, self.run.starting_step))
         self._last_step = max(NO_STEP, self.run.starting_step - 1)
-        self.run.define_metric("*", step_metric=STEP_COLUMN)
 
     @classmethod
     def for_run(cls, run: RunArguments, options: Mapping[str, Any]) -> WandbBackend:

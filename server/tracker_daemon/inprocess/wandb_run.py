@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from tracker_client.backends.adopted_wandb import opened_by_backends, own_run
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.wandb.init_arguments import Mode, init_arguments, mode_of
+from tracker_daemon.backends.wandb.rows import STEP_COLUMN
 from tracker_daemon.backends.wandb.session import load_sdk, log_in
 from tracker_daemon.errors import BackendRefused
 from tracker_daemon.inprocess.description import describe_run, wandb_options
@@ -31,6 +34,7 @@ def begin_run(
 ) -> Any:
     """Begin a run; ``given`` are arguments of ``wandb.init``. Return the SDK's own run.
 
+    A run that the script itself has opened by ``wandb.init`` is used as it is, with this configuration added.
     Without a key, or if the server does not accept the run, the run is recorded offline, with a warning.
 
     Raises:
@@ -40,7 +44,17 @@ def begin_run(
     options["config"] = dict(config)
     run = describe_run(project_name, outdir, rank, run_id=run_id, options=options)
     mode, wandb = mode_of(run), load_sdk()
+    if (adopted := own_run(sys.modules)) is not None:
+        adopted.config.update(init_arguments(run, mode, begun=False)["config"], allow_val_change=True)
+        return adopted
     _make_directory(run)
+    begun = _begun(wandb, run, mode, given)
+    begun.define_metric("*", step_metric=STEP_COLUMN)
+    opened_by_backends.add(begun)
+    return begun
+
+
+def _begun(wandb: Any, run: RunDescription, mode: Mode, given: Mapping[str, Any]) -> Any:
     own = {name: value for name, value in given.items() if name not in _NORMALISED}
     if not mode.remote:
         return wandb.init(**_arguments(wandb, run, mode) | own)

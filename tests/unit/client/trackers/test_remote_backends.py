@@ -65,7 +65,7 @@ def tracker():
 @pytest.fixture
 def backends(tracker):
     told = {"wandb": WANDB, "mlflow": MLFLOW}
-    return RemoteBackends(tracker, lambda name: told.get(name, {}), tracker.configuration)
+    return RemoteBackends(tracker, lambda name: told.get(name, {}), tracker.configuration, Refusals())
 
 
 @pytest.fixture
