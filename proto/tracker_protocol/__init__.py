@@ -8,6 +8,7 @@ Both sides import this package, and it imports neither.
 * ``backend_names``: splits a list of backends into names.
 * ``backend_options``: the options of a backend that only the daemon may set.
 * ``host_processes``: processes and their ancestors as a host shows them.
+* ``wandb_id``: the id of a W&B run.
 * ``extras``: the packages that the distribution's extras install.
 * ``backoff``: the length of the wait before the next attempt.
 """

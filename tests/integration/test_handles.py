@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -122,7 +124,7 @@ def test_handles_of_an_online_run_have_its_url(make_daemon, monkeypatch):
     assert read["offline"] is False
 
 
-def test_handles_of_a_backend_that_is_paused_are_none_at_once_with_the_reason(make_daemon):
+def test_a_paused_backend_s_id_is_known_and_its_url_is_none_at_once_with_the_reason(make_daemon):
     daemon = make_daemon("--backends", "csv")
     (process,) = Ranks(daemon).start(
         "from tracker_client import setup_tracker\n"
@@ -134,5 +136,29 @@ def test_handles_of_a_backend_that_is_paused_are_none_at_once_with_the_reason(ma
     )
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    assert out == "None None\n"
-    assert err.count("they are None for now: wandb is paused: W&B has no API key; set WANDB_API_KEY") == 1
+    (run,) = daemon.status()["runs"]
+    assert out == f"None {run['run_id']}\n"
+    assert (
+        err.count("'wandb url': it is None for now: wandb is paused: W&B has no API key; set WANDB_API_KEY")
+        == 1
+    )
+
+
+GIVEN = """
+import sys
+from tracker_client import setup_tracker
+tracker = setup_tracker("p", endpoint="127.0.0.1:9", token="t", exit_timeout=0, handle_timeout=60, **{HOW})
+print(tracker.run_id if "run_id" in sys.argv else "", tracker.wandb_run.id)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [('{"run_id": "mine"}', "mine mine"), ('{"wandb": {"id": "w1"}, "backends": "wandb"}', "w1")],
+)
+def test_an_id_that_the_script_gives_is_known_at_once_without_a_daemon(how, expected):
+    more = {"run_id": "mine"} if "run_id" in how else {}
+    script = GIVEN.replace("{HOW}", how.replace("}", ', "backends": "wandb"}') if more else how)
+    command = [sys.executable, "-c", script, *more]
+    out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+    assert out.split() == expected.split()

@@ -27,6 +27,7 @@ from tracker_client.sending.published import Published
 from tracker_client.sending.state import StreamState
 from tracker_client.sending.window import SendWindow
 from tracker_client.settings.reading import ClientSettings
+from tracker_client.settings.selectors import given_handles
 from tracker_client.staging.buffer import StagingBuffer
 from tracker_client.transport.messages import (
     Acknowledgement,
@@ -63,7 +64,8 @@ class Sender:
     ) -> None:
         self.inbox: SimpleQueue[Event] = SimpleQueue()
         self.published = Published()
-        self.handles = Handles(self.inbox.put, settings.handle_timeout_s, refusals)
+        given = given_handles(settings.backend_options, introduction.run_id)
+        self.handles = Handles(self.inbox.put, settings.handle_timeout_s, refusals, given)
         self.batches = BatchBuilder(staging, refusals, settings.buffer_bytes)
         self.on_welcome: Callable[[Welcome], None] = lambda _: None
         """Called with each Welcome, on the sender's thread."""

@@ -24,6 +24,7 @@ from typing import Any
 from tracker_client.values.arguments import strict_json, valid_text
 from tracker_protocol import limits
 from tracker_protocol.backend_options import find_daemon_only, is_daemon_only
+from tracker_protocol.wandb_id import wandb_id
 
 WANDB, MLFLOW = "wandb", "mlflow"
 
@@ -123,6 +124,12 @@ def read_selectors(
     document = _bounded_document(options, warnings)
     known = {name for table in ARGUMENTS.values() for name in table} & set(bare)
     return Selectors(document, frozenset(owners | refused | known), tuple(warnings))
+
+
+def given_handles(document: str | None, run_id: str) -> dict[str, dict[str, str]]:
+    """Return, by backend, the ids that follow from what the script gives: selectors, and its run id."""
+    wanted = json.loads(document or "{}").get(WANDB, {}).get("id") or run_id
+    return {WANDB: {"id": wandb_id(str(wanted))}} if wanted else {}
 
 
 def is_disabled(environ: Mapping[str, str]) -> bool:

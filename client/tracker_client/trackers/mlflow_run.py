@@ -23,7 +23,7 @@ class MlflowInfo(RemoteHandle):
     @property
     def run_uuid(self) -> str | None:
         """``run_id``, under its earlier name."""
-        return self._read().get("run_id")
+        return self._read("run_id")
 
 
 class MlflowRun(RemoteHandle):

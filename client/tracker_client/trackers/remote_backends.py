@@ -11,7 +11,7 @@ from tracker_client.backends.base import TrackerBackend
 from tracker_client.errors import NotRemote
 from tracker_client.trackers.logged_values import RunConfig
 from tracker_client.trackers.mlflow_run import MlflowRun
-from tracker_client.trackers.remote_handle import OWN_METHODS, ReadHandles
+from tracker_client.trackers.remote_handle import OWN_METHODS, ReadHandle
 from tracker_client.trackers.wandb_run import WandbRun
 from tracker_client.values.refusals import Refusals
 
@@ -23,7 +23,7 @@ class RemoteBackend(TrackerBackend):
     """A backend at the daemon. Its calls are calls of the tracker, and so reach all backends of the run."""
 
     def __init__(
-        self, name: str, tracker: Tracker, read: ReadHandles, run: WandbRun | MlflowRun | None
+        self, name: str, tracker: Tracker, read: ReadHandle, run: WandbRun | MlflowRun | None
     ) -> None:
         self.name = name  # type: ignore[misc]  # each is another backend
         self._tracker = tracker
@@ -44,8 +44,7 @@ class RemoteBackend(TrackerBackend):
     @property
     def run_url(self) -> str | None:
         """The address of the run's page at W&B or on an MLflow server; None for local stores and offline."""
-        handles = self._read()
-        return handles.get("run_url") or handles.get("url")
+        return self._read("url" if self.name == "wandb" else "run_url")
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - as TrackerBackend
         """Call the tracker's ``log``."""
@@ -84,13 +83,13 @@ class RemoteBackend(TrackerBackend):
 class RemoteBackends:
     """The handles of a tracker's backends, each made once.
 
-    ``read(name)`` returns the attributes of a backend that the daemon has sent.
+    ``read(backend, name)`` returns an attribute of a backend that the daemon has sent.
     """
 
     def __init__(
         self,
         tracker: Tracker,
-        read: Callable[[str], Mapping[str, str]],
+        read: Callable[[str, str], str | None],
         configuration: dict[str, Any],
         refusals: Refusals,
     ) -> None:
@@ -117,7 +116,7 @@ class RemoteBackends:
             )
         return self._wandb_run
 
-    def _run(self, name: str, read: ReadHandles) -> WandbRun | MlflowRun | None:
+    def _run(self, name: str, read: ReadHandle) -> WandbRun | MlflowRun | None:
         if name == "wandb":
             return self.wandb_run
         return MlflowRun(read) if name == "mlflow" else None

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from tracker_client.errors import NotRemote
 
-ReadHandles = Callable[[], Mapping[str, str]]
-"""Returns the attributes of one backend that the daemon has sent; may wait for them."""
+ReadHandle = Callable[[str], str | None]
+"""Returns an attribute of one backend that the daemon has sent; may wait for it."""
 OWN_METHODS = "the tracker's own methods"
 
 
@@ -27,12 +27,12 @@ class RemoteHandle:
     _replacements: ClassVar[Mapping[str, str]] = {}
     """The alternatives to an attribute that does not exist here; :data:`OWN_METHODS` by default."""
 
-    def __init__(self, read: ReadHandles) -> None:
+    def __init__(self, read: ReadHandle) -> None:
         self._read = read
 
     def __getattr__(self, name: str) -> str | None:
         if name in self._sent:
-            return self._read().get(name)
+            return self._read(name)
         raise NotRemote(
             f"{self._kind}.{name} does not exist here, since the run is written at the daemon; use "
             f"{self.replacement(name)} instead"

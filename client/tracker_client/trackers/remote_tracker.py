@@ -71,7 +71,9 @@ class RemoteTracker(Tracker):
         self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
         self._rows = self._staging.rows
         self._scripts = ScriptBackends(_constructors(settings, config), self._refusals)
-        self._sender = Sender(settings, introduce(settings), self._staging, self._refusals, self._scripts)
+        introduction = introduce(settings)
+        self._given_run_id = introduction.run_id
+        self._sender = Sender(settings, introduction, self._staging, self._refusals, self._scripts)
         self._published = self._sender.published
         is_primary = settings.rank.rank == (settings.primary_rank or 0)
         self._scripts.start(self._sender.inbox.put, at_once=settings.script_classes.sure and is_primary)
@@ -307,7 +309,9 @@ class RemoteTracker(Tracker):
 
     @property
     def run_id(self) -> str | None:
-        """The run's id. Waits up to ``handle_timeout`` for the daemon to send it; then None."""
+        """The run's id. If the script gives none, waits up to ``handle_timeout`` for it; then None."""
+        if self._given_run_id:
+            return self._given_run_id
         run = self._await_run()
         return None if run is None else run.run_id
 
@@ -336,7 +340,7 @@ class RemoteTracker(Tracker):
         own = self._scripts.get(name, self._settings.handle_timeout_s)
         if own is not None:
             return own
-        run = self._await_run()
+        run = self._published.run if self._sender.handles.is_given(name) else self._await_run()
         if name in self._settings.script_classes.by_name:  # the daemon may have begun it just now
             return self._scripts.get(name, self._settings.handle_timeout_s)
         known = (self._settings.backends or "").split(",") if run is None else run.backends

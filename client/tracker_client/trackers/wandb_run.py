@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tracker_client.trackers.logged_values import RunConfig, RunSummary
-from tracker_client.trackers.remote_handle import ReadHandles, RemoteHandle
+from tracker_client.trackers.remote_handle import ReadHandle, RemoteHandle
 from tracker_client.values.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class WandbRun(RemoteHandle):
         "notes": "setup_tracker(…, notes=…)",
     }
 
-    def __init__(self, tracker: Tracker, read: ReadHandles, config: RunConfig, refusals: Refusals) -> None:
+    def __init__(self, tracker: Tracker, read: ReadHandle, config: RunConfig, refusals: Refusals) -> None:
         super().__init__(read)
         self._refusals = refusals
         self._tracker = tracker
@@ -54,26 +54,25 @@ class WandbRun(RemoteHandle):
     @property
     def offline(self) -> bool:
         """True if the run is not uploaded."""
-        return self._read().get("mode") in {"offline", "disabled"}
+        return self._read("mode") in {"offline", "disabled"}
 
     @property
     def path(self) -> str | None:
         """``entity/project/id``; None unless all three are known."""
-        handles = self._read()
-        parts = [handles.get(name) for name in ("entity", "project", "id")]
+        parts = [self._read(name) for name in ("entity", "project", "id")]
         return "/".join(part for part in parts if part) if all(parts) else None
 
     def get_url(self) -> str | None:
         """Return ``url``."""
-        return self._read().get("url")
+        return self._read("url")
 
     def get_project_url(self) -> str | None:
         """Return ``project_url``."""
-        return self._read().get("project_url")
+        return self._read("project_url")
 
     def project_name(self) -> str | None:
         """Return ``project``."""
-        return self._read().get("project")
+        return self._read("project")
 
     def log(self, data: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> None:  # noqa: FBT001 - W&B's
         """Call the tracker's ``log``, which records in all of the run's backends."""

@@ -140,7 +140,7 @@ def reply_of(message: pb.DaemonMessage) -> Reply | None:
         return delivered_entry(message.backend_entry)
     if kind == "backend_handles":
         answer = message.backend_handles
-        return HandlesAnswer(answer.backend, dict(answer.handles), answer.problem)
+        return HandlesAnswer(answer.backend, dict(answer.handles), answer.problem, answer.complete)
     if kind == "challenge":
         return Challenge(message.challenge.nonce)
     return Notice(message.notice.text) if kind == "notice" else None

@@ -1417,12 +1417,15 @@ class BackendHandles(google.protobuf.message.Message):
     BACKEND_FIELD_NUMBER: builtins.int
     HANDLES_FIELD_NUMBER: builtins.int
     PROBLEM_FIELD_NUMBER: builtins.int
+    COMPLETE_FIELD_NUMBER: builtins.int
     backend: builtins.str
     problem: builtins.str
-    """why they are unknown, and stay so for some time"""
+    """why the others are unknown, and stay so for some time"""
+    complete: builtins.bool
+    """the backend has begun the run, and knows of no others"""
     @property
     def handles(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """by name; empty while they are unknown"""
+        """by name; those that are known so far"""
 
     def __init__(
         self,
@@ -1430,8 +1433,9 @@ class BackendHandles(google.protobuf.message.Message):
         backend: builtins.str = ...,
         handles: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         problem: builtins.str = ...,
+        complete: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "handles", b"handles", "problem", b"problem"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "complete", b"complete", "handles", b"handles", "problem", b"problem"]) -> None: ...
 
 global___BackendHandles = BackendHandles
 

@@ -46,13 +46,17 @@ def _send_handles(session: Session, row_id: int, pumps: PumpSet) -> None:
 
 
 def _handles_of(backend: str, row_id: int, pumps: PumpSet) -> pb.BackendHandles:
-    """Return the handles, or the problem; an empty message, which is never sent, if neither is known yet."""
+    """Return the known handles and the problem; an empty message, which is not sent, if there is neither."""
     unusable = pumps.unusable(row_id).get(backend)
     if unusable:
         return pb.BackendHandles(backend=backend, problem=unusable)
     health = pumps.health(row_id).get(backend)
-    if health is not None and health.handles:
-        return pb.BackendHandles(backend=backend, handles=health.handles)
-    if health is not None and health.state is DeliveryState.PAUSED:
-        return pb.BackendHandles(backend=backend, problem=f"{backend} is paused: {health.reason}")
-    return pb.BackendHandles()
+    if health is None:
+        return pb.BackendHandles()
+    is_paused = health.state is DeliveryState.PAUSED and not health.handles_complete
+    problem = f"{backend} is paused: {health.reason}" if is_paused else ""
+    if not (health.handles or problem):
+        return pb.BackendHandles()
+    return pb.BackendHandles(
+        backend=backend, handles=health.handles, problem=problem, complete=health.handles_complete
+    )

@@ -160,6 +160,10 @@ class Backend(ABC):
         """Return the path or URL at which a person finds the run; None if there is nothing to show."""
         return None
 
+    def known_handles(self, run: RunDescription) -> Mapping[str, str]:  # noqa: ARG002 - for backends that know some
+        """Return the handles that are known before the run is opened, and never change."""
+        return {}
+
     def handles(self) -> Mapping[str, str]:
         """Return the names by which a script finds its run; empty while they are unknown.
 

@@ -33,4 +33,6 @@ class BackendHealth:
     set_aside_reason: str = ""
     """The reason of the last set-aside part since the daemon started; "" if there is none."""
     handles: Mapping[str, str] = field(default_factory=dict)
-    """The run's identifiers in the backend, by name: ``id``, ``url`` …"""
+    """The run's identifiers in the backend, by name, as far as they are known: ``id``, ``url`` …"""
+    handles_complete: bool = False
+    """True once the backend has begun the run, so that it knows of no others."""

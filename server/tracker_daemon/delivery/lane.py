@@ -64,7 +64,8 @@ class Lane:
         self.is_open = False
         self.end_delivered = False
         self.location: str | None = None
-        self.handles: Mapping[str, str] = {}
+        self.handles: Mapping[str, str] = backend.known_handles(run)
+        self.handles_complete = False
         self.set_aside_reason = ""
         self._read = read
         self._commit = commit
@@ -155,6 +156,8 @@ class Lane:
 
     def _locate(self) -> None:
         is_first = self.location is None
-        self.location, self.handles = self.backend.location(), self.backend.handles()
+        self.location = self.backend.location()
+        # A handle that was known once stays known, also while the run is not open at its service.
+        self.handles, self.handles_complete = {**self.handles, **self.backend.handles()}, True
         if is_first and self.location is not None and self._on_located is not None:
             self._on_located(self.run, self.backend.name, self.location, self.handles)

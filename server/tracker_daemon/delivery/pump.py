@@ -205,6 +205,7 @@ class Pump:
                 lane.location,
                 lane.set_aside_reason,
                 lane.handles,
+                lane.handles_complete,
             )
 
     # ---- the thread ----

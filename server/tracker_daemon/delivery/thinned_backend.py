@@ -79,6 +79,10 @@ class ThinnedBackend(Backend):
         """Close the backend."""
         self._backend.close()
 
+    def known_handles(self, run: RunDescription) -> Mapping[str, str]:
+        """Return the backend's own answer."""
+        return self._backend.known_handles(run)
+
     def handles(self) -> Mapping[str, str]:
         """Return the run's identifiers in the backend."""
         return self._backend.handles()

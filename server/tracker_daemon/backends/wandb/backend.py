@@ -42,7 +42,7 @@ from tracker_daemon.backends.child.heartbeat import Heartbeat
 from tracker_daemon.backends.decoding import RunEnd, read_state
 from tracker_daemon.backends.wandb.artifacts import ArtifactQueue, KeptArtifacts
 from tracker_daemon.backends.wandb.changes import Change, changes_of
-from tracker_daemon.backends.wandb.init_arguments import Mode, mode_of, wandb_id
+from tracker_daemon.backends.wandb.init_arguments import Mode, known_handles, mode_of, wandb_id
 from tracker_daemon.backends.wandb.items import NumberedItem, UnusableItem, sdk_value
 from tracker_daemon.backends.wandb.replay import replay
 from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row, wandb_rows
@@ -92,7 +92,9 @@ class WandbBackend(Backend):
         self._state = read_state(state, _State, "W&B") or _State(wandb_id(run), run.epoch, run.attempt)
         if run.attempt > self._state.attempt:
             self._state = msgspec.structs.replace(self._state, attempt=run.attempt, exit_code=None)
-        self._handles = {"id": self._state.wandb_id, "mode": self._mode.value}
+        self._handles = {**known_handles(run), "id": self._state.wandb_id, "mode": self._mode.value}
+        if self._mode.remote and self._state.location:
+            self._handles["url"] = self._state.location
         if self._mode is Mode.DISABLED:
             return
         _prepare_directory(run.outdir)

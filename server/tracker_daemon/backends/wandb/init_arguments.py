@@ -7,9 +7,7 @@ training script's, or left out.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -19,8 +17,8 @@ from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.errors import BackendRefused
 from tracker_daemon.version import VERSION
 from tracker_protocol import limits
+from tracker_protocol.wandb_id import wandb_id as accepted_id
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _COPIED = ("entity", "group", "job_type", "notes")
 _STARTING_POINTS = ("fork_from", "resume_from")
 _DESCRIBED = ("host", "torch_version", "working_directory")
@@ -58,11 +56,19 @@ def mode_of(run: RunDescription) -> Mode:
 
 def wandb_id(run: RunDescription) -> str:
     """Return the W&B run's id: the script's, else the run's own; changed if W&B does not accept it."""
-    wanted = str(run.options.get("id") or run.run_id)
-    if _ID.fullmatch(wanted):
-        return wanted
-    kept = re.sub(r"[^A-Za-z0-9_.-]", "-", wanted)[: limits.WANDB_ID_KEPT_CHARACTERS].lstrip("_.-")
-    return f"{kept}-{hashlib.sha256(wanted.encode(errors='backslashreplace')).hexdigest()[:12]}".lstrip("-")
+    return accepted_id(str(run.options.get("id") or run.run_id))
+
+
+def known_handles(run: RunDescription) -> dict[str, str]:
+    """Return the handles that are known before W&B is asked, and stay so."""
+    options = run.options
+    found = {
+        "id": wandb_id(run),
+        "name": options.get("name") or run.name,
+        "project": options.get("project") or run.project,
+        **{name: options.get(name) for name in ("entity", "group", "job_type")},
+    }
+    return {name: str(value) for name, value in found.items() if value}
 
 
 def init_arguments(run: RunDescription, mode: Mode, *, begun: bool) -> dict[str, Any]:

@@ -65,7 +65,11 @@ def tracker():
 @pytest.fixture
 def backends(tracker):
     told = {"wandb": WANDB, "mlflow": MLFLOW}
-    return RemoteBackends(tracker, lambda name: told.get(name, {}), tracker.configuration, Refusals())
+
+    def read(backend, name):
+        return told.get(backend, {}).get(name)
+
+    return RemoteBackends(tracker, read, tracker.configuration, Refusals())
 
 
 @pytest.fixture
@@ -231,32 +235,55 @@ def test_in_process_and_null_trackers_answer_alike():
 # ---- asking --------------------------------------------------------------------------------------
 
 
-def test_reading_asks_once_and_waits_for_the_answer():
+def test_reading_asks_once_and_waits_for_the_handle_itself():
     asked = []
     handles = Handles(asked.append, PATIENCE_S, Refusals())
     read = []
-    reader = threading.Thread(target=lambda: read.append(handles.read("wandb")))
+    reader = threading.Thread(target=lambda: read.append(handles.read("wandb", "url")))
     reader.start()
     wait_until(lambda: asked, "the daemon to be asked")
+    handles.receive(HandlesAnswer("wandb", {"id": "abc"}))
+    assert handles.read("wandb", "id") == "abc"
+    assert read == []
     handles.receive(HandlesAnswer("wandb", WANDB))
     reader.join(PATIENCE_S)
-    assert read == [WANDB]
-    assert handles.read("wandb") == WANDB
+    assert read == [WANDB["url"]]
     assert asked == [HandlesRequest("wandb")]
     assert handles.asked == ["wandb"]
 
 
 def test_without_an_answer_reading_gives_nothing_after_its_time_and_waits_no_more(caplog):
     handles = Handles(lambda _: None, 0.05, Refusals())
-    assert handles.read("wandb") == {}
-    assert handles.read("wandb") == {}
-    assert caplog.text.count("did not answer within 0.05 s") == 1
+    assert handles.read("wandb", "id") is None
+    assert handles.read("wandb", "id") is None
+    assert caplog.text.count("did not send it within 0.05 s") == 1
     handles.receive(HandlesAnswer("wandb", WANDB))
-    assert handles.read("wandb") == WANDB
+    assert handles.read("wandb", "id") == "abc"
 
 
 def test_a_reason_why_there_is_nothing_is_told_at_once(caplog):
     handles = Handles(lambda _: None, PATIENCE_S, Refusals())
-    handles.receive(HandlesAnswer("wandb", {}, "wandb is paused: no key"))
-    assert handles.read("wandb") == {}
+    handles.receive(HandlesAnswer("wandb", {"id": "abc"}, "wandb is paused: no key"))
+    assert handles.read("wandb", "id") == "abc"
+    assert caplog.text == ""
+    assert handles.read("wandb", "url") is None
     assert "paused: no key" in caplog.text
+
+
+def test_a_handle_that_the_backend_does_not_have_is_none_at_once_without_a_warning(caplog):
+    handles = Handles(lambda _: None, PATIENCE_S, Refusals())
+    handles.receive(HandlesAnswer("wandb", {"id": "abc"}, complete=True))  # an offline run has no url
+    assert handles.read("wandb", "url") is None
+    assert caplog.text == ""
+
+
+def test_a_handle_that_is_known_or_given_never_becomes_none():
+    handles = Handles(lambda _: None, PATIENCE_S, Refusals(), {"wandb": {"id": "given"}})
+    assert handles.read("wandb", "id") == "given"
+    handles.receive(HandlesAnswer("wandb", {"url": WANDB["url"]}, complete=True))
+    for answer in (
+        HandlesAnswer("wandb", {}, "wandb is paused: the key has expired"),
+        HandlesAnswer("wandb", {}),
+    ):
+        handles.receive(answer)
+        assert (handles.read("wandb", "id"), handles.read("wandb", "url")) == ("given", WANDB["url"])

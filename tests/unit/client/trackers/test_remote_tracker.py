@@ -50,7 +50,7 @@ def test_the_hello_says_who_this_is_and_unset_options_stay_unset(daemon, connect
     tracker = connect(
         daemon, rank=2, world_size=4, local_rank=1, name="n", run_id="r", outdir="/o", project_name="hello-p"
     )
-    assert (tracker.run_id, tracker.attempt) == ("run-1", 1)
+    assert (tracker.run_id, tracker.attempt) == ("r", 1)
     hello = daemon.hellos[0]
     assert (hello.protocol_version, len(hello.stream_id)) == (PROTOCOL_VERSION, 16)
     assert (hello.launch.key, hello.launch.project, hello.launch.name, hello.launch.run_id) == (
