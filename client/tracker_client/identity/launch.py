@@ -29,8 +29,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-from tracker_client.identity.host_processes import (
-    ancestors,
+from tracker_client.identity.own_process import (
     command_line,
     first_environment,
     identity_of,
@@ -45,6 +44,7 @@ from tracker_client.identity.rank import (
     devices_of_node,
     launched_by_script,
 )
+from tracker_protocol.host_processes import ancestors
 
 _JOBS = (
     "PALS_APID", "PMIX_NAMESPACE", "PBS_JOBID", "SLURM_JOB_ID", "LSB_JOBID", "FLUX_JOB_ID", "COBALT_JOBID",
@@ -122,12 +122,12 @@ def agent(environ: Mapping[str, str]) -> str:
     """
     if "TORCHELASTIC_RUN_ID" not in environ:
         return ""
-    for pid in ancestors():
-        started_with = first_environment(pid)
+    for ancestor in ancestors():
+        started_with = first_environment(ancestor.pid)
         if started_with is None:
             return ""
         if "TORCHELASTIC_RUN_ID" not in started_with:
-            return identity_of(pid) or ""
+            return identity_of(ancestor.pid) or ""
     return ""
 
 
@@ -156,7 +156,7 @@ def _launcher_id(environ: Mapping[str, str], info: RankInfo) -> str:
 
 def _hydra_address() -> str | None:
     """Return the address of this rank's ``mpiexec``, from the arguments of the node's hydra proxy."""
-    for arguments in map(command_line, ancestors()):
+    for arguments in (command_line(ancestor.pid) for ancestor in ancestors()):
         if "--control-port" in arguments[:-1]:
             return "mpiexec " + arguments[arguments.index("--control-port") + 1]
     return None

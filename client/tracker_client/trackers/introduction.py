@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 
-from tracker_client.identity.host_processes import process_id
+from tracker_client.identity.own_process import process_id
 from tracker_client.settings.reading import ClientSettings
 from tracker_client.transport.messages import Introduction
 from tracker_client.values.arguments import valid_text

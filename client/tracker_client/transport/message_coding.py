@@ -13,7 +13,7 @@ from tracker_client.backends.script_backends import (
     DeliveredRows,
     TakenEntry,
 )
-from tracker_client.identity.host_processes import age_ms
+from tracker_client.identity.own_process import age_ms
 from tracker_client.transport.messages import (
     Acknowledgement,
     Challenge,

@@ -126,7 +126,7 @@ print(agent(os.environ))
 """
 START_RANKS = """
 import os, subprocess, sys
-from tracker_client.identity.host_processes import identity_of
+from tracker_client.identity.own_process import identity_of
 rank = os.environ | {"TORCHELASTIC_RUN_ID": "none"}
 print(identity_of(os.getpid()), flush=True)
 for wrapper in ([], ["sh", "-c", '"$0" "$@"; true']):
