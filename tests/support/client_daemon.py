@@ -38,6 +38,8 @@ class Stored:
         self.bodies = {}
         self.gaps = []
         self.points = []
+        self.rows = {}
+        """By number: (step, values by name)."""
         self.config = []
         self.items = []
         self.finish = None
@@ -64,9 +66,18 @@ class Stored:
 
     def _take(self, block, values):
         width = len(block.keys)
+        numbers = array("q", block.rows)
         for row, step in enumerate(array("q", block.steps)):
-            for column, key in enumerate(block.keys):
-                self.points.append(Point(self.names[key], step, values[row * width + column]))
+            points = [
+                Point(self.names[key], step, values[row * width + column])
+                for column, key in enumerate(block.keys)
+            ]
+            self.points += points
+            at, found = self.rows.setdefault(numbers[row], (step, {}))
+            new = {point.name: point.value for point in points}
+            assert at == step
+            assert found.keys().isdisjoint(new)
+            found.update(new)
 
 
 class FakeDaemon:

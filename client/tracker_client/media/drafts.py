@@ -20,8 +20,9 @@ from tracker_client.media.tables import make_table
 from tracker_client.staging.items import ItemDraft
 from tracker_client.staging.sources import Encoded, Source, SourceUnusable
 from tracker_client.transport.uploads import Upload, UploadProgress
-from tracker_client.values.arguments import step_number, valid_text
+from tracker_client.values.arguments import valid_text
 from tracker_client.values.refusals import Refusals
+from tracker_client.values.steps import given_step
 from tracker_client.values.wandb_objects import ImageValue, MediaValue
 from tracker_protocol import limits
 
@@ -72,7 +73,7 @@ class Media:
             reason = f"a table of {table.cut_from} rows is too long; its first {table.row_count} are recorded"
             self._refusals.warn_once(name, reason)
         about = {"columns": len(table.columns), "rows": table.row_count}
-        draft = _draft("table", name, step, about)
+        draft = _draft("table", name, given_step(step, self._refusals), about)
         self._submit(draft, lambda: iter([Encoded("table.json", table.encode)]), table.held_bytes)
 
     def image(self, key: str, image: Any, caption: Any, step: Any = None) -> None:
@@ -84,7 +85,9 @@ class Media:
         text = None if caption is None else valid_text(str(caption)[: limits.TEXT_VALUE_MAX_CHARACTERS])
         source = content.source
         self._submit(
-            _draft("image", name, step, {"caption": text}), lambda: iter([source]), content.held_bytes
+            _draft("image", name, given_step(step, self._refusals), {"caption": text}),
+            lambda: iter([source]),
+            content.held_bytes,
         )
 
     def value(self, key: str, value: MediaValue, step: int | None) -> None:
@@ -96,12 +99,13 @@ class Media:
 
     def artifacts(self, artifacts: Mapping[str, Any], step: Any = None) -> None:
         """Log files and directories by label."""
+        at = given_step(step, self._refusals)
         for label, path in dict(artifacts).items():
             name = self._checked_key(label)
             if name is not None:
-                self._unless_unusable(name, partial(self._artifact, name, path, step))
+                self._unless_unusable(name, partial(self._artifact, name, path, at))
 
-    def _artifact(self, label: str, path: Any, step: Any) -> None:
+    def _artifact(self, label: str, path: Any, step: int | None) -> None:
         location = location_of(path)
         if os.path.isdir(location):  # noqa: PTH112 - a text stays one
             draft = _draft("artifact", label, step, {"directory": True})
@@ -162,15 +166,6 @@ class Media:
         )  # fmt: skip
 
 
-def _draft(kind: str, key: str, step: Any, document: Mapping[str, Any]) -> ItemDraft:
+def _draft(kind: str, key: str, step: int | None, document: Mapping[str, Any]) -> ItemDraft:
     """Make a draft whose contents are not uploaded yet."""
-    return ItemDraft(kind, key, _step(step), time_ns(), json.dumps(document), None)
-
-
-def _step(step: Any) -> int | None:
-    if step is None:
-        return None
-    number = step_number(step)
-    if abs(number) > limits.STEP_MAX:
-        raise ValueError(f"a step lies beyond ±{limits.STEP_MAX}")
-    return number
+    return ItemDraft(kind, key, step, time_ns(), json.dumps(document), None)

@@ -46,7 +46,7 @@ class BatchBuilder:
         self._refusals = refusals
         self._buffer_bytes = buffer_bytes
         self._held_max_bytes = int(buffer_bytes * HELD_SHARE)
-        self._rows = RowAssembler(0)
+        self._rows = RowAssembler(0, refusals)
         self._begun = False
         self._blocked: list[
             Entry | Dropped[DroppedRows]

@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 from tracker_client.staging.lossy_queue import Dropped, LossyQueue
 from tracker_client.values.histogram import Histogram
 from tracker_client.values.snapshot import Row, Value
+from tracker_client.values.steps import named_step
 from tracker_client.values.wandb_objects import MediaValue
 
 ROW_BYTES = 350
@@ -121,10 +122,11 @@ class StepShift:
     def then(self, entries: Iterable[Entry]) -> StepShift:
         """Return this shift followed by the shift of dropping ``entries``."""
         absolute, plus = self.absolute, self.plus
-        for step, _, _, commit in entries:
-            if step is not None:
-                absolute, plus = step, 0
-            plus += commit
+        for entry in entries:
+            named = named_step(entry[0], row_of(entry))
+            if named is not None:
+                absolute, plus = named, 0
+            plus += entry[3]
         return StepShift(absolute, plus)
 
 

@@ -2,32 +2,39 @@
 
 Pure and single-threaded. The sender adds the calls in their order.
 
-* ``step=None`` means the client's next step. An explicit step sets the next step to step + 1.
+* The step of a call is a valid ``step=``; else its key ``step``, if that is a whole number; else the client's
+  next step. A key that names the step is taken out. Any other key ``step`` becomes ``step/local``.
 * ``commit=False`` merges a call into the pending row. A committing call with the same step, or without one,
-  completes that row. A call with another step, or the end, closes the row as it is.
-* A completed call joins the newest row if that has the same step and none of the call's names. Otherwise the
-  call begins the next row. Rows are numbered, from 0.
-* *Attached* values (a model's statistics) have a row of their own. Its step is the step of the row that the
-  next committing call makes. At the end, it is the step of the pending row, or else the next step.
+  completes that row. A call with another step, or with a name that the row has, or the end, closes the row as
+  it is. So no value is overwritten.
+* A completed row of calls joins the newest row of the stream if that has the same step and none of its names.
+  Otherwise it begins the next row. Rows are numbered, from 0.
+* *Attached* values (a model's statistics) have a row of their own, which no call joins. Its step is that of
+  the row that the next committing call completes, and it precedes that row if the call begins one. At the
+  end, its step is the step of the pending row, or else the next step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tracker_client.staging.attachment import AttachedRow
 from tracker_client.staging.buffer import NO_ITEMS, Entry, HeavyRow, StepShift
 from tracker_client.values.histogram import Histogram
+from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import Row
+from tracker_client.values.steps import KEPT_STEP_KEY, STEP_KEY, given_step, named_step
 from tracker_protocol import limits
+
+_STEP_MIN, _STEP_MAX = -limits.STEP_MAX, limits.STEP_MAX
 
 
 class LoggedRow(NamedTuple):
-    """A finished row.
+    """A finished row, or the part of one that a call added.
 
     ``automatic`` is True if the client counted the step. ``own`` is True if the values are not to be
-    aggregated across ranks. A row of several calls has a ``LoggedRow`` for each call, all with one number.
+    aggregated across ranks. All parts of one row have its ``number``.
     """
 
     step: int
@@ -38,23 +45,55 @@ class LoggedRow(NamedTuple):
     own: bool = False
     number: int = 0
 
-    def with_earlier(self, earlier: LoggedRow) -> LoggedRow:
-        """Return this row, with the values and items of ``earlier`` that this row does not have."""
-        values = {**earlier.values, **self.values}
-        items = {**earlier.items, **self.items}
-        return LoggedRow(self.step, self.time_ns, values, earlier.automatic, items, self.own)
+    def with_part(self, part: LoggedRow) -> LoggedRow:
+        """Return this part of a row together with a later one."""
+        values, items = {**self.values, **part.values}, {**self.items, **part.items}
+        return self._replace(time_ns=part.time_ns, values=values, items=items or NO_ITEMS)
+
+
+class _Pending:
+    """A row that waits for its commit. Its dicts are its own, so that further values can be added."""
+
+    __slots__ = ("automatic", "items", "step", "time_ns", "values")
+
+    def __init__(self, step: int, values: Row, *, automatic: bool) -> None:
+        self.step = step
+        self.time_ns = 0
+        self.values = values
+        self.automatic = automatic
+        self.items: dict[str, Histogram] = {}
+
+    def takes(self, step: int, values: Row, items: Mapping[str, Histogram]) -> bool:
+        """Return True if a call with this step and these names belongs to the row."""
+        return (
+            step == self.step
+            and _disjoint(self.values, values, items)
+            and (not self.items or _disjoint(self.items, values, items))
+        )
+
+    def row(self) -> LoggedRow:
+        """Return the row as it is."""
+        return LoggedRow(self.step, self.time_ns, self.values, self.automatic, self.items or NO_ITEMS)
+
+
+def _disjoint(names: Mapping[str, Any], values: Row, items: Mapping[str, Histogram]) -> bool:
+    return names.keys().isdisjoint(values) and (not items or names.keys().isdisjoint(items))
 
 
 class RowAssembler:
     """Makes rows of calls; keeps the next automatic step and the pending row."""
 
-    def __init__(self, next_step: int) -> None:
+    def __init__(self, next_step: int, refusals: Refusals) -> None:
         self.next_step = next_step
-        self._pending: LoggedRow | None = None
+        self._refusals = refusals
+        self._pending: _Pending | None = None
         self._attached: LoggedRow | None = None
         self._newest = -1
         self._newest_step: int | None = None
-        self._newest_names: set[object] = set()
+        """The step of the newest row; None if no call may join that row."""
+        self._newest_names: dict[str, Any] = {}
+        """The names of the newest row, as keys."""
+        self._newest_joined = -1
 
     @property
     def has_pending(self) -> bool:
@@ -65,7 +104,7 @@ class RowAssembler:
     def newest(self) -> int | None:
         """The number of the newest row, the pending row included; None before the first row."""
         pending = self._pending
-        newest = self._newest + (pending is not None and not self._joins(pending))
+        newest = self._newest + (pending is not None and not self._joins(pending.row()))
         return None if newest < 0 else newest
 
     @property
@@ -76,72 +115,142 @@ class RowAssembler:
     def add(self, entry: Entry) -> list[LoggedRow]:
         """Add one call; return the rows that the call completes, at most three."""
         step, time_ns, payload, commit = entry
+        try:
+            waits = self._pending is not None or self._attached is not None or not commit
+            if waits or type(payload) is not dict or STEP_KEY in payload:
+                return self._add_any(step, time_ns, payload, commit=commit)
+            if step is None:
+                return [self._plain(self.next_step, time_ns, payload, automatic=True)]
+            if _STEP_MIN <= step <= _STEP_MAX:
+                return [self._plain(step, time_ns, payload, automatic=False)]
+            return self._add_any(step, time_ns, payload, commit=True)
+        except Exception as error:  # noqa: BLE001 - a key's hash and comparison are the user's code
+            self._refusals.refuse("a row", f"assembling it raised {error!r}", values=len(payload))
+            return []
+
+    def skip(self, shift: StepShift) -> list[LoggedRow]:
+        """Apply the effect of dropped rows on the step; return the pending row, which ends before them."""
+        finished = self.close()
+        if shift.absolute is not None:
+            self.next_step = shift.absolute
+        self.next_step += shift.plus
+        self._newest_step = None
+        return finished
+
+    def close(self) -> list[LoggedRow]:
+        """Close the pending row, and return it."""
+        pending, self._pending = self._pending, None
+        return [] if pending is None else [self._numbered(pending.row())]
+
+    def end(self) -> list[LoggedRow]:
+        """Close the pending row and the attached values, which wait for a call that will not follow."""
+        finished = self.close()
+        return finished + self._take_attached(finished[-1].step if finished else self.next_step)
+
+    # ---- calls -----------------------------------------------------------------------------------
+
+    def _plain(self, step: int, time_ns: int, values: Row, *, automatic: bool) -> LoggedRow:
+        """Return the row of a committing call while nothing waits: the fast path."""
+        self.next_step = step + 1
+        if step == self._newest_step and self._newest_names.keys().isdisjoint(values):
+            self._join(values)
+        else:
+            self._newest += 1
+            self._newest_step, self._newest_names = step, values
+        return LoggedRow(step, time_ns, values, automatic, NO_ITEMS, False, self._newest)
+
+    def _add_any(
+        self, step: int | None, time_ns: int, payload: Row | HeavyRow, *, commit: bool
+    ) -> list[LoggedRow]:
         values, items = (payload.row, payload.items) if isinstance(payload, HeavyRow) else (payload, NO_ITEMS)
         if isinstance(payload, AttachedRow):
             self._attach(LoggedRow(0, time_ns, values, automatic=False, items=items, own=True))
             return []
-        automatic = step is None
-        at = self.next_step if step is None else step
+        step = given_step(step, self._refusals)
+        named = named_step(step, values)
+        at = self.next_step if named is None else named
+        if STEP_KEY in values:
+            values = self._without_step_key(values, step, at)
         self.next_step = at + 1 if commit else at
-        finished = []
-        pending = self._pending
-        if pending is not None and pending.step != at:
-            finished.append(self._numbered(pending))
-            pending = None
-        row = LoggedRow(at, time_ns, values, automatic, items)
-        if pending is not None:
-            row = row.with_earlier(pending)
-        self._pending = None
+        finished = [] if self._pending is None or self._pending.takes(at, values, items) else self.close()
+        if commit and self._pending is None:
+            return finished + self._completed(LoggedRow(at, time_ns, values, named is None, items))
+        pending = self._pend(at, time_ns, values, items, automatic=named is None)
         if commit:
-            finished.append(self._numbered(row))
-            finished += self._take_attached(at)
-        elif len(row.values) > limits.METRICS_PER_ROW_MAX:
-            finished.append(self._numbered(row))
-        else:
-            self._pending = row
+            self._pending = None
+            return self._completed(pending.row())
+        if len(pending.values) > limits.METRICS_PER_ROW_MAX:
+            finished += self.close()
         return finished
+
+    def _pend(
+        self, step: int, time_ns: int, values: Row, items: Mapping[str, Histogram], *, automatic: bool
+    ) -> _Pending:
+        """Add a call to the pending row, or begin one, and return it."""
+        pending = self._pending
+        if pending is None:
+            pending = self._pending = _Pending(step, dict(values), automatic=automatic)
+        else:
+            pending.values.update(values)
+        if items:
+            pending.items.update(items)
+        pending.time_ns = time_ns
+        return pending
+
+    def _without_step_key(self, values: Row, step: int | None, at: int) -> Row:
+        """Return ``values`` without the key ``step`` if it names this step; else with that key renamed."""
+        named = named_step(None, values)
+        if named == at:
+            return {key: value for key, value in values.items() if key != STEP_KEY}
+        given = f"step={step}" if step is not None else "no step="
+        reason = f"it is kept as {KEPT_STEP_KEY!r}: a call with {given} is recorded at step {at}"
+        self._refusals.warn_once(STEP_KEY, reason)
+        if KEPT_STEP_KEY in values:
+            return values
+        return {KEPT_STEP_KEY if key == STEP_KEY else key: value for key, value in values.items()}
+
+    # ---- rows ------------------------------------------------------------------------------------
 
     def _joins(self, row: LoggedRow) -> bool:
         """Return True if a completed call belongs to the newest row."""
-        if row.step != self._newest_step:
-            return False
-        return self._newest_names.isdisjoint(row.values) and self._newest_names.isdisjoint(row.items)
+        return row.step == self._newest_step and _disjoint(self._newest_names, row.values, row.items)
+
+    def _join(self, names: Mapping[str, Any]) -> None:
+        """Note that a call with ``names`` has joined the newest row."""
+        if self._newest_joined == self._newest:
+            self._newest_names.update(names)
+        else:  # so far the names are those of a call's own row
+            self._newest_joined = self._newest
+            self._newest_names = {**self._newest_names, **names}
 
     def _numbered(self, row: LoggedRow) -> LoggedRow:
         """Return a completed call with the number of the row that it joins or begins."""
         if not self._joins(row):
             self._newest += 1
-            self._newest_step, self._newest_names = row.step, set()
-        self._newest_names.update(row.values, row.items)
+            self._newest_step, self._newest_names = row.step, {}
+        self._join(row.values)
+        if row.items:
+            self._join(row.items)
         return row._replace(number=self._newest)
 
+    # ---- attached values -------------------------------------------------------------------------
+
+    def _completed(self, row: LoggedRow) -> list[LoggedRow]:
+        """Return a completed call and the values attached to it, numbered."""
+        if self._joins(row):
+            return [self._numbered(row), *self._take_attached(row.step)]
+        return [*self._take_attached(row.step), self._numbered(row)]
+
     def _attach(self, row: LoggedRow) -> None:
-        self._attached = row if self._attached is None else row.with_earlier(self._attached)
+        earlier = self._attached
+        if earlier is not None:
+            row = row._replace(values={**earlier.values, **row.values}, items={**earlier.items, **row.items})
+        self._attached = row
 
     def _take_attached(self, step: int) -> list[LoggedRow]:
         attached, self._attached = self._attached, None
         if attached is None:
             return []
         self._newest += 1
-        self._newest_step = None  # no call joins a row of statistics
-        return [attached._replace(step=step, number=self._newest)]
-
-    def skip(self, shift: StepShift) -> list[LoggedRow]:
-        """Apply the effect of dropped rows on the step; return the pending row, which ends before them."""
-        if shift.absolute is not None:
-            self.next_step = shift.absolute
-        self.next_step += shift.plus
-        finished = self.close()
         self._newest_step = None
-        return finished
-
-    def close(self) -> list[LoggedRow]:
-        """Close the pending row, and return it."""
-        finished = [] if self._pending is None else [self._numbered(self._pending)]
-        self._pending = None
-        return finished
-
-    def end(self) -> list[LoggedRow]:
-        """Close the pending row and the attached values, which wait for a call that will not follow."""
-        finished = self.close()
-        return finished + self._take_attached(finished[-1].step if finished else self.next_step)
+        return [attached._replace(step=step, number=self._newest)]

@@ -20,7 +20,7 @@ class NullTracker(Tracker):
     def __init__(self) -> None:
         pass
 
-    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - as in Tracker
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = True) -> None:  # noqa: FBT001, FBT002 - as in Tracker
         """Do nothing."""
 
     def log_config(self, config: Any) -> None:

@@ -36,10 +36,11 @@ from tracker_client.trackers.remote_status import remote_status
 from tracker_client.trackers.status import TrackerStatus
 from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, Tracker, finish_first_at_exit
 from tracker_client.transport.messages import Welcome
-from tracker_client.values.arguments import bounded_seconds, exit_code_for, step_number
+from tracker_client.values.arguments import bounded_seconds, exit_code_for
 from tracker_client.values.configuration import EMPTY_CONFIGURATION, read_configuration
 from tracker_client.values.exit_status import ExitStatusFile
 from tracker_client.values.snapshot import PLAIN, snapshot
+from tracker_client.values.steps import given_step
 from tracker_client.values.wandb_objects import MediaValue, from_wandb, is_of_wandb
 from tracker_client.watch.watching import Watches
 
@@ -111,7 +112,7 @@ class RemoteTracker(Tracker):
 
     # ---- logging ---------------------------------------------------------------------------------
 
-    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature of W&B's ``log``
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = True) -> None:  # noqa: FBT001, FBT002 - the signature of W&B's ``log``
         """Record ``metrics`` as they are now.
 
         Args:
@@ -141,12 +142,12 @@ class RemoteTracker(Tracker):
 
     def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
         """Log any row: copy each value, and weigh the row exactly."""
-        at = None if step is None else step_number(step)
+        at = given_step(step, self._refusals)
         if self._settings.script_classes.adopted is not None:
             metrics = self._pass_objects_on(metrics, at)
         found = snapshot(metrics, self._refusals)
         media = {key: value for key, value in found.items() if isinstance(value, MediaValue)}
-        self._rows.append((at, time_ns(), weighed(found), bool(commit)))
+        self._rows.append((at, time_ns(), weighed(found), commit is None or bool(commit)))
         self._staging.make_room()
         for key, value in media.items():
             self._media.value(key, value, at)

@@ -69,7 +69,7 @@ class Tracker:
 
     # ---- logging ---------------------------------------------------------------------------------
 
-    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - the signature of W&B's ``log``
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = True) -> None:  # noqa: FBT001, FBT002 - the signature of W&B's ``log``
         """Record ``metrics`` as they are now.
 
         Args:
@@ -77,7 +77,8 @@ class Tracker:
             step: the training step, an integer; None (the default) continues from the last step.
             commit: False keeps the row open for further calls with the same step; the default is True.
         """
-        self._each("log()", lambda backend: backend.log(metrics, step=step, commit=commit))
+        commits = commit is None or bool(commit)
+        self._each("log()", lambda backend: backend.log(metrics, step=step, commit=commits))
 
     def log_config(self, config: Any) -> None:
         """Merge ``config`` into the run's configuration.

@@ -19,6 +19,7 @@ from typing import Any
 
 from tracker_client.staging.rows import LoggedRow
 from tracker_client.transport.name_dictionary import NAME_OVERHEAD_BYTES
+from tracker_client.values.snapshot import PLAIN
 from tracker_protocol import limits
 from tracker_protocol.kinds import Kind
 
@@ -58,6 +59,10 @@ class Block:
     times: array[int] = field(default_factory=lambda: array("q"))
     numbers: array[float] = field(default_factory=lambda: array("d"))
     texts: list[str] = field(default_factory=list)
+    row_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.row_bytes = ROW_OVERHEAD_BYTES + NUMBER_BYTES * len(self.keys)
 
     @property
     def kinds(self) -> bytes:
@@ -93,26 +98,33 @@ class BatchBlocks:
         self._owner: dict[int, Block] = {}
         """The last block of each metric."""
 
-    def add_numbers(self, row: LoggedRow, types: Types) -> bool:
-        """Append a row of plain numbers, of these ``types``, to the open block of its names: the fast path.
+    def add_numbers(self, row: LoggedRow) -> bool:
+        """Append a row of plain numbers to the open block of its names: the fast path.
 
         Returns:
-            False if the row needs :meth:`add` instead: no such block is open, the batch is full, or an
-            integer is too large for a float64.
+            False if the row needs :meth:`add` instead: no such block is open, the batch is full, a value is
+            no plain number, or an integer is too large for a float64.
         """
-        block = self._open.get((tuple(row.values), row.automatic))
-        size = ROW_OVERHEAD_BYTES + NUMBER_BYTES * len(row.values)
-        if block is None or self._bytes + size > limits.BATCH_TARGET_BYTES:
+        step, time_ns, values, automatic, _, own, number = row
+        block = self._open.get((tuple(values), automatic))
+        if block is None or own or self._bytes + block.row_bytes > limits.BATCH_TARGET_BYTES:
+            return False
+        types = tuple(map(type, values.values()))
+        if types != block.types and not PLAIN.issuperset(types):
             return False
         count = len(block.numbers)
         try:
-            block.numbers.extend(row.values.values())  # type: ignore[arg-type]  # all plain numbers
+            block.numbers.extend(values.values())  # type: ignore[arg-type]  # all plain numbers
         except OverflowError:
             del block.numbers[count:]
             return False
         if types != block.types:
-            size += block.take_types(types)
-        self._count_row(block, row, size)
+            self._bytes += block.take_types(types)
+        block.rows.append(number)
+        block.steps.append(step)
+        block.times.append(time_ns)
+        self._bytes += block.row_bytes
+        self.points += len(types)
         return True
 
     def fits(self, part: dict[int, Any], *, is_text: bool) -> bool:

@@ -35,14 +35,10 @@ class Encoder:
         if abs(row.step) > limits.STEP_MAX:
             self._refusals.refuse("step", f"a step lies beyond ±{limits.STEP_MAX}", values=len(row.values))
             return []
-        values = row.values
         try:
-            types = tuple(map(type, values.values()))
-            if not row.own and PLAIN.issuperset(types) and self._blocks.add_numbers(row, types):
-                return []
-            return self._add_mixed(row)
+            return [] if self._blocks.add_numbers(row) else self._add_mixed(row)
         except Exception as error:  # noqa: BLE001 - a key's hash and comparison are the user's code
-            self._refusals.refuse("a row", f"encoding it raised {error!r}", values=len(values))
+            self._refusals.refuse("a row", f"encoding it raised {error!r}", values=len(row.values))
             return []
 
     def _add_mixed(self, row: LoggedRow) -> list[Body]:

@@ -7,7 +7,8 @@
 * ``nesting``: nested dicts of metrics.
 * ``histogram``: a histogram as it is sent; ``wandb_objects``: W&B's own objects.
 * ``configuration``: a configuration of any kind as a JSON object.
-* ``arguments``: steps, exit codes, timeouts and texts without secrets.
+* ``steps``: the step that a call names.
+* ``arguments``: exit codes, timeouts and texts without secrets.
 * ``exit_status``: the file of a process's exit status.
 * ``tally``: counts and bounds that any thread may change, a signal handler included.
 * ``refusals``: counts what cannot be recorded, and warns at most once a minute for each cause.

@@ -1,9 +1,8 @@
-"""Converts arguments of callers: steps, exit codes, timeouts, values as JSON, texts without secrets."""
+"""Converts arguments of callers: exit codes, timeouts, values as JSON, texts without secrets."""
 
 from __future__ import annotations
 
 import math
-import operator
 import re
 import threading
 from collections.abc import Mapping
@@ -25,22 +24,6 @@ _NAMED_SECRET = re.compile(
 _OPTION_SECRET = re.compile(rf"(?<!\S)(-[\w.-]{{0,64}}?{_SENSITIVE}[\w.-]{{0,64}}\s+)\S+", re.IGNORECASE)
 _BEARER = re.compile(r"\b(bearer|basic)\s+\S+", re.IGNORECASE)
 _USER_INFORMATION = re.compile(r"(?<=://)(?:[^\s/@:]*:\S*|[^\s/]*)(?=@)")
-
-
-def step_number(step: Any) -> int:
-    """Convert a step to an int, from any integer type or from a float without a fraction.
-
-    Raises:
-        TypeError: ``step`` has a fraction, or is no number.
-        ValueError: ``step`` is a text that holds no number.
-    """
-    try:
-        return operator.index(step)
-    except TypeError:
-        number = float(step)
-        if number.is_integer():
-            return int(number)
-        raise
 
 
 def strict_json(value: Any, depth: int = JSON_DEPTH_MAX) -> Any:

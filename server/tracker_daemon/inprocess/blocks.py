@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
 from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -40,10 +42,12 @@ class BlockMaker:
     def blocks(self, rows: Iterable[LoggedRow]) -> Iterator[RecordBlock]:
         """Yield the rows in their order; consecutive rows with the same numeric columns share a block.
 
+        ``rows`` may be parts of rows: consecutive parts with one number make one row.
         Waits for values that are still on their device. A value that cannot be read, or whose name cannot be
         recorded, is refused and left out.
         """
-        records = (record for record in map(self._record, rows) if record.numbers or record.texts)
+        whole = (reduce(LoggedRow.with_part, parts) for _, parts in groupby(rows, attrgetter("number")))
+        records = (record for record in map(self._record, whole) if record.numbers or record.texts)
         for columns, group in groupby(records, key=lambda record: tuple(record.numbers)):
             yield self._block(columns, list(group))
 

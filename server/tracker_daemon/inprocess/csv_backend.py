@@ -11,7 +11,6 @@ from tracker_client.backends.built_in import RunArguments
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.child.lock import ChildLock
 from tracker_daemon.backends.csv.backend import CsvBackend
-from tracker_daemon.backends.csv.format import STEP_COLUMN
 from tracker_daemon.backends.csv.items import CsvItemsBackend
 from tracker_daemon.errors import BackendError, BackendUnavailable
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
@@ -46,14 +45,6 @@ class CSVBackend(DeliveredBackend):
             RankUnknown: several processes run, and the rank of this one cannot be found.
         """
         super().__init__(_delivery(Path(outdir).absolute(), run_id) if rank_of(rank) == 0 else None)
-
-    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - TrackerBackend's
-        """Record a row; a ``step`` among the metrics, if it is an int, wins over the argument."""
-        if type(own := metrics.get(STEP_COLUMN)) is int:
-            rest = {name: value for name, value in metrics.items() if name != STEP_COLUMN}
-            super().log(rest, own, commit)
-        else:
-            super().log(metrics, step, commit)
 
     @classmethod
     def for_run(cls, run: RunArguments, options: Mapping[str, Any]) -> CSVBackend:  # noqa: ARG003 - it has none

@@ -20,9 +20,10 @@ from tracker_client.staging.buffer import weighed
 from tracker_client.staging.items import ItemDraft
 from tracker_client.trackers.exit_code import uncaught_code
 from tracker_client.transport.uploads import Upload, UploadProgress
-from tracker_client.values.arguments import INTERRUPTED, step_number
+from tracker_client.values.arguments import INTERRUPTED
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import snapshot
+from tracker_client.values.steps import given_step
 from tracker_client.values.wandb_objects import MediaValue
 from tracker_client.watch.watching import Watches
 from tracker_daemon.backends.base import Backend, Commit, RunDescription, RunStatus, SetAside
@@ -77,19 +78,16 @@ class Delivery:
         self._pump.start()
         atexit.register(self._finish_at_exit)
 
-    def log(self, metrics: Mapping[str, Any], step: int | None, commit: bool) -> None:  # noqa: FBT001 - TrackerBackend's
+    def log(self, metrics: Mapping[str, Any], step: int | None, commit: bool | None) -> None:  # noqa: FBT001 - TrackerBackend's
         """Take the values as they are now; see :meth:`TrackerBackend.log`."""
-        at = None if step is None else step_number(step)
-        if at is not None and abs(at) > limits.STEP_MAX:
-            self.refusals.refuse("step", f"a step lies beyond ±{limits.STEP_MAX}", values=len(metrics))
-            return
+        at = given_step(step, self.refusals)
         found = snapshot(metrics, self.refusals)
         row = weighed(found)
         for key in row.items:
             self.refusals.refuse(key, f"the {self._name} backend cannot record a histogram")
         if not self.accepts("log()"):
             return
-        self._outbox.add_call((at, time_ns(), row, bool(commit)))
+        self._outbox.add_call((at, time_ns(), row, commit is None or bool(commit)))
         self._pump.notify()
         for key, value in found.items():
             if isinstance(value, MediaValue):
@@ -196,7 +194,7 @@ class DeliveredBackend(TrackerBackend):
     def __init__(self, delivery: Delivery | None) -> None:
         self._delivery = delivery
 
-    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - TrackerBackend's
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = True) -> None:  # noqa: FBT001, FBT002 - TrackerBackend's
         """Record numbers and texts; count any other value, and warn about each key once."""
         if self._delivery is not None:
             self._delivery.log(metrics, step, commit)

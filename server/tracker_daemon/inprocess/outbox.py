@@ -88,8 +88,9 @@ class MemoryOutbox:
         self._dropping = threading.Lock()  # nobody waits for it
         # The fields below belong to the pump's thread alone.
         self._dropped_points = 0
-        self._rows = RowAssembler(0)
+        self._rows = RowAssembler(0, refusals)
         self._blocks = BlockMaker(refusals)
+        self._parts: list[LoggedRow] = []  # of the newest row, which further calls may join
         self._entries: list[OutboxEntry] = []
         self._last = 0
 
@@ -125,11 +126,20 @@ class MemoryOutbox:
         self._add(_End(document))
 
     def read(self, after: int) -> list[OutboxEntry]:
-        """Return the next entries after number ``after``; wait for values that are still on their device."""
+        """Return the next entries after number ``after``; wait for values that are still on their device.
+
+        The newest row is returned once a later row begins, at the end, or if nothing was logged since the
+        last call.
+        """
         self._entries = [entry for entry in self._entries if entry.number > after]
         if not self._entries:
-            self._entries = [self._entry(*payload) for payload in self._payloads(self._slice())]
+            self._entries = self._next_entries()
+        while not self._entries and self._queue.entries:
+            self._entries = self._next_entries()
         return list(self._entries)
+
+    def _next_entries(self) -> list[OutboxEntry]:
+        return [self._entry(*payload) for payload in self._payloads(self._slice())]
 
     def _add(self, logged: _Logged) -> None:
         self._queue.entries.append(logged)
@@ -157,7 +167,7 @@ class MemoryOutbox:
         return taken
 
     def _payloads(self, taken: list[_Logged | Dropped[_Dropped]]) -> Iterator[_Payload]:
-        rows: list[LoggedRow] = []
+        rows, self._parts = self._parts, []
         for logged in taken:
             if isinstance(logged, _Call):
                 rows += self._rows.add(wait_resolved(logged.entry, self._refusals))
@@ -171,9 +181,13 @@ class MemoryOutbox:
             for other in others:
                 if isinstance(other, _End):
                     rows += self._rows.end()
+                else:
+                    rows, self._parts = _without_row(rows, self._rows.newest)
                 yield from self._recorded(rows)
-                rows = []
+                rows, self._parts = self._parts, []
                 yield from self._others(other)
+        if taken:
+            rows, self._parts = _without_row(rows, self._rows.newest)
         yield from self._recorded(rows)
 
     def _recorded(self, rows: list[LoggedRow]) -> Iterator[_Payload]:
@@ -195,6 +209,12 @@ class MemoryOutbox:
     def _entry(self, kind: EntryKind, payload: bytes) -> OutboxEntry:
         self._last += 1
         return OutboxEntry(self._last, kind, payload)
+
+
+def _without_row(rows: list[LoggedRow], number: int | None) -> tuple[list[LoggedRow], list[LoggedRow]]:
+    """Divide ``rows`` into those before row ``number``, and the parts of that row."""
+    before = [row for row in rows if row.number != number]
+    return before, rows[len(before) :]
 
 
 def item_of(placed: PlacedItem) -> Item:

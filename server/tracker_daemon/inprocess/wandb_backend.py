@@ -24,9 +24,9 @@ from tracker_client.staging.buffer import Entry
 from tracker_client.staging.resolving import wait_resolved
 from tracker_client.staging.rows import LoggedRow, RowAssembler
 from tracker_client.staging.sources import SourceUnusable
-from tracker_client.values.arguments import step_number
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import Row
+from tracker_client.values.steps import given_step
 from tracker_client.watch.watching import Watches
 from tracker_daemon.backends.item_names import safe_name
 from tracker_daemon.backends.wandb.rows import NO_STEP, STEP_COLUMN, TIME_COLUMN, wandb_histogram, wandb_name
@@ -98,7 +98,8 @@ class WandbBackend(TrackerBackend):
         values = plain_configuration(config, self._refusals) if config is not None else {}
         self.run = begin_run(project_name, values, outdir, rank, tracker_run_id, wandb_init)
         self._wandb = load_sdk()
-        self._rows = RowAssembler(max(0, self.run.starting_step))
+        self._rows = RowAssembler(max(0, self.run.starting_step), self._refusals)
+        self._newest: LoggedRow | None = None  # not sent yet: further calls may join it
         self._last_step = max(NO_STEP, self.run.starting_step - 1)
 
     @classmethod
@@ -116,19 +117,19 @@ class WandbBackend(TrackerBackend):
         url: str | None = self.run.url if self.run is not None else None
         return url
 
-    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002 - TrackerBackend's
+    def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = True) -> None:  # noqa: FBT001, FBT002 - TrackerBackend's
         """Log ``metrics`` to W&B; raises what the SDK raises."""
         if not self._is_here():
             return
-        at = None if step is None else step_number(step)
+        at = given_step(step, self._refusals)
         # W&B's own objects pass the assembler as numbers do: it only merges rows.
-        entry = (at, time_ns(), cast("Row", dict(metrics)), bool(commit))
+        entry = (at, time_ns(), cast("Row", dict(metrics)), commit is None or bool(commit))
         self._in_turn(lambda: self._log_entry(entry))
 
     def _log_entry(self, entry: Entry) -> None:
         self._join_attached()
         for row in self._rows.add(entry):
-            self._send(row)
+            self._add_part(row)
 
     def _in_turn(self, work: Callable[[], None]) -> None:
         """Do ``work`` after earlier work. If a call that this one interrupts works, it does this too."""
@@ -189,13 +190,13 @@ class WandbBackend(TrackerBackend):
 
     def _log_object(self, key: str, value: Any, step: int | None) -> None:
         """Log one of W&B's own objects at ``step``; None means the step that the rows have reached."""
-        given = None if step is None else step_number(step)
+        given = given_step(step, self._refusals)
 
-        def send() -> None:
+        def add() -> None:
             at = self._rows.reached if given is None else given
-            self._send(LoggedRow(at, time_ns(), {key: value}, automatic=given is None))
+            self._add_object(LoggedRow(at, time_ns(), {key: value}, automatic=given is None))
 
-        self._in_turn(send)
+        self._in_turn(add)
 
     def watch(self, model: Any, **kwargs: Any) -> None:
         """Record the distributions of a model's gradients and parameters; see :meth:`Tracker.watch`."""
@@ -235,7 +236,34 @@ class WandbBackend(TrackerBackend):
     def _send_last(self) -> None:
         self._join_attached()
         for row in self._rows.end():
-            self._send(row)
+            self._add_part(row)
+        self._send_newest()
+
+    def _add_part(self, part: LoggedRow) -> None:
+        """Add a part of a row; the row is sent once another begins."""
+        if self._newest is not None and self._newest.number == part.number:
+            self._newest = self._newest.with_part(part)
+            return
+        self._send_newest()
+        self._newest = part
+
+    def _add_object(self, row: LoggedRow) -> None:
+        """Send a table or an image, with the newest row if that has its step, and no such name.
+
+        W&B copies an image's file at once, so that the file need not outlive the call.
+        """
+        newest = self._newest
+        if newest is not None and newest.step == row.step and newest.values.keys().isdisjoint(row.values):
+            self._newest = newest.with_part(row)
+            self._send_newest()
+            return
+        self._send_newest()
+        self._send(row)
+
+    def _send_newest(self) -> None:
+        newest, self._newest = self._newest, None
+        if newest is not None:
+            self._send(newest)
 
     def _send(self, row: LoggedRow) -> None:
         """Log a row.

@@ -16,6 +16,7 @@ from tracker_client.values.refusals import Refusals
 from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.errors import BackendRefused
 from tracker_daemon.inprocess import outbox
+from tracker_daemon.outbox.entries import EntryKind
 from tracker_protocol import limits
 
 
@@ -196,12 +197,23 @@ def test_a_watched_models_statistics_belong_to_the_next_call(tmp_path):
     assert [row["step"] for row in rows(tmp_path) if "loss" in row] == ["5", "6"]
 
 
+def steps_of(box):
+    """The steps of all rows; the newest one is there once nothing was logged since the read before."""
+    found, last = [], 0
+    while entries := box.read(last):
+        last = entries[-1].number
+        for entry in entries:
+            if entry.kind is EntryKind.RECORDS:
+                found += RecordBlock.from_bytes(entry.payload).steps.tolist()
+    return found
+
+
 def test_dropped_calls_keep_the_steps_of_those_that_follow():
     box = outbox.MemoryOutbox(Refusals(), points_max=16)
     box.add_call((100, 0, {"x": 0.0}, True))
     for number in range(40):
         box.add_call((None, number, {"x": float(number)}, True))
-    steps = [step for entry in box.read(0) for step in RecordBlock.from_bytes(entry.payload).steps.tolist()]
+    steps = steps_of(box)
     assert steps == list(range(141 - len(steps), 141))
 
 
@@ -217,9 +229,8 @@ def test_rows_beyond_the_bound_are_dropped_oldest_first_and_counted(monkeypatch,
     box.add_config({"lr": 1})
     for step in range(200):
         box.add_call((None, step, {"x": float(step)}, True))
-    config, records = box.read(0)
-    assert config.payload == b'{"lr": 1}'
-    steps = RecordBlock.from_bytes(records.payload).steps.tolist()
+    assert box.read(0)[0].payload == b'{"lr": 1}'
+    steps = steps_of(box)
     assert steps == list(range(200 - len(steps), 200))
     assert box.dropped_points == 200 - len(steps)
     assert 0 < box.dropped_points < 60
@@ -236,8 +247,21 @@ def test_entries_are_read_again_until_what_follows_is_asked_for(monkeypatch):
     assert box.read(0) == first
     second = box.read(first[-1].number)
     assert [entry.number for entry in (*first, *second)] == [1, 2]
-    assert box.read(2)[0].number == 3
-    assert box.read(3) == []
+    assert [box.read(number)[0].number for number in (2, 3)] == [3, 4]
+    assert box.read(4) == []
+
+
+def test_calls_that_make_one_row_make_one_record_however_the_reads_divide_them():
+    box, records = outbox.MemoryOutbox(Refusals()), []
+    for step, values in [(1, {"a": 1.0}), (1, {"b": 2}), (1, {"note": "x"}), (1, {"b": 3}), (2, {"a": 4.0})]:
+        box.add_call((step, 0, values, True))
+        records += box.read(len(records))
+    assert [record.number for record in records] == [1, 2]
+    first, second = (RecordBlock.from_bytes(record.payload) for record in records)
+    assert (first.columns, first.values.tolist(), first.texts[0].value) == (("a", "b"), [[1, 2]], "x")
+    assert (second.columns, second.values.tolist()) == (("b",), [[3]])
+    (last,) = box.read(2)
+    assert RecordBlock.from_bytes(last.payload).steps.tolist() == [2]
 
 
 def test_an_exiting_script_records_all_and_its_forked_child_nothing(tmp_path):

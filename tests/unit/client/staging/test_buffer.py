@@ -19,6 +19,7 @@ from tracker_client.staging.buffer import (
 )
 from tracker_client.staging.lossy_queue import Dropped
 from tracker_client.staging.rows import RowAssembler
+from tracker_client.values.refusals import Refusals
 
 BUDGET = 64 * FAST_ROW_BYTES_MAX
 
@@ -124,15 +125,19 @@ def test_a_smaller_budget_is_enforced_by_the_next_call():
     assert len(buffer.rows) <= 10
 
 
-CALLS = st.lists(st.tuples(st.none() | st.integers(-3, 8), st.booleans()))
+KEYS = st.none() | st.sampled_from([12, 3.0, 0.5, True, "4", 2**70])
+CALLS = st.lists(st.tuples(st.none() | st.integers(-3, 8) | st.just(2**70), KEYS, st.booleans()))
 
 
 @given(CALLS, CALLS, st.integers(0, 5))
-def test_steps_count_on_over_dropped_rows(dropped, kept, start):
+def test_dropped_rows_use_up_steps_by_the_rules_of_other_rows(dropped, kept, start):
     def entries(calls):
-        return [(step, 0, {"a": 1.0}, commit) for step, commit in calls]
+        return [
+            (step, 0, {"a": 1.0} if key is None else {"a": 1.0, "step": key}, commit)
+            for step, key, commit in calls
+        ]
 
-    undisturbed, disturbed = RowAssembler(start), RowAssembler(start)
+    undisturbed, disturbed = RowAssembler(start, Refusals()), RowAssembler(start, Refusals())
     for entry in entries(dropped):
         undisturbed.add(entry)
     undisturbed.close()

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import textwrap
 import threading
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -251,14 +253,56 @@ def test_bad_input_is_warned_about_once_per_cause_and_counted_at_the_end(daemon,
     for step in range(5):
         tracker.log({"loss": 1.0, "figure": object(), 4: 1.0}, step)
         tracker.log("no mapping")
-        tracker.log({"loss": 1.0}, step="soon")
     tracker.finish()
     assert len(series(daemon)) == 5
-    assert tracker.status().refused_values == 20
+    assert tracker.status().refused_values == 15
     messages = [record.getMessage() for record in caplog.records if record.name == "tracker_client"]
-    assert len(messages) == 8
-    assert min(messages[:4]).startswith("'figure': a object is neither a number nor a text")
-    assert all("(5 values so far)" in message for message in messages[4:])
+    assert len(messages) == 6
+    assert min(messages[:3]).startswith("'figure': a object is neither a number nor a text")
+    assert all("(5 values so far)" in message for message in messages[3:])
+
+
+@pytest.mark.parametrize("step", [0.5, "7", "soon", float("nan"), 2**70, [1], {}], ids=repr)
+def test_values_at_an_invalid_step_are_recorded_at_the_automatic_one_with_one_warning(
+    daemon, connect, caplog, step
+):
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0}, 7)
+    for value in (2.0, 3.0):
+        tracker.log({"loss": value}, step=step)
+    tracker.log_table("t", ["a"], [[1]], step=step)
+    tracker.finish()
+    assert series(daemon) == [(7, 1.0), (8, 2.0), (9, 3.0)]
+    assert [(item.step, item.row) for item in daemon.stream.items] == [(9, 2)]
+    assert tracker.status().refused_values == 0
+    (message,) = [record.getMessage() for record in caplog.records if record.name == "tracker_client"]
+    assert f"step={step!r}"[:40] in message
+
+
+@pytest.mark.parametrize("step", [np.int32(3), np.float32(3.0), np.array(3), 3.0, Fraction(3)], ids=repr)
+def test_a_step_may_be_any_whole_number(daemon, connect, step):
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0}, step=step)
+    tracker.log({"loss": 2.0, "step": step})
+    tracker.finish()
+    assert series(daemon) == [(3, 1.0), (3, 2.0)]
+
+
+def test_commit_none_is_true_and_a_row_of_calls_has_one_number(daemon, connect):
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0}, commit=None)
+    tracker.log({"loss": 2.0}, commit=None)
+    tracker.log({"lr": 0.1}, step=5, commit=False)
+    tracker.log({"lr": 0.2}, step=5, commit=False)
+    tracker.log({"loss": 3.0}, step=5, commit=None)
+    tracker.log({"note": "x"}, step=5)
+    tracker.finish()
+    assert daemon.stream.rows == {
+        0: (0, {"loss": 1.0}),
+        1: (1, {"loss": 2.0}),
+        2: (5, {"lr": 0.1}),
+        3: (5, {"lr": 0.2, "loss": 3.0, "note": "x"}),
+    }
 
 
 TEXTS = st.sampled_from(["", "a", "é", "\ud800", "\0", "x" * 600])
