@@ -7,6 +7,7 @@ Both sides import this package, and it imports neither.
 * ``kinds``: the kinds of numbers.
 * ``backend_names``: splits a list of backends into names.
 * ``backend_options``: the options of a backend that only the daemon may set.
+* ``script_facts``: the facts about a training script in the configuration of its W&B run.
 * ``host_processes``: processes and their ancestors as a host shows them.
 * ``wandb_id``: the id of a W&B run.
 * ``extras``: the packages that the distribution's extras install.

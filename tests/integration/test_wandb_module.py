@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 
 import pytest
 
@@ -81,6 +82,7 @@ def test_what_a_script_logs_by_wandb_itself_is_in_every_backend_and_of_the_prima
     ((step, weights),) = found["weights"]
     assert (step, weights["_type"]) == (4, "histogram")
     assert (config["lr"], config["args"], config["depth"]) == (0.1, {"seed": 7}, 3)
+    assert (config["world_size"], config["hostname"]) == (2, socket.gethostname())
     written = [(row["step"], float(row["timeit/step"]), float(row["loss"])) for row in daemon.rows()[:4]]
     assert written == [(str(step), 0.5 + step, float(step)) for step in range(4)]
 
@@ -140,3 +142,4 @@ def test_a_run_that_the_script_opened_takes_the_records_and_the_daemon_opens_non
     assert {name: config[name] for name in ("given", "direct", "lr", "late")} == {
         "given": 1, "direct": 2, "lr": 0.1, "late": 3,
     }  # fmt: skip
+    assert (config["world_size"], config["hostname"]) == (2, socket.gethostname())

@@ -15,6 +15,7 @@ import re
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from typing import Any, ClassVar
 from tracker_client.backends.base import TrackerBackend
 from tracker_client.backends.script_classes import ScriptClass, ScriptClasses
 from tracker_protocol import limits
+from tracker_protocol.script_facts import wandb_config
 
 WANDB = "wandb"
 STEP_COLUMN = "step"
@@ -45,7 +47,7 @@ def own_run(modules: Mapping[str, Any]) -> Any | None:
 
 
 class AdoptedWandbRun(TrackerBackend):
-    """Records to ``run``, the script's own W&B run; ``wandb`` is the module.
+    """Records to ``run``, the script's own W&B run; ``wandb`` is the module, ``facts`` are about the script.
 
     Attributes:
         run: the script's run.
@@ -53,8 +55,9 @@ class AdoptedWandbRun(TrackerBackend):
 
     name: ClassVar[str] = WANDB
 
-    def __init__(self, wandb: Any, run: Any) -> None:
+    def __init__(self, wandb: Any, run: Any, facts: Mapping[str, str]) -> None:
         self.run = run
+        self._facts = facts
         self._wandb = wandb
         self._last_step = -1
         self._is_fed = False
@@ -71,12 +74,19 @@ class AdoptedWandbRun(TrackerBackend):
 
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool = True) -> None:  # noqa: FBT001, FBT002, ARG002 - TrackerBackend's
         """Log one record, with its training step in a column of its own, and the objects of its step."""
-        self._is_fed = True
+        self._begin()
         at = step if step is not None else self._last_step + 1
         for earlier in sorted(one for one in self._objects if one < at):
             self._send(self._objects.pop(earlier), earlier)
         following, self._following = self._following, {}
         self._send({**following, **self._objects.pop(at, {}), **metrics}, at)
+
+    def _begin(self) -> None:
+        """Describe the script in the run's configuration, before the first record."""
+        if not self._is_fed:
+            self._is_fed = True
+            described = wandb_config(self._facts, datetime.now(timezone.utc))
+            self.run.config.update(described, allow_val_change=True)
 
     def log_objects(self, objects: Mapping[str, Any], step: int | None = None) -> None:
         """Log W&B's own objects as they are, in the row of their step; without a step, in the next row.
@@ -99,7 +109,7 @@ class AdoptedWandbRun(TrackerBackend):
 
     def log_config(self, config: Mapping[str, Any]) -> None:
         """Merge ``config`` into the run's, at its top level."""
-        self._is_fed = True
+        self._begin()
         self.run.config.update(dict(config), allow_val_change=True)
 
     def log_table(self, key: str, columns: Sequence[str] | None, data: Any) -> None:
@@ -147,7 +157,11 @@ class AdoptedWandbRun(TrackerBackend):
 
 
 def with_own_run(
-    classes: ScriptClasses, backends: str | None, options: Mapping[str, Any], modules: Mapping[str, Any]
+    classes: ScriptClasses,
+    backends: str | None,
+    options: Mapping[str, Any],
+    modules: Mapping[str, Any],
+    facts: Mapping[str, str],
 ) -> ScriptClasses:
     """Return ``classes`` with the script's own W&B run, if one is open and ``backends`` names W&B.
 
@@ -156,11 +170,12 @@ def with_own_run(
         backends: names separated by commas; None if they are not known.
         options: the keyword arguments of ``setup_tracker`` that concern backends.
         modules: the modules that the process has imported.
+        facts: texts about the script.
     """
     run = own_run(modules)
     wanted = backends is None or WANDB in backends.split(",")
     if run is None or not wanted or WANDB in classes.by_name:
         return classes
-    adopted = ScriptClass(partial(AdoptedWandbRun, modules[WANDB], run))
+    adopted = ScriptClass(partial(AdoptedWandbRun, modules[WANDB], run, facts))
     names = classes.argument_names | ({WANDB} & set(options))
     return replace(classes, by_name={**classes.by_name, WANDB: adopted}, argument_names=names, adopted=run)

@@ -25,19 +25,12 @@ from tracker_client.endpoints.embedded_daemon import EmbeddedDaemon, demand_daem
 from tracker_client.endpoints.endpoint import Endpoint, endpoint_in
 from tracker_client.errors import EmbeddedDaemonFailed, EndpointPending
 from tracker_client.identity.launch import first_process, process_key
-from tracker_client.identity.rank import RankInfo
+from tracker_client.identity.rank import LOCAL_SIZE_VARIABLES, RankInfo
 
 STATE_DIRECTORY_NAME = ".tracker"
 """The directory's name within the run's directory; the daemon's command line uses it too."""
 CONNECTIONS_BEFORE_RESTART = 4
 """The connections that rank 0 makes with one content of the file before it starts a daemon again."""
-LOCAL_SIZE_VARIABLES = (
-    "LOCAL_WORLD_SIZE",
-    "OMPI_COMM_WORLD_LOCAL_SIZE",
-    "PALS_LOCAL_SIZE",
-    "JSM_NAMESPACE_LOCAL_SIZE",
-    "MPI_LOCALNRANKS",
-)
 
 
 @dataclass(frozen=True)

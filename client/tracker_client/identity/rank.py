@@ -39,6 +39,14 @@ WORLD_SIZE_VARIABLES = (
     "JSM_NAMESPACE_SIZE",
     "FLUX_JOB_SIZE",
 )
+LOCAL_SIZE_VARIABLES = (
+    "LOCAL_WORLD_SIZE",
+    "OMPI_COMM_WORLD_LOCAL_SIZE",
+    "PALS_LOCAL_SIZE",
+    "JSM_NAMESPACE_LOCAL_SIZE",
+    "MPI_LOCALNRANKS",
+)
+"""Variables with the number of this host's ranks."""
 ALONE = "one process"
 HYDRA = "MPICH"
 OPEN_MPI = "Open MPI"

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tracker_client.identity.rank import RankInfo
+from tracker_client.identity.rank import LOCAL_SIZE_VARIABLES, RankInfo
 from tracker_client.values.arguments import MASK, SECRET_NAME, mask_secrets, valid_text
 from tracker_client.version import __version__
 
@@ -151,6 +151,22 @@ def _scheduler(script: Script) -> str | None:
     )
 
 
+def _jobid(script: Script) -> str | None:
+    return next((script.environ[name] for name in SCHEDULER_VARIABLES if script.environ.get(name)), None)
+
+
+def _ranks_per_node(script: Script) -> int | None:
+    sizes = (script.environ.get(name, "") for name in LOCAL_SIZE_VARIABLES)
+    size = next((int(text) for text in sizes if text.isdecimal() and int(text)), None)
+    return 1 if size is None and script.rank.world_size == 1 else size
+
+
+def _num_nodes(script: Script) -> int | None:
+    """Return the number of hosts, if each has the same number of ranks."""
+    size, local = script.rank.world_size, _ranks_per_node(script)
+    return None if size is None or local is None else -(-size // local)
+
+
 # ---- torch, as the script has it -----------------------------------------------------------------
 
 
@@ -196,12 +212,15 @@ _FACTS: Mapping[str, Callable[[Script], object]] = {
     "machine": lambda _: platform.machine(),
     "cluster": _cluster,
     "scheduler": _scheduler,
+    "jobid": _jobid,
     "python_version": lambda _: platform.python_version(),
     "torch_version": _torch_version,
     "device": _device,
     "device_count": _device_count,
     "backend": _distributed_backend,
     "world_size": lambda script: script.rank.world_size,
+    "ranks_per_node": _ranks_per_node,
+    "num_nodes": _num_nodes,
     "rank": lambda script: script.rank.rank,
     "local_rank": lambda script: script.rank.local_rank,
     "working_directory": lambda script: script.working_directory,

@@ -39,6 +39,7 @@ here: if an argument is not given, the daemon's setting applies.
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import socket
@@ -174,12 +175,13 @@ def read_settings(
     environ, info, key = identity.environ, identity.rank, identity.launch_key
     arguments = backends_arguments(options)
     classes = script_classes(backends, registered_backends(), arguments)
+    host, directory = socket.gethostname(), str(Path.cwd())
+    facts = describe(Script(environ, modules, sys.argv, info, host, directory))
     if info.rank == (options.get("primary_rank") or 0):
-        classes = with_own_run(classes, backends, arguments, modules)
+        classes = with_own_run(classes, backends, arguments, modules, json.loads(facts))
     others = {name: value for name, value in arguments.items() if name not in classes.by_name}
     selectors = read_selectors(environ, others, backends)
     unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.argument_names - classes.argument_names)
-    host, directory = socket.gethostname(), str(Path.cwd())
     outdir = None if outdir is None else str(Path(outdir).absolute())
     source = _endpoint_source(environ, endpoint, options.get("token"))
     return ClientSettings(
@@ -208,7 +210,7 @@ def read_settings(
         strict=_flag(environ, "TRACKER_STRICT", options.get("strict")),
         backend_options=selectors.document,
         script_classes=classes,
-        environment=describe(Script(environ, modules, sys.argv, info, host, directory)),
+        environment=facts,
         warnings=(*identity.warnings, *selectors.warnings, *_unknown_warnings(unknown)),
         is_child=identity.is_child,
     )

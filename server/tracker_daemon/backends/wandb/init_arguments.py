@@ -8,7 +8,9 @@ training script's, or left out.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,11 @@ from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.errors import BackendRefused
 from tracker_daemon.version import VERSION
 from tracker_protocol import limits
+from tracker_protocol.script_facts import wandb_config
 from tracker_protocol.wandb_id import wandb_id as accepted_id
 
 _COPIED = ("entity", "group", "job_type", "notes")
 _STARTING_POINTS = ("fork_from", "resume_from")
-_DESCRIBED = ("host", "torch_version", "working_directory")
-_CONFIG_NAMES = {"host": "hostname"}
 
 
 class Mode(str, Enum):
@@ -141,9 +142,8 @@ def _tags(tags: object) -> list[str] | None:
 
 
 def _first_config(run: RunDescription) -> dict[str, Any]:
-    described = {
-        _CONFIG_NAMES.get(name, name): run.environment[name] for name in _DESCRIBED if name in run.environment
-    }
+    begun_s = run.created_ns / 1e9 if run.created_ns else time.time()
+    described = wandb_config(run.environment, datetime.fromtimestamp(begun_s, tz=timezone.utc))
     given = run.options.get("config")
     return {**described, "tracker_version": VERSION, **(given if isinstance(given, dict) else {})}
 

@@ -1,5 +1,6 @@
 """Arguments of ``wandb.init``: the script's selectors and description, never the daemon's."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tracker_daemon.backends.wandb.init_arguments import (
     wandb_id,
 )
 from tracker_daemon.errors import BackendRefused
+from tracker_daemon.version import VERSION
 
 
 def described(run_id="run-a", environment=None, **options):
@@ -104,3 +106,18 @@ def test_no_option_of_the_script_reaches_the_sdks_settings_but_those_known():
     run = described(base_url="https://evil.example", api_key="k" * 40, settings={"api_key": "k"}, unknown=1)
     given = {**init_arguments(run, Mode.ONLINE, begun=False), **settings_arguments(run, Mode.ONLINE)}
     assert not {"base_url", "api_key", "unknown"} & set(given)
+
+
+def test_the_configuration_begins_with_the_facts_about_the_script_and_the_runs_begin():
+    environment = {"host": "node17", "world_size": "8", "device": "cuda"}
+    run = dataclasses.replace(described(environment=environment), created_ns=1_772_600_767 * 10**9)
+    config = init_arguments(run, Mode.OFFLINE, begun=False)["config"]
+    assert (config["hostname"], config["machine"]) == ("node17", "node17")
+    assert (config["world_size"], config["device_type"]) == (8, "cuda")
+    assert (config["year"], config["month"], config["day"]) == (2026, 3, 4)
+    assert config["tracker_version"] == VERSION
+
+
+def test_what_the_script_configures_wins_over_the_facts():
+    run = described(environment={"world_size": "8"}, config={"world_size": 3})
+    assert init_arguments(run, Mode.OFFLINE, begun=False)["config"]["world_size"] == 3

@@ -97,7 +97,23 @@ def test_the_program_is_the_scripts_path_or_its_module(module, program):
 )
 def test_the_scheduler_is_known_by_its_variables(variable, name):
     assert facts({variable: "12"})["scheduler"] == name
-    assert "scheduler" not in facts({variable: ""})
+    assert facts({variable: "12"})["jobid"] == "12"
+    assert not {"scheduler", "jobid"} & set(facts({variable: ""}))
+
+
+@pytest.mark.parametrize(
+    ("environ", "world_size", "expected"),
+    [
+        ({"LOCAL_WORLD_SIZE": "4"}, 8, ("4", "2")),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, 5, ("4", "2")),
+        ({"MPI_LOCALNRANKS": "4"}, None, ("4", None)),
+        ({"LOCAL_WORLD_SIZE": "none"}, 8, (None, None)),
+        ({}, 1, ("1", "1")),
+    ],
+)
+def test_the_ranks_of_a_node_are_known_from_the_launcher_and_the_nodes_follow(environ, world_size, expected):
+    found = facts(environ, rank=RankInfo(0, world_size, 0, "argument"))
+    assert (found.get("ranks_per_node"), found.get("num_nodes")) == expected
 
 
 def test_every_variable_is_named_in_the_settings_documentation():
