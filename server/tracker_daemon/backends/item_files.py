@@ -1,8 +1,13 @@
 """The files of an item, in a run's directory or at the run's place in a store.
 
-<key>.csv                       a table; logged again, it replaces the earlier file
-images/<key>.<step>.<n>.<type>  an image; n is the entry's number; a caption lies beside it, in a .txt file
-artifacts/<label>/<path>        an artifact's files; logged again, they are added to the earlier ones
+<key>.csv                           a table; logged again, it replaces the earlier file
+images/<key>.<step>.<n>.<type>      an image; n is the entry's number; its caption is in a .txt file
+images/<key>.<step>.<n>.<i>.<type>  the i-th of several images of one entry, or of a table's images
+artifacts/<label>/<path>            an artifact's files; logged again, they are added to the earlier ones
+
+A table's content is JSON: ``{"columns": [...], "data": [[...], ...]}``. A cell that is an image is an object
+``{"image": i, "caption": ...}``: the item's content i, from 1. In the table's file such a cell is the path of
+the image's file, from the run's place.
 """
 
 from __future__ import annotations
@@ -10,14 +15,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tracker_daemon.aggregation.values.item import Content, Item
 from tracker_daemon.backends.decoding import read_item
-from tracker_daemon.backends.item_names import safe_name
+from tracker_daemon.backends.item_names import hashed_name, safe_name
 from tracker_daemon.errors import PoisonEntry
 from tracker_daemon.files.atomic_file import replace_file
 from tracker_daemon.files.content_files import content_path, place_copy
@@ -45,26 +50,59 @@ class ItemFile:
     data: Callable[[], bytes] | None = None
 
 
-def files_of(item: Item, number: int, contents: Path, layout: Layout) -> Iterator[ItemFile]:
+NameOf = Callable[[str, PurePosixPath, str], PurePosixPath]
+"""Returns the path of a name in a directory, with a suffix."""
+
+
+def named(name: str, directory: PurePosixPath, suffix: str) -> PurePosixPath:
+    """Return the path of a safe name for ``name`` in ``directory``, with ``suffix``."""
+    return directory / f"{safe_name(name)}{suffix}"
+
+
+def files_of(
+    item: Item, number: int, contents: Path, layout: Layout, name_of: NameOf = named
+) -> Iterator[ItemFile]:
     """Yield the files of an item; none if its kind is unknown here.
 
-    ``number`` is the number of the item's entry, ``contents`` the directory of the content store.
+    ``number`` is the number of the item's entry, ``contents`` the directory of the content store. ``name_of``
+    gives the paths of tables and artifacts.
     """
     if item.kind == "table":
-        table = item.contents[0]
-        path = PurePosixPath(layout.tables) / f"{safe_name(item.key)}.csv"
-        yield ItemFile(path, data=lambda: table_csv(*read_table(contents, table)))
+        images = _image_files(item, number, layout, item.contents[1:])
+        yield from images
+        shown = {at: str(image.path) for at, image in enumerate(images, 1)}
+        path = name_of(item.key, PurePosixPath(layout.tables), ".csv")
+        yield ItemFile(path, data=lambda: table_csv(*read_table(contents, item.contents[0]), shown))
     elif item.kind == "image":
-        image = item.contents[0]
-        images, name = PurePosixPath(layout.images), f"{safe_name(item.key)}.{item.step}.{number}"
-        yield ItemFile(images / f"{name}{PurePosixPath(image.path).suffix}", content=image)
-        caption = document_of(item).get("caption")
-        if caption:
-            yield ItemFile(images / f"{name}.txt", data=str(caption).encode)
+        images = _image_files(item, number, layout, item.contents)
+        for image, caption in zip(images, captions_of(item), strict=True):
+            yield image
+            if caption:
+                yield ItemFile(image.path.with_suffix(".txt"), data=str(caption).encode)
     elif item.kind == "artifact":
-        directory = PurePosixPath(layout.artifacts) / safe_name(item.key)
+        directory = name_of(item.key, PurePosixPath(layout.artifacts), "")
         for content in item.contents:
             yield ItemFile(directory / content.path, content=content)
+
+
+def _image_files(item: Item, number: int, layout: Layout, images: Sequence[Content]) -> list[ItemFile]:
+    stem = f"{safe_name(item.key)}.{item.step}.{number}"
+    is_one = item.kind == "image" and len(images) == 1
+    place = PurePosixPath(layout.images)
+    return [
+        ItemFile(
+            place / f"{stem}{'' if is_one else f'.{at}'}{PurePosixPath(content.path).suffix}",
+            content=content,
+        )
+        for at, content in enumerate(images, 1)
+    ]
+
+
+def captions_of(item: Item) -> list[str | None]:
+    """Return the caption of each image of an item, None for an image without one."""
+    document = document_of(item)
+    captions = document.get("captions") or [document.get("caption")]
+    return [*captions, *[None] * len(item.contents)][: len(item.contents)]
 
 
 def document_of(item: Item) -> dict[str, Any]:
@@ -99,12 +137,20 @@ def read_table(contents: Path, content: Content) -> tuple[list[str], list[list[A
         raise PoisonEntry(f"{path} holds no table: {error!r}") from error
 
 
-def table_csv(columns: list[str], rows: list[list[Any]]) -> bytes:
-    """Format a table as CSV in UTF-8; None becomes an empty field."""
+def image_of(cell: Any) -> int | None:
+    """Return the number of the content that a table's cell shows; None if the cell is no image."""
+    found = cell.get("image") if isinstance(cell, dict) else None
+    return found if isinstance(found, int) else None
+
+
+def table_csv(columns: list[str], rows: list[list[Any]], images: Mapping[int, str]) -> bytes:
+    """Format a table as CSV in UTF-8; None becomes an empty field, an image its path of ``images``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows(rows)
+    for row in rows:
+        shown = [(cell, image_of(cell)) for cell in row]
+        writer.writerow([cell if image is None else images.get(image) for cell, image in shown])
     return text.getvalue().encode(errors="backslashreplace")
 
 
@@ -141,10 +187,19 @@ class FileItems:
         """
         if entry.kind is not EntryKind.FILES:
             return 0
-        files = list(files_of(read_item(entry), entry.number, self._contents, self._layout))
+        item = read_item(entry)
+        files = list(files_of(item, entry.number, self._contents, self._layout, self._free_name))
         for file in files:
             self._write(file)
         return len(files)
+
+    def _free_name(self, name: str, directory: PurePosixPath, suffix: str) -> PurePosixPath:
+        """Return the path of ``name``; with a hash if another name differs from it by case alone."""
+        path = named(name, directory, suffix)
+        place = self.directory / directory
+        others = (found.name for found in place.iterdir()) if place.is_dir() else ()
+        taken = any(other != path.name and other.lower() == path.name.lower() for other in others)
+        return directory / f"{hashed_name(name)}{suffix}" if taken else path
 
     def _write(self, file: ItemFile) -> None:
         target = self.directory / file.path

@@ -28,8 +28,14 @@ from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import Row
 from tracker_client.values.steps import given_step
 from tracker_client.watch.watching import Watches
-from tracker_daemon.backends.item_names import safe_name
-from tracker_daemon.backends.wandb.rows import NO_STEP, STEP_COLUMN, TIME_COLUMN, wandb_histogram, wandb_name
+from tracker_daemon.backends.item_names import plain_name
+from tracker_daemon.backends.wandb.rows import (
+    NO_STEP,
+    STEP_COLUMN,
+    TIME_COLUMN,
+    names_of_run,
+    wandb_histogram,
+)
 from tracker_daemon.backends.wandb.session import load_sdk
 from tracker_daemon.inprocess.description import plain_configuration, rank_of
 from tracker_daemon.inprocess.files_lane import copy_source
@@ -89,6 +95,7 @@ class WandbBackend(TrackerBackend):
         if rank != 0:
             return
         self._pid = os.getpid()
+        self._names = names_of_run()
         self._refusals = Refusals()
         self._work: deque[Callable[[], None]] = deque()
         self._working = threading.Lock()  # nobody waits for it
@@ -173,7 +180,7 @@ class WandbBackend(TrackerBackend):
             if not location.exists():
                 self._refusals.refuse(label, f"{location} does not exist; it is not recorded")
                 continue
-            artifact = self._wandb.Artifact(safe_name(label), type="artifact", metadata={"label": label})
+            artifact = self._wandb.Artifact(plain_name(label), type="artifact", metadata={"label": label})
             if location.is_dir():
                 artifact.add_dir(str(location))
             else:
@@ -272,8 +279,8 @@ class WandbBackend(TrackerBackend):
         """
         # The script may also log to the run itself, without this tracker.
         self._last_step = max(row.step, self._last_step + 1, self.run.step)
-        values: dict[str, Any] = {wandb_name(name): value for name, value in row.values.items()}
-        values |= {wandb_name(name): wandb_histogram(one.document()) for name, one in row.items.items()}
+        values: dict[str, Any] = {self._names.of(name): value for name, value in row.values.items()}
+        values |= {self._names.of(name): wandb_histogram(one.document()) for name, one in row.items.items()}
         values |= {STEP_COLUMN: row.step, TIME_COLUMN: row.time_ns / 1e9}
         self.run.log(values, step=self._last_step, commit=True)
 

@@ -17,9 +17,10 @@ import msgspec
 
 from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import Backend, Commit, RunDescription, not_open
+from tracker_daemon.backends.column_names import ColumnNames
 from tracker_daemon.backends.csv.config_history import append_history
 from tracker_daemon.backends.csv.config_json import merge_config
-from tracker_daemon.backends.csv.format import block_columns, format_block
+from tracker_daemon.backends.csv.format import block_columns, column_name, format_block, is_contested
 from tracker_daemon.backends.csv.items import CsvItemsBackend
 from tracker_daemon.backends.csv.metrics_file import MetricsCsv, Position
 from tracker_daemon.backends.decoding import read_block, read_config, read_state
@@ -35,6 +36,8 @@ class _State(msgspec.Struct, frozen=True):
     subdirectory: str
     epoch: int
     position: Position
+    owners: dict[str, str] = {}
+    """The metric of each column that two metrics could have."""
 
 
 class CsvBackend(Backend):
@@ -48,6 +51,7 @@ class CsvBackend(Backend):
         self._subdirectory = ""
         self._directory = Path()
         self._metrics: MetricsCsv | None = None
+        self._columns = _columns(None)
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Claim the run's directory and make its file agree with ``state``; see :class:`Backend`."""
@@ -62,6 +66,7 @@ class CsvBackend(Backend):
             here = known if known and known.subdirectory == subdirectory else None
             may_truncate = here is not None and here.epoch >= run.epoch
             position = here.position if here else None
+            self._columns = _columns(here)
             self._metrics = MetricsCsv(self._directory, position, may_truncate=may_truncate)
 
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:
@@ -102,13 +107,14 @@ class CsvBackend(Backend):
         if metrics.moved():
             metrics.close()
             metrics = self._metrics = MetricsCsv(self._directory, metrics.position, may_truncate=True)
-        header = metrics.header.extended(name for block in blocks for name in block_columns(block))
+        column_of = self._columns.of
+        header = metrics.header.extended(name for block in blocks for name in block_columns(block, column_of))
         metrics.prepare(header, lambda position: commit(self._state(position)))
-        metrics.append([format_block(block, header) for block in blocks])
+        metrics.append([format_block(block, header, column_of) for block in blocks])
 
     def _state(self, position: Position) -> bytes:
         epoch = self._run.epoch if self._run is not None else 1
-        return msgspec.msgpack.encode(_State(self._subdirectory, epoch, position))
+        return msgspec.msgpack.encode(_State(self._subdirectory, epoch, position, self._columns.owners))
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -118,6 +124,10 @@ class CsvBackend(Backend):
         except OSError as error:
             self.close()
             raise translated(error, self._directory) from error
+
+
+def _columns(state: _State | None) -> ColumnNames:
+    return ColumnNames(column_name, state.owners if state else None, is_contested=is_contested)
 
 
 def _changes(entry: OutboxEntry) -> list[dict[str, Any]]:

@@ -9,13 +9,14 @@ Floats are written with the fewest digits that read back as the same float64, no
 
 The column ``step`` is the record's step; a metric of that name becomes ``step/local``. The column ``attempt``
 is added with the run's second attempt, and is empty for records of the first. A metric of that name always
-becomes ``attempt/local``.
+becomes ``attempt/local``. A function from metrics to columns, :func:`column_name` or one that keeps all
+metrics apart (``column_names``), is given to each function that needs it.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ _OWN_COLUMNS = {STEP_COLUMN: "step/local", ATTEMPT_COLUMN: "attempt/local"}
 _ESCAPES = str.maketrans({"\n": "\\n", "\r": "\\r", "\0": "\\0"})
 _encode = msgspec.json.Encoder().encode
 
+ColumnOf = Callable[[str], str]
 Substitute = tuple[int, bytes]
 """A column of a block and the text to write there instead of a number."""
 
@@ -87,21 +89,27 @@ def text_field(text: str) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def block_columns(block: RecordBlock) -> list[str]:
+def is_contested(metric: str) -> bool:
+    """Return True if ``metric`` is the column of a metric of another name."""
+    return metric in _OWN_COLUMNS.values() or "\\" in metric
+
+
+def block_columns(block: RecordBlock, column_of: ColumnOf = column_name) -> list[str]:
     """Return the columns that a block writes to, each once: of its numbers, its texts and its attempt."""
-    return [*_metric_columns(block), ATTEMPT_COLUMN] if block.attempt > 1 else _metric_columns(block)
+    columns = _metric_columns(block, column_of)
+    return [*columns, ATTEMPT_COLUMN] if block.attempt > 1 else columns
 
 
-def _metric_columns(block: RecordBlock) -> list[str]:
+def _metric_columns(block: RecordBlock, column_of: ColumnOf) -> list[str]:
     metrics = (*block.columns, *(cell.column for cell in block.texts))
-    return list(dict.fromkeys(map(column_name, metrics)))
+    return list(dict.fromkeys(map(column_of, metrics)))
 
 
-def format_block(block: RecordBlock, header: Header) -> bytes:
+def format_block(block: RecordBlock, header: Header, column_of: ColumnOf = column_name) -> bytes:
     """Return the lines of a block's records; ``header`` must have all of :func:`block_columns`."""
-    columns = sorted(_metric_columns(block), key=header.positions.__getitem__)
-    arranged = _arranged(block, columns)
-    substitutes = _substitutes(block, columns, arranged)
+    columns = sorted(_metric_columns(block, column_of), key=header.positions.__getitem__)
+    arranged = _arranged(block, columns, column_of)
+    substitutes = _substitutes(block, columns, arranged, column_of)
     arranged.values[~np.isfinite(arranged.values)] = 0.0
     numbers = numbers_of(arranged.values, arranged.kinds)
     rows = zip(block.steps.tolist(), numbers, strict=True)
@@ -122,8 +130,8 @@ class _Arranged(NamedTuple):
     kinds: NDArray[np.uint8] | None
 
 
-def _arranged(block: RecordBlock, columns: Sequence[str]) -> _Arranged:
-    source = {column_name(metric): at for at, metric in enumerate(block.columns)}
+def _arranged(block: RecordBlock, columns: Sequence[str], column_of: ColumnOf) -> _Arranged:
+    source = {column_of(metric): at for at, metric in enumerate(block.columns)}
     matrix = np.zeros((len(block), len(columns)))
     present = np.zeros((len(block), len(columns)), np.bool_)
     there = [k for k, name in enumerate(columns) if name in source]
@@ -138,7 +146,7 @@ def _arranged(block: RecordBlock, columns: Sequence[str]) -> _Arranged:
 
 
 def _substitutes(
-    block: RecordBlock, columns: Sequence[str], arranged: _Arranged
+    block: RecordBlock, columns: Sequence[str], arranged: _Arranged, column_of: ColumnOf
 ) -> dict[int, list[Substitute]]:
     """Return by row the texts to write instead of numbers; the last one for a cell is written."""
     matrix, present, kinds = arranged
@@ -152,7 +160,7 @@ def _substitutes(
         found.setdefault(row, []).append((column, repr(float(matrix[row, column])).encode()))
     places = {name: k for k, name in enumerate(columns)}
     for cell in block.texts:
-        text = (places[column_name(cell.column)], text_field(cell.value))
+        text = (places[column_of(cell.column)], text_field(cell.value))
         found.setdefault(cell.row, []).append(text)
     return found
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from tracker_daemon.backends.item_names import safe_name
+from tracker_daemon.backends.item_names import plain_name
 from tracker_daemon.backends.wandb.items import MEDIA_DIRECTORY, NumberedItem, UnusableItem
 from tracker_daemon.files.content_files import content_path, place_copy
 
@@ -82,7 +82,7 @@ def sdk_artifact(place: Path) -> Any:
     """Make the SDK's artifact of the files that are kept at ``place``."""
     wandb = import_module("wandb")
     about = json.loads((place / _ABOUT).read_bytes())
-    name = safe_name(about["label"])
+    name = plain_name(about["label"])
     artifact = wandb.Artifact(name, type=ARTIFACT_TYPE, metadata=about)
     files = place / MEDIA_DIRECTORY
     for path in sorted(files.rglob("*")):

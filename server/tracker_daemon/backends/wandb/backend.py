@@ -45,7 +45,7 @@ from tracker_daemon.backends.wandb.changes import Change, changes_of
 from tracker_daemon.backends.wandb.init_arguments import Mode, known_handles, mode_of, wandb_id
 from tracker_daemon.backends.wandb.items import NumberedItem, UnusableItem, sdk_value
 from tracker_daemon.backends.wandb.replay import replay
-from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row, wandb_rows
+from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row, names_of_run, wandb_rows
 from tracker_daemon.backends.wandb.session import WandbSession
 from tracker_daemon.backends.wandb.session_directory import (
     RunDirectories,
@@ -66,6 +66,8 @@ class _State(msgspec.Struct, frozen=True):
     directory: str = ""
     exit_code: int | None = None
     location: str | None = None
+    owners: dict[str, str] = {}
+    """The metric of each name in W&B that two metrics could have."""
 
 
 class WandbBackend(Backend):
@@ -84,12 +86,14 @@ class WandbBackend(Backend):
         self._handles: dict[str, str] = {}
         self._set_aside: list[SetAside] = []
         self._artifacts = ArtifactQueue()
+        self._names = names_of_run()
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Begin or continue the W&B run, unless it has ended; see :class:`Backend`."""
         self.close()
         self._run, self._mode, self._committed = run, mode_of(run), state
         self._state = read_state(state, _State, "W&B") or _State(wandb_id(run), run.epoch, run.attempt)
+        self._names = names_of_run(self._state.owners)
         if run.attempt > self._state.attempt:
             self._state = msgspec.structs.replace(self._state, attempt=run.attempt, exit_code=None)
         self._handles = {**known_handles(run), "id": self._state.wandb_id, "mode": self._mode.value}
@@ -228,16 +232,18 @@ class WandbBackend(Backend):
     ) -> None:
         last_step = self._state.last_step
         if isinstance(change, RecordBlock):
-            rows = wandb_rows(change, last_step)
+            rows = wandb_rows(change, last_step, self._names.of)
         else:
-            rows = iter((histogram_row(change, last_step),))
+            rows = iter((histogram_row(change, last_step, self._names.of),))
         for row in rows:
             last_step = row.step
             # A delivery before a crash may have brought the row to the server; W&B would drop it too.
             if row.step > session.last_remote_step:
                 session.log(row)
             heartbeat.beat()
-        self._state = msgspec.structs.replace(self._state, last_step=last_step)
+        self._state = msgspec.structs.replace(
+            self._state, last_step=last_step, owners=dict(self._names.owners)
+        )
 
     def _note_end(self, session: WandbSession, end: RunEnd) -> None:
         if end.reason:
@@ -261,13 +267,15 @@ class WandbBackend(Backend):
             with sdk_value(item) as value:
                 if value is None:
                     return
-                row = item.row(self._state.last_step, value)
+                row = item.row(self._names.of(item.item.key), self._state.last_step, value)
                 if row.step > session.last_remote_step:
                     session.log(row)
         except UnusableItem as error:
             self._set_aside.append(SetAside(item.number, 0, str(error)))
             return
-        self._state = msgspec.structs.replace(self._state, last_step=row.step)
+        self._state = msgspec.structs.replace(
+            self._state, last_step=row.step, owners=dict(self._names.owners)
+        )
 
     def _log_artifacts(
         self, session: WandbSession, kept: KeptArtifacts, heartbeat: Heartbeat, *, wait: bool

@@ -16,8 +16,8 @@ from typing import Any
 
 from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.backends.decoding import read_item
-from tracker_daemon.backends.item_files import document_of, read_table, stored_content
-from tracker_daemon.backends.wandb.rows import STEP_COLUMN, TIME_COLUMN, wandb_name
+from tracker_daemon.backends.item_files import captions_of, image_of, read_table, stored_content
+from tracker_daemon.backends.wandb.rows import STEP_COLUMN, TIME_COLUMN
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.outbox.entries import OutboxEntry
@@ -55,11 +55,11 @@ class NumberedItem:
         """True if the item is an artifact, and so no value of a row."""
         return self.item.kind == "artifact"
 
-    def row(self, last_step: int, value: Any) -> LoggedRow:
-        """Return the row for the item, as the SDK's ``value``, after a row with ``last_step``."""
+    def row(self, name: str, last_step: int, value: Any) -> LoggedRow:
+        """Return the item's row, with the SDK's ``value`` of that name, after a row with ``last_step``."""
         item = self.item
         values = {
-            wandb_name(item.key): value,
+            name: value,
             STEP_COLUMN: item.step,
             TIME_COLUMN: item.time_ns / 1e9,
         }
@@ -87,13 +87,28 @@ def _made(item: Item, contents: Path, directory: Path) -> Any:
     wandb = import_module("wandb")
     if item.kind == "table":
         columns, rows = read_table(contents, item.contents[0])
-        return wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
+        shown = [[_cell(cell, item, contents, directory) for cell in row] for row in rows]
+        return wandb.Table(columns=columns, data=shown, allow_mixed_types=True)
     if item.kind == "image":
-        content = item.contents[0]
-        named = directory / f"image{PurePosixPath(content.path).suffix}"
-        named.symlink_to(content_path(contents, content.sha256))
-        return wandb.Image(str(named), caption=document_of(item).get("caption"))
+        captions = enumerate(captions_of(item))
+        images = [_image(at, item, contents, directory, caption) for at, caption in captions]
+        return images[0] if len(images) == 1 else images
     return None
+
+
+def _cell(cell: Any, item: Item, contents: Path, directory: Path) -> Any:
+    at = image_of(cell)
+    if at is None:
+        return cell
+    return _image(at, item, contents, directory, cell.get("caption")) if at < len(item.contents) else None
+
+
+def _image(at: int, item: Item, contents: Path, directory: Path, caption: str | None) -> Any:
+    content = item.contents[at]
+    named = directory / f"image{at}{PurePosixPath(content.path).suffix}"
+    if not named.is_symlink():
+        named.symlink_to(content_path(contents, content.sha256))
+    return import_module("wandb").Image(str(named), caption=caption)
 
 
 def restored_values(values: Mapping[str, Any], directory: Path) -> dict[str, Any]:

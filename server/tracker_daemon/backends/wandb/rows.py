@@ -9,7 +9,7 @@ rows of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ import numpy as np
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
 from tracker_daemon.aggregation.values.record import RecordBlock
+from tracker_daemon.backends.column_names import ColumnNames, contested_by
 from tracker_daemon.backends.decoding import rows_of
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow
 
@@ -36,20 +37,29 @@ class _Histogram(msgspec.Struct):
     counts: list[float]
 
 
-def wandb_rows(block: RecordBlock, last_step: int) -> Iterator[LoggedRow]:
-    """Yield the rows for ``block``; ``last_step`` is the ``_step`` of the row before them."""
-    for step, time_ns, cells in rows_of(block, wandb_name):
+def wandb_rows(
+    block: RecordBlock, last_step: int, name_of: Callable[[str], str] | None = None
+) -> Iterator[LoggedRow]:
+    """Yield the rows for ``block``; ``last_step`` is the ``_step`` of the row before them.
+
+    ``name_of`` gives the name of a column in W&B; the default is :func:`wandb_name`.
+    """
+    for step, time_ns, cells in rows_of(block, name_of or wandb_name):
         last_step = max(step, last_step + 1)
         yield LoggedRow(last_step, {**cells, STEP_COLUMN: step, TIME_COLUMN: time_ns / 1e9})
 
 
-def histogram_row(row: HistogramRow, last_step: int) -> LoggedRow:
+def histogram_row(
+    row: HistogramRow, last_step: int, name_of: Callable[[str], str] | None = None
+) -> LoggedRow:
     """Return the row for ``row``, in W&B's own spelling: the SDK's log gives it back as it was written.
 
     Raises:
         ValueError: one of the documents is no histogram.
     """
-    values: dict[str, Any] = {wandb_name(key): wandb_histogram(text) for key, text in row.documents.items()}
+    values: dict[str, Any] = {
+        (name_of or wandb_name)(key): wandb_histogram(text) for key, text in row.documents.items()
+    }
     values[STEP_COLUMN] = row.step
     values[TIME_COLUMN] = row.time_ns / 1e9
     return LoggedRow(max(row.step, last_step + 1), values)
@@ -64,6 +74,11 @@ def wandb_histogram(document: str) -> dict[str, Any]:
     if len(edges) != bins + 1:
         raise ValueError(f"a histogram of {bins} bins has {len(edges)} edges")
     return {"_type": "histogram", "values": histogram.counts, "bins": edges}
+
+
+def names_of_run(owners: Mapping[str, str] | None = None) -> ColumnNames:
+    """Return the names of a run's columns in W&B; no two columns share one."""
+    return ColumnNames(wandb_name, owners, is_contested=contested_by(_TAKEN.values()))
 
 
 def wandb_name(column: str) -> str:

@@ -71,6 +71,37 @@ def test_images_of_one_key_and_step_stand_side_by_side_with_their_captions(run):
     assert (run.outdir / "images" / "x.7.2.txt").read_text() == "number 2"
 
 
+def test_names_that_differ_by_case_alone_are_two_files_and_the_first_keeps_its_name(run):
+    backend = opened(run)
+    for number, key in enumerate(("Report", "report", "my table", "Report", "report"), 1):
+        deliver(backend, entry(number, Item("table", key, 0, 0, "{}", (table(run, ["n"], [[number]]),))))
+        artifact = Item("artifact", key, 0, 0, "{}", (content(run, b"a", "a.txt"),))
+        deliver(backend, entry(number + 10, artifact))
+    assert (run.outdir / "Report.csv").read_text() == "n\n4\n"
+    assert (run.outdir / "my table.csv").read_text() == "n\n3\n"
+    (other,) = run.outdir.glob("report-*.csv")
+    assert other.read_text() == "n\n5\n"
+    labels = sorted(path.name for path in (run.outdir / "artifacts").iterdir())
+    assert labels == ["Report", "my table", other.stem]
+
+
+def test_the_images_of_one_entry_lie_side_by_side_each_with_its_caption(run):
+    images = tuple(content(run, data, "image.png") for data in (b"first", b"second"))
+    deliver(opened(run), entry(3, Item("image", "x", 7, 0, '{"captions": ["one", null]}', images)))
+    assert files(run.outdir / "images") == ["x.7.3.1.png", "x.7.3.1.txt", "x.7.3.2.png"]
+    assert (run.outdir / "images" / "x.7.3.2.png").read_bytes() == b"second"
+
+
+def test_an_image_in_a_table_is_a_file_and_the_cell_its_path(run):
+    rows = [["a", {"image": 1, "caption": "c"}], ["b", {"image": 2}], ["c", None]]
+    contents = (table(run, ["name", "image"], rows), *(content(run, b, "i.png") for b in (b"1", b"2")))
+    deliver(opened(run), entry(4, Item("table", "shown", 7, 0, "{}", contents)))
+    assert (run.outdir / "shown.csv").read_text().splitlines() == [
+        "name,image", "a,images/shown.7.4.1.png", "b,images/shown.7.4.2.png", "c,",
+    ]  # fmt: skip
+    assert (run.outdir / "images" / "shown.7.4.2.png").read_bytes() == b"2"
+
+
 def test_an_artifact_keeps_its_tree_and_stays_within_its_directory(run):
     backend = opened(run)
     contents = (content(run, b"a", "a.txt"), content(run, b"b", "sub/b.txt"))
