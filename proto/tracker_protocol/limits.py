@@ -87,6 +87,8 @@ UPLOAD_PROGRESS_EVERY_S = 10.0
 UPLOAD_BACKOFF_MAX_S = 10.0
 FINISH_RESERVE_S = 2.0
 """The part of finish()'s time that is reserved for the run's end, when finish() waits for uploads."""
+FINISH_FILES_WAIT_S = 10.0
+"""The wait of finish() until the rows of the primary rank are in its files."""
 FLUSH_INTERVAL_MIN_S = 0.2
 FLUSH_INTERVAL_MAX_S = 2.0
 RECONNECT_BACKOFF_MIN_S = 0.1

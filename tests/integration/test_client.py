@@ -118,6 +118,31 @@ def test_a_script_that_forgets_to_finish_is_finished_at_its_exit(daemon, ranks):
     wait_until(lambda: run_of(daemon)["status"] == "FINISHED", "the exit status of the script")
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_all_rows_are_in_the_file_when_finish_returns(make_daemon, world_size):
+    """On the primary rank, if the other ranks have logged the same steps."""
+    daemon = make_daemon()
+    script = """
+import csv, os, pathlib, sys, time
+from tracker_client import setup_tracker
+tracker = setup_tracker("rows", config={"lr": 0.1})
+for step in range(50):
+    tracker.log({"loss": float(step)}, step=step)
+tracker.log_table("t", ["a"], [[1]])
+tracker.finish()
+if os.environ["RANK"] == "0":
+    (path,) = pathlib.Path(sys.argv[1]).rglob("metrics.csv")
+    print([int(row["step"]) for row in csv.DictReader(path.open())] == list(range(50)))
+    print(sorted(file.name for file in path.parent.iterdir() if file.name in ("config.json", "t.csv")))
+"""
+    ranks = Ranks(daemon)
+    first, *_ = [
+        finish(process)
+        for process in ranks.start(script, range(world_size), world_size, (str(daemon.outdir),))
+    ]
+    assert first == "True\n['config.json', 't.csv']\n"
+
+
 def test_a_forked_child_neither_logs_nor_disturbs_its_parent(daemon, ranks):
     ranks.run(
         """

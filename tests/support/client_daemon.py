@@ -105,6 +105,10 @@ class FakeDaemon:
         self.delivery_asked = threading.Event()
         self.delivered = threading.Event()
         self.delivered.set()
+        self.asked = []
+        """What ranks have waited for: "files" or "delivered"."""
+        self.missing = ""
+        """What the files lack, in answers to these."""
         self._server = None
         self.port = 0
 
@@ -221,8 +225,9 @@ class FakeDaemon:
             return None
         if kind == "await_delivery":
             self.delivery_asked.set()
+            self.asked.append("files" if message.await_delivery.files else "delivered")
             self.delivered.wait(DEADLINE_S)
-            return pb.DaemonMessage(delivered=pb.Delivered())
+            return pb.DaemonMessage(delivered=pb.Delivered(missing=self.missing))
         if kind == "gap":
             gap = message.gap
             if gap.from_sequence != stored.next_sequence:

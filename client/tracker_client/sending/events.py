@@ -24,16 +24,19 @@ class LogConfig:
     document: str
 
 
+WAITS = ("recorded", "files", "delivered")
+"""What ``finish()`` can wait for: the daemon's journal, its files (on the primary rank), all its backends."""
+
+
 @dataclass(frozen=True)
 class Finish:
     """``finish()`` was called, or the script ends without it. ``deadline`` is on the monotonic clock, in s.
 
-    ``exit_code`` None: the code will be in the file ``exit_status``. ``delivered``: wait until the daemon's
-    backends have everything.
+    ``exit_code`` None: the code will be in the file ``exit_status``. ``wait`` is one of WAITS.
     """
 
     exit_code: int | None
-    delivered: bool = False
+    wait: str = "files"
     deadline: float = 0.0
     exit_status: ExitStatusFile | None = None
 

@@ -12,10 +12,13 @@ from tracker_client.sending.events import Finish
 from tracker_client.sending.flusher import Flusher
 from tracker_client.sending.link import Link
 from tracker_client.sending.published import Published
-from tracker_client.sending.state import StreamMachine, StreamState
+from tracker_client.sending.state import NEVER, StreamMachine, StreamState
 from tracker_client.sending.window import SendWindow
 from tracker_client.transport.stream import Connection
+from tracker_protocol import limits
 
+ANSWER_GRACE_S = 2.0
+"""The time beyond FINISH_FILES_WAIT_S, after which the daemon answers in any case."""
 BLOCKED_RETRY_S = 0.005
 """The time until the next flush while the last rows wait for their device."""
 
@@ -31,7 +34,10 @@ class Finishing:
         flusher: Flusher,
         scripts: ScriptBackends,
         published: Published,
+        *,
+        has_files: bool,
     ) -> None:
+        """Make it; ``has_files``: the daemon writes this rank's rows to its files."""
         self.stream = StreamMachine()
         self._batches = batches
         self._link = link
@@ -39,10 +45,18 @@ class Finishing:
         self._flusher = flusher
         self._scripts = scripts
         self._published = published
+        self._has_files = has_files
         self._finish: Finish | None = None
+        self._files_until = NEVER
+        """The time at which the wait for the daemon's files ends, even without an answer."""
         self._last_sequence = 0
         self._asked_on: Connection | None = None
         """The connection on which the daemon was asked to report the delivery."""
+
+    @property
+    def due_at(self) -> float:
+        """The time at which :meth:`advance` has something to do."""
+        return min(self.stream.deadline, self._files_until)
 
     def begin(self, finish: Finish) -> None:
         """Begin to finish."""
@@ -59,15 +73,17 @@ class Finishing:
         if self.stream.state is StreamState.RECORDING:
             self._await_acknowledgement()
         if self.stream.state is StreamState.DELIVERING:
-            self._await_delivery(finish)
+            self._await_delivery(finish, now)
         if self.stream.state is StreamState.CLOSING_BACKENDS and not self._scripts.open_names:
             self._end_requests(now)
         if self.stream.is_overdue(now):
             self._run_out_of_time(finish, now)
 
-    def delivered(self) -> None:
-        """Note that the daemon's backends have everything."""
+    def delivered(self, missing: str = "") -> None:
+        """Note that the daemon's backends have everything, or what its files lack."""
         if self.stream.state is StreamState.DELIVERING:
+            self._files_until = NEVER
+            self._published.missing = missing
             self.stream.delivered()
 
     def end(self) -> None:
@@ -92,13 +108,18 @@ class Finishing:
         if self._batches.unacknowledged.acknowledged >= self._last_sequence:
             self.stream.all_acknowledged()
 
-    def _await_delivery(self, finish: Finish) -> None:
-        connection = self._link.streaming
-        if not finish.delivered:
-            self.stream.delivered()
+    def _await_delivery(self, finish: Finish, now: float) -> None:
+        connection, files = self._link.streaming, finish.wait == "files"
+        if finish.wait == "recorded" or (files and not self._has_files):
+            self.delivered()
+            return
+        if files and self._files_until == NEVER:
+            self._files_until = now + limits.FINISH_FILES_WAIT_S + ANSWER_GRACE_S
+        if now >= self._files_until:
+            self.delivered("the daemon has not said if all rows are in its files")
         elif connection is not None and connection is not self._asked_on:
             self._asked_on = connection
-            connection.await_delivery()
+            connection.await_delivery(files=files)
 
     def _end_requests(self, now: float) -> None:
         self.stream.backends_closed(now)

@@ -33,5 +33,7 @@ class Published:
         """The reason why nothing is sent; empty while the link is STREAMING."""
         self.finished = False
         """True once everything that ``finish()`` asked for is done, and was done in time."""
+        self.missing = ""
+        """A sentence about the rows that the daemon's files lacked when ``finish()`` ended; "" for none."""
         self.unrecorded: list[ItemDraft] = []
         """Items that did not reach the daemon. Complete once ``ended`` is set."""

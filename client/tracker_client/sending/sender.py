@@ -77,8 +77,9 @@ class Sender:
         self._window = SendWindow(self._link, self.batches.unacknowledged, settings.buffer_bytes)
         self._flusher = Flusher(self.batches, self._link, self._window)
         self._finishing = Finishing(
-            self.batches, self._link, self._window, self._flusher, scripts, self.published
-        )
+            self.batches, self._link, self._window, self._flusher, scripts, self.published,
+            has_files=self._is_primary,
+        )  # fmt: skip
 
     def start(self) -> None:
         """Run the loop in a thread that does not keep the process alive."""
@@ -119,7 +120,7 @@ class Sender:
             self.published.ended.set()
 
     def _next_deadline(self) -> float:
-        deadline = min(self._link.deadline, self._finishing.stream.deadline)
+        deadline = min(self._link.deadline, self._finishing.due_at)
         return min(deadline, self._flusher.due_at) if self._may_flush else deadline
 
     @property
@@ -192,7 +193,7 @@ class Sender:
         elif isinstance(reply, Challenge):
             connection.answer(reply)
         elif isinstance(reply, Delivered):
-            self._finishing.delivered()
+            self._finishing.delivered(reply.missing)
         elif self._finishing.stream.state is StreamState.PARTING:
             self._finishing.end()
         else:

@@ -152,8 +152,8 @@ class StreamState(Enum):
     RECORDING = "recording"
     """The last batch is encoded. The daemon's acknowledgement of that batch is awaited."""
     DELIVERING = "delivering"
-    """The daemon has everything durably. If ``finish(wait="delivered")`` was called, its backends may not
-    have all of that yet; otherwise this state is left at once."""
+    """The daemon has everything durably. Its files, or its backends, may not have all of that yet.
+    ``finish(wait="recorded")`` leaves this state at once."""
     CLOSING_BACKENDS = "closing backends"
     """The script's own backends process the last records and close."""
     PARTING = "parting"

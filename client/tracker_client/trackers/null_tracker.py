@@ -43,7 +43,7 @@ class NullTracker(Tracker):
     def unwatch(self, model: Any = None) -> None:
         """Do nothing."""
 
-    def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
+    def finish(self, exit_code: int = 0, wait: str = "files", timeout: float = FINISH_TIMEOUT_S) -> None:
         """Do nothing."""
 
     def get_backend(self, name: str) -> None:

@@ -24,7 +24,7 @@ from tracker_client.backends.wandb_module import ModuleNames, names_of_handle
 from tracker_client.endpoints.embedded import EmbeddedEndpoint
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.media.drafts import Media
-from tracker_client.sending.events import Finish, LogConfig
+from tracker_client.sending.events import WAITS, Finish, LogConfig
 from tracker_client.sending.sender import Sender
 from tracker_client.settings.reading import ClientSettings
 from tracker_client.staging.attachment import Attachment
@@ -54,7 +54,6 @@ JOIN_GRACE_S = 2.0
 FIRST_TRY_S = 0.5
 """The time that setting up waits, on CPython 3.12, for the threads of the first connection. That version
 starts no thread once a script has ended, and so the connection of a very short script needs them before."""
-WAITS = ("recorded", "delivered")
 
 _all_plain = PLAIN.issuperset  # looked up once: log() is measured in nanoseconds
 logger = logging.getLogger("tracker_client")
@@ -256,13 +255,15 @@ class RemoteTracker(Tracker):
 
     # ---- the end ---------------------------------------------------------------------------------
 
-    def finish(self, exit_code: int = 0, wait: str = "recorded", timeout: float = FINISH_TIMEOUT_S) -> None:
+    def finish(self, exit_code: int = 0, wait: str = "files", timeout: float = FINISH_TIMEOUT_S) -> None:
         """Send the remaining values and end this rank's part of the run; a second call does nothing.
 
         Args:
             exit_code: 0, or the code that the run failed with.
-            wait: "recorded" waits until the daemon has everything durably, "delivered" until its backends
-                have everything too.
+            wait: "recorded" waits until the daemon has everything durably. "files" also waits until the
+                rows, configurations, tables and images of the primary rank are in the files of the ``csv``
+                backend, for 10 s at most; then a warning names the rows and the ranks for which they wait.
+                "delivered" waits until all backends have everything.
             timeout: the longest wait, in seconds; the default is 60. A warning counts the values that are not
                 acknowledged by then.
 
@@ -282,10 +283,11 @@ class RemoteTracker(Tracker):
             return
         self._watches.unwatch()
         if wait not in WAITS:
-            logger.warning("finish(wait=%r): wait is one of %s; waiting until recorded", wait, WAITS)
+            logger.warning("finish(wait=%r): wait is one of %s; waiting for files", wait, WAITS)
+            wait = "files"
         timeout = bounded_seconds(timeout, FINISH_TIMEOUT_S)
         deadline = time.monotonic() + timeout
-        self._sender.inbox.put(replace(finish, delivered=wait == "delivered", deadline=deadline))
+        self._sender.inbox.put(replace(finish, wait=wait, deadline=deadline))
         self._published.ended.wait(timeout + JOIN_GRACE_S)
         if self._wandb_names is not None:
             self._wandb_names.end()
@@ -293,6 +295,8 @@ class RemoteTracker(Tracker):
         self._refusals.report()
         if not self._published.finished:
             self._warn_unfinished(wait, timeout)
+        elif self._published.missing:
+            logger.warning("finish(): %s", self._published.missing)
 
     def _warn_unfinished(self, wait: str, timeout: float) -> None:
         status = self.status()
@@ -304,7 +308,7 @@ class RemoteTracker(Tracker):
 
     def _finish_at_exit(self, code: int | None) -> None:
         exit_status = exit_status_file() if code is None else ExitStatusFile()
-        self._finish(Finish(code, exit_status=exit_status), "recorded", self._settings.exit_timeout_s)
+        self._finish(Finish(code, exit_status=exit_status), "files", self._settings.exit_timeout_s)
 
     # ---- what it knows ---------------------------------------------------------------------------
 

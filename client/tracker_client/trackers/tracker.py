@@ -191,14 +191,14 @@ class Tracker:
     def finish(
         self,
         exit_code: int = 0,
-        wait: str = "recorded",  # noqa: ARG002 - without a daemon both values mean the same
+        wait: str = "files",  # noqa: ARG002 - without a daemon all values mean the same
         timeout: float = FINISH_TIMEOUT_S,  # noqa: ARG002 - each backend bounds its own end
     ) -> None:
         """End the run in each backend, which then has everything; a second call does nothing.
 
         Args:
             exit_code: 0, or the code that the run failed with.
-            wait: "recorded" or "delivered", which mean the same without a daemon.
+            wait: "recorded", "files" or "delivered", which mean the same without a daemon.
             timeout: unused here; each backend bounds its own end.
         """
         if self._close_once():

@@ -135,7 +135,7 @@ def reply_of(message: pb.DaemonMessage) -> Reply | None:
         acknowledgement = message.acknowledgement
         return Acknowledgement(acknowledgement.sequence, acknowledgement.flush_interval_ms / 1000)
     if kind == "delivered":
-        return Delivered()
+        return Delivered(message.delivered.missing)
     if kind == "backend_entry":
         return delivered_entry(message.backend_entry)
     if kind == "backend_handles":

@@ -85,7 +85,12 @@ class Acknowledgement:
 
 @dataclass(frozen=True)
 class Delivered:
-    """Every backend of the daemon has everything that this stream sent."""
+    """Every backend of the daemon, or its files, have everything that this stream sent.
+
+    ``missing``: a sentence about the rows that the files lack; "" if they lack none.
+    """
+
+    missing: str = ""
 
 
 @dataclass(frozen=True)

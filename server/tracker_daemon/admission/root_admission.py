@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from tracker_daemon.admission.backend_news import send_backend_news
+from tracker_daemon.admission.delivery_answers import DeliveryAnswers
 from tracker_daemon.admission.primary_notices import send_warnings
 from tracker_daemon.admission.rank_admission import flush_interval_ms
 from tracker_daemon.admission.script_backends import ScriptBackends, warn_of_unknown
@@ -53,6 +54,7 @@ class RootAdmission:
         known_backends: frozenset[str],
         stored_runs: StoredRuns,
         endings: RunEndings,
+        answers: DeliveryAnswers,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -65,6 +67,7 @@ class RootAdmission:
         claims = Claims(registry, settings.challenge_timeout_s)
         self._meeting = Meeting(registry, claims, settings.primary_wait_s)
         self._endings = endings
+        self._answers = answers
         self._nodes = Nodes(self._connect_rank_of_node, self.remove)
         self._sessions: set[Session] = set()
 
@@ -133,6 +136,7 @@ class RootAdmission:
     def remove(self, session: Session) -> None:
         """Remove an ended connection; its rank may reconnect."""
         self._sessions.discard(session)
+        self._answers.remove(session)
         self._script_backends.detach(session)
         self._registry.disconnect(session.stream, session)
         if isinstance(session, NodeSession):
@@ -144,6 +148,7 @@ class RootAdmission:
             asyncio.get_running_loop(),
             self._flush_interval_ms,
             self._endings.expect_exit_status,
+            self._answers.expect,
         )
 
     def _flush_interval_ms(self) -> int:
@@ -240,13 +245,6 @@ class RootAdmission:
         self._nodes.poll()
         for session in self._sessions:
             send_backend_news(session, self._pumps)
-            if session.wants_delivery and self._has_delivered(session):
-                session.wants_delivery = False
-                session.send(pb.DaemonMessage(delivered=pb.Delivered()))
-
-    def _has_delivered(self, session: Session) -> bool:
-        """Return True if every backend has everything that ``session`` sent."""
-        return self._delivery.is_delivered(session.stream.run, all_committed=session.all_committed)
 
     def end_killed(self, runs: list[Run]) -> None:
         """End ``runs``: the job and their connected ranks are about to be killed."""

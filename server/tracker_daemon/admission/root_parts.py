@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tracker_daemon.admission.delivery_answers import DeliveryAnswers
 from tracker_daemon.admission.parts import CommonParts, RoleParts
 from tracker_daemon.admission.root_admission import RootAdmission
 from tracker_daemon.admission.script_backends import ScriptBackends
@@ -23,5 +24,6 @@ def build_root_parts(common: CommonParts, on_located: OnLocated) -> RoleParts:
     admission = RootAdmission(
         common.settings, common.registry, common.recorder, pumps, delivery, script_backends,
         frozenset(known()), common.stored_runs, common.endings,
+        DeliveryAnswers(delivery, pumps, common.recorder, common.journal_calls.run),
     )  # fmt: skip
     return RoleParts(pumps, delivery, admission)

@@ -126,7 +126,7 @@ class Pump:
             return True
 
     def resume(self) -> None:
-        """Try again now if the pump retries or is paused."""
+        """Deliver at once what gathers; try again now if the pump retries or is paused."""
         with self._changed:
             self._requests.wake = True
             self._changed.notify_all()
@@ -305,7 +305,8 @@ class Pump:
         """Wait a moment for more entries, unless a drain wants them delivered at once."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self._requests.stop or self._requests.drains > 0, self._timing.linger_s
+                lambda: self._requests.stop or self._requests.drains > 0 or self._requests.wake,
+                self._timing.linger_s,
             )
             return PumpEvent.GATHERED, ""
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.journal.access import JournalAccess
 from tracker_daemon.journal.rows import Backlog
@@ -22,6 +23,8 @@ from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Run
 from tracker_protocol import limits
 
+_FILES_BACKEND = "csv"
+"""The backend that writes the files in a run's directory."""
 RETURN_GRACE_S = 2 * limits.RECONNECT_BACKOFF_MAX_S
 """Seconds that a restarted daemon waits for a run's ranks before it delivers without them."""
 
@@ -150,6 +153,26 @@ class RunDelivery:
             health.delivered_entry >= (view.last_files if is_files_lane(cursor) else view.last_entry)
             for cursor, health in self._pumps.health(live.row_id).items()
         )
+
+    def are_files_delivered(self, run: Run, entry: int) -> bool:
+        """Return True if the run's files have everything up to ``entry`` of its outbox."""
+        live, view = run.live, run.live.view
+        if live.row_id in self._opening or self._is_held(live):
+            return False
+        if view.last_files > self._files_seen.get(live.row_id, 0):
+            return False
+        return all(
+            health.delivered_entry >= (min(entry, view.last_files) if is_files_lane(cursor) else entry)
+            for cursor, health in self._health_of_files(run).items()
+        )
+
+    def trouble_of_files(self, run: Run) -> str:
+        """Return the reason why the run's files are behind; "" if nothing is wrong."""
+        return "; ".join(health.reason for health in self._health_of_files(run).values() if health.reason)
+
+    def _health_of_files(self, run: Run) -> dict[str, BackendHealth]:
+        healths = self._pumps.health(run.live.row_id)
+        return {cursor: health for cursor, health in healths.items() if backend_of(cursor) == _FILES_BACKEND}
 
     def is_settled(self) -> bool:
         """Return True if no run is running and everything is delivered."""

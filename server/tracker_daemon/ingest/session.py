@@ -33,6 +33,8 @@ class SessionContext:
     flush_interval_ms: Callable[[], int]
     on_exiting: Callable[[Stream, Exiting], None] = lambda *_: None
     """Called for a rank whose script has ended without ``finish()``."""
+    on_delivery_awaited: Callable[[Session, bool], None] = lambda *_: None
+    """Called if a rank waits until its values are delivered; True: to the files alone."""
 
 
 class Session:
@@ -48,12 +50,11 @@ class Session:
         self._recorder = context.recorder
         self._flush_interval_ms = context.flush_interval_ms
         self._on_exiting = context.on_exiting
+        self._on_delivery_awaited = context.on_delivery_awaited
         self._changed = asyncio.Event()
         self._committed = self.stream.next_sequence - 1
         self._acknowledged = self._committed
         self._outgoing: list[pb.DaemonMessage] = []
-        self.wants_delivery = False
-        """True if the client waits until every backend has its data."""
         self.on_taken: Callable[[pb.BackendTaken], None] = _ignore
         """Receives the answers of the script's classes."""
         self.asked_handles: dict[str, pb.BackendHandles] = {}
@@ -108,7 +109,7 @@ class Session:
         elif kind == "gap":
             self._take_gap(message.gap)
         elif kind == "await_delivery":
-            self.wants_delivery = True
+            self._on_delivery_awaited(self, message.await_delivery.files)
         elif kind == "backend_taken":
             self.on_taken(message.backend_taken)
         elif kind == "handles_request":

@@ -183,6 +183,7 @@ class NodeAdmission:
             asyncio.get_running_loop(),
             self._flush_interval_ms,
             self._endings.expect_exit_status,
+            self._ask_for_delivery,
         )
 
     def _flush_interval_ms(self) -> int:
@@ -201,15 +202,11 @@ class NodeAdmission:
     def poll(self) -> None:
         """Do the work that is due; called several times a second."""
         self._endings.poll(self._registry.runs.values())
-        for session in self._sessions:
-            if session.wants_delivery:
-                session.wants_delivery = False
-                self._ask_for_delivery(session)
         self._forwarder.poll()
 
-    def _ask_for_delivery(self, session: Session) -> None:
+    def _ask_for_delivery(self, session: Session, files: bool) -> None:  # noqa: FBT001 - as the session calls it
         """Ask the root to report the delivery of a rank's values, once the root has them."""
-        stream, message = session.stream, pb.ClientMessage(await_delivery=pb.AwaitDelivery())
+        stream, message = session.stream, pb.ClientMessage(await_delivery=pb.AwaitDelivery(files=files))
         ask = partial(self._forwarder.link_of(stream.run).send_from_rank, stream.stream_id, message)
         self._forwarder.once_acknowledged(stream.run, ask, with_files=True)
 

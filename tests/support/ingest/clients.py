@@ -79,6 +79,8 @@ class NodesDesk:
         self.log = []
         """Who came and who left, in order: (what, rank)."""
         self.present = []
+        self.awaited = []
+        """Who waits for a delivery: the ranks of sessions, and if for files alone."""
 
     def _came(self, link, stream, present):
         session = link.relayed[stream.stream_id] = self._relayed(Admission(stream), link)
@@ -103,7 +105,12 @@ class NodesDesk:
         return admission.stream
 
     def serving(self):
-        return SessionContext(self.recorder, asyncio.get_running_loop(), lambda: 200)
+        return SessionContext(
+            self.recorder, asyncio.get_running_loop(), lambda: 200, on_delivery_awaited=self._await
+        )
+
+    def _await(self, session, files):
+        self.awaited.append((session.stream.rank, files))
 
     async def node(self, **keywords):
         """The node's daemon connects."""

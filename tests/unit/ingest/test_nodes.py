@@ -155,7 +155,7 @@ def test_what_a_connection_still_brings_whose_place_is_taken_is_not_taken(play_n
         first.take(presence(1))
         first.take(from_rank(2, await_delivery=pb.AwaitDelivery()))
         assert desk.log == [("came", 0), ("came", 1)]
-        assert not second.link.relayed[stream_id(2)].wants_delivery
+        assert desk.awaited == []
 
     play_nodes(scenario)
 
@@ -185,9 +185,10 @@ def test_what_a_rank_says_through_its_node_is_taken_as_if_it_were_here(play_node
         relayed.on_taken = answers.append
         desk.run.backends.append("csv")
         session.take(from_rank(1, await_delivery=pb.AwaitDelivery()))
+        session.take(from_rank(1, await_delivery=pb.AwaitDelivery(files=True)))
         session.take(from_rank(1, handles_request=pb.HandlesRequest(backend="csv")))
         session.take(from_rank(1, backend_taken=pb.BackendTaken(backend="mine", entry=3)))
-        assert relayed.wants_delivery
+        assert desk.awaited == [(relayed.stream.rank, False), (relayed.stream.rank, True)]
         assert list(relayed.asked_handles) == ["csv"]
         assert [answer.entry for answer in answers] == [3]
 
@@ -200,7 +201,7 @@ def test_what_comes_of_a_rank_that_is_not_there_is_of_no_use(play_nodes):
         session.take(presence(1))
         session.take(from_rank(2, await_delivery=pb.AwaitDelivery()))
         session.take(from_rank(55, await_delivery=pb.AwaitDelivery()))
-        assert not session.link.relayed[stream_id(1)].wants_delivery
+        assert desk.awaited == []
 
     play_nodes(scenario)
 

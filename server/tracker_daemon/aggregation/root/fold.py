@@ -16,6 +16,7 @@ from tracker_daemon.aggregation.root import closing, merging, own_values
 from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.configuration import ConfigLedger
 from tracker_daemon.aggregation.root.emission import Emitter
+from tracker_daemon.aggregation.root.waiting_rows import waiting_rows
 from tracker_daemon.aggregation.shared.automatic_steps import AutomaticSteps
 from tracker_daemon.aggregation.shared.fold import (
     Activity,
@@ -23,6 +24,7 @@ from tracker_daemon.aggregation.shared.fold import (
     Fold,
     FoldSummary,
     TickOutput,
+    WaitingRows,
     forget_oldest,
     plan_of,
 )
@@ -323,6 +325,10 @@ class RootFold(Fold):
         """Return when a rank was last lost, if no rank is left; None while one is."""
         members = self.attempt.membership
         return Ending(members.lost_ns) if members.over() else None
+
+    def waiting_rows(self, rank: int) -> WaitingRows:
+        """Return the rows of ``rank`` that are not emitted yet."""
+        return waiting_rows(self.attempt, rank)
 
     def activity(self) -> Activity:
         """Return what the fold waits for."""

@@ -58,6 +58,14 @@ class Activity:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingRows:
+    """The rows of a rank that are not emitted: their ``steps``, and the ``ranks`` for which they wait."""
+
+    steps: tuple[int, ...] = ()
+    ranks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Ending:
     """The state of a run that no rank is left in.
 
@@ -191,6 +199,10 @@ class Fold(ABC):
     @abstractmethod
     def summary(self) -> FoldSummary:
         """Return the state of the books and the ranks."""
+
+    def waiting_rows(self, rank: int) -> WaitingRows:  # noqa: ARG002 - a node emits nothing
+        """Return the rows of ``rank`` that are not emitted yet."""
+        return WaitingRows()
 
     def next_automatic_step(self, rank: int, attempt: int) -> int:
         """Return the next automatic step of a rank that joins, or returns to, ``attempt``."""

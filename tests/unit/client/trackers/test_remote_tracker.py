@@ -499,6 +499,50 @@ def test_finish_twice_is_one_and_later_calls_are_counted_and_warned_about_once(d
     assert daemon.points == []
 
 
+@pytest.mark.parametrize(
+    ("rank", "arguments", "asked"),
+    [
+        (0, {}, ["files"]),
+        (1, {}, []),
+        (0, {"wait": "files"}, ["files"]),
+        (0, {"wait": "recorded"}, []),
+        (1, {"wait": "delivered"}, ["delivered"]),
+        (0, {"wait": "nonsense"}, ["files"]),
+    ],
+)
+def test_finish_waits_for_files_on_the_primary_rank_unless_told_otherwise(
+    daemon, connect, rank, arguments, asked
+):
+    tracker = connect(daemon, rank=rank, world_size=2)
+    tracker.log({"loss": 1.0})
+    tracker.finish(**arguments)
+    assert daemon.asked == asked
+    assert daemon.stream.finish == 0
+
+
+def test_the_rows_that_the_files_lack_are_named_once_and_no_failure(daemon, connect, caplog):
+    daemon.missing = "the row of step 3 is not in metrics.csv yet, and waits for rank 1"
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0})
+    tracker.finish()
+    assert [record.getMessage() for record in caplog.records] == [f"finish(): {daemon.missing}"]
+    assert tracker.status().state == "finished"
+
+
+def test_a_daemon_that_never_says_so_is_not_waited_for_until_the_timeout(
+    daemon, connect, caplog, monkeypatch
+):
+    monkeypatch.setattr(limits, "FINISH_FILES_WAIT_S", 0.05)
+    monkeypatch.setattr("tracker_client.sending.finishing.ANSWER_GRACE_S", 0.05)
+    daemon.delivered.clear()
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0})
+    tracker.finish()
+    daemon.delivered.set()
+    assert "has not said" in caplog.text
+    assert tracker.status().state == "finished"
+
+
 def test_finish_waits_for_delivery_when_asked_to(daemon, connect):
     daemon.delivered.clear()
     tracker = connect(daemon)
