@@ -23,6 +23,10 @@ class EndpointPending(EndpointError):
     """The daemon of this launch has not written its endpoint file yet."""
 
 
+class EndpointMissing(EndpointPending):
+    """Rank 0's daemon has published no endpoint where this rank looks: their directories may differ."""
+
+
 class EmbeddedDaemonFailed(EndpointError):
     """The daemon that rank 0 started ended at once; the message has the last line of its log."""
 

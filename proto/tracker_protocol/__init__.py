@@ -9,6 +9,7 @@ Both sides import this package, and it imports neither.
 * ``backend_options``: the options of a backend that only the daemon may set.
 * ``script_facts``: the facts about a training script in the configuration of its W&B run.
 * ``host_processes``: processes and their ancestors as a host shows them.
+* ``runtime_directory``: where processes of a host find a daemon, whatever their own directories.
 * ``wandb_id``: the id of a W&B run.
 * ``extras``: the packages that the distribution's extras install.
 * ``backoff``: the length of the wait before the next attempt.

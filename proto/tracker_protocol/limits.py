@@ -102,6 +102,9 @@ CONNECT_RACE_S = 3.0
 """The time for which all addresses are tried, at most, before the next pause."""
 ENDPOINT_POLL_S = 0.2
 """The interval at which a rank reads the endpoint file of rank 0's daemon, if there are few ranks."""
+ENDPOINT_OLD_WAIT_S = 5.0
+"""The time that a rank waits for its launch's endpoint file, before it believes one of the host's runtime
+directory that is older than the rank: an earlier launch may have had the same key."""
 EMBEDDED_LOG_MAX_BYTES = 1024 * 1024
 KEEPALIVE_TIME_S = 20.0
 KEEPALIVE_TIMEOUT_S = 20.0

@@ -268,3 +268,16 @@ def test_ranks_that_are_given_no_environment_find_the_daemon_of_run_in_its_direc
     assert "FINISHED, 20 records" in shown
     assert len(place.daemons()) == 1
     assert [row["loss/mean"] for row in place.rows()[0]] == [f"{n}.5" for n in range(20)]
+
+
+def test_ranks_whose_directories_differ_find_the_daemon_of_rank_0_on_their_host(place: Place) -> None:
+    apart = "import os\nos.makedirs(f'run-{os.getpid()}')\nos.chdir(f'run-{os.getpid()}')\n"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    temporary = place.home / "tmp"
+    temporary.mkdir()
+    place.run(apart + RANKED + "tracker.finish()\n", *torchrun, TMPDIR=str(temporary), XDG_RUNTIME_DIR="")
+    (rows,) = place.rows()
+    assert [row["loss/mean"] for row in rows] == [f"{n}.5" for n in range(20)]
+    (log,) = place.home.rglob("daemon.log")
+    Place(log.parents[1]).await_end()
+    assert not list(temporary.rglob("launch-*.json"))

@@ -4,6 +4,11 @@ Rank 0 starts a daemon (``embedded_daemon``). The daemon publishes an endpoint f
 ``<outdir>/.tracker/launch-<hash of the launch key>.json``. The other ranks wait for that file, on this host
 or on others that share the directory. All of this happens in the background, while values are buffered.
 
+The ranks' directories may differ: their working directory or ``outdir`` has a time stamp, say. So the daemon
+publishes the file in the user's runtime directory of its host too, and ranks there look for it in both. A
+file there that is older than the rank may be that of an earlier launch with the same key; it is believed only
+after ENDPOINT_OLD_WAIT_S.
+
 A file may be stale: it belongs to another launch, or its daemon is dead. On the daemon's own host its process
 shows that. From another host only connections that fail show it. After some failed connections rank 0 starts
 a daemon again, which replaces the earlier daemon, or joins it if that one is alive. The file is read again at
@@ -16,6 +21,7 @@ import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +29,12 @@ from typing import Any
 
 from tracker_client.endpoints.embedded_daemon import EmbeddedDaemon, demand_daemon
 from tracker_client.endpoints.endpoint import Endpoint, endpoint_in
-from tracker_client.errors import EmbeddedDaemonFailed, EndpointPending
+from tracker_client.errors import EmbeddedDaemonFailed, EndpointMissing, EndpointPending
 from tracker_client.identity.launch import first_process, process_key
+from tracker_client.identity.own_process import age_ms
 from tracker_client.identity.rank import LOCAL_SIZE_VARIABLES, RankInfo
+from tracker_protocol import limits
+from tracker_protocol.runtime_directory import is_private, runtime_directories
 
 STATE_DIRECTORY_NAME = ".tracker"
 """The directory's name within the run's directory; the daemon's command line uses it too."""
@@ -55,13 +64,53 @@ class LaunchFile:
         ours = isinstance(document, dict) and document.get("launch_key") == self.launch_key
         return document if ours else None
 
+    def age_s(self) -> float:
+        """Return how long ago the file was written, in seconds; 0 if there is none any more."""
+        try:
+            return time.time() - self.path.stat().st_mtime
+        except OSError:
+            return 0.0
+
+
+class HostFiles:
+    """The launch's endpoint file in the runtime directories of this host and user."""
+
+    def __init__(self, environ: Mapping[str, str], launch_key: str) -> None:
+        self._directories = runtime_directories(environ)
+        self._launch_key = launch_key
+        self._begun_s = time.monotonic()
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the JSON object of the launch's file; None if there is none to believe."""
+        for directory in filter(is_private, self._directories):
+            file = LaunchFile(directory, self._launch_key)
+            document = file.read()
+            if document is not None and not _is_dead(document) and self._is_believable(file):
+                return document
+        return None
+
+    def _is_believable(self, file: LaunchFile) -> bool:
+        waited_s = time.monotonic() - self._begun_s
+        # The ranks of a launch begin within some seconds of one another.
+        is_newer = file.age_s() <= age_ms() / 1000 + limits.ENDPOINT_OLD_WAIT_S
+        return is_newer or waited_s >= limits.ENDPOINT_OLD_WAIT_S
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self._directories))
+
 
 class EmbeddedEndpoint:
-    """The endpoint of this launch's own daemon; ``daemon`` is None on ranks other than 0."""
+    """The endpoint of this launch's own daemon.
 
-    def __init__(self, file: LaunchFile, daemon: EmbeddedDaemon | None) -> None:
+    ``daemon`` is None on ranks other than 0; these find the daemon through ``host_files`` too.
+    """
+
+    def __init__(
+        self, file: LaunchFile, daemon: EmbeddedDaemon | None, host_files: HostFiles | None = None
+    ) -> None:
         self._file = file
         self._daemon = daemon
+        self._host_files = host_files
         self._last: dict[str, Any] | None = None
         self._connections = 0
 
@@ -69,17 +118,20 @@ class EmbeddedEndpoint:
         """Return the endpoint in the launch's file; on rank 0 start a daemon if none is alive.
 
         Raises:
-            EndpointPending: the file is not written yet.
+            EndpointPending: the daemon is starting.
+            EndpointMissing: the file is not written yet, or rank 0 has other directories.
             EmbeddedDaemonFailed: the daemon ended at once.
         """
         document = self._file.read()
+        if document is None and self._host_files is not None:
+            document = self._host_files.read()
         if document is not None and self._is_usable(document):
             try:
                 return endpoint_in(document)
             except ValueError:
                 pass  # treated as missing
         if self._daemon is None:
-            raise EndpointPending(f"rank 0's daemon has not written {self._file.path} (yet)")
+            raise EndpointMissing(self._missing())
         self._daemon.ensure()
         raise EndpointPending(f"the daemon is starting, see {self._daemon.log_path}")
 
@@ -92,6 +144,14 @@ class EmbeddedEndpoint:
         except (EndpointPending, EmbeddedDaemonFailed):
             return  # the sender gets the same error, and reports it to the user
         self._connections = 0
+
+    def _missing(self) -> str:
+        return (
+            f"the daemon of rank 0 has published nothing for this launch, neither in {self._file.directory} "
+            f"(this rank's outdir or working directory) nor in {self._host_files} (of this host). If rank 0 "
+            "has another outdir or working directory, give all ranks the same outdir=…, on a filesystem that "
+            "they share, or start the script with `tracker-daemon run`"
+        )
 
     def _is_usable(self, document: dict[str, Any]) -> bool:
         if self._daemon is None:
@@ -125,7 +185,7 @@ def embedded_endpoint(
     key = launch_key if first is None else process_key(first)
     file = LaunchFile(directory / STATE_DIRECTORY_NAME, key)
     if info.rank != 0:
-        return EmbeddedEndpoint(file, None)
+        return EmbeddedEndpoint(file, None, HostFiles(environ, key))
     demand_daemon()
     daemon = EmbeddedDaemon.of(file.path, key, several_hosts=not _on_one_host(environ, info))
     return EmbeddedEndpoint(file, daemon)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tracker_client.endpoints.address_choice import AddressHistory
-from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
+from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointMissing, EndpointPending
 from tracker_client.sending.batch_builder import BatchBuilder
 from tracker_client.sending.published import Published
 from tracker_client.sending.reconnecting import Reconnecting
@@ -113,7 +113,8 @@ class Link:
             self.connection = Connection(self._addresses.choose(endpoint.addresses), endpoint, self._deliver)
         except EndpointPending as pending:
             self._published.problem = str(pending)
-            self._reconnecting.await_endpoint(str(pending), now)
+            missing = isinstance(pending, EndpointMissing)
+            self._reconnecting.await_endpoint(str(pending), now, missing=missing)
         except (EndpointError, ValueError) as error:
             self._lose(str(error), now, refused=isinstance(error, EmbeddedDaemonFailed))
         except RuntimeError as error:

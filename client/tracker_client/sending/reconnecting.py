@@ -53,9 +53,12 @@ class Reconnecting:
             self._warn_of_outage(problem, now)
             self.due_at = now + self._backoff.wait_s(self._failures)
 
-    def await_endpoint(self, problem: str, now: float) -> None:
-        """Look for the endpoint again soon, since the daemon is starting; spread the ranks of a large job."""
-        self._warn_of_outage(problem, now)
+    def await_endpoint(self, problem: str, now: float, *, missing: bool = False) -> None:
+        """Look for the endpoint again soon, since the daemon is starting; spread the ranks of a large job.
+
+        ``missing``: the daemon may have started where this process does not look. That is an error in time.
+        """
+        self._warn_of_outage(problem, now, logging.ERROR if missing else logging.WARNING)
         self.due_at = now + jittered_s(max(limits.ENDPOINT_POLL_S, self._spread_s))
 
     def welcomed(self) -> None:
@@ -68,13 +71,13 @@ class Reconnecting:
         """Reset the delays: the daemon works."""
         self._failures = 0
 
-    def _warn_of_outage(self, problem: str, now: float) -> None:
+    def _warn_of_outage(self, problem: str, now: float, level: int = logging.WARNING) -> None:
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since >= limits.CONNECT_TIMEOUT_S:
-            self._warn_once(f"{_OUTAGE} ({problem}); values are buffered and sent once one does")
+            self._warn_once(f"{_OUTAGE} ({problem}); values are buffered and sent once one does", level)
 
-    def _warn_once(self, text: str) -> None:
+    def _warn_once(self, text: str, level: int = logging.WARNING) -> None:
         if text not in self._warned:
             self._warned.add(text)
-            logger.warning("%s", text)
+            logger.log(level, "%s", text)

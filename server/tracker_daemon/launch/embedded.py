@@ -2,7 +2,8 @@
 
 It has the settings of any daemon, from environment and file; only its defaults differ. State and output are
 in the run's directory, and it ends by itself. It publishes the *launch file*, by which the ranks of that
-launch find it.
+launch find it: in the run's directory, and in the user's runtime directory for ranks of this host whose
+directories differ.
 
 One state directory has one daemon. Another daemon may hold it already: that of another script in the same
 directory, or of this script's previous run. Then that daemon's address is published for our launch too, and
@@ -31,6 +32,7 @@ from tracker_daemon.journal.lock import foreign_holder
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.settings.listen_address import is_loopback
 from tracker_protocol import limits
+from tracker_protocol.runtime_directory import is_private, make_runtime_directory, runtime_directories
 
 JOIN_PATIENCE_S = 10.0
 """The longest wait for a daemon that holds the state directory and is starting or ending, in seconds."""
@@ -60,8 +62,16 @@ class EmbeddedLaunch:
         }
 
     def publish(self, info: EndpointInfo) -> None:
-        """Write the launch file, by which the launch's ranks find the daemon."""
-        msgspec.structs.replace(info, launch_key=self.key).write_atomically(self.file)
+        """Write the launch file, by which the launch's ranks find the daemon, in both of its places."""
+        ours = msgspec.structs.replace(info, launch_key=self.key)
+        ours.write_atomically(self.file)
+        directory = make_runtime_directory(os.environ)
+        if directory is None:
+            return
+        try:
+            ours.write_atomically(directory / self.file.name)
+        except EndpointError as error:
+            log.warning("ranks with another outdir cannot find this daemon", reason=str(error))
 
 
 def serve(settings: Settings, launch: EmbeddedLaunch) -> int:
@@ -92,7 +102,8 @@ def _serve(settings: Settings, launch: EmbeddedLaunch) -> int:
             settings, on_ready=launch.publish, abandoned_timeout_s=limits.EMBEDDED_ABANDONED_TIMEOUT_S
         )
     finally:
-        _remove_files_of_the_dead(launch.file.parent)
+        for directory in (launch.file.parent, *filter(is_private, runtime_directories(os.environ))):
+            _remove_files_of_the_dead(directory)
 
 
 def _join(settings: Settings, launch: EmbeddedLaunch) -> bool:

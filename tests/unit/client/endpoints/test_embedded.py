@@ -17,8 +17,10 @@ from tests.support.waiting import wait_until
 from tracker_client.endpoints import embedded, embedded_daemon
 from tracker_client.endpoints.embedded import EmbeddedEndpoint, LaunchFile, embedded_endpoint
 from tracker_client.endpoints.embedded_daemon import EmbeddedDaemon
-from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointPending
+from tracker_client.errors import EmbeddedDaemonFailed, EndpointError, EndpointMissing, EndpointPending
 from tracker_client.identity.rank import ALONE, RankInfo
+from tracker_protocol import limits
+from tracker_protocol.runtime_directory import make_runtime_directory
 
 
 @pytest.fixture(autouse=True)
@@ -259,3 +261,67 @@ def test_other_ranks_need_no_daemon_packages(tmp_path: Path, monkeypatch) -> Non
     embedded_endpoint({}, str(tmp_path), RankInfo(1, 2, 1, "test"), "k")
     with pytest.raises(EndpointError):
         embedded_endpoint({}, str(tmp_path), RankInfo(0, 2, 0, "test"), "k")
+
+
+# ---- ranks with other directories ----------------------------------------------------------------
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runtime directory's place, private; TMPDIR and XDG_RUNTIME_DIR name no other one."""
+    directory = tmp_path / "runtime"
+    directory.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    return make_runtime_directory(os.environ)
+
+
+def of_rank_1(tmp_path: Path, launch_key: str = "the launch") -> EmbeddedEndpoint:
+    info = RankInfo(1, 2, 1, "torchrun")
+    return embedded_endpoint(os.environ, str(tmp_path / "its own"), info, launch_key)
+
+
+def test_a_rank_of_another_directory_finds_the_daemon_by_the_launch_key(
+    tmp_path: Path, runtime: Path
+) -> None:
+    publish(LaunchFile(runtime, "the launch"))
+    assert of_rank_1(tmp_path).read().token == "t"
+    with pytest.raises(EndpointMissing):
+        of_rank_1(tmp_path, "another launch").read()
+
+
+def test_a_rank_without_a_daemon_in_sight_is_told_both_directories(tmp_path: Path, runtime: Path) -> None:
+    with pytest.raises(EndpointMissing) as missing:
+        of_rank_1(tmp_path).read()
+    for part in (str(tmp_path / "its own" / ".tracker"), str(runtime), "outdir="):
+        assert part in str(missing.value)
+
+
+def test_a_file_from_before_the_rank_began_is_believed_only_after_a_wait(
+    tmp_path: Path, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = LaunchFile(runtime, "the launch")
+    publish(file)
+    os.utime(file.path, (1.0, 1.0))
+    endpoint = of_rank_1(tmp_path)
+    with pytest.raises(EndpointMissing):
+        endpoint.read()
+    monkeypatch.setattr(limits, "ENDPOINT_OLD_WAIT_S", 0.0)
+    assert endpoint.read().token == "t"
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770])
+def test_a_directory_that_others_may_use_is_not_believed(tmp_path: Path, runtime: Path, mode: int) -> None:
+    publish(LaunchFile(runtime, "the launch"))
+    runtime.chmod(mode)
+    with pytest.raises(EndpointMissing):
+        of_rank_1(tmp_path).read()
+
+
+def test_rank_0_starts_its_own_daemon_whatever_the_host_has(tmp_path: Path, runtime: Path) -> None:
+    publish(LaunchFile(runtime, "the launch"))
+    file = LaunchFile(tmp_path / ".tracker", "the launch")
+    daemon = FakeDaemon(file.path, "pass")
+    with pytest.raises(EndpointPending, match="the daemon is starting"):
+        EmbeddedEndpoint(file, daemon).read()
+    assert daemon.starts == 1

@@ -1,5 +1,7 @@
 """When the next attempt to connect is due, and what the user is warned about meanwhile."""
 
+import logging
+
 import pytest
 
 from tracker_client.sending.reconnecting import Reconnecting
@@ -83,3 +85,16 @@ def test_an_endpoint_that_a_starting_daemon_will_write_is_looked_for_soon():
     for _ in range(20):
         reconnecting.await_endpoint("no file", 0.0)
         assert limits.ENDPOINT_POLL_S / 2 <= reconnecting.due_at <= limits.ENDPOINT_POLL_S
+
+
+@pytest.mark.parametrize(("missing", "level"), [(True, logging.ERROR), (False, logging.WARNING)])
+def test_an_endpoint_that_is_published_nowhere_is_an_error_after_ten_seconds(caplog, missing, level):
+    reconnecting = Reconnecting(0.0)
+    for now in (0.0, limits.CONNECT_TIMEOUT_S - 0.1):
+        reconnecting.await_endpoint("neither here nor there", now, missing=missing)
+    assert not caplog.records
+    for now in (limits.CONNECT_TIMEOUT_S, 50.0):
+        reconnecting.await_endpoint("neither here nor there", now, missing=missing)
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert "neither here nor there" in record.getMessage()
