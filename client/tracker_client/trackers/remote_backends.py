@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tracker_client.backends.base import TrackerBackend
@@ -80,6 +81,49 @@ class RemoteBackend(TrackerBackend):
         )
 
 
+class RemoteCsvBackend(RemoteBackend):
+    """The CSV backend at the daemon, with the attribute that ``ezpz``'s ``History`` reads and sets.
+
+    ``History`` moves the file by setting it, and deletes the file at the place before. So setting it changes
+    nothing: the daemon writes where it does.
+    """
+
+    @property
+    def _csv_path(self) -> Path:
+        path = self._read("path")
+        if path is None:
+            raise NotRemote("the path of metrics.csv is not known here yet")
+        return Path(path)
+
+    @_csv_path.setter
+    def _csv_path(self, path: object) -> None:
+        """Do nothing: the file stays where the daemon writes it."""
+
+
+class RemoteMlflowBackend(RemoteBackend):
+    """The MLflow backend at the daemon, with the attributes that ``ezpz``'s ``History`` reads."""
+
+    @property
+    def _active(self) -> bool:
+        """True if the run exists."""
+        return self._run_id is not None
+
+    @property
+    def _run_id(self) -> str | None:
+        return self._read("run_id")
+
+    @property
+    def _experiment_id(self) -> str | None:
+        return self._read("experiment_id")
+
+    @property
+    def _tracking_uri(self) -> str | None:
+        return self._read("tracking_uri")
+
+
+_KINDS: Mapping[str, type[RemoteBackend]] = {"csv": RemoteCsvBackend, "mlflow": RemoteMlflowBackend}
+
+
 class RemoteBackends:
     """The handles of a tracker's backends, each made once.
 
@@ -104,7 +148,8 @@ class RemoteBackends:
         """Return the handle of the backend ``name``."""
         if name not in self._made:
             read = partial(self._read, name)
-            self._made.setdefault(name, RemoteBackend(name, self._tracker, read, self._run(name, read)))
+            kind = _KINDS.get(name, RemoteBackend)
+            self._made.setdefault(name, kind(name, self._tracker, read, self._run(name, read)))
         return self._made[name]
 
     @property

@@ -46,6 +46,18 @@ class CSVBackend(DeliveredBackend):
         """
         super().__init__(_delivery(Path(outdir).absolute(), run_id) if rank_of(rank) == 0 else None)
 
+    @property
+    def _csv_path(self) -> Path:
+        """The path of ``metrics.csv``; ``ezpz``'s ``History`` reads it, and sets it to move the file."""
+        path = self._delivery.location() if self._delivery is not None else None
+        if path is None:
+            raise AttributeError("nothing is written here")
+        return Path(path)
+
+    @_csv_path.setter
+    def _csv_path(self, path: object) -> None:
+        """Do nothing: the file stays, since rows are appended to it and never written again."""
+
     @classmethod
     def for_run(cls, run: RunArguments, options: Mapping[str, Any]) -> CSVBackend:  # noqa: ARG003 - it has none
         """Begin ``run``, for ``setup_tracker``."""

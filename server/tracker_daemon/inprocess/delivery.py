@@ -66,7 +66,9 @@ class Delivery:
         self._not_closed = [True]  # whoever takes the element ends the delivery
         self._closed = False
         self._outbox = MemoryOutbox(self.refusals, self._pass_on)
-        self._pump = Pump(_Opened(backend, run), run, read=self._outbox.read, commit=_keep_nothing)
+        opened = _Opened(backend, run)
+        self._location = opened.location()
+        self._pump = Pump(opened, run, read=self._outbox.read, commit=_keep_nothing)
         contents = run.outdir / f".tracker-contents-{backend.name}-{secrets.token_hex(4)}"
         self._lane = FilesOutbox(contents, self.refusals)
         lane_run = replace(run, contents=contents, files_lane=True)
@@ -136,6 +138,10 @@ class Delivery:
         self._files_pump.notify()
 
     # ---- the end ---------------------------------------------------------------------------------
+
+    def location(self) -> str | None:
+        """Return the path or URL at which a person finds the run."""
+        return self._location
 
     def health(self) -> BackendHealth:
         """Return the backend's health."""

@@ -277,3 +277,15 @@ def test_an_exiting_script_records_all_and_its_forked_child_nothing(tmp_path):
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, env=os.environ)
     assert [row["x"] for row in rows(tmp_path)] == ["1", "2"]
+
+
+def test_the_path_of_the_file_is_there_for_the_seeds_history_which_cannot_move_it(tmp_path):
+    backend = CSVBackend(tmp_path / "logs")
+    backend.log({"loss": 0.5}, step=3)
+    path = backend._csv_path  # noqa: SLF001 - that class reads it
+    assert path == tmp_path / "logs/metrics.csv"
+    backend._csv_path = tmp_path / "metrics.csv"  # noqa: SLF001
+    assert backend._csv_path == path  # noqa: SLF001
+    backend.finish()
+    assert rows(tmp_path / "logs") == [{"step": "3", "loss": "0.5"}]
+    assert not hasattr(CSVBackend(tmp_path, 1), "_csv_path")

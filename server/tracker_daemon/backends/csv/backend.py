@@ -8,7 +8,7 @@ rightly hold more than the state says, so nothing is truncated.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,11 @@ class CsvBackend(Backend):
     def location(self) -> str | None:
         """Return the path of ``metrics.csv``; None while the backend is not open."""
         return str(self._metrics.path) if self._metrics is not None else None
+
+    def handles(self) -> Mapping[str, str]:
+        """Return the path of ``metrics.csv``."""
+        path = self.location()
+        return {"path": path} if path else {}
 
     def _opened(self) -> MetricsCsv:
         if self._metrics is None:
