@@ -140,6 +140,8 @@ class Run:
                 cell.values[rank] = rows[index].values[metric]
                 self.cell_of[rank, index, metric] = cell
                 self.reporters[metric].add(rank)
+        self.homeless = {(c.metric, c.step) for c in self.cells.values() if primary not in c.values}
+        """Metrics and steps with a cell that the primary did not report."""
 
     def own_names(self) -> set[str]:
         """Return the names of the primary's values."""
@@ -178,10 +180,14 @@ def read_csv(path: Path) -> list[Row]:
         ]
 
 
+def _close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+
+
 def alike(one: Value, other: Value) -> bool:
     """Return True if two values are of one kind, and equal but for the rounding of sums."""
     if isinstance(one, float) and isinstance(other, float):
-        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-9)
+        return _close(one, other)
     return type(one) is type(other) and one == other
 
 
@@ -214,23 +220,15 @@ def _wrong_in_primary_rows(run: Run, found: Sequence[Row]) -> Iterator[str]:
 
 
 def _wrong_aggregates(run: Run, index: int, record: Row) -> Iterator[str]:
-    at_home = {metric for metric in run.aggregated() if run.primary in run.reporters[metric]}
-    for metric in at_home:
+    for metric in run.aggregated():
         cell = run.cell_of.get((run.primary, index, metric))
         for name in AGGREGATES:
             value = record.values.get(f"{metric}/{name}")
             if value is None:
                 continue
-            homeless = any(
-                other.step == record.step and run.primary not in other.values
-                for (other_metric, _, _), other in run.cells.items()
-                if other_metric == metric
-            )
-            if cell is None and not homeless:
+            if cell is None and (metric, record.step) not in run.homeless:
                 yield f"row {index} of the primary has {metric}/{name}, and did not log {metric}"
-            elif cell is not None and not math.isclose(
-                value, cell.aggregates()[name], rel_tol=1e-9, abs_tol=1e-9
-            ):
+            elif cell is not None and not _close(value, cell.aggregates()[name]):
                 yield f"row {index} of the primary has {metric}/{name} = {value} of other values"
 
 
@@ -238,15 +236,17 @@ def _wrong_in_sole_rows(run: Run, found: Sequence[Row]) -> Iterator[str]:
     """The values of another rank's own metrics in one record are of one row of that rank."""
     for rank in run.rows.keys() - {run.primary}:
         sole = run.sole_names(rank)
+        at_step: dict[int, list[Row]] = defaultdict(list)
+        for row in run.rows[rank]:
+            at_step[row.step].append(row)
         for record in found:
             have = {name: value for name, value in record.values.items() if name in sole}
-            fits = any(
-                row.step == record.step
-                and all(name in row.values and alike(have[name], row.values[name]) for name in have)
-                for row in run.rows[rank]
-            )
-            if have and not fits:
+            if have and not any(_holds(row, have) for row in at_step[record.step]):
                 yield f"{have} at step {record.step} are of no one row of rank {rank}"
+
+
+def _holds(row: Row, values: Values) -> bool:
+    return all(name in row.values and alike(value, row.values[name]) for name, value in values.items())
 
 
 def _wrong_in_totals(run: Run, found: Sequence[Row]) -> Iterator[str]:

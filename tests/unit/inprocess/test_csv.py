@@ -10,6 +10,7 @@ import textwrap
 import numpy as np
 import pytest
 
+from tests.support.rows_runs import one_rank
 from tests.support.waiting import wait_until
 from tracker_client import CSVBackend, Tracker, setup_tracker
 from tracker_client.values.refusals import Refusals
@@ -262,6 +263,15 @@ def test_calls_that_make_one_row_make_one_record_however_the_reads_divide_them()
     assert (second.columns, second.values.tolist()) == (("b",), [[3]])
     (last,) = box.read(2)
     assert RecordBlock.from_bytes(last.payload).steps.tolist() == [2]
+
+
+@pytest.mark.parametrize("run", one_rank(), ids=lambda run: run.name)
+def test_the_rows_of_a_script_without_a_daemon_follow_the_same_rules(tmp_path, run):
+    backend = CSVBackend(tmp_path / run.name, 0)
+    for call in run.calls[0]:
+        backend.log(dict(call.values), call.step, call.commit)
+    backend.finish()
+    assert run.errors(tmp_path) == []
 
 
 def test_an_exiting_script_records_all_and_its_forked_child_nothing(tmp_path):
