@@ -14,7 +14,7 @@ from tracker_daemon.wire.rows import (
     checked_keys,
     decode_axis,
     decode_kinds,
-    decode_row_numbers,
+    decode_rows_of_cells,
     encode_integers,
     encode_kinds,
 )
@@ -99,7 +99,7 @@ def decode_contribution(message: pb.Contribution, known: int) -> Contribution:
         raise MalformedBatch("a contribution has a step and occurrence twice")
     bars = _bars(message.bars, steps)
     values = _floats(message.values, shape)
-    numbers = decode_row_numbers(message.rows, len(steps)) if message.rows else None
+    numbers = decode_rows_of_cells(message.rows, len(steps)) if message.rows else None
     if numbers is not None and len(ranks) > 1:
         raise MalformedBatch("a contribution of several ranks has the rows of one")
     alone = len(ranks) == 1

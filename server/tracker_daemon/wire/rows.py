@@ -59,19 +59,30 @@ def encode_integers(values: Integers) -> bytes:
 
 
 def decode_row_numbers(raw: bytes, rows: int) -> Integers:
-    """Return the numbers of a block's rows within their stream; raises MalformedBatch."""
+    """Return the numbers of a block's rows within their stream, which rise; raises MalformedBatch."""
+    numbers = _integers_of_rows(raw, rows)
+    if rows > 1 and (numbers[1:] <= numbers[:-1]).any():
+        raise MalformedBatch("the row numbers of a block do not rise")
+    _check_row_numbers(numbers[0], numbers[-1])
+    return numbers
+
+
+def decode_rows_of_cells(raw: bytes, rows: int) -> Integers:
+    """Return the numbers of rows that are in no order; raises MalformedBatch."""
+    numbers = _integers_of_rows(raw, rows)
+    _check_row_numbers(numbers.min(), numbers.max())
+    return numbers
+
+
+def _integers_of_rows(raw: bytes, rows: int) -> Integers:
     if len(raw) != 8 * rows:
         raise MalformedBatch(f"a block of {rows} rows has {len(raw)} bytes of row numbers")
-    numbers = np.frombuffer(raw, "<i8")
-    if numbers.min(initial=0) < 0 or numbers.max(initial=0) > limits.ROW_NUMBER_MAX:
+    return np.frombuffer(raw, "<i8")
+
+
+def _check_row_numbers(lowest: np.int64, highest: np.int64) -> None:
+    if lowest < 0 or highest > limits.ROW_NUMBER_MAX:
         raise MalformedBatch(f"a row's number is not within 0 and {limits.ROW_NUMBER_MAX}")
-    return numbers
-
-
-def _rising(numbers: Integers) -> Integers:
-    if (numbers[1:] <= numbers[:-1]).any():
-        raise MalformedBatch("the row numbers of a block do not rise")
-    return numbers
 
 
 def decode_kinds(raw: bytes, shape: tuple[int, int]) -> NDArray[np.uint8] | None:
@@ -105,7 +116,7 @@ def decode_rows(block: pb.Block, known: int) -> Rows:
             f"a block of {len(steps)} rows and {len(keys)} metrics has {len(block.values)} bytes of values"
         )
     values = np.frombuffer(block.values, "<f8").reshape(len(steps), len(keys))
-    numbers = _rising(decode_row_numbers(block.rows, len(steps)))
+    numbers = decode_row_numbers(block.rows, len(steps))
     kinds = decode_kinds(block.kinds, values.shape)
     return Rows(keys, steps, times, numbers, values, block.automatic_steps, block.own, kinds)
 
@@ -137,7 +148,7 @@ def decode_texts(block: pb.TextBlock, known: int) -> TextRows:
     rows = tuple(tuple(flat[i : i + width]) for i in range(0, len(flat), width))
     if any(len(text) > limits.TEXT_VALUE_MAX_CHARACTERS for text in chain.from_iterable(rows)):
         raise MalformedBatch(f"a text has more than {limits.TEXT_VALUE_MAX_CHARACTERS} characters")
-    numbers = _rising(decode_row_numbers(block.rows, len(steps)))
+    numbers = decode_row_numbers(block.rows, len(steps))
     return TextRows(keys, steps, times, numbers, rows, block.automatic_steps)
 
 
