@@ -74,7 +74,7 @@ class Block:
 
     def take_types(self, types: Types) -> int:
         """Note the types of a row that is about to be added; return the bytes that their kinds need."""
-        if types == self.types or not self.keys:
+        if types == self.types:
             return 0
         if not self.steps:
             self.types = types
@@ -110,7 +110,8 @@ class BatchBlocks:
         if block is None or own or self._bytes + block.row_bytes > limits.BATCH_TARGET_BYTES:
             return False
         types = tuple(map(type, values.values()))
-        if types != block.types and not PLAIN.issuperset(types):
+        is_alike = types == block.types
+        if not (is_alike or PLAIN.issuperset(types)):
             return False
         count = len(block.numbers)
         try:
@@ -118,7 +119,7 @@ class BatchBlocks:
         except OverflowError:
             del block.numbers[count:]
             return False
-        if types != block.types:
+        if not is_alike:
             self._bytes += block.take_types(types)
         block.rows.append(number)
         block.steps.append(step)

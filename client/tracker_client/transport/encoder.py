@@ -18,6 +18,8 @@ from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import PLAIN
 from tracker_protocol import limits
 
+_STEP_MIN, _STEP_MAX = -limits.STEP_MAX, limits.STEP_MAX
+
 
 class Encoder:
     """Builds one batch at a time. ``dropped_points()`` returns the count that each batch carries."""
@@ -32,7 +34,7 @@ class Encoder:
 
     def add(self, row: LoggedRow) -> list[Body]:
         """Add one row; return the batches that are full because of the row."""
-        if abs(row.step) > limits.STEP_MAX:
+        if not _STEP_MIN <= row.step <= _STEP_MAX:
             self._refusals.refuse("step", f"a step lies beyond ±{limits.STEP_MAX}", values=len(row.values))
             return []
         try:
