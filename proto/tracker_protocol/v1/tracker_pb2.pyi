@@ -38,6 +38,7 @@ class ClientMessage(google.protobuf.message.Message):
     CHALLENGE_ANSWER_FIELD_NUMBER: builtins.int
     FROM_RANK_FIELD_NUMBER: builtins.int
     PRESENCE_FIELD_NUMBER: builtins.int
+    WARNING_FIELD_NUMBER: builtins.int
     @property
     def hello(self) -> global___Hello: ...
     @property
@@ -58,6 +59,8 @@ class ClientMessage(google.protobuf.message.Message):
     def from_rank(self) -> global___FromRank: ...
     @property
     def presence(self) -> global___Presence: ...
+    @property
+    def warning(self) -> global___Warning: ...
     def __init__(
         self,
         *,
@@ -71,10 +74,11 @@ class ClientMessage(google.protobuf.message.Message):
         challenge_answer: global___ChallengeAnswer | None = ...,
         from_rank: global___FromRank | None = ...,
         presence: global___Presence | None = ...,
+        warning: global___Warning | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "challenge_answer", b"challenge_answer", "from_rank", b"from_rank", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "presence", b"presence"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "challenge_answer", b"challenge_answer", "from_rank", b"from_rank", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "presence", b"presence"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "gap", "heartbeat", "await_delivery", "backend_taken", "handles_request", "challenge_answer", "from_rank", "presence"] | None: ...
+    def HasField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "challenge_answer", b"challenge_answer", "from_rank", b"from_rank", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "presence", b"presence", "warning", b"warning"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["await_delivery", b"await_delivery", "backend_taken", b"backend_taken", "batch", b"batch", "challenge_answer", b"challenge_answer", "from_rank", b"from_rank", "gap", b"gap", "handles_request", b"handles_request", "heartbeat", b"heartbeat", "hello", b"hello", "message", b"message", "presence", b"presence", "warning", b"warning"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["message", b"message"]) -> typing.Literal["hello", "batch", "gap", "heartbeat", "await_delivery", "backend_taken", "handles_request", "challenge_answer", "from_rank", "presence", "warning"] | None: ...
 
 global___ClientMessage = ClientMessage
 
@@ -1028,6 +1032,23 @@ class ChallengeAnswer(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["nonce", b"nonce"]) -> None: ...
 
 global___ChallengeAnswer = ChallengeAnswer
+
+@typing.final
+class Warning(google.protobuf.message.Message):
+    """A sentence for the user. Equal ones of several ranks are shown once, by the primary rank."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["text", b"text"]) -> None: ...
+
+global___Warning = Warning
 
 @typing.final
 class FromRank(google.protobuf.message.Message):
