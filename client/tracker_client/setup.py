@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -21,8 +20,7 @@ from tracker_client.settings.reading import (
 from tracker_client.trackers.null_tracker import NullTracker
 from tracker_client.trackers.remote_tracker import RemoteTracker
 from tracker_client.trackers.tracker import Tracker, inert_copy
-
-logger = logging.getLogger("tracker_client")
+from tracker_client.values.printing import name_rank
 
 
 def setup_tracker(
@@ -91,6 +89,7 @@ def setup_tracker(
         return inert_copy()
     if is_inprocess(endpoint):
         run = read_run_arguments(project_name, config, outdir, rank, run_id, kwargs)
+        name_rank(run.rank)
         return open_tracker(wanted, run, backends_arguments(kwargs))
     settings = read_settings(
         project_name=project_name, backends=wanted, outdir=outdir, rank=rank, run_id=run_id,
@@ -100,8 +99,7 @@ def setup_tracker(
 
 
 def _connect(settings: ClientSettings, config: Any) -> RemoteTracker:
-    for warning in settings.warnings:
-        logger.warning("%s", warning)
+    name_rank(settings.rank.rank)
     mark_as_set_up(settings)
     tracker = RemoteTracker(settings, config)
     if settings.strict:

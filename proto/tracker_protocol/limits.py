@@ -68,6 +68,18 @@ DROPPED_POINTS_MAX = 2**48
 CLIENT_BUFFER_BYTES = 64 * 1024 * 1024
 CLIENT_ITEMS_BYTES = 16 * 1024 * 1024
 """The bytes of items, without files, that a client holds until they have their place in the stream."""
+WARNING_MAX_CHARACTERS = 1_000
+"""The longest warning that a rank sends; a longer one is cut."""
+WARNING_CAUSES_MAX = 200
+"""The number of causes of ranks' warnings in one run; further ones are dropped."""
+WARNING_GATHER_S = 1.0
+"""The time in which the daemon gathers equal warnings of several ranks before the primary rank shows them."""
+WARNING_INTERVAL_S = 60.0
+"""The least time between two warnings of one cause."""
+WARNING_SENT_WITHIN_S = 5.0
+"""A rank shows its warning itself if no daemon has answered for so long."""
+WARNING_RETURNED_WITHIN_S = 5.0
+"""The primary rank shows its warning itself if the daemon has not returned it for so long."""
 DEVICE_NUMBERS_MAX = 65_536
 """The number of values that are on their way from a device to memory, 8 bytes each."""
 CLIENT_HELD_CONTENT_BYTES = 256 * 1024 * 1024

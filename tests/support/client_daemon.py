@@ -100,6 +100,7 @@ class FakeDaemon:
         self.upload_held = None  # an event that uploads wait for
         self.hellos = []
         self.heartbeats = []
+        self.warnings = []
         self.streams = {}
         self.violations = []
         self.delivery_asked = threading.Event()
@@ -216,13 +217,18 @@ class FakeDaemon:
         finally:
             ended.set()
 
-    def _take(self, message, stored):
-        kind = message.WhichOneof("message")
+    def _take_note(self, kind, message):
         if kind == "heartbeat":
             self.heartbeats.append(message.heartbeat.flushed_through)
-            return None
-        if kind == "backend_taken":
-            return None
+        if kind == "warning":
+            self.warnings.append(message.warning.text)
+            return pb.DaemonMessage(notice=pb.Notice(text=f"rank 0: {message.warning.text}"))
+        return None
+
+    def _take(self, message, stored):
+        kind = message.WhichOneof("message")
+        if kind in ("heartbeat", "backend_taken", "warning"):
+            return self._take_note(kind, message)
         if kind == "await_delivery":
             self.delivery_asked.set()
             self.asked.append("files" if message.await_delivery.files else "delivered")

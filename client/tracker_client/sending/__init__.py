@@ -10,5 +10,6 @@
 * ``batch_builder``: turns the staging buffer's rows into numbered batches.
 * ``unacknowledged``: the batches to send, to send again, or to give up; pure.
 * ``events``: the messages of a tracker's threads to the loop.
+* ``rank_warnings``: warnings on their way to the user, through the daemon.
 * ``published``: the part of the sender's state that other threads may read.
 """

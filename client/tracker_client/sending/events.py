@@ -14,7 +14,9 @@ from tracker_protocol import limits
 
 @dataclass(frozen=True)
 class Wake:
-    """The staging buffer fills up."""
+    """The staging buffer fills up, and a flush is due (``flush``); or a thread has warned."""
+
+    flush: bool = True
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ class Flusher:
         self._link = link
         self._window = window
 
-    def hasten(self) -> None:
-        """Flush at once."""
-        self.due_at = 0.0
+    def hasten(self, *, flush: bool = True) -> None:
+        """Flush at once, if ``flush``."""
+        if flush:
+            self.due_at = 0.0
 
     def set_interval(self, interval_s: float, now: float) -> None:
         """Set the interval that the daemon asks for; 0 leaves the interval as it is."""

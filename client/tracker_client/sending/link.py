@@ -33,6 +33,7 @@ class Link:
         batches: BatchBuilder,
         deliver: Deliver,
         published: Published,
+        warn: Callable[[str, int], None],
     ) -> None:
         self.connection: Connection | None = None
         """The present connection, welcomed or not."""
@@ -45,7 +46,8 @@ class Link:
         self._deliver = deliver
         self._published = published
         self._addresses = AddressHistory()
-        self._reconnecting = Reconnecting((settings.rank.world_size or 1) * limits.CONNECT_JITTER_PER_RANK_S)
+        spread_s = (settings.rank.world_size or 1) * limits.CONNECT_JITTER_PER_RANK_S
+        self._reconnecting = Reconnecting(spread_s, warn)
 
     @property
     def streaming(self) -> Connection | None:

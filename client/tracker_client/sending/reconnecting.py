@@ -6,11 +6,12 @@ Times are on the monotonic clock, in seconds, and are passed in.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
+from tracker_client.values.printing import show
 from tracker_protocol import limits
 from tracker_protocol.backoff import Backoff, jittered_s
 
-logger = logging.getLogger("tracker_client")
 _OUTAGE = "no daemon answers"
 
 
@@ -21,9 +22,10 @@ class Reconnecting:
     connect at once. Only the sender's thread may use it.
     """
 
-    def __init__(self, spread_s: float) -> None:
+    def __init__(self, spread_s: float, warn: Callable[[str, int], None] = show) -> None:
         self.due_at = 0.0
         self._spread_s = spread_s
+        self._warn = warn
         self._backoff = Backoff(
             limits.RECONNECT_BACKOFF_MIN_S,
             limits.RECONNECT_BACKOFF_MAX_S,
@@ -80,4 +82,4 @@ class Reconnecting:
     def _warn_once(self, text: str, level: int = logging.WARNING) -> None:
         if text not in self._warned:
             self._warned.add(text)
-            logger.log(level, "%s", text)
+            self._warn(text, level)

@@ -24,6 +24,7 @@ from tracker_client.sending.finishing import Finishing
 from tracker_client.sending.flusher import Flusher
 from tracker_client.sending.link import Link
 from tracker_client.sending.published import Published
+from tracker_client.sending.rank_warnings import RankWarnings
 from tracker_client.sending.state import StreamState
 from tracker_client.sending.window import SendWindow
 from tracker_client.settings.reading import ClientSettings
@@ -64,6 +65,12 @@ class Sender:
     ) -> None:
         self.inbox: SimpleQueue[Event] = SimpleQueue()
         self.published = Published()
+        is_primary = introduction.rank == (introduction.primary_rank or 0)
+        self.warnings = RankWarnings(
+            lambda: self.inbox.put(Wake(flush=False)),
+            is_alone=settings.rank.world_size == 1,
+            is_primary=is_primary,
+        )
         given = given_handles(settings.backend_options, introduction.run_id)
         self.handles = Handles(self.inbox.put, settings.handle_timeout_s, refusals, given)
         self.batches = BatchBuilder(staging, refusals, settings.buffer_bytes)
@@ -71,9 +78,16 @@ class Sender:
         """Called with each Welcome, on the sender's thread."""
         self._settings = settings
         self._refusals = refusals
-        self._is_primary = introduction.rank == (introduction.primary_rank or 0)
+        self._is_primary = is_primary
         self._scripts = scripts
-        self._link = Link(settings, introduction, self.batches, self._deliver, self.published)
+        self._link = Link(
+            settings,
+            introduction,
+            self.batches,
+            self._deliver,
+            self.published,
+            self.warnings.printer.show_soon,
+        )
         self._window = SendWindow(self._link, self.batches.unacknowledged, settings.buffer_bytes)
         self._flusher = Flusher(self.batches, self._link, self._window)
         self._finishing = Finishing(
@@ -117,10 +131,11 @@ class Sender:
         finally:
             self._scripts.close()
             self._link.end()
+            self.warnings.end()
             self.published.ended.set()
 
     def _next_deadline(self) -> float:
-        deadline = min(self._link.deadline, self._finishing.due_at)
+        deadline = min(self._link.deadline, self._finishing.due_at, self.warnings.deadline)
         return min(deadline, self._flusher.due_at) if self._may_flush else deadline
 
     @property
@@ -139,6 +154,7 @@ class Sender:
     def _advance(self, now: float) -> None:
         if self._finishing.stream.state is StreamState.ENDED:
             return
+        self.warnings.advance(now, self._link.streaming)
         if not self._link.advance(now) and self._finishing.stream.is_finishing:
             self._finishing.end()
         if self._may_flush and now >= self._flusher.due_at:
@@ -150,7 +166,7 @@ class Sender:
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Wake):
-            self._flusher.hasten()
+            self._flusher.hasten(flush=event.flush)
         elif isinstance(event, LogConfig):
             self.batches.add_config(event.document)
         elif isinstance(event, TakenEntry):
@@ -185,7 +201,7 @@ class Sender:
         elif isinstance(reply, Welcome):
             self._take_welcome(reply, now)
         elif isinstance(reply, Notice):
-            logger.warning("%s", reply.text)
+            self.warnings.returned(reply.text)
         elif isinstance(reply, DeliveredEntry):
             self._scripts.offer(reply)
         elif isinstance(reply, HandlesAnswer):

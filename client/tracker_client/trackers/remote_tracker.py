@@ -39,6 +39,7 @@ from tracker_client.transport.messages import Welcome
 from tracker_client.values.arguments import bounded_seconds, exit_code_for
 from tracker_client.values.configuration import EMPTY_CONFIGURATION, read_configuration
 from tracker_client.values.exit_status import ExitStatusFile
+from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import PLAIN, snapshot
 from tracker_client.values.steps import given_step
 from tracker_client.values.wandb_objects import MediaValue, from_wandb, is_of_wandb
@@ -67,6 +68,7 @@ class RemoteTracker(Tracker):
 
     def __init__(self, settings: ClientSettings, config: Any = None) -> None:
         super().__init__()
+        self._refusals = Refusals(warn=self._warn)
         self._settings = settings
         self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
         self._rows = self._staging.rows
@@ -87,6 +89,8 @@ class RemoteTracker(Tracker):
         self._sender.start()
         if sys.version_info[:2] == (3, 12):
             self._published.tried.wait(FIRST_TRY_S)
+        for warning in settings.warnings:
+            self._warn(warning)
         self._is_set_up = True  # until the next line is done: it logs the configuration of the set-up
         if config is not None:
             self.log_config(config)
@@ -283,16 +287,18 @@ class RemoteTracker(Tracker):
             return
         self._watches.unwatch()
         if wait not in WAITS:
-            logger.warning("finish(wait=%r): wait is one of %s; waiting for files", wait, WAITS)
+            self._warn(f"finish(wait={wait!r}): wait is one of {WAITS}; waiting for files")
             wait = "files"
         timeout = bounded_seconds(timeout, FINISH_TIMEOUT_S)
         deadline = time.monotonic() + timeout
+        self._refusals.report()
         self._sender.inbox.put(replace(finish, wait=wait, deadline=deadline))
         self._published.ended.wait(timeout + JOIN_GRACE_S)
         if self._wandb_names is not None:
             self._wandb_names.end()
         self._media.end(self._published.unrecorded)
         self._refusals.report()
+        self._sender.warnings.flush()
         if not self._published.finished:
             self._warn_unfinished(wait, timeout)
         elif self._published.missing:
@@ -387,6 +393,9 @@ class RemoteTracker(Tracker):
         if self._published.ended.is_set() and self._published.finished:
             self._calls_after_finish.add(self._staging.drop_rows())
         return self._calls_after_finish.value
+
+    def _warn(self, text: str) -> None:
+        self._sender.warnings.warn(text)
 
     def _wake_sender(self) -> None:
         self._sender.wake()

@@ -19,7 +19,8 @@ from tracker_client.transport.calls import open_channel
 from tracker_client.transport.channel import CallFailed
 from tracker_client.transport.message_coding import batch_message, hello_message, reply_of, taken_message
 from tracker_client.transport.messages import Challenge, ConnectionClosed, Introduction, Reply
-from tracker_protocol import STREAM_METHOD
+from tracker_client.values.arguments import valid_text
+from tracker_protocol import STREAM_METHOD, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
@@ -92,6 +93,11 @@ class Connection:
     def ask_handles(self, backend: str) -> None:
         """Ask for a backend's handles."""
         self._put(pb.ClientMessage(handles_request=pb.HandlesRequest(backend=backend)))
+
+    def warn(self, text: str) -> None:
+        """Send a sentence for the user."""
+        short = valid_text(text)[: limits.WARNING_MAX_CHARACTERS]
+        self._put(pb.ClientMessage(warning=pb.Warning(text=short)))
 
     def answer(self, challenge: Challenge) -> None:
         """Answer that this process lives."""

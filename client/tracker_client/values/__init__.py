@@ -10,6 +10,7 @@
 * ``steps``: the step that a call names.
 * ``arguments``: exit codes, timeouts and texts without secrets.
 * ``exit_status``: the file of a process's exit status.
+* ``printing``: shows messages, which begin with the product's name and the rank.
 * ``tally``: counts and bounds that any thread may change, a signal handler included.
 * ``refusals``: counts what cannot be recorded, and warns at most once a minute for each cause.
 """

@@ -10,7 +10,6 @@ of that call. Later warnings name the keys that are new, and count the values. T
 
 from __future__ import annotations
 
-import logging
 import re
 import threading
 import time
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from tracker_client.values.printing import show
 from tracker_client.values.tally import Tally
 
 WARNED_KEYS_MAX = 1_000
@@ -36,16 +36,9 @@ REPORTS_WAITING_MAX = 1_000
 _FURTHER = "other causes"
 _NUMBER = re.compile(r"\d+")
 
-logger = logging.getLogger("tracker_client")
-
 
 class UnusableValue(Exception):
     """A value cannot be recorded; the message is the reason, for the user."""
-
-
-def log_warning(text: str) -> None:
-    """Log the text as a warning, at once."""
-    logger.warning("%s", text)
 
 
 class _Report(NamedTuple):
@@ -102,7 +95,7 @@ class Refusals:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.monotonic, warn: Callable[[str], None] = log_warning
+        self, clock: Callable[[], float] = time.monotonic, warn: Callable[[str], None] = show
     ) -> None:
         self._working = threading.Lock()  # nobody waits for it
         self._clock = clock

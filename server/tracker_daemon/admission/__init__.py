@@ -6,5 +6,6 @@
 * ``delivery_answers``: answers ranks that wait for their deliveries.
 * ``backend_news``: sends clients the state and handles of their run's backends.
 * ``primary_notices``: sends warnings to the primary rank.
+* ``rank_warnings``: makes one sentence of equal warnings of many ranks.
 * ``script_backends``, ``script_messages``: deliver records to classes of the training script.
 """

@@ -13,6 +13,7 @@ from tracker_daemon.admission.backend_news import send_backend_news
 from tracker_daemon.admission.delivery_answers import DeliveryAnswers
 from tracker_daemon.admission.primary_notices import send_warnings
 from tracker_daemon.admission.rank_admission import flush_interval_ms
+from tracker_daemon.admission.rank_warnings import RankWarnings
 from tracker_daemon.admission.script_backends import ScriptBackends, warn_of_unknown
 from tracker_daemon.backends.registry import files_lanes
 from tracker_daemon.delivery.pump_set import PumpSet
@@ -70,6 +71,7 @@ class RootAdmission:
         self._answers = answers
         self._nodes = Nodes(self._connect_rank_of_node, self.remove)
         self._sessions: set[Session] = set()
+        self._warnings = RankWarnings()
 
     # ---- ranks -----------------------------------------------------------------------------------
 
@@ -149,7 +151,20 @@ class RootAdmission:
             self._flush_interval_ms,
             self._endings.expect_exit_status,
             self._answers.expect,
+            self._take_warning,
         )
+
+    def _take_warning(self, stream: Stream, text: str) -> None:
+        self._warnings.add(stream.run.run_id, stream.rank, text, time.monotonic())
+
+    def _pass_on_warnings(self) -> None:
+        """Show the primary ranks the warnings of their runs' ranks that are due."""
+        for run_id, text in self._warnings.take_due(time.monotonic()):
+            run = self._registry.runs.get(run_id)
+            if run is not None:
+                run.live.warnings.append(text)
+                send_warnings(self._registry, run.live)
+        self._warnings.forget(frozenset(self._registry.runs))
 
     def _flush_interval_ms(self) -> int:
         return flush_interval_ms(self._settings.flush_interval_s, self._connections)
@@ -234,8 +249,16 @@ class RootAdmission:
 
     def on_commit(self, live: LiveRun) -> None:
         """Send a run's new warnings, and deliver its new entries."""
+        if self._is_primary_ended(live):
+            self._warnings.hurry(live.run_id)
+            self._pass_on_warnings()
         send_warnings(self._registry, live)
         self._delivery.deliver_new(live)
+
+    def _is_primary_ended(self, live: LiveRun) -> bool:
+        run = self._registry.runs.get(live.run_id)
+        primary = run.by_rank.get((run.attempt, run.options.primary_rank)) if run is not None else None
+        return primary is not None and primary.finished
 
     def poll(self) -> None:
         """Do the work that is due; called several times a second."""
@@ -243,6 +266,7 @@ class RootAdmission:
         self._endings.poll(self._registry.runs.values())
         self._script_backends.poll()
         self._nodes.poll()
+        self._pass_on_warnings()
         for session in self._sessions:
             send_backend_news(session, self._pumps)
 

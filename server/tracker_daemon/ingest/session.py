@@ -24,6 +24,9 @@ class BrokenStream(ProtocolError):
     """A message is damaged or out of order; the client should reconnect and resend."""
 
 
+_OTHERS = frozenset({"await_delivery", "backend_taken", "handles_request", "warning"})
+
+
 @dataclass(frozen=True, slots=True)
 class SessionContext:
     """The parts that all sessions share; ``flush_interval_ms`` returns the milliseconds between batches."""
@@ -35,6 +38,8 @@ class SessionContext:
     """Called for a rank whose script has ended without ``finish()``."""
     on_delivery_awaited: Callable[[Session, bool], None] = lambda *_: None
     """Called if a rank waits until its values are delivered; True: to the files alone."""
+    on_warning: Callable[[Stream, str], None] = lambda _, __: None
+    """Receives a stream's sentences for the user."""
 
 
 class Session:
@@ -51,6 +56,7 @@ class Session:
         self._flush_interval_ms = context.flush_interval_ms
         self._on_exiting = context.on_exiting
         self._on_delivery_awaited = context.on_delivery_awaited
+        self._on_warning = context.on_warning
         self._changed = asyncio.Event()
         self._committed = self.stream.next_sequence - 1
         self._acknowledged = self._committed
@@ -108,17 +114,20 @@ class Session:
             self._take_heartbeat(message.heartbeat)
         elif kind == "gap":
             self._take_gap(message.gap)
-        elif kind == "await_delivery":
+        elif kind in _OTHERS:
+            self._take_other(kind, message)
+        elif kind != "challenge_answer":
+            raise ProtocolError(f"a {kind or 'nameless'} message is not allowed after the Hello")
+
+    def _take_other(self, kind: str, message: pb.ClientMessage) -> None:
+        if kind == "await_delivery":
             self._on_delivery_awaited(self, message.await_delivery.files)
         elif kind == "backend_taken":
             self.on_taken(message.backend_taken)
-        elif kind == "handles_request":
-            if message.handles_request.backend in self.stream.run.backends:
-                self.asked_handles.setdefault(message.handles_request.backend, pb.BackendHandles())
-        elif kind == "challenge_answer":
-            return
-        else:
-            raise ProtocolError(f"a {kind or 'nameless'} message is not allowed after the Hello")
+        elif kind == "warning":
+            self._on_warning(self.stream, message.warning.text[: limits.WARNING_MAX_CHARACTERS])
+        elif message.handles_request.backend in self.stream.run.backends:
+            self.asked_handles.setdefault(message.handles_request.backend, pb.BackendHandles())
 
     def _take_batch(self, batch: pb.Batch) -> None:
         stream = self.stream

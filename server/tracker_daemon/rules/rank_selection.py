@@ -37,6 +37,11 @@ class RankSet:
         parts = [part.strip() for part in text.split(",")]
         return RankSet(_merged(_range(part) for part in parts if part))
 
+    @staticmethod
+    def of(ranks: Iterable[int]) -> RankSet:
+        """Return the set of these ranks."""
+        return RankSet(_merged((rank, rank) for rank in ranks))
+
     def __contains__(self, rank: int) -> bool:
         return self.everything or any(low <= rank <= high for low, high in self.ranges)
 

@@ -8,7 +8,7 @@ from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.runs.run import Admission
 from tracker_protocol.v1 import tracker_pb2 as pb
 
-_FOR_ROOT = frozenset({"backend_taken", "handles_request", "challenge_answer"})
+_FOR_ROOT = frozenset({"backend_taken", "handles_request", "challenge_answer", "warning"})
 
 
 class ForwardedSession(Session):

@@ -4,12 +4,13 @@ import logging
 
 import pytest
 
+from tests.support.messages import texts_of
 from tracker_client.sending.reconnecting import Reconnecting
 from tracker_protocol import limits
 
 
 def warnings(caplog):
-    return [record.getMessage() for record in caplog.records if record.name == "tracker_client"]
+    return texts_of(caplog.records)
 
 
 def latest_wait_s(failures, spread_s=0.0):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.messages import texts_of
 from tests.support.waiting import wait_until
 from tracker_client.values.histogram import Histogram
 from tracker_client.values.refusals import Refusals
@@ -84,9 +85,9 @@ def test_refusals_warn_once_per_cause_with_all_keys_of_the_call_and_count_all(ca
         row = snapshot({"bad": None, "worse": [], "bad too": None, "good": np.float32(1)}, refusals)
         assert row == {"good": 1.0}
     assert refusals.count == 9
-    assert len(caplog.messages) == 2
-    assert caplog.messages[0] == "'bad', 'bad too': None holds no value; it is not recorded"
-    assert caplog.messages[1].startswith("'worse': a list of 0 values is not one number")
+    assert len(texts_of(caplog.records)) == 2
+    assert texts_of(caplog.records)[0] == "'bad', 'bad too': None holds no value; it is not recorded"
+    assert texts_of(caplog.records)[1].startswith("'worse': a list of 0 values is not one number")
 
 
 @pytest.mark.parametrize(

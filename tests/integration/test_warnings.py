@@ -1,0 +1,40 @@
+"""Warnings of many ranks, as their users see them: once, with the product's name and the ranks."""
+
+from __future__ import annotations
+
+import pytest
+
+SCRIPT = """
+import os, sys
+from tracker_client import setup_tracker
+tracker = setup_tracker("warnings", backends="csv")
+for step in range(3):
+    tracker.log({"loss": 1.0, "figure": object()}, step=step)
+assert tracker.run_id
+print("logged", flush=True)
+sys.stdin.readline()
+tracker.finish()
+"""
+
+
+def lines_until(stream, wanted):
+    lines = []
+    while True:
+        lines.append(stream.readline())
+        assert lines[-1], lines
+        if wanted in lines[-1]:
+            return lines
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_a_cause_of_all_ranks_is_shown_once_by_the_primary_with_the_ranks(ranks, world_size):
+    processes = ranks.start(SCRIPT, range(world_size), world_size)
+    for process in processes:
+        assert process.stdout.readline() == "logged\n"
+    named = f"tracker-daemon: ranks 0-{world_size - 1}:" if world_size > 1 else "tracker-daemon, rank 0:"
+    seen = lines_until(processes[0].stderr, named)
+    errors = [process.communicate("\n")[1] for process in processes]
+    errors[0] = "".join(seen) + errors[0]
+    assert errors[0].count("'figure'") <= 2  # the second one is the count at the end
+    assert all("'figure'" not in error for error in errors[1:]), errors
+    assert all(line.startswith("tracker-daemon") for error in errors for line in error.splitlines()), errors
