@@ -7,5 +7,6 @@
 * ``uploads``: the loop that uploads contents, one after another, on a connection of its own.
 * ``upload_call``: one call of the Upload method, and the meaning of its errors.
 * ``calls``: calls of the daemon: over a ``channel`` of gRPC, or by the helper of a ``forked`` process.
+* ``grpc_loading``: imports gRPC without its handlers of forks.
 * ``probe``: checks that a daemon can be reached, without joining a run.
 """

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import Any, TypeVar
 
-import grpc
-
 from tracker_client.endpoints.endpoint import Endpoint
+from tracker_client.transport.grpc_loading import grpc
 from tracker_protocol import TOKEN_METADATA_KEY, limits
 
 CHANNEL_OPTIONS = (

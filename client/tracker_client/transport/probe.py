@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import grpc
-
 from tracker_client.endpoints.endpoint import Endpoint
 from tracker_client.transport.channel import open_grpc_channel, token_metadata
+from tracker_client.transport.grpc_loading import grpc
 from tracker_protocol import STATUS_METHOD
 from tracker_protocol.v1 import tracker_pb2 as pb
 

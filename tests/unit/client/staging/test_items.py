@@ -78,6 +78,7 @@ def test_what_has_no_room_is_refused_by_name(daemon, connect, caplog):
             pass
     with caplog.at_level(logging.WARNING, "tracker_client"):
         tracker.log_image("sample", b"\x89PNG\r\n\x1a\n", caption)
+        tracker.finish(timeout=0)
     assert tracker.status().refused_values == 1
     assert any("sample" in text and "not recorded" in text for text in caplog.messages)
 

@@ -667,6 +667,24 @@ def test_the_client_imports_no_array_library_and_no_backend(daemon):
 # ---- fork ----------------------------------------------------------------------------------------
 
 
+def test_a_fork_prints_nothing_of_grpc_and_leaves_the_environment_as_it_is(daemon):
+    script = """
+        import os
+        before = dict(os.environ)
+        from tracker_client import setup_tracker
+        tracker = setup_tracker("fork")
+        tracker.run_id
+        for _ in range(20):
+            if os.fork() == 0:
+                os._exit(0)
+            os.wait()
+        tracker.finish()
+        print({name for name in os.environ if name.startswith("GRPC")} - set(before))
+    """
+    done = run_script(daemon, script)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
+
+
 def test_a_forked_child_is_inert_and_ends_by_itself(daemon):
     script = """
         import os, sys, time, warnings
