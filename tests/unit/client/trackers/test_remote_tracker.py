@@ -527,7 +527,7 @@ def test_the_rows_that_the_files_lack_are_named_once_and_no_failure(daemon, conn
     tracker = connect(daemon)
     tracker.log({"loss": 1.0})
     tracker.finish()
-    assert [record.getMessage() for record in caplog.records] == [f"finish(): {daemon.missing}"]
+    assert texts_of(caplog.records) == [f"finish(): {daemon.missing}"]
     assert tracker.status().state == "finished"
 
 
