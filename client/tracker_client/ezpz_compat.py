@@ -2,6 +2,9 @@
 
 >>> from tracker_client.ezpz_compat import setup_tracker, Tracker, NullTracker, TrackerBackend
 >>> from tracker_client.ezpz_compat import register_backend, CSVBackend, MLflowBackend, WandbBackend
+>>> from tracker_client.ezpz_compat import resolve_backend_names
+
+``setup_tracker`` of this module has the default project of ``ezpz``: ``ezpz.<directory>.<script>``.
 
 The differences from ``ezpz``, all on purpose:
 
@@ -20,11 +23,16 @@ The differences from ``ezpz``, all on purpose:
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tracker_client
 from tracker_client.backends.base import TrackerBackend, register_backend
-from tracker_client.setup import setup_tracker
+from tracker_client.inprocess.opening import DEFAULT_BACKENDS
+from tracker_client.settings.reading import backends_of, given_project
 from tracker_client.trackers.null_tracker import NullTracker
 from tracker_client.trackers.tracker import Tracker
 
@@ -39,8 +47,44 @@ __all__ = [
     "TrackerBackend",
     "WandbBackend",
     "register_backend",
+    "resolve_backend_names",
     "setup_tracker",
 ]
+
+_PACKAGE = "ezpz"
+
+
+def setup_tracker(
+    project_name: str | None = None,
+    backends: str | Sequence[str] | None = None,
+    config: Any = None,
+    outdir: str | os.PathLike[str] | None = None,
+    rank: int | None = None,
+    **kwargs: Any,
+) -> Tracker:
+    """Join a run and return its tracker; see :func:`tracker_client.setup_tracker`.
+
+    If neither the argument nor a variable gives the project, it is ``ezpz.<directory>.<script>``.
+    """
+    project = given_project(project_name) or _default_project(sys.modules)
+    return tracker_client.setup_tracker(project, backends, config, outdir, rank, **kwargs)
+
+
+def resolve_backend_names(backends: str | Sequence[str] | None = None) -> list[str]:
+    """Return the names of the backends that ``setup_tracker(backends=backends)`` uses; none for "none".
+
+    If neither the argument nor a variable names backends, it is W&B, unless the daemon has another setting.
+    """
+    names = backends_of(backends) or DEFAULT_BACKENDS
+    return [] if names == "none" else names.split(",")
+
+
+def _default_project(modules: Mapping[str, Any]) -> str:
+    file = getattr(modules.get("__main__"), "__file__", None)
+    if file is None:
+        return _PACKAGE
+    path = Path(file)
+    return f"{_PACKAGE}.{path.parent.stem}.{path.stem}"
 
 
 def __getattr__(name: str) -> Any:

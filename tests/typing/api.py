@@ -81,6 +81,7 @@ assert_type(mlflow.run_url, str | None)
 assert_type(wandb.run_url, str | None)
 assert_type(ezpz_compat.CSVBackend("./logs"), CSVBackend)
 assert_type(ezpz_compat.setup_tracker("project"), Tracker)
+assert_type(ezpz_compat.resolve_backend_names("csv,wandb"), list[str])
 Tracker([1])  # type: ignore[list-item]
 CSVBackend(rank="0")  # type: ignore[arg-type]
 Unfinished()  # type: ignore[abstract]

@@ -275,7 +275,12 @@ def backends_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def project_of(project_name: str | None, environ: Mapping[str, str]) -> str:
     """Return the project: the argument, else a variable of the environment, else the script's name."""
-    return _first(environ, PROJECT_VARIABLES, project_name) or script_name(sys.argv)
+    return given_project(project_name, environ) or script_name(sys.argv)
+
+
+def given_project(project_name: str | None, environ: Mapping[str, str] | None = None) -> str | None:
+    """Return the project: the argument, else a variable of the environment; None if neither gives it."""
+    return _first(os.environ if environ is None else environ, PROJECT_VARIABLES, project_name)
 
 
 def script_name(argv: Sequence[str]) -> str:

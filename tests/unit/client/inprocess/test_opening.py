@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import sys
 from typing import ClassVar
 
 import pytest
@@ -173,13 +174,53 @@ def test_without_the_daemons_package_the_error_names_the_extra(monkeypatch):
 def test_the_seeds_names_are_in_the_compatibility_module():
     wanted = {
         "setup_tracker", "Tracker", "NullTracker", "TrackerBackend", "register_backend", "CSVBackend",
-        "MLflowBackend", "WandbBackend",
+        "MLflowBackend", "WandbBackend", "resolve_backend_names",
     }  # fmt: skip
     assert set(ezpz_compat.__all__) == wanted
-    for name in ("setup_tracker", "Tracker", "NullTracker", "TrackerBackend", "register_backend"):
+    for name in ("Tracker", "NullTracker", "TrackerBackend", "register_backend"):
         assert getattr(ezpz_compat, name) is getattr(tracker_client, name)
     seeds = ["project_name", "backends", "config", "outdir", "rank"]
     assert list(inspect.signature(ezpz_compat.setup_tracker).parameters)[:5] == seeds
+
+
+@pytest.mark.parametrize(
+    ("file", "project"),
+    [("/home/ada/examples/fsdp.py", "ezpz.examples.fsdp"), ("/fsdp.py", "ezpz..fsdp"), (None, "ezpz")],
+)
+def test_the_default_project_is_the_seeds_with_the_compatibility_module_alone(monkeypatch, file, project):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", file, raising=False)
+    monkeypatch.setattr(sys, "argv", ["/home/ada/examples/fsdp.py"])
+    ezpz_compat.setup_tracker(backends="notes", endpoint="inprocess", colour="red")
+    set_up(backends="notes", endpoint="inprocess")
+    monkeypatch.setenv("WANDB_PROJECT", "of-the-environment")
+    ezpz_compat.setup_tracker(backends="notes", endpoint="inprocess")
+    ezpz_compat.setup_tracker("given", "notes", endpoint="inprocess")
+    projects = [made.told["project_name"] for made in Notes.made]
+    assert projects == [project, "fsdp", "of-the-environment", "given"]
+    assert Notes.made[0].told["colour"] == "red"
+
+
+@pytest.mark.parametrize(
+    ("variables", "argument", "names"),
+    [
+        ({}, None, ["wandb"]),
+        ({"EZPZ_TRACKERS": "csv, wandb"}, None, ["csv", "wandb"]),
+        ({"EZPZ_TRACKER_BACKENDS": "none"}, None, []),
+        ({"EZPZ_TRACKER_BACKENDS": "csv", "EZPZ_TRACKERS": "wandb"}, None, ["csv"]),
+        ({"TRACKER_BACKENDS": "mlflow", "EZPZ_TRACKER_BACKENDS": "csv"}, None, ["mlflow"]),
+        ({"TRACKER_BACKENDS": "mlflow"}, ["csv", "wandb"], ["csv", "wandb"]),
+        ({}, "none", []),
+        ({}, "", []),
+    ],
+)
+def test_the_names_of_the_backends_are_resolved_as_setup_tracker_does(
+    monkeypatch, variables, argument, names
+):
+    for name in ("TRACKER_BACKENDS", "EZPZ_TRACKER_BACKENDS", "EZPZ_TRACKERS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert ezpz_compat.resolve_backend_names(argument) == names
 
 
 def test_other_names_are_not_there():
