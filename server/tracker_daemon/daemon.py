@@ -40,10 +40,12 @@ from tracker_daemon.service.backpressure import Backpressure
 from tracker_daemon.service.calls import Calls
 from tracker_daemon.service.care import Care
 from tracker_daemon.service.reporter import StatusReporter
+from tracker_daemon.service.rest import Rest
 from tracker_daemon.service.shutdown import Shutdown
 from tracker_daemon.service.stop_request import StopRequest
 from tracker_daemon.service.ticks import Ticks
 from tracker_daemon.settings.definitions import Settings
+from tracker_daemon.status.document import write_last
 from tracker_daemon.status.report import summary_line
 from tracker_protocol import limits
 
@@ -117,7 +119,6 @@ class Daemon:
             settings.idle_timeout_s, settings.orphan_timeout_s, time.monotonic(), abandoned_timeout_s
         )
         content_care = ContentCare(contents, self._common.journal_calls.run)
-        self._care = Care(self._common, self._role, content_care, idle, self._stop)
         self._token = settings.token.get_secret_value() if settings.token else journal.token
         self._server = grpc.aio.server(
             interceptors=[TokenCheck(self._token)],
@@ -128,12 +129,26 @@ class Daemon:
         reporter = StatusReporter(
             self._common, self._role.pumps, contents, self._stop, self._bound.endpoints, launch_id
         )
+        rest = self._build_rest(content_care, reporter) if abandoned_timeout_s is not None else None
+        self._care = Care(self._common, self._role, content_care, idle, self._stop, rest)
         calls = Calls(self._role.admission, self._backpressure, self._grace, reporter, self._stop)
         self._server.add_generic_rpc_handlers((TrackerService(calls, UploadService(contents)).handlers(),))
         self._announcement = Announcement(journal.directory, settings.endpoint_file)
         self._shutdown = Shutdown(
-            self._common, self._role, self._grace, reporter, self._announcement, self._stop, launch_id
-        )
+            self._common, self._role, self._grace, reporter, self._announcement, self._stop, launch_id,
+            rest,
+        )  # fmt: skip
+
+    def _build_rest(self, contents: ContentCare, reporter: StatusReporter) -> Rest:
+        directory = self._common.journal.directory
+
+        async def write_status() -> None:
+            write_last(directory, await reporter.document())
+
+        rest = Rest(self._role.delivery, contents, directory, write_status)
+        if self._role.answers is not None:
+            self._role.answers.on_files_delivered = rest.begin
+        return rest
 
     def _on_commit(self, runs: Sequence[LiveRun], streams: frozenset[bytes]) -> None:
         self._common.registry.wake(streams)

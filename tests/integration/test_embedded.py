@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -281,3 +283,95 @@ def test_ranks_whose_directories_differ_find_the_daemon_of_rank_0_on_their_host(
     (log,) = place.home.rglob("daemon.log")
     Place(log.parents[1]).await_end()
     assert not list(temporary.rglob("launch-*.json"))
+
+
+def listed(directory: Path) -> dict[str, tuple[int, int]]:
+    """The files and directories below ``directory``, with their sizes and times."""
+    found = {}
+    for path in directory.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            stat = path.stat()
+            found[str(path)] = (stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+def test_nothing_is_written_below_the_directory_once_finish_has_returned(place: Place) -> None:
+    place.environ["TRACKER_IDLE_TIMEOUT_S"] = "600"
+    script = SCRIPT + (
+        "tracker.log_table('t', ['a'], [[1]]); tracker.finish(); print('finished', flush=True)\n"
+        "sys.stdin.readline()"
+    )
+    process = place.start(script)
+    assert process.stdout.readline() == "finished\n"
+    before, until = listed(place.home), time.monotonic() + 3.0
+    while time.monotonic() < until:
+        assert listed(place.home) == before
+        time.sleep(0.05)
+    process.communicate("\n", timeout=PATIENCE_S)
+    place.await_end()
+
+
+def test_a_temporary_directory_is_left_alone_once_finish_has_returned(place: Place) -> None:
+    """And its daemon ends, without a word, although its directory has gone."""
+    script = """
+import json, os, pathlib, tempfile
+from tracker_client import setup_tracker
+for _ in range(2):
+    with tempfile.TemporaryDirectory(dir=".") as directory:
+        tracker = setup_tracker("temporary", outdir=directory)
+        tracker.log({"loss": 1.0})
+        tracker.log_table("t", ["a"], [[1]])
+        tracker.finish()
+        (path,) = pathlib.Path(directory).rglob("metrics.csv")
+        assert len(path.read_text().splitlines()) == 2
+        owner = json.loads((pathlib.Path(directory) / ".tracker/owner.json").read_text())
+        open("daemons", "a").write(f"{owner['pid']}\\n")
+    assert not os.path.exists(directory)
+print("done", flush=True)
+input()
+"""
+    place.environ["TRACKER_IDLE_TIMEOUT_S"] = "600"
+    process = place.start(script)
+    assert process.stdout.readline() == "done\n"
+    daemons = [int(line) for line in (place.home / "daemons").read_text().split()]
+    wait_until(lambda: not any(map(runs, daemons)), "the daemons to end although their script lives")
+    _, err = process.communicate("\n", timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+    assert sorted(path.name for path in place.home.iterdir()) == ["daemons", "train.py"]
+
+
+def test_fifty_trackers_one_after_another_share_a_daemon(place: Place) -> None:
+    script = """
+from tracker_client import setup_tracker
+for number in range(50):
+    tracker = setup_tracker("fifty")
+    tracker.log({"loss": float(number)})
+    tracker.finish()
+"""
+    begun = time.monotonic()
+    place.run(script)
+    assert time.monotonic() - begun <= 25.0
+    assert len(place.daemons()) == 1
+    place.await_end()
+    assert sorted(float(rows[0]["loss"]) for rows in place.rows()) == [float(number) for number in range(50)]
+
+
+def test_ranks_without_a_tracker_are_no_failure_and_their_daemon_ends_soon_after_the_launcher(
+    place: Place,
+) -> None:
+    script = """
+import os
+from tracker_client import setup_tracker
+if os.environ["RANK"] == "0":
+    tracker = setup_tracker("primary alone")
+    for step in range(3):
+        tracker.log({"loss": float(step)}, step=step)
+"""
+    place.environ["TRACKER_IDLE_TIMEOUT_S"] = "600"
+    place.run(script, sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    ended = time.monotonic()
+    place.await_end()
+    assert time.monotonic() - ended <= 5.0
+    assert [row["loss"] for row in place.rows()[0]] == ["0.0", "1.0", "2.0"]
+    (run,) = place.last_status()["runs"]
+    assert (run["status"], run["reason"]) == ("FINISHED", "rank 1 never connected")

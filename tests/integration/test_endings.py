@@ -103,20 +103,20 @@ def wandb_end(outdir):
     return code, reason
 
 
-@pytest.mark.parametrize("how", ["an exception", "SIGKILL"])
-def test_mlflow_and_wandb_have_the_run_failed_with_the_rank_and_host_named(make_daemon, empty_database, how):
+@pytest.mark.parametrize("how", ["an exception", "SIGKILL", "Ctrl-C"])
+def test_mlflow_and_wandb_have_the_run_s_end_with_the_rank_and_host_named(make_daemon, empty_database, how):
     daemon = make_daemon("--backends", "mlflow,wandb", "--lost-timeout-s", "1", mlflow_store=empty_database)
     script = TRAIN.replace("signal.pause()", "raise ValueError") if how == "an exception" else TRAIN
     (process,) = Ranks(daemon).start(script, [0], 1, WANDB_MODE="offline")
     assert process.stdout.readline() == "recorded\n"
-    if how == "SIGKILL":
-        process.kill()
+    if how != "an exception":
+        process.send_signal(signal.SIGKILL if how == "SIGKILL" else signal.SIGINT)
     process.wait(60)
     wait_until(lambda: daemon.status()["runs"][0]["status"] == "FAILED", "the run to end")
     assert daemon.stop() == 0
-    what = "exited with code 1" if how == "an exception" else "lost contact"
+    what = {"an exception": "exited with code 1", "SIGKILL": "lost contact", "Ctrl-C": "ended by SIGINT"}[how]
     reason = f"rank 0 on {socket.gethostname()} (last step 7) {what}"
-    assert mlflow_run(daemon.outdir) == ("FAILED", reason)
+    assert mlflow_run(daemon.outdir) == ("KILLED" if how == "Ctrl-C" else "FAILED", reason)
     assert wandb_end(daemon.outdir) == (1, reason)
 
 
@@ -145,6 +145,103 @@ def test_a_rank_that_takes_its_time_over_sigterm_is_waited_for_under_run(tmp_pat
     assert wrapper.wait(120) == 128 + signal.SIGTERM
     reason = f"rank 0 on {socket.gethostname()} (last step 8) ended by SIGTERM"
     assert mlflow_run(outdir) == ("FAILED", reason)
+
+
+ENDS = {
+    "the last line": ("pass", "FINISHED", ""),
+    "a caught sys.exit": ("try: sys.exit(1)\nexcept SystemExit: pass", "FINISHED", ""),
+    "exit": ("exit(1)", "FAILED", "exited with code 1"),
+    "quit": ("quit(1)", "FAILED", "exited with code 1"),
+    "SystemExit": ("raise SystemExit(3)", "FAILED", "exited with code 3"),
+    "os._exit(3)": ("settle(); os._exit(3)", "FAILED", VANISHED),
+    "os._exit(0)": ("settle(); os._exit(0)", "FAILED", VANISHED),
+    "os._exit after finish": ("tracker.finish(); os._exit(3)", "FINISHED", ""),
+    "exit after finish": ("tracker.finish(); exit(3)", "FINISHED", ""),
+}
+END = """
+import os, sys, time
+from tracker_client import setup_tracker
+def settle():
+    while (status := tracker.status()).buffered_points or status.unacknowledged_points or not status.run_id:
+        time.sleep(0.01)
+tracker = setup_tracker("ends", name=sys.argv[1])
+tracker.log({"loss": 1.0}, step=7)
+exec(sys.argv[2])
+"""
+
+
+def test_each_way_in_which_a_script_ends_is_told_from_the_others(make_daemon):
+    daemon = make_daemon()
+    environ = Ranks(daemon).environ()
+    started = [
+        subprocess.Popen([sys.executable, "-c", END, how, ending], env=environ, stderr=subprocess.DEVNULL)
+        for how, (ending, _, _) in ENDS.items()
+    ]
+    for process in started:
+        process.wait(120)
+
+    def ends():
+        return {run["name"]: (run["status"], run["reason"]) for run in daemon.status()["runs"]}
+
+    who = f"rank 0 on {socket.gethostname()} (last step 7)"
+    expected = {how: (status, f"{who} {what}" if what else "") for how, (_, status, what) in ENDS.items()}
+    wait_until(lambda: "RUNNING" not in dict(ends().values()), "every run to end")
+    assert {how: (status, reason or "") for how, (status, reason) in ends().items()} == expected
+
+
+def run_under(tmp_path, *command):
+    """The end of the run of ``command`` under ``run``: (exit status of ``run``, status, reason)."""
+    argv = [
+        sys.executable,
+        "-m",
+        "tracker_daemon",
+        "run",
+        "--outdir",
+        str(tmp_path),
+        "--backends",
+        "csv",
+        "--",
+    ]
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("TRACKER_")}
+    done = subprocess.run([*argv, *command], env=environ, check=False, timeout=120, capture_output=True)
+    (run,) = json.loads((tmp_path / ".tracker/last-status.json").read_text())["runs"]
+    return done.returncode, run["status"], run["reason"] or ""
+
+
+def shell(ending, then):
+    """A shell that runs a script which ends so, and then something more."""
+    return "bash", "-c", f'"$0" -c "$1" named "$2" {then}', sys.executable, END, ending
+
+
+WHO = f"rank 0 on {socket.gethostname()} (last step 7)"
+
+
+@pytest.mark.parametrize(
+    ("command", "end"),
+    [
+        (shell("settle(); os.kill(os.getpid(), 9)", "| cat"), (0, "FAILED", f"{WHO} {VANISHED}")),
+        (shell("settle(); os._exit(0)", "; true"), (0, "FAILED", f"{WHO} {VANISHED}")),
+        (shell("pass", "; exit 3"), (3, "FAILED", "the command exited with code 3")),
+        (shell("tracker.finish()", "; exit 3"), (3, "FINISHED", "")),
+        (shell("exit(4)", "; true"), (0, "FAILED", f"{WHO} exited with code 4")),
+        ((sys.executable, "-c", END, "named", "settle(); os._exit(0)"), (0, "FINISHED", "")),
+        (
+            (sys.executable, "-c", END, "named", "settle(); os._exit(3)"),
+            (3, "FAILED", f"{WHO} exited with code 3"),
+        ),
+    ],
+    ids=[
+        "pipe",
+        "shell",
+        "failed shell",
+        "finished in a failed shell",
+        "hidden code",
+        "command",
+        "failed command",
+    ],
+)
+def test_a_command_s_status_says_of_a_rank_only_what_it_can_know(tmp_path, command, end):
+    assert run_under(tmp_path, *command) == end
 
 
 OVERSTAY = """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from tracker_daemon.aggregation.shared.fold import WaitingRows
@@ -55,6 +55,8 @@ class DeliveryAnswers:
         self._clock = clock
         self._awaited: dict[Session, _Awaited] = {}
         self._task: asyncio.Task[None] | None = None
+        self.on_files_delivered: Callable[[], Awaitable[None]] | None = None
+        """Awaited before the answer that all files are written."""
 
     def expect(self, session: Session, files: bool) -> None:  # noqa: FBT001 - as the session calls it
         """Answer ``session`` once its values are delivered; with ``files`` after some seconds at most."""
@@ -88,6 +90,8 @@ class DeliveryAnswers:
             awaited.entry = run.live.view.last_entry
             self._pumps.hasten(run.live.row_id)
         if awaited.entry is not None and self._delivery.are_files_delivered(run, awaited.entry):
+            if self.on_files_delivered is not None:
+                await self.on_files_delivered()
             return ""
         return None if self._clock() < awaited.until_s else self._reason(session, awaited)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tracker_daemon.admission.delivery_answers import DeliveryAnswers
 from tracker_daemon.admission.rank_admission import RankAdmission
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.run_delivery import RunDelivery
@@ -43,3 +44,5 @@ class RoleParts:
     pumps: PumpSet
     delivery: RunDelivery
     admission: RankAdmission
+    answers: DeliveryAnswers | None = None
+    """Answers ranks that wait for deliveries; a node's daemon has the root's answers."""

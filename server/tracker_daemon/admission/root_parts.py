@@ -21,9 +21,10 @@ def build_root_parts(common: CommonParts, on_located: OnLocated) -> RoleParts:
         pumps, common.registry, common.journal_calls.run, lambda: common.journal.epoch, common.contents
     )
     script_backends = ScriptBackends(links, pumps, common.registry, common.settings.partial_after_s)
+    answers = DeliveryAnswers(delivery, pumps, common.recorder, common.journal_calls.run)
     admission = RootAdmission(
         common.settings, common.registry, common.recorder, pumps, delivery, script_backends,
         frozenset(known()), common.stored_runs, common.endings,
-        DeliveryAnswers(delivery, pumps, common.recorder, common.journal_calls.run),
+        answers,
     )  # fmt: skip
-    return RoleParts(pumps, delivery, admission)
+    return RoleParts(pumps, delivery, admission, answers)

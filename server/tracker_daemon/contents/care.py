@@ -26,6 +26,13 @@ class ContentCare:
             self._next_s = time.monotonic() + limits.CONTENT_REMOVAL_INTERVAL_S
             self._removal = asyncio.create_task(self._remove_unneeded())
 
+    async def remove_now(self) -> None:
+        """Remove now what nothing needs, once a removal in progress has ended."""
+        if self._removal is not None:
+            await self._removal
+        if self._store.totals() != StoreTotals():
+            await self._remove_unneeded()
+
     async def _remove_unneeded(self) -> None:
         # In this order: an item may be committed after the store no longer expects it. The journal then
         # knows of its use by the time that it is asked.

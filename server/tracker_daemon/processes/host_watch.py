@@ -34,9 +34,10 @@ class Place:
             return None
         itself = HostProcess(process.pid, process.place.start_ticks)
         ancestors = tuple(HostProcess(a.pid, a.start_ticks, a.program) for a in process.place.ancestors)
-        known = next((each for each in ancestors if is_launcher(each.program)), None)
-        parent = itself if process.rank_source == _ALONE or not ancestors else ancestors[0]
-        return Place(process.place.pid_space, itself, known or parent, ancestors)
+        launcher = ancestors[0] if ancestors and process.rank_source != _ALONE else itself
+        if launcher is not itself:
+            launcher = next((each for each in ancestors if is_launcher(each.program)), launcher)
+        return Place(process.place.pid_space, itself, launcher, ancestors)
 
 
 class HostWatch:

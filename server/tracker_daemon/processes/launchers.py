@@ -14,10 +14,13 @@ _LAUNCHERS = frozenset(
         "accelerate", "accelerate.commands.launch", "deepspeed", "deepspeed.launcher.launch",
         "deepspeed.launcher.runner", "mpiexec", "mpirun", "mpiexec.hydra", "mpiexec.mpich", "mpiexec.openmpi",
         "mpirun.openmpi", "mpirun.mpich", "orterun", "prterun", "hydra_pmi_proxy", "hydra_bstrap_proxy",
-        "orted", "prted", "srun", "jsrun", "aprun", "flux", "flux-broker", "tracker-daemon", "tracker_daemon",
-        "timeout", "uv", "poetry", "pdm", "nsys", "ncu",
+        "orted", "prted", "srun", "jsrun", "aprun", "flux", "flux-broker",
     )
 )  # fmt: skip
+_WRAPPERS = frozenset(
+    ("tracker-daemon", "tracker_daemon", "timeout", "time", "uv", "poetry", "pdm", "nsys", "ncu")
+)
+"""Programs that start one program, and end with its exit status."""
 _GATEWAYS = frozenset(("sshd", "slurmstepd", "pbs_mom", "palsd", "rsh", "in.rshd"))
 """Programs by which a launcher starts processes that are not its children, on other hosts for example."""
 
@@ -25,6 +28,10 @@ _GATEWAYS = frozenset(("sshd", "slurmstepd", "pbs_mom", "palsd", "rsh", "in.rshd
 def is_launcher(program: str) -> bool:
     """Return True if ``program`` starts ranks and reports their failures."""
     return program in _LAUNCHERS
+
+
+def _reports(program: str) -> bool:
+    return program in _LAUNCHERS or program in _WRAPPERS
 
 
 def reports_failures(programs: Sequence[str], command: str) -> bool:
@@ -35,7 +42,7 @@ def reports_failures(programs: Sequence[str], command: str) -> bool:
     """
     for program in programs:
         if program.partition(":")[0] in _GATEWAYS:
-            return is_launcher(command)
-        if not is_launcher(program):
+            return _reports(command)
+        if not _reports(program):
             return False
     return bool(programs)

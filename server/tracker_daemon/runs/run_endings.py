@@ -91,7 +91,21 @@ class RunEndings:
                 if here or outcome.launch_id in run.row.launch_key:
                     ended = self._command_end(run, outcome)
             if ended is not None:
+                self._report_vanished(run, ended)
                 self._submit(run, EventKind.LAUNCH_ENDED, ended)
+
+    def _report_vanished(self, run: Run, ended: events.LaunchEndedEvent) -> None:
+        """Report the ranks whose processes are gone, and whose exit status the end does not give."""
+        known = {*ended.own, *(ended.reported if ended.status == 0 else ())}
+        gone = [
+            stream.rank
+            for stream in run.current()
+            if not (stream.finished or stream.lost or stream.rank in known)
+            and stream.connection is None
+            and self._host.is_gone(stream.place)
+        ]
+        if gone:
+            self._report({run: gone}, EventKind.VANISHED)
 
     def _command_end(self, run: Run, outcome: LaunchOutcome) -> events.LaunchEndedEvent:
         own, reported = [], []

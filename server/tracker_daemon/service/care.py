@@ -10,6 +10,7 @@ import structlog
 from tracker_daemon.admission.parts import CommonParts, RoleParts
 from tracker_daemon.contents.care import ContentCare
 from tracker_daemon.lifecycle.idle import IdleWatch
+from tracker_daemon.service.rest import Rest
 from tracker_daemon.service.stop_request import StopRequest
 from tracker_protocol import limits
 
@@ -21,8 +22,15 @@ class Care:
     """Polls the parts in a task of its own. On the event loop."""
 
     def __init__(
-        self, common: CommonParts, role: RoleParts, contents: ContentCare, idle: IdleWatch, stop: StopRequest
+        self,
+        common: CommonParts,
+        role: RoleParts,
+        contents: ContentCare,
+        idle: IdleWatch,
+        stop: StopRequest,
+        rest: Rest | None,
     ) -> None:
+        """Make it; ``rest``: of a script's own daemon, else None."""
         self._registry = common.registry
         self._endings = common.endings
         self._admission = role.admission
@@ -30,6 +38,7 @@ class Care:
         self._contents = contents
         self._idle = idle
         self._stop = stop
+        self._rest = rest
 
     def start(self) -> asyncio.Task[None]:
         """Start the work; its error ends the daemon, since lost ranks would stay undetected without it."""
@@ -42,9 +51,17 @@ class Care:
             await asyncio.sleep(_INTERVAL_S)
             self._admission.poll()
             self._delivery.poll()
+            self._leave_if_homeless()
             self._stop_if_idle()
             self._contents.poll()
             self._delivery.forget_ended(limits.RUNS_ENDED_MAX)
+
+    def _leave_if_homeless(self) -> None:
+        if self._rest is None or self._stop.is_asked or self._registry.connections:
+            return
+        if self._rest.is_homeless:
+            log.info("ending by itself", reason="the state directory has been removed")
+            self._stop.leave()
 
     def _stop_if_idle(self) -> None:
         reason = self._idle.reason(

@@ -20,6 +20,7 @@ from tracker_daemon.lifecycle.drain import deliver_rest
 from tracker_daemon.lifecycle.shutdown_grace import ShutdownGrace
 from tracker_daemon.runs.launch_outcome import LaunchOutcome
 from tracker_daemon.service.reporter import StatusReporter
+from tracker_daemon.service.rest import Rest
 from tracker_daemon.service.stop_request import StopRequest
 from tracker_daemon.status.document import write_last
 from tracker_protocol import limits
@@ -41,7 +42,9 @@ class Shutdown:
         announcement: Announcement,
         stop: StopRequest,
         launch_id: str,
+        rest: Rest | None,
     ) -> None:
+        self._rest = rest
         self._registry = common.registry
         self._recorder = common.recorder
         self._journal_calls = common.journal_calls
@@ -71,6 +74,9 @@ class Shutdown:
         """End the daemon; ``care`` is the task of its periodic work."""
         self._stop.draining = True
         try:
+            if not self._stop.has_home:
+                await server.stop(0)
+                return
             await self._serve_until_ranks_finish(care)
             disconnected = self._registry.disconnected_runs()
             failed = self._stop.failure is not None
@@ -106,7 +112,8 @@ class Shutdown:
 
         if not await deliver_rest(self._role.pumps, timeout_s, self._write_last_status):
             log.warning("not everything is delivered; the journal keeps the rest for the next start")
-        await self._write_last_status()
+        if self._rest is None or not self._rest.is_lasting:
+            await self._write_last_status()
 
     async def _write_last_status(self) -> None:
         write_last(self._directory, await self._reporter.document())

@@ -19,6 +19,8 @@ class StopRequest:
         """The exit status of the job, if a Stop call reported that the job has ended."""
         self.failure: BaseException | None = None
         """The error after which nothing more is acknowledged."""
+        self.has_home = True
+        """False if the state directory has been removed: then nothing is written any more."""
         self.draining = False
         """True once the daemon admits no more work and delivers the rest."""
         self._asked = asyncio.Event()
@@ -39,6 +41,12 @@ class StopRequest:
     def skip_drain(self) -> None:
         """Do not wait for the last deliveries; the journal keeps the rest."""
         self.drain_timeout_s = 0.0
+
+    def leave(self) -> None:
+        """End at once: the state directory has been removed, and nothing was left to do."""
+        self.has_home = False
+        self.skip_drain()
+        self.ask()
 
     def fail(self, error: BaseException) -> None:
         """Ask the daemon to end at once after ``error``."""

@@ -62,7 +62,8 @@ def test_the_launcher_is_the_nearest_known_one_else_the_parent_and_a_single_proc
     shell, torchrun = here[0]._replace(program="bash"), here[0]._replace(program="torchrun", pid=process.pid)
     assert described(os.getpid(), parents=[shell, torchrun]).launcher == torchrun
     assert described(os.getpid(), parents=[shell]).launcher == shell
-    assert described(os.getpid(), "one process", parents=[shell]).launcher.pid == os.getpid()
+    for parents in ([], [shell], [shell, torchrun]):
+        assert described(os.getpid(), "one process", parents=parents).launcher.pid == os.getpid()
 
 
 def test_a_launcher_is_gone_once_it_has_ended(process):

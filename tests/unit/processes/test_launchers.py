@@ -15,6 +15,7 @@ from tracker_daemon.processes.launchers import reports_failures
         (["hydra_pmi_proxy", "mpiexec.hydra"], "mpiexec.hydra"),
         (["deepspeed.launcher.launch", "deepspeed"], "deepspeed"),
         (["slurmstepd: [12.0]"], "srun"),
+        (["torchrun", "timeout"], "timeout"),
         (["torchrun", "slurmstepd: [12.0]", "slurmd"], "srun"),
         (["orted", "sshd", "sshd"], "mpirun"),
     ],
