@@ -9,6 +9,7 @@ import sys
 from mlflow.tracking import MlflowClient
 
 from tests.support.ranks import Ranks, finish
+from tests.support.waiting import wait_until
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
 RESTARTED = """
@@ -154,3 +155,57 @@ def test_a_requeued_job_goes_on_in_its_run_after_a_new_daemon_took_up_the_state(
     logged = [row for row in seen if "loss/mean" in row.values]
     assert [row.values["step"] for row in logged] == [step for _, step in both]
     assert [row.step for row in seen] == sorted({row.step for row in seen})
+
+
+AGENT = """
+import os, subprocess, sys
+ranks = os.environ | {"TORCHELASTIC_RUN_ID": "elastic", "TORCHELASTIC_RESTART_COUNT": "0"}
+for steps in sys.stdin:  # the number of nodes has changed: the agent starts its ranks anew
+    rank = subprocess.Popen([sys.executable, "-c", sys.argv[1], steps], env=ranks, stdout=subprocess.PIPE)
+    print(rank.stdout.readline().decode(), end="", flush=True)
+    sys.stdin.readline()
+    rank.kill()
+    rank.wait()
+"""
+ELASTIC = """
+import sys, time
+from tracker_client import setup_tracker
+first, last, ends = sys.argv[1].split()
+tracker = setup_tracker("elastic", handle_timeout=60)
+for step in range(int(first), int(last)):
+    tracker.log({"loss": float(step)}, step=step)
+if ends == "well":
+    tracker.finish()
+while (status := tracker.status()).buffered_points or status.unacknowledged_points:
+    time.sleep(0.01)
+print(tracker.run_id, tracker.attempt, flush=True)
+time.sleep(600)  # the agent ends it
+"""
+
+
+def test_torchrun_s_agent_goes_on_in_the_run_that_its_lost_ranks_failed_and_a_new_agent_does_not(make_daemon):
+    daemon = make_daemon("--backends", "csv", "--lost-timeout-s", "1")
+    environ = {"TRACKER_ENDPOINT_FILE": str(daemon.endpoint_file), "RANK": "0", "LOCAL_RANK": "0"}
+    ids = []
+    for launch in (1, 2):
+        agent = subprocess.Popen(
+            [sys.executable, "-c", AGENT, ELASTIC], env={**os.environ, **environ, "WORLD_SIZE": "1"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+        )  # fmt: skip
+        for part, status in (("0 10 badly", "FAILED"), ("5 15 well", "FINISHED")):
+            agent.stdin.write(f"{part}\n")
+            ids.append(agent.stdout.readline().split())
+            agent.stdin.write("the nodes change\n")
+            wait_until(
+                lambda status=status, launch=launch: (
+                    [run["status"] for run in daemon.status()["runs"]]
+                    == ["FINISHED"] * (launch - 1) + [status]
+                ),
+                f"launch {launch} to be {status}",
+            )
+        agent.communicate()
+    (first, one), (again, two), (other, three), (_, four) = ids
+    assert first == again != other
+    assert (one, two, three, four) == ("1", "2", "1", "2")
+    daemon.stop()
+    assert [run["books"]["late"] for run in daemon.last_status()["runs"]] == [0, 0]

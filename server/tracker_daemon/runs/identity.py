@@ -12,8 +12,9 @@ several trackers in different orders meet by name.
 A run all of whose ranks have ended is not reopened by accident: the next trial of a loop is a run of its own.
 There are two ways back into such a run:
 
-* Torchrun starts its ranks again. Either it counts a restart, or its agent is one that has started ranks of
-  the failed run before: then the number of nodes has changed, which torchrun does not count.
+* Torchrun starts its ranks again. Either it counts a restart, or an agent that has started ranks of the
+  failed run before has started this one, or lives on this host: then the number of nodes has changed, which
+  torchrun does not count.
 * A rank had never connected. Its values are delivered, and the run stays ended. If the process began before
   the run's end, it belongs to the run for sure. If not, it may belong to a later launch with the same key. So
   the primary rank never joins then, and other ranks do so only if no primary rank opens a run for them.

@@ -20,6 +20,7 @@ from tracker_daemon.journal.rows import RUNNING, RunRow
 from tracker_daemon.processes.host_watch import Place
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.runs.run_options import RunOptions
+from tracker_protocol.host_processes import pid_space, start_ticks
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 
@@ -205,10 +206,13 @@ class Run:
     def is_continued_by(self, process: pb.Process) -> bool:
         """Return True if the run has failed, and its torchrun, which lives, has started ``process``.
 
-        An agent of torchrun starts its ranks anew when nodes come or go, and counts that as no restart.
+        An agent of torchrun starts its ranks anew when nodes come or go, and counts that as no restart. The
+        first rank to return may be of a new node's agent, while a former agent still lives on this host.
         """
         failed = self.live.view.status not in (RUNNING, RunStatus.FINISHED.value)
-        return failed and bool(process.agent) and process.agent in self.agents
+        if not (failed and process.agent):
+            return False
+        return process.agent in self.agents or any(map(_lives_here, self.agents))
 
     def is_resized_by(self, process: pb.Process) -> bool:
         """Return True if ``process`` belongs to a launch of another world size, and no rank is connected."""
@@ -253,6 +257,16 @@ class Run:
         self.world_size = 0  # an elastic restart may have fewer ranks than before
         self.waiting_since_s = time.monotonic()
         self.absence_reported = False
+
+
+def _lives_here(agent: str) -> bool:
+    """Return True if an agent, as its ranks name it, is a living process that this daemon sees."""
+    _, _, place = agent.partition(" ")
+    space, _, process = place.rpartition(" ")[0].rpartition(" ")
+    ticks = place.rpartition(" ")[2]
+    if space != pid_space() or not (process.isdecimal() and ticks.isdecimal()):
+        return False
+    return start_ticks(int(process)) == int(ticks)
 
 
 @dataclass(frozen=True, slots=True)

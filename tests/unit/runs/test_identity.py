@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from tests.support.ingest.rig import DEFAULTS, RULES
 from tracker_daemon.journal.rows import StreamRow
 from tracker_daemon.runs.identity import Fit
 from tracker_daemon.runs.registry import Registry
+from tracker_protocol.host_processes import pid_space, start_ticks
 
 LONG_AGO_NS, AN_HOUR_MS = 1, 3_600_000
 AGENT = "boot pid:1 100 7"
@@ -188,6 +190,15 @@ def test_a_rank_that_torchrun_s_agent_starts_again_goes_on_in_the_failed_run_wit
     again = door.come(5, 0, agent=AGENT)
     assert (again.stream.run, again.stream.attempt, again.reopened) == (run, 2, True)
     assert door.come(6, 1, agent="boot pid:1 200 8").stream.run is run  # the agent of a new node
+
+
+@pytest.mark.skipif(not pid_space(), reason="needs /proc")
+def test_the_ranks_of_a_new_node_go_on_in_the_failed_run_while_a_former_agent_lives_on_this_host(door):
+    alive = f"host {pid_space()} {os.getpid()} {start_ticks(os.getpid())}"
+    run = ended(door, LONG_AGO_NS, status="FAILED", agent=alive)
+    assert door.come(5, 0, agent="another host's agent").stream.run is run
+    other = ended(door, LONG_AGO_NS, status="FAILED", agent=f"{alive}7", key="k")  # that one is dead
+    assert door.come(6, 0, agent="another host's agent", key="k").stream.run is not other
 
 
 @pytest.mark.parametrize(
