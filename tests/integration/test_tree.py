@@ -295,3 +295,41 @@ def test_a_daemon_that_forwards_takes_no_other_node_s_daemon(make_daemon):
         wait_until(
             lambda: "forward to the root itself" in heard(process), "the rank to be told what is wrong"
         )
+
+
+MEETING = """
+import os, sys, time
+from tracker_client import setup_tracker
+rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+if rank == "2":
+    print("started", flush=True)
+    sys.stdin.readline()
+tracker = setup_tracker("meeting", name=f"run-{time.time()}", handle_timeout=60, exit_timeout=60)
+if rank == "1":
+    print("waits", flush=True)
+for step in range(3):
+    tracker.log({f"only/{rank}": float(step)}, step=step)
+tracker.finish()
+print(tracker.run_id, tracker.attempt)
+"""
+
+
+def test_ranks_of_nodes_wait_for_the_primary_rank_and_one_that_comes_after_the_end_delivers(make_daemon):
+    with planted(make_daemon, "--record-ranks", "all", nodes=3, per_node=1) as tree:
+        (late,) = tree.start(MEETING, range(2, 3))
+        assert late.stdout.readline() == "started\n"
+        (waiting,) = tree.start(MEETING, range(1, 2), WORLD_SIZE="2")
+        assert waiting.stdout.readline() == "waits\n"
+        assert tree.root.status()["runs"] == []
+        (primary,) = tree.start(MEETING, range(1), WORLD_SIZE="2")
+        first = finish(primary)
+        assert finish(waiting) == first
+        tree.await_end()
+        say(late, "begin")
+        assert finish(late) == first
+        wait_until(lambda: tree.the_run()["books"]["received"] == 9, "the late rank's values")
+        run = tree.the_run()
+        assert (run["status"], run["attempt"]) == ("FINISHED", 1)
+        tree.stop()
+    columns = Counter(name for row in tree.root.rows() for name, text in row.items() if text)
+    assert [columns[f"only/{rank}"] for rank in range(3)] == [3, 3, 3]
