@@ -141,7 +141,7 @@ def test_what_only_the_primary_logs_while_the_others_wait_is_recorded_soon(make_
 
 
 def test_ranks_that_are_started_again_at_their_nodes_make_the_next_attempt(make_daemon):
-    with planted(make_daemon, "--challenge-timeout-s", "1") as tree:
+    with planted(make_daemon, "--challenge-timeout-s", "1", "--restart-grace-s", "60") as tree:
         first = tree.start(STEPWISE)
         for process in first:
             process.stdout.readline()
@@ -155,6 +155,7 @@ def test_ranks_that_are_started_again_at_their_nodes_make_the_next_attempt(make_
         assert {attempt for _, attempt in said} == {"2"}
         for process in second:
             say(process, 3)
+        for process in second:
             finish(process)
         run = tree.await_end()
         tree.stop()
