@@ -91,6 +91,7 @@ class FakeDaemon:
         self.acknowledging = threading.Event()
         self.acknowledging.set()
         self.break_at = None  # (sequence, whether it is stored): end the stream there, once
+        self.backends = ()  # the run's
         self.script_backends = ()  # the script's classes that it says it feeds
         self.contents = {}
         self.offsets = []  # where uploads went on
@@ -186,6 +187,7 @@ class FakeDaemon:
             run_id="run-1", attempt=1, next_sequence=stored.next_sequence, next_step=self.next_step,
             flush_interval_ms=self.flush_interval_ms, run_name="name", outdir="/out",
             records_items=self.records_items, script_backends=self.script_backends,
+            backends=self.backends,
         )  # fmt: skip
         yield pb.DaemonMessage(welcome=welcome)
         threading.Thread(target=self._read, args=(requests, stored, replies, ended), daemon=True).start()
@@ -229,6 +231,9 @@ class FakeDaemon:
         kind = message.WhichOneof("message")
         if kind in ("heartbeat", "backend_taken", "warning"):
             return self._take_note(kind, message)
+        if kind == "handles_request":
+            backend = message.handles_request.backend
+            return pb.DaemonMessage(backend_handles=pb.BackendHandles(backend=backend, problem="not begun"))
         if kind == "await_delivery":
             self.delivery_asked.set()
             self.asked.append("files" if message.await_delivery.files else "delivered")

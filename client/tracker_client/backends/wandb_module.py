@@ -60,10 +60,22 @@ class ModuleNames:
             if module is None or self not in _holders:
                 return
             _holders.remove(self)
+            self._warn_of_later_run(module)
             others = _holders[-1].names if _holders else {}
             for name, value in self.names.items():
                 if vars(module).get(name) is value:  # else the script has opened a run since then
                     setattr(module, name, others.get(name, _originals[name]))
+
+    def _warn_of_later_run(self, module: ModuleType) -> None:
+        ours = [holder.names.get("run") for holder in (self, *_holders)]
+        current = vars(module).get("run")
+        if ours[0] is None or current is None or any(current is run for run in ours):
+            return
+        self._refusals.warn_once(
+            "wandb.init()",
+            "the script has opened a W&B run after setup_tracker, beside the daemon's run; wandb.log() has "
+            "recorded to it alone; call wandb.init() before setup_tracker to have one run",
+        )
 
     def _set_in(self, module: ModuleType) -> None:
         known = vars(module)

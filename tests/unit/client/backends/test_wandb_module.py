@@ -43,7 +43,7 @@ def test_the_names_of_wandb_itself_are_set_until_the_end_and_others_are_left_alo
 
 
 @pytest.mark.parametrize("first_to_end", [0, 1])
-def test_the_last_tracker_s_names_hold_and_then_those_of_the_one_that_is_left(package, first_to_end):
+def test_the_last_tracker_s_names_hold_and_then_those_of_the_one_that_is_left(package, caplog, first_to_end):
     package(COMPLETE)
     import wandb
 
@@ -55,9 +55,10 @@ def test_the_last_tracker_s_names_hold_and_then_those_of_the_one_that_is_left(pa
     assert wandb.log == ("two's log", "one's log")[first_to_end]
     trackers.pop().end()
     assert (wandb.run, wandb.log) == (None, "its own")
+    assert not caplog.messages
 
 
-def test_names_that_the_script_has_set_since_then_stay(package):
+def test_names_that_the_script_has_set_since_then_stay_and_a_warning_names_the_right_order(package, caplog):
     package(COMPLETE)
     import wandb
 
@@ -66,6 +67,8 @@ def test_names_that_the_script_has_set_since_then_stay(package):
     wandb.run, wandb.log = "the script's run", "the script's log"
     one.end()
     assert (wandb.run, wandb.log) == ("the script's run", "the script's log")
+    (warning,) = caplog.messages
+    assert "call wandb.init() before setup_tracker" in warning
 
 
 def test_a_later_import_finds_the_names_set_and_the_module_as_it_always_is(package):
