@@ -45,7 +45,8 @@ class HostWatch:
 
     def __init__(self) -> None:
         self._pid_space = pid_space()
-        self._starter = HostProcess(os.getppid(), start_ticks(os.getppid()) or 0)
+        self.starter_pid = os.getppid()
+        self._starter = HostProcess(self.starter_pid, start_ticks(self.starter_pid) or 0)
 
     def is_here(self, place: Place | None) -> bool:
         """Return True if this daemon sees the process."""

@@ -75,10 +75,10 @@ def verdict(summary: FoldSummary, hosts: Mapping[int, str]) -> tuple[str, str]:
 
 
 def _command_failure(summary: FoldSummary) -> list[str]:
-    """Return the failure of the launch's command, unless each rank called ``finish()`` or has that status."""
+    """Return the failure of the launch's command, unless each rank called ``finish()`` or one explains it."""
     status = summary.command_status
     finished_itself = not summary.exited and "lost" not in summary.gone.values()
-    if not status or finished_itself or status in summary.exit_codes.values():
+    if not status or finished_itself or any(summary.exit_codes.values()):
         return []
     return [f"the command {_exited(status)}"]
 

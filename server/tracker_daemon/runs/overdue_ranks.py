@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tracker_daemon.processes.host_watch import HostWatch
-from tracker_daemon.runs.run import Run
+from tracker_daemon.runs.run import Run, Stream
 from tracker_protocol import limits
 
 
@@ -23,8 +23,13 @@ def find_silent_ranks(runs: Iterable[Run], timeout_s: float) -> dict[Run, list[i
     return silent
 
 
-def find_vanished_ranks(runs: Iterable[Run], host: HostWatch) -> dict[Run, list[int]]:
-    """Find the ranks whose processes are gone from this host for some seconds; mark them as lost."""
+def find_vanished_ranks(
+    runs: Iterable[Run], host: HostWatch, awaits_command: Callable[[Stream], bool] = lambda _: False
+) -> dict[Run, list[int]]:
+    """Find the ranks whose processes are gone from this host for some seconds; mark them as lost.
+
+    Ranks for which ``awaits_command`` is True are left out: their command ends soon, and reports their end.
+    """
     now, vanished = time.monotonic(), defaultdict(list)
     for run in runs:
         for stream in run.current() if run.running else ():
@@ -32,7 +37,8 @@ def find_vanished_ranks(runs: Iterable[Run], host: HostWatch) -> dict[Run, list[
                 continue
             if stream.gone_since_s is None and host.is_gone(stream.place):
                 stream.gone_since_s = now
-            if stream.gone_since_s is not None and now - stream.gone_since_s >= limits.VANISHED_AFTER_S:
+            gone_s = now - (now if stream.gone_since_s is None else stream.gone_since_s)
+            if gone_s >= limits.VANISHED_AFTER_S and not awaits_command(stream):
                 stream.lost = True
                 vanished[run].append(stream.rank)
     return vanished

@@ -36,6 +36,7 @@ class RunEndings:
         """Make it for all runs; ``has_command``: this daemon's starter runs a command."""
         self._registry = registry
         self._recorder = recorder
+        self._has_command = has_command
         self._host = HostWatch()
         self._exit_statuses = ExitStatuses(recorder, self._host, has_command=has_command)
 
@@ -46,7 +47,8 @@ class RunEndings:
     def poll(self, runs: Iterable[Run]) -> None:
         """Report what this host shows: exit statuses, and ranks whose processes are gone."""
         self._exit_statuses.poll()
-        self._report(find_vanished_ranks(runs, self._host), EventKind.VANISHED)
+        vanished = find_vanished_ranks(runs, self._host, self._awaits_command)
+        self._report(vanished, EventKind.VANISHED)
 
     async def await_exit_statuses(self, timeout_s: float) -> None:
         """Wait until the exit statuses of ended ranks are known, for ``timeout_s`` seconds at most."""
@@ -123,14 +125,21 @@ class RunEndings:
 
     def _is_reported(self, stream: Stream, outcome: LaunchOutcome) -> bool:
         """Return True if all programs between the command and the rank report failures."""
-        if stream.place is None:
-            return False
-        programs = []
-        for ancestor in stream.place.ancestors:
-            if self._host.is_here(stream.place) and ancestor.pid == outcome.starter_pid:
+        return reports_failures(self._programs_above(stream, outcome.starter_pid), outcome.program)
+
+    def _awaits_command(self, stream: Stream) -> bool:
+        """Return True if the running command will say if the rank, whose process is gone, ended well."""
+        programs = self._programs_above(stream, self._host.starter_pid) if self._has_command else []
+        return reports_failures(programs, command="")
+
+    def _programs_above(self, stream: Stream, starter_pid: int) -> list[str]:
+        """Return the programs between the rank and the process that started the command, nearest first."""
+        programs: list[str] = []
+        for ancestor in stream.place.ancestors if stream.place is not None else ():
+            if self._host.is_here(stream.place) and ancestor.pid == starter_pid:
                 break
             programs.append(ancestor.program)
-        return reports_failures(programs, outcome.program)
+        return programs
 
     def end_killed(self, runs: list[Run]) -> None:
         """End ``runs``: the job and their connected ranks are about to be killed."""

@@ -119,6 +119,13 @@ def test_a_failed_command_says_nothing_about_which_of_its_ranks_failed(two):
     assert verdict(two.summary(), {}) == ("FAILED", "ranks 0, 1 lost contact; the command exited with code 1")
 
 
+def test_a_rank_that_failed_explains_the_failure_of_its_command(two):
+    finish(two, {0: 3})
+    two.end(1, reported=[0, 1])
+    status, reason = verdict(two.summary(), {})
+    assert (status, reason) == ("FAILED", "rank 0 exited with code 3; rank 1 lost contact")
+
+
 def test_a_command_that_ended_well_does_not_undo_a_rank_s_own_end(two):
     finish(two, {1: 1})
     two.end(0, own=[0])

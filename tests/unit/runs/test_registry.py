@@ -307,6 +307,15 @@ def test_a_rank_is_lost_some_seconds_after_its_process_is_seen_gone(door):
     assert vanished(door, Host(gone=True)) == {}
 
 
+def test_a_rank_whose_launcher_may_start_it_again_is_not_lost_so_soon(door):
+    first = door.come(1, 0, world=2)
+    door.go(first)
+    first.stream.gone_since_s = time.monotonic() - 2.0
+    runs, host = door.registry.runs.values(), Host(gone=True)
+    assert find_vanished_ranks(runs, host, lambda stream: stream is first.stream) == {}
+    assert find_vanished_ranks(runs, host, lambda stream: False) == {first.stream.run: [0]}
+
+
 def test_a_rank_that_has_finished_does_not_vanish(door):
     first = door.come(1, 0)
     first.stream.finished = True
