@@ -91,6 +91,9 @@ CLIENT_OPEN_FILES_MAX = 64
 FILE_SNAPSHOT_BYTES = 1024 * 1024
 """A file up to this size is read at the call."""
 IMAGE_PIXELS_MAX = 64 * 1024 * 1024
+IMAGES_PER_ITEM_MAX = 108
+"""The most images of one call; W&B shows no more of one key at one step."""
+TABLE_IMAGES_MAX = 1_000
 TABLE_COLUMNS_MAX = 16_384
 TABLE_ROWS_MAX = 200_000
 TABLE_CELLS_MAX = 5_000_000

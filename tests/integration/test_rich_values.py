@@ -47,3 +47,75 @@ def test_nested_dicts_histograms_images_and_tables_are_recorded_at_the_step_of_t
     assert histogram["step"] == 2
     assert histogram["weights"] == {"_type": "histogram", "values": [1, 2, 0, 1], "bins": [0, 1, 2, 3, 4]}
     assert [row["eval.loss"] for row in rows if "eval.loss" in row] == [0.5]
+
+
+VALUES = """
+import numpy as np
+import wandb
+from tracker_client import setup_tracker
+
+black = np.zeros((4, 5, 3), np.uint8)
+with setup_tracker("values", config={"lr": 0.1, "a.b": 1, "a": {"b": 2}}) as tracker:
+    tracker.log({"version": "1.5", "phase": "warm-up", "loss%": 0.5, "bad": None, "list": [1, 2]}, step=1)
+    tracker.log({"many": [wandb.Image(black, caption="one"), wandb.Image(black + 9)]}, step=2)
+    tracker.log_image("stack", np.zeros((3, 4, 5, 3)), step=3)
+    when = np.datetime64("2026-01-02", "ns")
+    rows = [{"name": "a", "image": wandb.Image(black, caption="c")}, {"name": "b", "when": when}]
+    tracker.log_table("Report", data=rows, step=4)
+    tracker.log_table("my table", ["x", "y"], [[1], [1, 2, 3]], step=4)
+    tracker.log_config({"late": {"x": 5}})
+    tracker.finish(wait="delivered", timeout=120)
+    print(tracker.status().refused_values)
+"""
+
+
+def test_texts_tables_with_images_stacks_and_later_configurations_are_right_in_every_store(
+    make_daemon, monkeypatch, tmp_path
+):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    daemon = make_daemon("--backends", "csv,mlflow,wandb")
+    (refused,) = Ranks(daemon).run(VALUES, 1)
+    assert daemon.stop() == 0, daemon.log()
+    assert refused == "2\n"
+    assert_values_in_files(daemon.outdir)
+    client = mlflow.MlflowClient(f"sqlite:///{daemon.outdir / 'mlflow.db'}")
+    (experiment,) = (one for one in client.search_experiments() if one.name == "values")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["version"] == 1.5
+    assert run.data.tags["phase"] == "warm-up"
+    params = {name: value for name, value in run.data.params.items() if not name.startswith("tracker.")}
+    (hashed,) = (name for name in params if name.startswith("config.a.b-"))
+    assert params == {"config.lr": "0.1", "config.a.b": "2", hashed: "1", "late.x": "5"}
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    client.download_artifacts(run.info.run_id, "", str(copy))
+    with (copy / "tables" / "Report.csv").open(newline="") as file:
+        shown = next(csv.DictReader(file))["image"]
+    assert (copy / shown).read_bytes().startswith(b"\x89PNG")
+    (log,) = daemon.outdir.glob("wandb/offline-run-*/run-*.wandb")
+    rows = {
+        key: value
+        for row in TransactionLog(log).read()
+        if isinstance(row, LoggedRow)
+        for key, value in row.values.items()
+    }
+    assert rows["version"] == "1.5"
+    assert (rows["many"]["_type"], rows["many"]["captions"]) == ("images/separated", ["one", None])
+    assert len(rows["stack"]["filenames"]) == 3
+    assert (rows["Report"]["ncols"], rows["Report"]["nrows"]) == (3, 2)
+
+
+def assert_values_in_files(outdir):
+    with (outdir / "Report.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["name"], first["when"], second["image"]) == ("a", "", "")
+    assert second["when"] == "2026-01-02T00:00:00.000000000"
+    assert (outdir / first["image"]).read_bytes().startswith(b"\x89PNG")
+    with (outdir / "my table.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["x", "y", "column 3"], ["1", "", ""], ["1", "2", "3"]]
+    images = sorted(path.name for path in (outdir / "images").iterdir() if path.suffix == ".png")
+    assert [name.split(".")[:2] for name in images] == [
+        ["Report", "4"], ["many", "2"], ["many", "2"], ["stack", "3"], ["stack", "3"], ["stack", "3"],
+    ]  # fmt: skip

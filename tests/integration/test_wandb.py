@@ -1,5 +1,6 @@
 """The W&B backend with the real SDK: its files read back, and its uploads as a server received them."""
 
+import hashlib
 import json
 import math
 import os
@@ -18,8 +19,11 @@ from tests.support.waiting import wait_until
 
 pytest.importorskip("wandb")
 import wandb
+from wandb.proto import wandb_internal_pb2
 
+from tracker_client.media.png import encode_png
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
+from tracker_daemon.aggregation.values.item import Content, Item
 from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.wandb.backend import WandbBackend
@@ -27,8 +31,10 @@ from tracker_daemon.backends.wandb.child import WandbChildBackend
 from tracker_daemon.backends.wandb.session_directory import MARKER, SessionStartNote
 from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
 from tracker_daemon.errors import BackendRefused, BackendUnavailable, PoisonEntry
+from tracker_daemon.files.content_files import content_path
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_protocol import limits
+from tracker_protocol.kinds import Kind
 
 ENVIRONMENT = {
     "program": "/home/ada/train/main.py",
@@ -97,6 +103,18 @@ class Journal:
         row = HistogramRow(1, step, (1_000_000 + step) * 10**9, documents)
         return self.add(EntryKind.HISTOGRAMS, row.to_bytes())
 
+    def item(self, kind, key, step, contents, **document):
+        """An item whose contents are (path, bytes)."""
+        stored = []
+        for path, data in contents:
+            digest = hashlib.sha256(data).hexdigest()
+            place = content_path(self.description.contents, digest)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data)
+            stored.append(Content(digest, len(data), path))
+        item = Item(kind, key, step, step * 10**9, json.dumps(document), tuple(stored))
+        return self.add(EntryKind.FILES, item.to_bytes())
+
     def end(self, status="FINISHED", reason=""):
         return self.add(EntryKind.END, json.dumps({"status": status, "reason": reason}).encode())
 
@@ -115,6 +133,7 @@ class Journal:
             self.attempt,
             self.options,
             ENVIRONMENT,
+            self.outdir / "contents",
         )
 
     def open(self, backend=None):
@@ -270,6 +289,60 @@ def test_offline_histograms_are_there_once_after_a_repeated_delivery(journal):
     assert rows[1].values["a"] == {"_type": "histogram", "values": [1, 2], "bins": [0, 1, 2]}
     assert rows[1].values["b"] == {"_type": "histogram", "values": [3], "bins": [0, 1]}
     assert rows[2].values["a"]["values"] == [4, 5]
+
+
+def test_offline_images_in_a_table_and_several_images_of_one_key_are_whole_after_a_restart(journal):
+    images = [("image.png", encode_png(4, 3, 3, bytes([shade]) * 36)) for shade in (10, 200)]
+    cells = [["a", {"image": 1, "caption": "dark"}], ["b", {"image": 2}], ["c", None]]
+    document = json.dumps({"columns": ["name", "image"], "data": cells}).encode()
+    run = journal(mode="offline").open().rows(0)
+    run.item("table", "shown", 1, [("table.json", document), *images], rows=3)
+    run.item("image", "several", 2, images, captions=["dark", None])
+    run.deliver()
+    for _ in range(2):
+        run.reopen()
+        run.rows(3).deliver()
+    rows = rows_of(run.outdir)
+    assert steps_of(rows) == [(0, 0), (1, 1), (2, 2), (3, 3), (4, 3)]
+    several = rows[2].values["several"]
+    assert (several["_type"], several["captions"]) == ("images/separated", ["dark", None])
+    files = logs(run.outdir)[0].parent / "files"
+    assert [(files / name).read_bytes() for name in several["filenames"]] == [data for _, data in images]
+    assert rows[1].values["shown"]["nrows"] == 3
+    table, shown = stored_table(run.outdir, rows[1].values["shown"])
+    assert [row[0] for row in table["data"]] == ["a", "b", "c"]
+    assert [cell and cell.get("caption") for _, cell in table["data"]] == ["dark", None, None]
+    assert shown == [data for _, data in images]
+
+
+def stored_table(outdir, value):
+    """The JSON of a table with images in its artifact, and its images' bytes."""
+    client_id = value["artifact_path"].removeprefix("wandb-client-artifact://").partition("/")[0]
+    records = map(wandb_internal_pb2.Record.FromString, TransactionLog(logs(outdir)[0]).payloads())
+    (artifact,) = (one.artifact for one in records if one.artifact.client_id == client_id)
+    files = {one.path: Path(one.local_path) for one in artifact.manifest.contents}
+    (path,) = (path for name, path in files.items() if name.endswith(".table.json"))
+    table = json.loads(path.read_bytes())
+    return table, [files[cell["path"]].read_bytes() for _, cell in table["data"] if cell]
+
+
+def test_numbers_keep_their_kinds_and_no_two_metrics_share_a_column(journal):
+    run = journal(mode="offline").open()
+    zeros = np.zeros(1, np.int64)
+    columns = ("epoch", "done", "loss", "step")
+    block = RecordBlock(
+        1, 1, columns, zeros, zeros, zeros, np.array([[3.0, 1.0, 2.0, 7.0]]),
+        kinds=np.array([[Kind.INT, Kind.BOOL, Kind.FLOAT, Kind.INT]], np.uint8),
+    )  # fmt: skip
+    run.add(EntryKind.RECORDS, block.to_bytes()).deliver()
+    run.reopen()
+    run.rows(1, columns=("step/local", "step")).deliver()
+    first, second = (row.values for row in rows_of(run.outdir))
+    kinds = {name: type(first[name]) for name in ("epoch", "done", "step/local")}
+    assert kinds == {"epoch": int, "done": bool, "step/local": int}
+    assert (first["epoch"], first["done"], first["loss"], first["step/local"]) == (3, True, 2.0, 7)
+    (hashed,) = (name for name in second if name.startswith("step/local-"))
+    assert (second[hashed], second["step/local"], second["step"]) == (1.5, 1.25, 1)
 
 
 def test_what_is_no_histogram_is_poison(journal):

@@ -15,15 +15,15 @@ from time import time_ns
 from typing import Any, Protocol, TypeVar
 
 from tracker_client.media.artifacts import Directory, artifact_file, location_of
-from tracker_client.media.images import image_content
+from tracker_client.media.images import image_contents
 from tracker_client.media.tables import make_table
 from tracker_client.staging.items import ItemDraft
-from tracker_client.staging.sources import Encoded, Source, SourceUnusable
+from tracker_client.staging.sources import Source, SourceUnusable
 from tracker_client.transport.uploads import Upload, UploadProgress
 from tracker_client.values.arguments import valid_text
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.steps import given_step
-from tracker_client.values.wandb_objects import ImageValue, MediaValue
+from tracker_client.values.wandb_objects import ImagesValue, ImageValue, MediaValue
 from tracker_protocol import limits
 
 T = TypeVar("T")
@@ -72,28 +72,35 @@ class Media:
         if table.cut_from:
             reason = f"a table of {table.cut_from} rows is too long; its first {table.row_count} are recorded"
             self._refusals.warn_once(name, reason)
+        for note in dict.fromkeys(table.notes):
+            self._refusals.warn_each_minute(name, note)
         about = {"columns": len(table.columns), "rows": table.row_count}
         draft = _draft("table", name, given_step(step, self._refusals), about)
-        self._submit(draft, lambda: iter([Encoded("table.json", table.encode)]), table.held_bytes)
+        refuse = partial(self._refusals.refuse, name)
+        self._submit(draft, lambda: table.sources(refuse), table.held_bytes)
 
     def image(self, key: str, image: Any, caption: Any, step: Any = None) -> None:
-        """Log an image."""
+        """Log an image, a list of images, or a stack of them."""
         name = self._checked_key(key)
-        content = self._unless_unusable(name, lambda: image_content(image)) if name is not None else None
-        if name is None or content is None:
+        if name is None:
             return
-        text = None if caption is None else valid_text(str(caption)[: limits.TEXT_VALUE_MAX_CHARACTERS])
-        source = content.source
-        self._submit(
-            _draft("image", name, given_step(step, self._refusals), {"caption": text}),
-            lambda: iter([source]),
-            content.held_bytes,
-        )
+        note = partial(self._refusals.warn_each_minute, name)
+        taken = self._unless_unusable(name, lambda: image_contents(image, caption, note))
+        if taken is None:
+            return
+        captions = [text for _, text in taken]
+        about = {"caption": captions[0]} if len(taken) == 1 else {"captions": captions}
+        draft = _draft("image", name, given_step(step, self._refusals), about)
+        sources = [content.source for content, _ in taken]
+        self._submit(draft, lambda: iter(sources), sum(content.held_bytes for content, _ in taken))
 
     def value(self, key: str, value: MediaValue, step: int | None) -> None:
         """Log an image or table that was a value of ``log()``; without a step it gets the step of its row."""
         if isinstance(value, ImageValue):
             self.image(key, value.path, value.caption, step)
+        elif isinstance(value, ImagesValue):
+            captions = [image.caption for image in value.images]
+            self.image(key, [image.path for image in value.images], captions, step)
         else:
             self.table(key, value.columns, value.rows, step)
 

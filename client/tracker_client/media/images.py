@@ -1,10 +1,11 @@
-"""Converts a path, bytes, a PIL image, a figure or an array to the bytes of an image file.
+"""Converts a path, bytes, a PIL image, W&B's image, a figure or an array to the bytes of an image file.
 
 An array has the shape (height, width), (height, width, channels) or (channels, height, width), with 1, 3 or 4
-channels. Its values are uint8, or floats in [0, 1]. An array is copied at the call and encoded on the
-uploading thread. The copy of a tensor on a device is enqueued behind the work that produces the tensor, and
-encoded once it has arrived. No array or image library is imported: an object can be an array only if
-the script has imported the library.
+channels. A stack of images has one more axis before these. Values are uint8, or floats in [0, 1].
+
+An array is copied at the call and encoded on the uploading thread. The copy of a tensor on a device is
+enqueued behind the work that produces the tensor, and encoded once it has arrived. No array or image library
+is imported: an object can be an array only if the script has imported the library.
 """
 
 from __future__ import annotations
@@ -12,15 +13,18 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracker_client.media.pictures import encode_picture
 from tracker_client.media.png import SIGNATURE, encode_png
 from tracker_client.staging.sources import Encoded, FileSource, HeldBytes, Source, SourceUnusable
+from tracker_client.values.arguments import valid_text
 from tracker_client.values.device_copies import copy_tensors, has_streams
 from tracker_client.values.refusals import UnusableValue
+from tracker_client.values.wandb_objects import ImageValue, from_wandb, is_of_wandb
 from tracker_protocol import limits
 
 _FORMATS = (
@@ -35,8 +39,17 @@ _SUFFIXES = frozenset(("png", "jpg", "jpeg", "gif", "bmp", "tif", "tiff", "webp"
 _CHANNELS = frozenset((1, 3, 4))
 _ARRAY_ADVICE = "log height × width, with 1, 3 or 4 channels as the last or first axis if there are any"
 _VALUES_ADVICE = "log uint8, or floats in [0, 1]"
+_ARRAYS = (("torch", "Tensor"), ("numpy", "ndarray"), ("jax", "Array"))
 _SLACK = 1e-4
 """The most that a float may exceed [0, 1] by, as after interpolation or in half precision."""
+
+
+Note = Callable[[str], None]
+"""Receives a sentence for the user."""
+
+
+def _ignore(_: str) -> None:
+    """Drop a sentence."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +60,75 @@ class ImageContent:
     held_bytes: int
 
 
-def image_content(image: Any) -> ImageContent:
-    """Take ``image`` as it is now.
+def image_contents(image: Any, caption: Any, note: Note) -> list[tuple[ImageContent, str | None]]:
+    """Take the images of a list, of a stack, or the one ``image``, as they are now; each with its caption.
+
+    ``caption`` may be a list of captions. At most IMAGES_PER_ITEM_MAX images are taken, and ``note`` receives
+    a sentence about the others. Raises as :func:`image_content`.
+    """
+    images = _images_of(image)
+    captions = list(caption) if isinstance(caption, (list, tuple)) else [caption] * len(images)
+    if len(images) > limits.IMAGES_PER_ITEM_MAX:
+        most = limits.IMAGES_PER_ITEM_MAX
+        note(f"of {len(images)} images in one call the first {most} are recorded")
+    taken = []
+    captions += [None] * len(images)
+    for one, text in zip(images[: limits.IMAGES_PER_ITEM_MAX], captions, strict=False):
+        own = from_wandb(one) if is_of_wandb(one) else None
+        own_caption = own.caption if isinstance(own, ImageValue) else None
+        shown = own_caption if text is None else text
+        taken.append((image_content(one, note), None if shown is None else _caption(shown)))
+    if len(taken) > 1:
+        number_paths([content.source for content, _ in taken])
+    return taken
+
+
+def number_paths(sources: Sequence[Source]) -> None:
+    """Give the sources of one item different paths, ``1.png`` and so on."""
+    for number, source in enumerate(sources, 1):
+        source.path = f"{number}{Path(source.path).suffix}"
+
+
+def _caption(caption: Any) -> str:
+    return valid_text(str(caption)[: limits.TEXT_VALUE_MAX_CHARACTERS])
+
+
+def _images_of(image: Any) -> list[Any]:
+    """Return the images of a list or of a stack; a list with any other image alone."""
+    if isinstance(image, (list, tuple)):
+        if not image:
+            raise SourceUnusable("an empty list holds no image; it is not recorded")
+        return list(image)
+    if not any(_is_a(image, *kind) for kind in _ARRAYS):
+        return [image]
+    shape = tuple(image.shape)
+    is_stack = len(shape) == 4 or (len(shape) == 3 and _CHANNELS.isdisjoint((shape[0], shape[2])))
+    return list(image) if is_stack and 0 not in shape else [image]
+
+
+def is_image_object(value: Any) -> bool:
+    """Return True for an image of W&B or PIL, or a figure."""
+    if is_of_wandb(value):
+        return type(value).__name__ == "Image"
+    return _is_picture(value) or callable(getattr(value, "savefig", None))
+
+
+def _is_picture(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "PIL"
+
+
+def image_content(image: Any, note: Note = _ignore) -> ImageContent:
+    """Take ``image`` as it is now; ``note`` receives a sentence about what is changed later.
 
     Raises:
         SourceUnusable: ``image`` is no image, or one that cannot be recorded. The values of an array are
             checked later, when its source is opened.
     """
+    if is_of_wandb(image):
+        own = from_wandb(image)
+        if not isinstance(own, ImageValue):
+            raise SourceUnusable(f"W&B's {type(image).__name__} is no image with a file; it is not recorded")
+        image = own.path
     if isinstance(image, (str, os.PathLike)):
         return _from_path(image)
     if isinstance(image, (bytes, bytearray, memoryview)):
@@ -61,10 +136,10 @@ def image_content(image: Any) -> ImageContent:
         return ImageContent(HeldBytes(f"image.{_format_of(data)}", data), len(data))
     if callable(getattr(image, "savefig", None)):
         return _from_figure(image)
-    if type(image).__module__.partition(".")[0] == "PIL":
+    if _is_picture(image):
         picture = image.copy()
         size = picture.size[0] * picture.size[1] * 4
-        return ImageContent(Encoded("image.png", lambda: _saved(picture)), size)
+        return ImageContent(Encoded("image.png", lambda: encode_picture(picture, note)), size)
     return _from_array(image)
 
 
@@ -101,14 +176,6 @@ def _from_figure(figure: Any) -> ImageContent:
     figure.savefig(buffer, format="png")
     data = buffer.getvalue()
     return ImageContent(HeldBytes("image.png", data), len(data))
-
-
-def _saved(picture: Any) -> bytes:
-    buffer = io.BytesIO()
-    if picture.mode not in {"1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16"}:
-        picture = picture.convert("RGB")
-    picture.save(buffer, format="PNG")
-    return buffer.getvalue()
 
 
 # ---- arrays --------------------------------------------------------------------------------------

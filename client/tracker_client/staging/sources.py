@@ -24,9 +24,8 @@ class SourceUnusable(Exception):
 class Source(Protocol):
     """One content before its upload. One thread uses it."""
 
-    @property
-    def path(self) -> str:
-        """The content's path in the item."""
+    path: str
+    """The content's path in the item."""
 
     def ready(self) -> bool:
         """Return False while the content is on its way from a device; :meth:`open` must wait until then."""

@@ -42,7 +42,7 @@ from tracker_client.values.exit_status import ExitStatusFile
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import PLAIN, snapshot
 from tracker_client.values.steps import given_step
-from tracker_client.values.wandb_objects import MediaValue, from_wandb, is_of_wandb
+from tracker_client.values.wandb_objects import MediaValue, from_wandb, is_media_of_wandb, is_of_wandb
 from tracker_client.watch.watching import Watches
 
 if TYPE_CHECKING:
@@ -157,11 +157,15 @@ class RemoteTracker(Tracker):
 
     def _pass_objects_on(self, metrics: Mapping[Any, Any], step: int | None) -> Mapping[Any, Any]:
         """Give W&B's objects to the script's own run; return the values for the other backends."""
-        objects = {key: value for key, value in metrics.items() if is_of_wandb(value)}
+        objects = {key: value for key, value in metrics.items() if is_media_of_wandb(value)}
         if not objects:
             return metrics
         self._scripts.pass_on(DirectCall("log_objects", (objects,), {"step": step}))
-        return {key: value for key, value in metrics.items() if key not in objects or from_wandb(value)}
+        return {
+            key: value
+            for key, value in metrics.items()
+            if key not in objects or not is_of_wandb(value) or from_wandb(value)
+        }
 
     def log_config(self, config: Any) -> None:
         """Merge ``config`` into the run's configuration; see :mod:`tracker_client.values.configuration`."""
@@ -210,8 +214,9 @@ class RemoteTracker(Tracker):
 
         Args:
             key: the table's name.
-            columns: the columns' names; None if ``data`` is a frame, which has names.
-            data: rows, each with a cell for each column, or a pandas, polars or pyarrow frame.
+            columns: the columns' names; None if ``data`` has names.
+            data: rows, each a list of cells or a dict, a dict of columns, a ``wandb.Table``, or a pandas,
+                polars or pyarrow frame. A cell may be an image: a ``wandb.Image``, a PIL image or a figure.
             step: as in :meth:`log`, but None means the step of the last row.
         """
         direct = DirectCall("log_table", (key, columns, data))
@@ -226,8 +231,9 @@ class RemoteTracker(Tracker):
             key: the image's name.
             image_path: a path, the bytes of an image file, a PIL image, a figure, or an array or tensor. An
                 array has the shape height × width, or 1, 3 or 4 channels before or after these. Its
-                values are uint8, or floats in [0, 1].
-            caption: a text about the image.
+                values are uint8, or floats in [0, 1]. A list of images, or an array with one more axis, is
+                several images.
+            caption: a text about the image, or a list of texts.
             step: as in :meth:`log`, but None means the step of the last row.
         """
         direct = DirectCall("log_image", (key, image_path), {"caption": caption})

@@ -267,7 +267,13 @@ def _array(value: Any) -> Any:
     count = math.prod(value.shape)
     if count > limits.CONFIG_ARRAY_VALUES_MAX:
         return f"<{type(value).__name__} of shape {tuple(value.shape)}, {value.dtype}>"
-    return value.tolist()
+    kind = getattr(value.dtype, "kind", "")
+    if kind == "M":  # tolist() would return nanoseconds
+        return value.astype(str).tolist()
+    if kind == "m":
+        return str(value)
+    # numpy.longdouble has no Python float of its own; tolist() returns it as it is.
+    return value.astype("float64").tolist() if kind == "f" else value.tolist()
 
 
 # ---- objects with names and values ---------------------------------------------------------------

@@ -22,7 +22,7 @@ from tracker_client.values.device_copies import copy_number, has_streams, refuse
 from tracker_client.values.histogram import Histogram
 from tracker_client.values.nesting import flatten
 from tracker_client.values.refusals import Refusals, UnusableValue
-from tracker_client.values.wandb_objects import MediaValue, from_wandb, is_of_wandb
+from tracker_client.values.wandb_objects import MediaValue, from_wandb, images_of_wandb, is_of_wandb
 from tracker_protocol import limits
 
 PLAIN: frozenset[type] = frozenset((float, int, bool))
@@ -91,6 +91,9 @@ def snapshot_value(value: Any) -> Value | Histogram | MediaValue:
         return _from_jax(value, jax)
     if is_of_wandb(value):
         return _from_wandb(value)
+    images = images_of_wandb(value)
+    if images is not None:
+        return images
     return _from_python(value)
 
 

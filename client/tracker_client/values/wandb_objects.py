@@ -28,12 +28,32 @@ class TableValue:
     rows: list[list[Any]]
 
 
-MediaValue = ImageValue | TableValue
+@dataclass(frozen=True)
+class ImagesValue:
+    """Several images of one key."""
+
+    images: tuple[ImageValue, ...]
+
+
+MediaValue = ImageValue | ImagesValue | TableValue
 
 
 def is_of_wandb(value: Any) -> bool:
     """Return True if the class of ``value`` belongs to W&B's package."""
     return type(value).__module__.startswith("wandb.")
+
+
+def images_of_wandb(value: Any) -> ImagesValue | None:
+    """Return the images of a list that holds nothing else; None for any other value."""
+    if not isinstance(value, (list, tuple)) or not value or not all(map(is_of_wandb, value)):
+        return None
+    images = tuple(one for one in map(from_wandb, value) if isinstance(one, ImageValue))
+    return ImagesValue(images) if len(images) == len(value) else None
+
+
+def is_media_of_wandb(value: Any) -> bool:
+    """Return True for an object of W&B, or a list of its images."""
+    return is_of_wandb(value) or images_of_wandb(value) is not None
 
 
 def from_wandb(value: Any) -> Histogram | MediaValue | None:

@@ -18,6 +18,7 @@ def send_backend_news(session: Session, pumps: PumpSet) -> None:
     if stream.rank == stream.run.options.primary_rank:
         _report_unusable(session, pumps.unusable(row_id))
         _report_paused(session, pumps.health(row_id))
+        _report_set_aside(session, pumps.health(row_id))
 
 
 def _report_unusable(session: Session, unusable: Mapping[str, str]) -> None:
@@ -29,6 +30,18 @@ def _report_paused(session: Session, healths: Mapping[str, BackendHealth]) -> No
     for backend, health in healths.items():
         if health.state is DeliveryState.PAUSED:
             _send_once(session, f"{backend} is paused: {health.reason}. What it would get is kept until then")
+
+
+def _report_set_aside(session: Session, healths: Mapping[str, BackendHealth]) -> None:
+    """Report the first part of the run that each backend could not store; the status counts all of them."""
+    for backend, health in healths.items():
+        about = f"set aside by {backend}"
+        if health.set_aside_reason and about not in session.stream.notices_sent:
+            session.stream.notices_sent.add(about)
+            session.send_notice(
+                f"{backend} cannot store a part of the run, and stores the rest: {health.set_aside_reason}. "
+                "Further such parts are counted in tracker-daemon status"
+            )
 
 
 def _send_once(session: Session, news: str) -> None:

@@ -93,6 +93,9 @@ class Session:
             backends=run.backends,
             script_backends=script_backends,
         )
+        for sentence in stream.rejections:
+            self.send_notice(sentence)
+        stream.rejections.clear()
         return pb.DaemonMessage(welcome=welcome)
 
     # ---- incoming --------------------------------------------------------------------------------
@@ -144,6 +147,10 @@ class Session:
             decoded = self._decode(batch.body)
         except MalformedBatch as error:
             self._submit(EventKind.REJECTED, batch.sequence, batch.sequence, str(error).encode())
+            stream.rejections.append(
+                f"the daemon cannot decode what this rank has sent ({error}); the values, tables or images "
+                "of this batch are not recorded"
+            )
             # The names of this batch are unknown now; the next Hello has the whole dictionary.
             raise BrokenStream(f"batch {batch.sequence} is rejected: {error}") from error
         stream.names_known += len(decoded.names)

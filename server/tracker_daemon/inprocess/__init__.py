@@ -7,6 +7,7 @@ backends: a pump delivers to them from an outbox in memory. So ``log()`` waits f
 
 * ``csv_backend``, ``mlflow_backend``, ``wandb_backend``: the three classes.
 * ``wandb_run``: begins a W&B run, offline if the server cannot be used.
+* ``wandb_media``: images and tables of a call as objects of the SDK.
 * ``delivery``: delivers a script's calls to one of the daemon's backends; ``files_lane``: its lane for files.
 * ``outbox``: the outbox in memory; ``blocks``: makes record blocks of logged rows.
 * ``description``: the run that a backend is opened for; ``events``: sends events to standard logging.

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from time import time_ns
 from typing import Any, cast
 
 from tracker_client.backends.base import TrackerBackend
 from tracker_client.backends.built_in import RunArguments
-from tracker_client.media.images import image_content
-from tracker_client.media.tables import make_table
 from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import Entry
 from tracker_client.staging.resolving import wait_resolved
@@ -38,7 +34,7 @@ from tracker_daemon.backends.wandb.rows import (
 )
 from tracker_daemon.backends.wandb.session import load_sdk
 from tracker_daemon.inprocess.description import plain_configuration, rank_of
-from tracker_daemon.inprocess.files_lane import copy_source
+from tracker_daemon.inprocess.wandb_media import SdkMedia
 from tracker_daemon.inprocess.wandb_run import begin_run
 from tracker_daemon.settings.credentials import BACKENDS, with_files
 
@@ -156,22 +152,27 @@ class WandbBackend(TrackerBackend):
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
         """Log a table of rows, or a data frame, as a ``wandb.Table``."""
         if self._is_here():
-            with self._refusing(key):
-                table = json.loads(make_table(columns, data).encode())
-                self._log_object(key, self._wandb.Table(columns=table["columns"], data=table["data"]), step)
+            note, refuse = partial(self._refusals.warn_each_minute, key), partial(self._refusals.refuse, key)
+            self._log_media(key, lambda media: media.table(columns, data, note, refuse), step)
 
     def log_image(
         self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
     ) -> None:
-        """Log an image (a path, bytes, an array, a PIL image or a figure) as a ``wandb.Image``."""
-        if not self._is_here():
-            return
-        with self._refusing(key), tempfile.TemporaryDirectory() as directory:
-            source = image_content(image_path).source
-            # W&B recognises the kind of image by the file's suffix.
-            file = Path(directory, f"image{PurePosixPath(source.path).suffix}")
-            copy_source(source, file)
-            self._log_object(key, self._wandb.Image(str(file), caption=caption), step)
+        """Log an image, a list of images or a stack of them, as ``wandb.Image``."""
+        if self._is_here():
+            note = partial(self._refusals.warn_each_minute, key)
+            self._log_media(key, lambda media: media.images(image_path, caption, note), step)
+
+    def _log_media(self, key: str, make: Callable[[SdkMedia], Any], step: int | None) -> None:
+        """Log the object that ``make`` returns, at ``step``; refuse ``key`` if it is unusable."""
+        media = SdkMedia(self._wandb)
+        try:
+            value = make(media)
+        except SourceUnusable as unusable:
+            self._refusals.refuse(key, str(unusable))
+            media.close()
+        else:
+            self._log_object(key, value, step, media.close)
 
     def log_artifacts(self, paths: Mapping[str, Any], step: int | None = None) -> None:  # noqa: ARG002 - W&B's artifacts have no step
         """Log each file or directory as an artifact with its label's name; leave out missing ones."""
@@ -187,21 +188,17 @@ class WandbBackend(TrackerBackend):
                 artifact.add_file(str(location))
             self.run.log_artifact(artifact)
 
-    @contextmanager
-    def _refusing(self, key: str) -> Iterator[None]:
-        """Refuse ``key``, with a warning, if the block raises SourceUnusable."""
-        try:
-            yield
-        except SourceUnusable as unusable:
-            self._refusals.refuse(key, str(unusable))
+    def _log_object(self, key: str, value: Any, step: int | None, then: Callable[[], None]) -> None:
+        """Log one of W&B's own objects at ``step``, and call ``then``.
 
-    def _log_object(self, key: str, value: Any, step: int | None) -> None:
-        """Log one of W&B's own objects at ``step``; None means the step that the rows have reached."""
+        None means the step that the rows have reached.
+        """
         given = given_step(step, self._refusals)
 
         def add() -> None:
             at = self._rows.reached if given is None else given
             self._add_object(LoggedRow(at, time_ns(), {key: value}, automatic=given is None))
+            then()
 
         self._in_turn(add)
 

@@ -73,6 +73,8 @@ class Stream:
     """The monotonic time until which the disconnected process keeps its rank."""
     notices_sent: set[str] = field(default_factory=set)
     """The notices about the run's backends that the user has received."""
+    rejections: list[str] = field(default_factory=list)
+    """Sentences about rejected batches, which the user receives over the next connection."""
     claim: Claim | None = None
     process: bytes = b""
     """The id of the process, which all its streams share; empty for a node's daemon."""

@@ -137,15 +137,19 @@ def test_what_came_before_is_counted_and_changes_nothing(play, rig):
 
 
 @pytest.mark.parametrize("fields", [{"names": ["x"]}, {"dropped_points": 2**64 - 1}])
-def test_a_batch_beyond_the_bounds_is_rejected_whole(play, rig, monkeypatch, fields):
+def test_a_batch_beyond_the_bounds_is_rejected_whole_and_the_rank_is_told(play, rig, monkeypatch, fields):
     monkeypatch.setattr(limits, "METRICS_PER_RUN_MAX", 1)
 
     async def scenario(desk):
         session, _ = await desk.come(1, names=["loss"])
         with pytest.raises(BrokenStream, match="rejected"):
             session.take(batch(1, {0: 1.0}, **fields))
-        _, welcome = await desk.come(1, names=["loss"])
+        next_session, welcome = await desk.come(1, names=["loss"])
         assert welcome.next_sequence == 2
+        next_session.close()
+        (told,) = [reply async for reply in next_session.replies() if reply.HasField("notice")]
+        assert "the daemon cannot decode what this rank has sent" in told.notice.text
+        assert not session.stream.rejections
         assert not rig.failures
 
     play(scenario)

@@ -22,6 +22,7 @@ from tracker_daemon.backends.wandb.transaction_log import LoggedRow
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.outbox.entries import OutboxEntry
 
+_CLIENT_ARTIFACT = "wandb-client-artifact://"
 MEDIA_DIRECTORY = "files"
 """The subdirectory of files in a session's directory, and in the place of a kept artifact."""
 
@@ -111,14 +112,55 @@ def _image(at: int, item: Item, contents: Path, directory: Path, caption: str | 
     return import_module("wandb").Image(str(named), caption=caption)
 
 
-def restored_values(values: Mapping[str, Any], directory: Path) -> dict[str, Any]:
-    """Return a logged row's values as they were before: references to files of ``directory`` become media."""
-    return {name: _restored(value, directory / MEDIA_DIRECTORY) for name, value in values.items()}
+def restored_values(
+    values: Mapping[str, Any], directory: Path, tables: Mapping[str, StoredTable]
+) -> dict[str, Any]:
+    """Return a logged row's values as they were before: references to files of ``directory`` become media.
+
+    ``tables`` holds the tables with images by their artifacts' client ids.
+    """
+    return {name: _restored(value, directory / MEDIA_DIRECTORY, tables) for name, value in values.items()}
 
 
-def _restored(value: Any, media: Path) -> Any:
-    if not isinstance(value, dict) or "path" not in value:
+@dataclass(frozen=True, slots=True)
+class StoredTable:
+    """A table with images in W&B's own artifact of the table: the local file of each path within."""
+
+    files: Mapping[str, Path]
+
+    def table(self, links: Path) -> Any:
+        """Return the table as an object of the SDK; ``links`` is a directory for links to its images.
+
+        Raises:
+            FileNotFoundError: a file of the table is gone.
+        """
+        wandb = import_module("wandb")
+        (path,) = (file for name, file in self.files.items() if name.endswith(".table.json"))
+        document = json.loads(path.read_bytes())
+        rows = [[self._cell(cell, links) for cell in row] for row in document["data"]]
+        return wandb.Table(columns=document["columns"], data=rows, allow_mixed_types=True)
+
+    def _cell(self, cell: Any, links: Path) -> Any:
+        if not isinstance(cell, dict) or cell.get("_type") != "image-file":
+            return cell
+        link = links / str(cell["path"])
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(self.files[str(cell["path"])].resolve(strict=True))
+        return import_module("wandb").Image(str(link), caption=cell.get("caption"))
+
+
+def _restored(value: Any, media: Path, tables: Mapping[str, StoredTable]) -> Any:
+    if not isinstance(value, dict):
         return value
+    if value.get("_type") == "images/separated":
+        return _restored_images(value, media)
+    if "path" not in value:
+        return value
+    stored = tables.get(str(value.get("artifact_path", "")).removeprefix(_CLIENT_ARTIFACT).partition("/")[0])
+    if stored is not None:
+        with contextlib.suppress(FileNotFoundError, KeyError):
+            return stored.table(media)
     wandb, path = import_module("wandb"), media / str(value["path"])
     if not path.exists():
         return value
@@ -128,3 +170,13 @@ def _restored(value: Any, media: Path) -> Any:
         table = json.loads(path.read_bytes())
         return wandb.Table(columns=table["columns"], data=table["data"], allow_mixed_types=True)
     return value
+
+
+def _restored_images(value: dict[str, Any], media: Path) -> Any:
+    paths = [media / str(name) for name in value.get("filenames", ())]
+    if not paths or not all(path.exists() for path in paths):
+        return value
+    captions = value.get("captions")
+    captions = captions if isinstance(captions, list) else [None] * len(paths)
+    wandb = import_module("wandb")
+    return [wandb.Image(str(path), caption=caption) for path, caption in zip(paths, captions, strict=False)]

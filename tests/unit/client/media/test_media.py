@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import zlib
+from datetime import date
 from io import BytesIO
 from struct import unpack
 
@@ -14,7 +15,7 @@ import pytest
 
 from tests.support.devices import KINDS, make_device
 from tracker_client.media.artifacts import Directory
-from tracker_client.media.images import image_content
+from tracker_client.media.images import image_content, image_contents
 from tracker_client.media.png import encode_png
 from tracker_client.media.tables import make_table
 from tracker_client.staging.sources import FileSource, SourceUnusable, digest_of
@@ -159,6 +160,57 @@ def test_pictures_figures_bytes_and_paths_are_taken_at_the_call(tmp_path):
     assert b"".join(content.source.chunks(0)) == b"\xff\xd8\xff rest"
 
 
+def colours(content):
+    content.source.open()
+    pil = pytest.importorskip("PIL.Image")
+    return np.asarray(pil.open(BytesIO(b"".join(content.source.chunks(0))))).tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "scaled"),
+    [
+        (np.array([[0, 7], [255, 3]], np.int32), [[0, 7], [255, 3]], False),
+        (np.array([[0, 1000], [2000, 4000]], np.int32), [[0, 64], [128, 255]], True),
+        (np.array([[0.0, 0.5], [1.0, 0.25]], np.float32), [[0, 128], [255, 64]], False),
+        (np.array([[-3.0, 2.0], [1.0, 0.0]], np.float32), [[0, 255], [204, 153]], True),
+    ],
+    ids=["integers of a byte", "integers", "floats to 1", "floats"],
+)
+def test_a_picture_of_wide_values_is_scaled_to_eight_bits_and_says_so(values, expected, scaled):
+    pil = pytest.importorskip("PIL.Image")
+    notes = []
+    assert colours(image_content(pil.fromarray(values), notes.append)) == expected
+    assert ["to 8 bits" in note for note in notes] == [True] * scaled
+
+
+def test_a_list_of_images_and_a_stack_of_them_are_images_with_their_captions(tmp_path):
+    black = np.zeros((2, 3, 3), np.uint8)
+    notes = []
+    taken = image_contents([black, black + 9], ["first"], notes.append)
+    assert [caption for _, caption in taken] == ["first", None]
+    assert [pixels(png_of(content))[:2] for content, _ in taken] == [(3, 2), (3, 2)]
+    for stack in (
+        np.zeros((4, 2, 5, 3)),
+        np.zeros((4, 3, 2, 5)),
+        np.zeros((7, 2, 5)),
+        np.zeros((4, 2, 5, 1)),
+    ):
+        taken = image_contents(stack, "all", notes.append)
+        assert len(taken) == len(stack)
+        assert {pixels(png_of(content))[:2] for content, _ in taken} == {(5, 2)}
+        assert {caption for _, caption in taken} == {"all"}
+    torch = pytest.importorskip("torch")
+    assert len(image_contents(torch.zeros(6, 3, 4, 4), None, notes.append)) == 6
+    assert notes == []
+    assert len(image_contents([black] * 200, None, notes.append)) == limits.IMAGES_PER_ITEM_MAX
+    assert notes == ["of 200 images in one call the first 108 are recorded"]
+
+
+def png_of(content):
+    content.source.open()
+    return b"".join(content.source.chunks(0))
+
+
 # ---- tables --------------------------------------------------------------------------------------
 
 
@@ -182,6 +234,72 @@ def test_a_table_of_rows_is_taken_at_the_call_and_its_cells_become_json():
     assert found["data"][1][3:] == ["b'b'", "{'a': 1}"]
 
 
+def test_rows_may_be_dicts_and_data_a_dict_of_columns():
+    rows = [{"a": 1, "b": "x"}, {"b": "y", "c": None}, [3]]
+    expected = {"columns": ["a", "b", "c"], "data": [[1, "x", None], [None, "y", None], [3, None, None]]}
+    for table in (make_table(None, rows), make_table(rows, None), make_table(["a", "b", "c"], iter(rows))):
+        assert document(table) == expected
+    chosen = make_table(["b"], rows[:2])
+    assert document(chosen) == {"columns": ["b"], "data": [["x"], ["y"]]}
+    assert chosen.notes == ["cells of rows that have no column are left out: a, c"]
+    by_column = make_table({"a": [1, 2], "b": ["x"]}, None)
+    assert document(by_column) == {"columns": ["a", "b"], "data": [[1, "x"], [2, None]]}
+
+
+def test_ragged_rows_are_recorded_and_said():
+    table = make_table(["a", "b"], [[1], [1, 2], [1, 2, 3]])
+    assert document(table) == {
+        "columns": ["a", "b", "column 3"], "data": [[1, None, None], [1, 2, None], [1, 2, 3]],
+    }  # fmt: skip
+    assert table.notes == [
+        "of 3 columns 2 have names; the others are numbered",
+        "2 rows have fewer cells than the table has columns; the missing cells are empty",
+    ]
+
+
+def test_times_are_iso_texts_and_missing_values_are_empty():
+    pandas = pytest.importorskip("pandas")
+    at = np.datetime64("2026-01-02T03:04:05", "ns")
+    cells = [at, np.datetime64("NaT"), pandas.Timestamp(at), pandas.NaT, pandas.NA, np.ma.masked]
+    cells += [date(2026, 1, 2), np.longdouble("0.5"), np.timedelta64(5, "ns")]
+    assert document(make_table(list("abcdefghi"), [cells]))["data"] == [
+        ["2026-01-02T03:04:05.000000000", None, "2026-01-02T03:04:05", None, None, None,
+         "2026-01-02", 0.5, "5 nanoseconds"],
+    ]  # fmt: skip
+    frame = pandas.DataFrame({"t": pandas.to_datetime(["2026-01-02", None])})
+    assert document(make_table(None, frame))["data"] == [["2026-01-02T00:00:00"], [None]]
+
+
+def test_a_cell_that_is_an_image_is_a_content_of_its_own_and_a_broken_one_is_said():
+    pil = pytest.importorskip("PIL.Image")
+    wide = pil.fromarray(np.full((2, 2), np.nan, np.float32))
+    picture = pil.new("RGB", (3, 2), (9, 9, 9))
+    table = make_table(["name", "image"], [["a", wide], ["b", picture], ["c", "text"]])
+    picture.putpixel((0, 0), (1, 1, 1))
+    refused = []
+    first, *images = table.sources(refused.append)
+    first.open()
+    data = json.loads(b"".join(first.chunks(0)))["data"]
+    assert data == [["a", None], ["b", {"image": 1}], ["c", "text"]]
+    (source,) = images
+    assert pil.open(BytesIO(b"".join(source.chunks(0)))).getpixel((0, 0)) == (9, 9, 9)
+    assert len(refused) == 1
+    assert table.held_bytes > 2 * 3 * 64
+
+
+def test_a_table_of_wandb_keeps_its_images():
+    wandb = pytest.importorskip("wandb")
+    pytest.importorskip("PIL")
+    images = [wandb.Image(np.zeros((2, 2, 3), np.uint8), caption="c"), None]
+    table = make_table(None, wandb.Table(columns=["i"], data=[[image] for image in images]))
+    first, image = table.sources(print)
+    first.open()
+    assert json.loads(b"".join(first.chunks(0))) == {
+        "columns": ["i"], "data": [[{"image": 1, "caption": "c"}], [None]],
+    }  # fmt: skip
+    assert image.path == "1.png"
+
+
 def test_frames_bring_their_columns():
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"x": [1, 2], "y": ["a", "b"]})
@@ -201,7 +319,6 @@ def test_a_table_that_is_too_long_is_cut_and_says_so(monkeypatch):
 @pytest.mark.parametrize(
     ("columns", "data", "why"),
     [
-        (["a"], [[1, 2]], "cells"),
         (["a"], ["text"], "a row of a table"),
         (["a"], None, "not the rows"),
         ([], [], "columns"),

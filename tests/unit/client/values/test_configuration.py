@@ -228,3 +228,17 @@ ANY = st.recursive(
 @settings(deadline=None, max_examples=80)
 def test_any_nesting_is_valid_json_and_never_raises(config):
     assert isinstance(recorded(config), dict)
+
+
+def test_times_of_numpy_are_their_iso_text_and_long_doubles_are_floats():
+    np = pytest.importorskip("numpy")
+    config = {
+        "at": np.datetime64("2026-01-02T03:04:05", "ns"),
+        "days": np.array(["2026-01-02", "2026-01-03"], "datetime64[ns]").astype("datetime64[D]"),
+        "took": np.timedelta64(5, "ns"),
+        "long": np.longdouble("0.5"),
+    }
+    assert read_configuration(config).values == {
+        "at": "2026-01-02T03:04:05.000000000", "days": ["2026-01-02", "2026-01-03"],
+        "took": "5 nanoseconds", "long": 0.5,
+    }  # fmt: skip
