@@ -28,13 +28,18 @@ def await_recorded(tracker):
 """
 
 
-def run_script(daemon: Daemon, script: str, *arguments: str, **environ: str) -> tuple[str, str]:
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0")
+
+
+def run_script(
+    daemon: Daemon, script: str, *arguments: str, launcher: tuple[str, ...] = (), **environ: str
+) -> tuple[str, str]:
     """Run ``script`` from a file, which its workers import again; return its stdout and stderr."""
     path = daemon.home / "train.py"
     path.write_text(TRAIN + script)
     variables = Ranks(daemon).environ() | environ
     done = subprocess.run(
-        [sys.executable, str(path), *arguments],
+        [sys.executable, *launcher, str(path), *arguments],
         env=variables, check=False, capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -104,3 +109,59 @@ def test_a_tracker_made_in_a_worker_records_all_it_logged_and_how_the_worker_end
     late = {"logs in a thread": STEPS + 1}
     assert {**dict.fromkeys(found, STEPS), "killed": received["killed"], **late} == received
     assert {(run["attempt"], run["world_size"]) for run in found.values()} == {(1, 1)}
+
+
+EVALUATION = """
+if __name__ == "__main__":
+    tracker = log(sys.argv[1])
+    tracker.finish()
+    assert tracker.status().state == "finished"
+"""
+TRAINING = """
+import subprocess
+before = dict(os.environ)  # has no trace of the tracker
+
+def evaluate(name, **options):
+    subprocess.run([sys.executable, os.environ["EVALUATION"], name], check=True, **options)
+
+def forked(name):
+    if (pid := os.fork()) == 0:
+        log(name).finish()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+if __name__ == "__main__":
+    rank = os.environ["RANK"]
+    tracker = log("training")
+    await_recorded(tracker)
+    forked(f"forked by {rank}")
+    if rank == "0":
+        evaluate("during")
+        evaluate("during, with an older environment", env=before)
+        tracker.finish()
+        evaluate("after")
+        open(os.environ["EVALUATION"] + ".done", "w").close()
+    while not os.path.exists(os.environ["EVALUATION"] + ".done"):
+        time.sleep(0.05)
+    if rank == "1":
+        for step in range(80):
+            tracker.log({"rest": 1.0}, step=100 + step)
+        tracker.finish()
+        assert tracker.attempt == 1
+"""
+
+
+def test_what_a_rank_of_torchrun_starts_or_forks_has_runs_of_its_own(daemon):
+    evaluation = daemon.home / "evaluate.py"
+    evaluation.write_text(TRAIN + EVALUATION)
+    run_script(daemon, TRAINING, launcher=TORCHRUN, EVALUATION=str(evaluation))
+    found = runs(daemon)
+    books = {name: run["books"] for name, run in found.items()}
+    training = found.pop("training")
+    assert (training["attempt"], training["world_size"], training["status"]) == (1, 2, "FINISHED")
+    assert books["training"]["received"] == books["training"]["folded"] == 2 * STEPS + 80
+    evaluations = ["after", "during", "during, with an older environment", "forked by 0", "forked by 1"]
+    assert sorted(found) == evaluations
+    for name, run in found.items():
+        assert (run["attempt"], run["world_size"], run["status"]) == (1, 1, "FINISHED")
+        assert books[name]["received"] == STEPS

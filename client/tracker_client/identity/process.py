@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracker_client.identity.launch import first_process, launch_key, process_key
+from tracker_client.identity.mark import Mark
 from tracker_client.identity.rank import ALONE, NODES, RankInfo, RankOverrides, detect_rank
-from tracker_client.identity.workers import Mark, Standing, key_beside, standing_of
+from tracker_client.identity.workers import Standing, key_beside, standing_of
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,19 @@ def identify(
     pid: int,
     overrides: RankOverrides,
     launch_id: str | None = None,
+    mark: Mark | None = None,
 ) -> Identity:
-    """Find the identity of the process ``pid``; ``overrides`` and ``launch_id`` are the user's arguments.
+    """Find the identity of the process ``pid``.
+
+    ``overrides`` and ``launch_id`` are the user's arguments. ``mark`` is the process's own, or that of its
+    nearest ancestor.
 
     Raises:
         RankUnknown: several processes run, and no source gives the rank.
         SettingsError: a TRACKER_* variable or an argument is not a usable number.
     """
-    mark = Mark.read(environ)
     parent = mark if mark is not None and mark.pid != pid else None
-    if mark is not None and standing_of(environ, modules, pid, overrides.rank) is Standing.CHILD:
+    if mark is not None and standing_of(mark, environ, modules, pid, overrides.rank) is Standing.CHILD:
         return _child(environ, mark, pid, launch_id)
     info = detect_rank(environ, modules, overrides)
     key, warning = launch_key(environ, info, launch_id)

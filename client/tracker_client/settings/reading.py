@@ -63,10 +63,11 @@ from tracker_client.endpoints.endpoint import (
 )
 from tracker_client.errors import EndpointError, SettingsError
 from tracker_client.identity.launch import agent, restarts
+from tracker_client.identity.mark import Mark, find_mark, mark_process
 from tracker_client.identity.process import identify
 from tracker_client.identity.rank import RankInfo, RankOverrides
 from tracker_client.identity.script_metadata import Script, describe
-from tracker_client.identity.workers import Standing, mark_process, standing_of
+from tracker_client.identity.workers import Standing, standing_of
 from tracker_client.settings.metric_options import METRIC_OPTIONS, MetricOptions, read_metric_options
 from tracker_client.settings.selectors import ARGUMENTS, read_selectors
 from tracker_protocol import limits
@@ -171,7 +172,8 @@ def read_settings(
     modules = sys.modules if modules is None else modules
     options = options or {}
     overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
-    identity = identify(environ, modules, os.getpid(), overrides, options.get("launch_id"))
+    mark = find_mark(environ, os.getpid())
+    identity = identify(environ, modules, os.getpid(), overrides, options.get("launch_id"), mark)
     environ, info, key = identity.environ, identity.rank, identity.launch_key
     arguments = backends_arguments(options)
     classes = script_classes(backends, registered_backends(), arguments)
@@ -221,18 +223,20 @@ def is_copy_of_parents_call(rank: int | None) -> bool:
 
     ``rank`` is the argument of ``setup_tracker``.
     """
-    return standing_of(os.environ, sys.modules, os.getpid(), rank) is Standing.COPY
+    mark = find_mark(os.environ, os.getpid())
+    return standing_of(mark, os.environ, sys.modules, os.getpid(), rank) is Standing.COPY
 
 
 def mark_as_set_up(settings: ClientSettings) -> None:
     """Mark this process as one with a tracker, for its child processes (TRACKER_SET_UP_BY)."""
-    mark_process(
+    mark = Mark.new(
         os.environ,
         settings.pid,
         rank=settings.rank.rank,
         launch_key=settings.launch_key,
         is_child=settings.is_child,
     )
+    mark_process(os.environ, mark)
 
 
 def is_inprocess(endpoint: str | os.PathLike[str] | None, environ: Mapping[str, str] | None = None) -> bool:
@@ -258,7 +262,8 @@ def read_run_arguments(
         RankUnknown: several processes run, and the rank of this one cannot be found.
     """
     overrides = RankOverrides(rank, options.get("world_size"), options.get("local_rank"))
-    identity = identify(os.environ, sys.modules, os.getpid(), overrides)
+    mark = find_mark(os.environ, os.getpid())
+    identity = identify(os.environ, sys.modules, os.getpid(), overrides, mark=mark)
     environ, info = identity.environ, identity.rank
     given = _first(environ, ("TRACKER_RUN_ID",), run_id)
     run_id = given or secrets.token_hex(RUN_ID_BYTES)

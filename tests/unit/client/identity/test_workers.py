@@ -1,18 +1,16 @@
 """Whether a process is a rank, or a child of a rank that has inherited the rank's environment."""
 
 import json
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
+from tracker_client.identity.mark import SET_UP_BY_VARIABLE, Mark, find_mark
 from tracker_client.identity.process import identify
 from tracker_client.identity.rank import ALONE, RankOverrides
-from tracker_client.identity.workers import (
-    SET_UP_BY_VARIABLE,
-    Mark,
-    Standing,
-    mark_process,
-    standing_of,
-)
+from tracker_client.identity.workers import Standing, standing_of
 
 PARENT, SELF = 12, 34
 TORCHRUN = {
@@ -49,14 +47,18 @@ class Distributed:
 
 
 def of(environ, modules=None, rank=None, launch_id=None, pid=SELF):
-    return identify(environ, modules or {}, pid, RankOverrides(rank), launch_id)
+    return identify(environ, modules or {}, pid, RankOverrides(rank), launch_id, find_mark(environ, pid))
+
+
+def standing(environ, modules, rank=None):
+    return standing_of(find_mark(environ, SELF), environ, modules, SELF, rank)
 
 
 def marked(environ, pid=PARENT, **changes):
     """The environment of a process that one with ``environ`` and a tracker has started."""
-    found, environ = of(environ, pid=pid), dict(environ)
-    mark_process(environ, pid, rank=found.rank.rank, launch_key=found.launch_key, is_child=found.is_child)
-    return environ | changes
+    found = of(environ, pid=pid)
+    mark = Mark.new(environ, pid, rank=found.rank.rank, launch_key=found.launch_key, is_child=found.is_child)
+    return {**environ, SET_UP_BY_VARIABLE: mark.text, **changes}
 
 
 @pytest.mark.parametrize(
@@ -145,9 +147,8 @@ def test_a_child_takes_no_run_from_the_environment_that_is_its_parents():
 
 @pytest.mark.parametrize("text", ["", "12", "{}", "[1]", '{"pid": 12}', "null"])
 def test_a_text_that_is_no_mark_marks_nothing(text):
-    environ = {SET_UP_BY_VARIABLE: text}
-    assert Mark.read(environ) is None
-    assert standing_of(environ, {}, SELF) is Standing.RANK
+    assert Mark.of(text) is None
+    assert standing({SET_UP_BY_VARIABLE: text}, {}) is Standing.RANK
 
 
 def test_a_mark_has_only_variables_that_matter_here():
@@ -158,8 +159,34 @@ def test_a_mark_has_only_variables_that_matter_here():
 def test_a_call_in_a_main_module_that_is_imported_again_is_a_copy_of_the_parents():
     importing = {"multiprocessing.process": Process(inheriting=True)}
     for environ in ({}, TORCHRUN, marked(TORCHRUN)):
-        assert standing_of(environ, importing, SELF) is Standing.COPY
-    assert standing_of(marked(TORCHRUN), importing, SELF, rank=1) is Standing.COPY
-    assert standing_of(marked(TORCHRUN), importing, SELF, rank=0) is Standing.RANK
+        assert standing(environ, importing) is Standing.COPY
+    assert standing(marked(TORCHRUN), importing, rank=1) is Standing.COPY
+    assert standing(marked(TORCHRUN), importing, rank=0) is Standing.RANK
     called = {"multiprocessing.process": Process(inheriting=False)}
-    assert standing_of(marked(TORCHRUN), called, SELF) is Standing.CHILD
+    assert standing(marked(TORCHRUN), called) is Standing.CHILD
+
+
+def test_a_child_finds_its_parents_mark_without_the_parents_environment():
+    script = """
+        import os, subprocess, sys
+        from tracker_client.identity.mark import Mark, find_mark, mark_process
+        def find():
+            return find_mark({}, os.getpid())
+        code = "import os; from tracker_client.identity.mark import find_mark as f; print(f({}, os.getpid()))"
+        def child():
+            return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+        assert find() is None
+        mark = Mark.new({}, os.getpid(), rank=3, launch_key="k", is_child=False)
+        for rank in (100, 3):
+            mark = Mark.new({}, os.getpid(), rank=rank, launch_key="k", is_child=False)
+            mark_process({}, mark)
+            assert child() == f"{mark}\\n", child()
+        if os.fork() == 0:
+            assert child() == f"{mark}\\n", child()
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
