@@ -717,11 +717,13 @@ def test_a_forked_child_is_inert_and_ends_by_itself(daemon):
                 codes.append(os.waitstatus_to_exitcode(status))
             time.sleep(0.01)
         print(sorted(codes))
+        print(tracker.status().calls_elsewhere)
         tracker.log({"parent": 2.0})
         tracker.finish()
     """
     result = run_script(daemon, script)
-    assert result.stdout.strip() == "[0, 0, 1]", result.stderr
+    assert result.stdout.split("\n") == ["[0, 0, 1]", "3003", ""], result.stderr
+    assert result.stderr.count("records nothing: its tracker is a copy") == 1
     assert series(daemon, "parent") == [(0, 1.0), (1, 2.0)]
     assert series(daemon, "child") == []
     assert daemon.stream.config == []
