@@ -165,3 +165,97 @@ def test_what_a_rank_of_torchrun_starts_or_forks_has_runs_of_its_own(daemon):
     for name, run in found.items():
         assert (run["attempt"], run["world_size"], run["status"]) == (1, 1, "FINISHED")
         assert books[name]["received"] == STEPS
+
+
+DATA_LOADER = """
+import torch
+
+class Data(torch.utils.data.Dataset):
+    def __init__(self, tracker):
+        self.tracker = tracker
+
+    def __len__(self):
+        return 64
+
+    def __getitem__(self, index):
+        self.tracker.log({"in a worker": 1.0})
+        return index
+
+if __name__ == "__main__":
+    tracker = log("parent")
+    for method in ("fork", "spawn"):
+        for epoch in range(2):
+            loader = torch.utils.data.DataLoader(Data(tracker), num_workers=2, multiprocessing_context=method)
+            assert sum(1 for _ in loader) == 64
+    print(tracker.status().calls_elsewhere)
+    tracker.finish()
+"""
+
+
+def test_log_in_workers_of_a_data_loader_is_counted_and_warned_about_once(daemon):
+    out, err = run_script(daemon, DATA_LOADER)
+    assert out == f"{2 * 2 * 64}\n"
+    assert err.count("records nothing") == 1
+    (run,) = runs(daemon).values()
+    assert (run["status"], run["books"]["received"]) == ("FINISHED", STEPS)
+
+
+TORCH_WORKERS = """
+import torch.distributed, torch.multiprocessing as workers
+
+def alone(number):
+    log(f"alone {number}")
+    if number == 1:
+        raise ValueError("expected")
+
+def of_a_group(number, file):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=number, world_size=2)
+    log("a group").finish()
+    torch.distributed.destroy_process_group()
+
+if __name__ == "__main__":
+    tracker = log("parent")
+    try:
+        workers.start_processes(alone, nprocs=2, start_method="fork")
+    except workers.ProcessRaisedException as error:
+        print(error.error_index)
+    workers.start_processes(of_a_group, args=(__file__ + ".group",), nprocs=2, start_method="fork")
+    tracker.finish()
+"""
+
+
+def test_workers_of_torch_have_runs_of_their_own_or_are_ranks_of_the_group_that_they_make(daemon):
+    out, _ = run_script(daemon, TORCH_WORKERS)
+    assert out == "1\n"
+    found = runs(daemon)
+    ended = {"parent": "FINISHED", "alone 0": "FINISHED", "alone 1": "FAILED", "a group": "FINISHED"}
+    assert {name: run["status"] for name, run in found.items()} == ended
+    sizes = {name: (run["world_size"], run["books"]["received"]) for name, run in found.items()}
+    assert sizes == dict.fromkeys(found, (1, STEPS)) | {"a group": (2, 2 * STEPS)}
+
+
+JOBLIB = """
+from joblib import Parallel, delayed
+
+def trial(number):
+    tracker = log(f"trial {number}")
+    if number % 2:
+        tracker.finish()
+    return number
+
+if __name__ == "__main__":
+    if sys.argv[1] == "with a tracker":
+        log("parent")
+    assert Parallel(n_jobs=2)(delayed(trial)(number) for number in range(12)) == list(range(12))
+"""
+
+
+@pytest.mark.parametrize("parent", ["with a tracker", "without"])
+def test_each_trial_in_workers_of_joblib_is_a_run(daemon, parent):
+    run_script(daemon, JOBLIB, parent)
+    found = runs(daemon)
+    names = {f"trial {number}" for number in range(12)} | (
+        {"parent"} if parent == "with a tracker" else set()
+    )
+    assert set(found) == names
+    assert {(run["status"], run["books"]["received"]) for run in found.values()} == {("FINISHED", STEPS)}
