@@ -11,7 +11,7 @@ from tracker_client.settings.reading import (
     ClientSettings,
     backends_arguments,
     backends_of,
-    is_copy_of_parents_call,
+    calls_of_parent,
     is_inprocess,
     mark_as_set_up,
     read_run_arguments,
@@ -19,7 +19,7 @@ from tracker_client.settings.reading import (
 )
 from tracker_client.trackers.null_tracker import NullTracker
 from tracker_client.trackers.remote_tracker import RemoteTracker
-from tracker_client.trackers.tracker import Tracker, inert_copy
+from tracker_client.trackers.tracker import Tracker, calls_address, inert_copy
 from tracker_client.values.printing import name_rank
 
 
@@ -85,8 +85,8 @@ def setup_tracker(
     wanted = backends_of(backends)
     if wanted == "none":
         return NullTracker()
-    if is_copy_of_parents_call(rank):
-        return inert_copy()
+    if (calls := calls_of_parent(rank)) is not None:
+        return inert_copy(calls_address=calls)
     if is_inprocess(endpoint):
         run = read_run_arguments(project_name, config, outdir, rank, run_id, kwargs)
         name_rank(run.rank)
@@ -100,8 +100,8 @@ def setup_tracker(
 
 def _connect(settings: ClientSettings, config: Any) -> RemoteTracker:
     name_rank(settings.rank.rank)
-    mark_as_set_up(settings)
     tracker = RemoteTracker(settings, config)
+    mark_as_set_up(settings, calls_address(tracker))
     if settings.strict:
         tracker.wait_until_admitted()
     return tracker

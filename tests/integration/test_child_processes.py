@@ -171,22 +171,25 @@ DATA_LOADER = """
 import torch
 
 class Data(torch.utils.data.Dataset):
-    def __init__(self, tracker):
+    def __init__(self, spawned):
         self.tracker = tracker
+        self.spawned = spawned
 
     def __len__(self):
         return 64
 
     def __getitem__(self, index):
         self.tracker.log({"in a worker": 1.0})
+        if self.spawned:
+            tracker.log({"in a worker": 2.0})
         return index
 
+tracker = log("parent")  # not under the test for __main__: each worker of 'spawn' does this again
 if __name__ == "__main__":
-    tracker = log("parent")
-    for method in ("fork", "spawn"):
-        for epoch in range(2):
-            loader = torch.utils.data.DataLoader(Data(tracker), num_workers=2, multiprocessing_context=method)
-            assert sum(1 for _ in loader) == 64
+    for method in ("fork", "fork", "spawn"):
+        data = Data(method == "spawn")
+        loader = torch.utils.data.DataLoader(data, num_workers=2, multiprocessing_context=method)
+        assert sum(1 for _ in loader) == 64
     print(tracker.status().calls_elsewhere)
     tracker.finish()
 """
@@ -194,7 +197,7 @@ if __name__ == "__main__":
 
 def test_log_in_workers_of_a_data_loader_is_counted_and_warned_about_once(daemon):
     out, err = run_script(daemon, DATA_LOADER)
-    assert out == f"{2 * 2 * 64}\n"
+    assert out == f"{(1 + 1 + 2) * 64 + 2 * STEPS}\n"
     assert err.count("records nothing") == 1
     (run,) = runs(daemon).values()
     assert (run["status"], run["books"]["received"]) == ("FINISHED", STEPS)

@@ -42,6 +42,7 @@ class Mark:
         launch: a digest of its launch key.
         is_child: True if it is a child itself, and so a launch of its own.
         variables: the variables of LAUNCH_VARIABLES and RUN_VARIABLES that it has.
+        calls: the address of the count of its tracker's calls elsewhere.
     """
 
     pid: int
@@ -50,6 +51,7 @@ class Mark:
     launch: str
     is_child: bool
     variables: Mapping[str, str]
+    calls: str = ""
 
     @classmethod
     def of(cls, text: str) -> Mark | None:
@@ -60,11 +62,20 @@ class Mark:
             return None
 
     @classmethod
-    def new(cls, environ: Mapping[str, str], pid: int, *, rank: int, launch_key: str, is_child: bool) -> Mark:
+    def new(
+        cls,
+        environ: Mapping[str, str],
+        pid: int,
+        *,
+        rank: int,
+        launch_key: str,
+        is_child: bool,
+        calls: str = "",
+    ) -> Mark:
         """Return a new mark of the process ``pid``, which has ``environ``."""
         names = (*LAUNCH_VARIABLES, *RUN_VARIABLES)
         variables = {name: environ[name] for name in names if name in environ}
-        return cls(pid, secrets.token_hex(8), rank, digest(launch_key), is_child, variables)
+        return cls(pid, secrets.token_hex(8), rank, digest(launch_key), is_child, variables, calls)
 
     @property
     def text(self) -> str:

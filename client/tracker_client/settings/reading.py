@@ -218,23 +218,30 @@ def read_settings(
     )
 
 
-def is_copy_of_parents_call(rank: int | None) -> bool:
-    """Return True in a ``multiprocessing`` worker that imports the script's main module again.
+def calls_of_parent(rank: int | None) -> str | None:
+    """Return the address of the parent's count of calls if this call of ``setup_tracker`` is the parent's.
 
-    ``rank`` is the argument of ``setup_tracker``.
+    That is so in a ``multiprocessing`` worker that imports the script's main module again. Otherwise None is
+    returned. ``rank`` is the argument of ``setup_tracker``.
     """
     mark = find_mark(os.environ, os.getpid())
-    return standing_of(mark, os.environ, sys.modules, os.getpid(), rank) is Standing.COPY
+    if standing_of(mark, os.environ, sys.modules, os.getpid(), rank) is not Standing.COPY:
+        return None
+    return "" if mark is None else mark.calls
 
 
-def mark_as_set_up(settings: ClientSettings) -> None:
-    """Mark this process as one with a tracker, for its child processes (TRACKER_SET_UP_BY)."""
+def mark_as_set_up(settings: ClientSettings, calls: str) -> None:
+    """Mark this process as one with a tracker, for its child processes (TRACKER_SET_UP_BY).
+
+    ``calls`` is the address of the count of the tracker's calls in other processes.
+    """
     mark = Mark.new(
         os.environ,
         settings.pid,
         rank=settings.rank.rank,
         launch_key=settings.launch_key,
         is_child=settings.is_child,
+        calls=calls,
     )
     mark_process(os.environ, mark)
 

@@ -293,6 +293,11 @@ class Tracker:
         return inert_copy, (self._id, self._calls_elsewhere.address)
 
 
+def calls_address(tracker: Tracker) -> str:
+    """Return the text by which another process finds the count of the tracker's calls elsewhere."""
+    return tracker._calls_elsewhere.address  # noqa: SLF001 - the same module's class
+
+
 def inert_copy(tracker_id: str = "", calls_address: str = "") -> Tracker:
     """Return the tracker of that id if it is in this process; else an inert one, which counts calls."""
     known = _by_id.get(tracker_id)
