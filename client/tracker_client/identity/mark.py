@@ -16,8 +16,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from tracker_client.identity.host_processes import ancestors
 from tracker_client.identity.rank import RANK_VARIABLES, WORLD_SIZE_VARIABLES
+from tracker_protocol.host_processes import ancestors
 
 SET_UP_BY_VARIABLE = "TRACKER_SET_UP_BY"
 GROUP_VARIABLES = (
@@ -111,7 +111,7 @@ def find_mark(environ: Mapping[str, str], pid: int) -> Mark | None:
     inherited = Mark.of(environ.get(SET_UP_BY_VARIABLE, ""))
     if inherited is not None and inherited.pid == pid:
         return inherited
-    return next(filter(None, map(_mark_of_process, ancestors())), inherited)
+    return next(filter(None, (_mark_of_process(one.pid) for one in ancestors())), inherited)
 
 
 def mark_process(environ: MutableMapping[str, str], mark: Mark) -> None:

@@ -36,9 +36,11 @@ from tracker_client.transport.forked.frames import (
 
 Reply = TypeVar("Reply")
 _PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[1].split('\\n'); "
+    "import os, sys; "
+    "sys.path[:] = os.fsdecode(open(0, 'rb', 0, closefd=False).readline()[:-1]).split(os.pathsep); "
     "from tracker_client.transport.forked.relay import main; main()"
 )
+"""The helper's program. It reads this process's ``sys.path`` as a line: a script may have changed that."""
 _END_WAIT_S = 0.5
 
 
@@ -99,12 +101,13 @@ class Helper:
         with theirs:
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and a program of this module
-                    [sys.executable, "-c", _PROGRAM, "\n".join(sys.path)],
+                    [sys.executable, "-c", _PROGRAM],
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
                 )
+                ours.sendall(os.fsencode(os.pathsep.join(sys.path)) + b"\n")
             except OSError as error:
                 ours.close()
                 raise EndpointError(f"the helper of a forked process cannot be started: {error}") from None

@@ -26,7 +26,8 @@ FORKED = """
         os._exit(9)
 
     def helpers():
-        shown = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True)
+        command = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(os.getpid())]
+        shown = subprocess.run(command, capture_output=True)
         return [int(line.split()[0]) for line in shown.stdout.decode().splitlines() if "relay" in line]
 
     parent = setup_tracker("parent")
