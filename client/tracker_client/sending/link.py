@@ -46,7 +46,9 @@ class Link:
         self._deliver = deliver
         self._published = published
         self._addresses = AddressHistory()
-        spread_s = (settings.rank.world_size or 1) * limits.CONNECT_JITTER_PER_RANK_S
+        # The other ranks wait for the primary rank, so it connects at once.
+        waiting = 0 if introduction.is_primary else settings.rank.world_size or 1
+        spread_s = waiting * limits.CONNECT_JITTER_PER_RANK_S
         self._reconnecting = Reconnecting(spread_s, warn)
 
     @property

@@ -65,7 +65,7 @@ class Sender:
     ) -> None:
         self.inbox: SimpleQueue[Event] = SimpleQueue()
         self.published = Published()
-        is_primary = introduction.rank == (introduction.primary_rank or 0)
+        is_primary = introduction.is_primary
         self.warnings = RankWarnings(
             lambda: self.inbox.put(Wake(flush=False)),
             is_alone=settings.rank.world_size == 1,

@@ -51,6 +51,11 @@ class Introduction:
     start_ticks: int = 0
     ancestors: tuple[HostProcess, ...] = ()
 
+    @property
+    def is_primary(self) -> bool:
+        """True if this is the primary rank, as far as the script says."""
+        return self.rank == (self.primary_rank or 0)
+
 
 # ---- from the daemon -----------------------------------------------------------------------------
 
