@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from tracker_client.identity.rank import LOCAL_SIZE_VARIABLES, RankInfo
-from tracker_client.values.arguments import MASK, SECRET_NAME, mask_secrets, valid_text
+from tracker_client.values.arguments import valid_text
+from tracker_client.values.secret_names import MASK, is_secret, mask_secrets
 from tracker_client.version import __version__
 
 VALUE_MAX_CHARACTERS = 2_000
@@ -77,20 +78,21 @@ def masked_command(argv: Sequence[str]) -> str:
     ``--api-key`` up to the next option.
     """
     shown: list[str] = []
-    hiding = first = False
+    option, first = "", False
     characters = 0
     for argument in (str(argument)[:_ARGUMENT_MAX_CHARACTERS] for argument in argv):
         if characters > VALUE_MAX_CHARACTERS:
             break
         characters += len(argument) + 1
-        if hiding and not argument.startswith("--" if first else "-"):
-            shown.append(MASK)
+        is_value = option and not argument.startswith("--" if first and is_secret(option, argument) else "-")
+        if is_value:
+            shown.append(MASK if is_secret(option, argument) else mask_secrets(argument))
             first = False
             continue
-        name, equals, _ = argument.partition("=")
-        secret = SECRET_NAME.search(name) is not None
-        hiding = first = secret and not equals and name.startswith("-")
-        shown.append(f"{mask_secrets(name)}={MASK}" if secret and equals else mask_secrets(argument))
+        name, equals, value = argument.partition("=")
+        option, first = ("", False) if equals or not name.startswith("-") else (name, True)
+        secret = bool(equals) and is_secret(name, value)
+        shown.append(f"{mask_secrets(name)}={MASK}" if secret else mask_secrets(argument))
     return shlex.join(shown)
 
 

@@ -8,7 +8,7 @@
 * ``histogram``: a histogram as it is sent; ``wandb_objects``: W&B's own objects.
 * ``configuration``: a configuration of any kind as a JSON object.
 * ``steps``: the step that a call names.
-* ``arguments``: exit codes, timeouts and texts without secrets.
+* ``arguments``: exit codes, timeouts and valid texts; ``secret_names``: the names whose values are secrets.
 * ``exit_status``: the file of a process's exit status.
 * ``printing``: shows messages, which begin with the product's name and the rank.
 * ``tally``: counts and bounds that any thread may change, a signal handler included.

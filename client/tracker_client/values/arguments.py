@@ -1,29 +1,18 @@
-"""Converts arguments of callers: exit codes, timeouts, values as JSON, texts without secrets."""
+"""Converts arguments of callers: exit codes, timeouts, values as JSON, valid texts."""
 
 from __future__ import annotations
 
 import math
-import re
 import threading
 from collections.abc import Mapping
 from typing import Any
 
+from tracker_client.values.secret_names import mask_secrets
 from tracker_protocol import limits
 
-MASK = "****"
 JSON_DEPTH_MAX = 16
 INTERRUPTED = 130
 """The exit code of a process that Ctrl-C has ended: 128 + the number of SIGINT."""
-_SENSITIVE = "(?:key|token(?!iz)|passw|passphrase|pwd|secret|credential|authorization)"
-SECRET_NAME = re.compile(_SENSITIVE, re.IGNORECASE)
-"""Matches within the name of an option whose value is a secret; "tokenizer" does not match."""
-_NAMED_SECRET = re.compile(
-    rf"""({_SENSITIVE}[\w.-]{{0,64}}\\*["']?\s*[=:]\s*)("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\S+)""",
-    re.IGNORECASE,
-)
-_OPTION_SECRET = re.compile(rf"(?<!\S)(-[\w.-]{{0,64}}?{_SENSITIVE}[\w.-]{{0,64}}\s+)\S+", re.IGNORECASE)
-_BEARER = re.compile(r"\b(bearer|basic)\s+\S+", re.IGNORECASE)
-_USER_INFORMATION = re.compile(r"(?<=://)(?:[^\s/@:]*:\S*|[^\s/]*)(?=@)")
 
 
 def strict_json(value: Any, depth: int = JSON_DEPTH_MAX) -> Any:
@@ -52,14 +41,6 @@ def strict_json(value: Any, depth: int = JSON_DEPTH_MAX) -> Any:
 def valid_text(text: str) -> str:
     """Replace the characters of ``text`` that UTF-8 cannot encode, as names of files may contain."""
     return text.encode("utf-8", "replace").decode()
-
-
-def mask_secrets(text: str) -> str:
-    """Replace secrets in ``text`` by ``****``: values behind a secret's name, and users in URLs."""
-    text = _USER_INFORMATION.sub(MASK, text)
-    text = _BEARER.sub(rf"\1 {MASK}", text)
-    text = _OPTION_SECRET.sub(rf"\1{MASK}", text)
-    return _NAMED_SECRET.sub(rf"\1{MASK}", text)
 
 
 def exit_code_for(code: Any) -> int:

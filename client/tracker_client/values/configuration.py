@@ -10,8 +10,9 @@ Another object becomes an object of its attributes if it is the whole configurat
 neither ``__str__`` nor ``__repr__``. Otherwise it becomes its text. Numbers that are not finite, or have more
 than 64 bits, become texts, since JSON cannot hold them.
 
-Values of secret names are masked (:func:`is_secret_name`), and so are secrets and users of URLs within
-texts. Nothing here raises: a value that fails to convert becomes the name of its type.
+Texts of secret names are masked (:mod:`~tracker_client.values.secret_names`), also within lists and objects
+of such a name, and so are secrets and users of URLs within texts. Nothing here raises: a value that fails to
+convert becomes the name of its type.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from itertools import islice
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
-from tracker_client.values.arguments import JSON_DEPTH_MAX, MASK, mask_secrets, valid_text
+from tracker_client.values.arguments import JSON_DEPTH_MAX, valid_text
+from tracker_client.values.secret_names import MASK, is_secret, is_secret_name, mask_secrets
 from tracker_protocol import limits
 
 VALUES_MAX = limits.CONFIG_MAX_BYTES // 2
@@ -41,22 +43,6 @@ LEFT_OUT = "<left out>"
 _NAMES_SHOWN = 5
 _UNUSABLE = object()
 
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_SECRET_WORDS = frozenset(
-    (
-        "password", "passwd", "passphrase", "passcode", "pwd", "secret", "secrets", "credential",
-        "credentials", "authorization", "apikey", "bearer",
-    )
-)  # fmt: skip
-_KEYS_OF = frozenset(
-    ("api", "access", "private", "auth", "ssh", "signing", "encryption", "service", "account")
-)
-_TOKENS_OF_TEXT = frozenset(
-    (
-        "pad", "padding", "eos", "bos", "sos", "unk", "sep", "cls", "mask", "image", "audio", "video", "stop",
-        "start", "end", "special", "next", "first", "last", "prompt", "class", "per",
-    )
-)  # fmt: skip
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
@@ -101,43 +87,11 @@ def read_configuration(config: Any) -> Configuration | None:
     return Configuration(plain, _encode(plain), "; ".join(warnings))
 
 
-def is_secret_name(name: str) -> bool:
-    """Return True if a value of this name is a secret.
-
-    A name is a secret's if one of its words is password, secret, credential or the like; if it ends in
-    ``key`` after ``api``, ``access``, ``private`` and such; or if it is or ends in ``token``. Tokens of texts
-    (``pad_token``, ``eos_token``) are no secrets.
-    """
-    words = _words(name)
-    if not words:
-        return False
-    if not _SECRET_WORDS.isdisjoint(words):
-        return True
-    before = words[-2] if len(words) > 1 else ""
-    if words[-1] in {"key", "keys"}:
-        return before in _KEYS_OF
-    return words[-1] == "token" and before not in _TOKENS_OF_TEXT
-
-
-def _is_hidden(name: str, value: Any) -> bool:
-    """Return True if the value is to be masked.
-
-    A number is a secret only if it is a password or the like: ``token: 512`` is a number of tokens.
-    """
-    if not is_secret_name(name) or value is None or isinstance(value, bool):
-        return False
-    return not isinstance(value, (int, float)) or not _SECRET_WORDS.isdisjoint(_words(name))
-
-
 def _name(key: Any) -> str:
     try:
         return _text(str(key.value if isinstance(key, Enum) else key))
     except Exception:  # noqa: BLE001 - a foreign object may raise anything
         return f"<{type(key).__name__}>"
-
-
-def _words(name: str) -> list[str]:
-    return [word.lower() for word in _WORD.findall(name)]
 
 
 class _Reader:
@@ -161,7 +115,8 @@ class _Reader:
         if self.left < 0:
             return LEFT_OUT
         try:
-            return MASK if _is_hidden(name, value) else self._value(value, depth)
+            plain = self._value(value, depth)
+            return plain if isinstance(value, (int, float)) else _masked(name, plain)
         except Exception:  # noqa: BLE001 - a foreign object may raise anything; one value must not cost the others
             return f"<{type(value).__name__}>"
 
@@ -217,6 +172,17 @@ class _Reader:
             return read()
         finally:
             self._open.discard(id(value))
+
+
+def _masked(name: str, plain: Any) -> Any:
+    """Mask the texts in ``plain`` that are secrets, as values of this name; never a number or None."""
+    if isinstance(plain, str):
+        return MASK if is_secret(name, plain) else plain
+    if isinstance(plain, list):
+        return [_masked(name, item) for item in plain]
+    if isinstance(plain, dict) and is_secret_name(name):
+        return {key: _masked(name, item) for key, item in plain.items()}
+    return plain
 
 
 # ---- single values -------------------------------------------------------------------------------

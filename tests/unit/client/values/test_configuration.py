@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 import types
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tracker_client.values.configuration import CYCLE, VALUES_MAX, is_secret_name, read_configuration
+from tracker_client.values.configuration import CYCLE, VALUES_MAX, read_configuration
+from tracker_client.values.secret_names import is_secret, is_secret_name, mask_secrets
 from tracker_protocol import limits
 
 
@@ -156,18 +158,75 @@ def test_cycles_and_depth_end():
 
 def test_secrets_are_masked_by_their_names_and_in_texts():
     config = {
-        "api_key": "a", "wandb": {"apiKey": "b", "password": 12345, "url": "https://me:c@host/x"},
+        "api_key": "a", "wandb": {"apiKey": "b", "password": "12345", "url": "https://me:c@host/x"},
         "HF_TOKEN": "d", "credentials": {"user": "x", "value": "e"}, "note": "Bearer abcdef",
         "max_tokens": 512, "pad_token": "<pad>", "num_key_value_heads": 8, "key": "value", "use_token": True,
         "tokenizer": "gpt2",
     }  # fmt: skip
     assert recorded(config) == {
         "api_key": "****", "wandb": {"apiKey": "****", "password": "****", "url": "https://****@host/x"},
-        "HF_TOKEN": "****", "credentials": "****", "note": "Bearer ****",
+        "HF_TOKEN": "****", "credentials": {"user": "****", "value": "****"}, "note": "Bearer ****",
         "max_tokens": 512, "pad_token": "<pad>", "num_key_value_heads": 8, "key": "value", "use_token": True,
         "tokenizer": "gpt2",
     }  # fmt: skip
-    assert not any(map(is_secret_name, ("monkey", "keyboard", "passes", "tokens_per_batch", "")))
+    assert not any(map(is_secret_name, ("monkey", "keyboard", "passes", "tokens_per_batch", "author", "")))
+
+
+def test_only_texts_are_masked():
+    config = {
+        "password": 12345, "use_auth": True, "token": None, "secret": 0.5,
+        "auth": {"retries": 3, "on": False}, "secrets": ["a", 1, None],
+    }  # fmt: skip
+    assert recorded(config) == {**config, "secrets": ["****", 1, None]}
+
+
+@pytest.mark.parametrize(
+    "text", ["key" * 60_000, "a=" * 90_000, "--key " * 30_000, "token:" * 30_000, "key=" * 45_000]
+)
+def test_a_long_text_is_searched_for_secrets_in_little_time(text):
+    begin = time.process_time()
+    mask_secrets(text)
+    assert time.process_time() - begin < 5.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_key", "observation.images.top"),
+        ("sort_key", "name"),
+        ("keypoints", "coco17AndManyMoreDigits12345"),
+        ("max_tokens", "512"),
+        ("eos_token", "</s>"),
+        ("tokenizer", "meta-llama/Llama-3.1-8B-Instruct"),
+        ("author", "A. N. Other"),
+    ],
+)
+def test_names_and_keys_of_data_stay_in_configuration_and_text(name, value):
+    assert recorded({name: value}) == {name: value}
+    assert not is_secret(name, value)
+    assert mask_secrets(f"--{name} {value} {name}={value}") == f"--{name} {value} {name}={value}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_key", "Zx81kQp02LmN7vTr"),
+        ("openai_key", "sk-short"),
+        ("wandbKey", "0123456789abcdef0123456789abcdef01234567"),
+        ("key", "550e8400-e29b-41d4-a716-446655440000"),
+        ("PASSWORD", "x"),
+        ("db_passwd", "x"),
+        ("client_secret", "x"),
+        ("gcp_credentials", "x"),
+        ("authToken", "x"),
+        ("auth", "x"),
+        ("hf_token", "x"),
+    ],
+)
+def test_secrets_are_recognised_alike_in_configuration_and_text(name, value):
+    assert recorded({name: value}) == {name: "****"}
+    assert mask_secrets(f"{name}={value}") == f"{name}=****"
+    assert mask_secrets(f"--{name} {value}") == f"--{name} ****"
 
 
 def test_what_does_not_fit_leaves_out_the_largest_values_and_names_them():
