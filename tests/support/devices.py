@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 
-from tracker_client.values import device_copies
+from tracker_client.values.devices import copies as device_copies
 
 HAS_CUDA = Path("/dev/nvidiactl").exists()
 KINDS = ["fake", "cuda"] if HAS_CUDA else ["fake"]

@@ -22,7 +22,7 @@ from tracker_client.media.pictures import encode_picture
 from tracker_client.media.png import SIGNATURE, encode_png
 from tracker_client.staging.sources import Encoded, FileSource, HeldBytes, Source, SourceUnusable
 from tracker_client.values.arguments import valid_text
-from tracker_client.values.device_copies import copy_tensors, has_streams
+from tracker_client.values.devices.copies import copy_tensors, has_streams
 from tracker_client.values.refusals import UnusableValue
 from tracker_client.values.wandb_objects import ImageValue, from_wandb, is_of_wandb
 from tracker_protocol import limits

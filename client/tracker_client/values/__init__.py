@@ -2,8 +2,7 @@
 
 * ``snapshot``: numbers, tensors and texts of a call.
 * ``collectives``: results of torch's collectives that are still running.
-* ``device_copies``: copies of values on a device, whose arrival shows in memory; ``background_reads``: arrays
-  that only a read of the device can give.
+* ``devices``: values on a device, read without a wait for the device.
 * ``nesting``: nested dicts of metrics.
 * ``histogram``: a histogram as it is sent; ``wandb_objects``: W&B's own objects.
 * ``configuration``: a configuration of any kind as a JSON object.

@@ -3,7 +3,7 @@
 Python's numbers are immutable, so a shallow copy of the dict is their snapshot: the fast path, in
 ``trackers.remote_tracker``. All other values are converted here. A value on an accelerator, or one still
 being computed, becomes a :class:`Deferred`: its copy is enqueued behind the work that produces it, and the
-sender reads the number once it has arrived (``device_copies``, ``background_reads``). No array library is
+sender reads the number once it has arrived (``devices``). No array library is
 imported: an object can be a tensor only if the script has imported torch already.
 """
 
@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Protocol
 
-from tracker_client.values.background_reads import ComputedArray
 from tracker_client.values.collectives import Running, UnknownCollective, is_collective, result_of
-from tracker_client.values.device_copies import copy_number, has_streams, refuse_capture
+from tracker_client.values.devices.background_reads import ComputedArray
+from tracker_client.values.devices.copies import copy_number, has_streams, refuse_capture
 from tracker_client.values.histogram import Histogram
 from tracker_client.values.nesting import flatten
 from tracker_client.values.refusals import Refusals, UnusableValue

@@ -7,7 +7,7 @@ from typing import Any
 
 from tracker_client.staging.attachment import AttachedRow, Attachment
 from tracker_client.staging.buffer import VALUE_BYTES
-from tracker_client.values.device_copies import ArrivingTensors, copy_tensors, has_streams
+from tracker_client.values.devices.copies import ArrivingTensors, copy_tensors, has_streams
 from tracker_client.values.histogram import Histogram
 from tracker_client.values.snapshot import Row
 from tracker_client.watch.statistics import BINS, Measured

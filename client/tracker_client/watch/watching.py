@@ -21,7 +21,7 @@ from itertools import count
 from typing import Any
 
 from tracker_client.staging.attachment import Attachment
-from tracker_client.values.device_copies import refuse_capture
+from tracker_client.values.devices.copies import refuse_capture
 from tracker_client.values.refusals import Refusals, UnusableValue
 from tracker_client.watch.options import ALL, GRADIENTS, LOG_FREQ, PARAMETERS
 from tracker_client.watch.record import WatchRecord

@@ -180,6 +180,10 @@ def test_only_texts_are_masked():
     assert recorded(config) == {**config, "secrets": ["****", 1, None]}
 
 
+def test_a_value_is_judged_by_itself_and_not_by_what_follows():
+    assert mask_secrets("key=name commit 0123456789abcdef0123") == "key=name commit 0123456789abcdef0123"
+
+
 @pytest.mark.parametrize(
     "text", ["key" * 60_000, "a=" * 90_000, "--key " * 30_000, "token:" * 30_000, "key=" * 45_000]
 )

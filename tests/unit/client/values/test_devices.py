@@ -6,8 +6,8 @@ import pytest
 
 from tests.support.devices import KINDS, make_device
 from tests.support.waiting import wait_until
-from tracker_client.values import device_copies
-from tracker_client.values.background_reads import ComputedArray
+from tracker_client.values.devices import copies as device_copies
+from tracker_client.values.devices.background_reads import ComputedArray
 from tracker_client.values.refusals import Refusals, UnusableValue
 from tracker_client.values.snapshot import snapshot, snapshot_value
 from tracker_protocol import limits
