@@ -20,10 +20,13 @@ for run in json.load(open(sys.argv[1])):
     draw = random.Random(run["name"] + rank)
     tracker = setup_tracker(run["name"], outdir=run["outdir"], **run["options"])
     time.sleep(run["late_s"].get(rank, 0.0))
+    reached = None
     for values, step, commit in run["calls"].get(rank, []):
-        tracker.log(values, step=step, commit=commit)
-        if draw.random() < run["pauses"]:
+        # Not between calls that make one row: a row that was flushed may be recorded, and is so in parts.
+        if step != reached and draw.random() < run["pauses"]:
             time.sleep(0.05 * draw.random())
+        tracker.log(values, step=step, commit=commit)
+        reached = step
     tracker.finish()
 """
 """Makes the calls of this rank, run by run, as the file that is its argument has them."""
@@ -31,7 +34,7 @@ for run in json.load(open(sys.argv[1])):
 
 @dataclass
 class PlannedRun:
-    """A run: each rank's calls, the share of calls with a pause behind them, and ranks that begin late."""
+    """A run: each rank's calls, the share of steps with a pause before them, and ranks that begin late."""
 
     name: str
     calls: Mapping[int, list[Call]]
@@ -174,6 +177,24 @@ def ragged(ranks: int, steps: int) -> PlannedRun:
     return PlannedRun(f"ragged_{ranks}", calls, pauses=0.01, late_s={1: 3.0})
 
 
+def mixed(ranks: int, seed: int) -> PlannedRun:
+    """Each rank logs most of the shared metrics, and some of its own, once or more at each step.
+
+    No rank leaves out a metric at three steps in a row: other ranks would no longer wait for it.
+    """
+    draw = random.Random(seed)
+    shared = ["loss", "acc", "tokens"]
+    calls: dict[int, list[Call]] = {}
+    for rank in range(ranks):
+        calls[rank], missing = [Call({name: float(rank) for name in shared}, 0)], ""
+        for step in sorted(draw.choices(range(1, 100), k=60) + list(range(1, 100))):
+            missing = draw.choice([name for name in ("", *shared) if name != missing])
+            names = [*shared, *draw.sample([f"rank{rank}/a", f"rank{rank}/b"], draw.randint(0, 2))]
+            values: dict[str, Any] = {name: draw.gauss(0, 1) for name in names if name != missing}
+            calls[rank].append(Call(values, step, draw.random() < 0.8))
+    return PlannedRun(f"mixed_{ranks}_{seed}", calls, pauses=0.1, late_s={seed % ranks: 1.0})
+
+
 def one_rank() -> list[PlannedRun]:
     """Runs of one rank."""
     return [axes(), commits(), repeats(), in_turn()]
@@ -187,4 +208,5 @@ def several_ranks(ranks: int) -> list[PlannedRun]:
         last_is_primary(ranks),
         reloaded(ranks),
         ragged(ranks, 40),
+        mixed(ranks, 1),
     ]

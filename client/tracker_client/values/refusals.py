@@ -113,11 +113,11 @@ class Refusals:
     def refuse(self, key: object, reason: str, *, values: int = 1) -> None:
         """Count ``values`` refused values of ``key``; warn if a warning of this cause is due."""
         self._count.add(values)
-        self._report(_Report([(_shown(key), reason)], values))
+        self._report(_Report([(shown(key), reason)], values))
 
     def refuse_each(self, refused: Iterable[tuple[object, str]]) -> None:
         """Count the refused values of one call, given by key and reason; warn as :meth:`refuse` does."""
-        named = [(_shown(key), reason) for key, reason in refused]
+        named = [(shown(key), reason) for key, reason in refused]
         self._count.add(len(named))
         self._report(_Report(named, 1))
 
@@ -127,7 +127,7 @@ class Refusals:
 
     def warn_once(self, key: object, reason: str) -> None:
         """Warn about ``key``, unless it has been warned about already; count nothing."""
-        self._report(_Report([(_shown(key), reason)], 0))
+        self._report(_Report([(shown(key), reason)], 0))
 
     def report(self) -> None:
         """Warn about refusals that no warning has counted yet."""
@@ -176,7 +176,8 @@ class Refusals:
         return texts
 
 
-def _shown(key: object) -> str:
+def shown(key: object) -> str:
+    """Return a key or another value of the script as a message shows it."""
     try:
         text = repr(key)
     except Exception:  # noqa: BLE001 - a key's repr is the user's code and may raise anything

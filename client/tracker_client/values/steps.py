@@ -6,14 +6,15 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
-from tracker_client.values.refusals import Refusals
+from tracker_client.values.refusals import Refusals, shown
 from tracker_protocol import limits
 
 STEP_KEY = "step"
 """The key of ``log()``'s metrics that names the step of a call without ``step=``."""
 KEPT_STEP_KEY = "step/local"
 """The name of the key ``step`` where that does not name the step."""
-_SHOWN_CHARACTERS = 80
+_BOOLEANS = ("b", "torch.bool")
+"""Kinds of numpy's types of elements, and torch's types of elements."""
 
 
 def step_of(value: Any) -> int | None:
@@ -27,17 +28,18 @@ def step_of(value: Any) -> int | None:
 
 
 def _whole_number(value: Any) -> int | None:
-    if isinstance(value, (bool, str, bytes)) or str(getattr(value, "dtype", "")).endswith("bool"):
+    dtype = getattr(value, "dtype", None)
+    if isinstance(value, (bool, str, bytes)) or (getattr(dtype, "kind", None) or str(dtype)) in _BOOLEANS:
         return None
     if getattr(getattr(value, "device", None), "type", "cpu") != "cpu":
         return None  # reading it would wait for the device
     try:
         return operator.index(value)
-    except TypeError:
+    except (TypeError, RuntimeError):
         pass
     try:
         number = float(value)
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         return None
     return int(number) if number.is_integer() else None
 
@@ -48,9 +50,8 @@ def given_step(step: Any, refusals: Refusals) -> int | None:
         return None
     found = step_of(step)
     if found is None:
-        shown = repr(step)[:_SHOWN_CHARACTERS]
         reason = (
-            f"step={shown} is no whole number within ±{limits.STEP_MAX} in host memory; the values are "
+            f"step={shown(step)} is no whole number within ±{limits.STEP_MAX} in host memory; the values are "
             "recorded at the next automatic step"
         )
         refusals.warn_once("step=", reason)
