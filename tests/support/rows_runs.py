@@ -12,12 +12,18 @@ from typing import Any
 from tests.support.rows_oracle import Call, check_csv
 
 REPLAY = """
-import json, os, random, sys, time
+import json, os, pathlib, random, sys, time
 from tracker_client import setup_tracker
 
 rank = os.environ["RANK"]
 for run in json.load(open(sys.argv[1])):
     draw = random.Random(run["name"] + rank)
+    # All ranks begin a run together: a rank that is seconds behind the others is not learned as a reporter.
+    gate = pathlib.Path(run["outdir"] + ".ranks")
+    gate.mkdir(exist_ok=True)
+    (gate / rank).touch()
+    while len(list(gate.iterdir())) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.01)
     tracker = setup_tracker(run["name"], outdir=run["outdir"], **run["options"])
     time.sleep(run["late_s"].get(rank, 0.0))
     reached = None

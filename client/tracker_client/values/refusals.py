@@ -123,7 +123,7 @@ class Refusals:
 
     def warn_each_minute(self, key: object, reason: str) -> None:
         """Warn about a value that is recorded in another form; as :meth:`refuse`, but count nothing."""
-        self._report(_Report([(_shown(key), reason)], 1))
+        self._report(_Report([(shown(key), reason)], 1))
 
     def warn_once(self, key: object, reason: str) -> None:
         """Warn about ``key``, unless it has been warned about already; count nothing."""
