@@ -39,4 +39,4 @@ class MlflowRun(RemoteHandle):
     @property
     def info(self) -> MlflowInfo:
         """The run's ids and names, and the location of its artifacts."""
-        return MlflowInfo(self._read)
+        return MlflowInfo(self._read, self, "info")

@@ -31,6 +31,15 @@ class RemoteBackend(TrackerBackend):
         self._read = read
         self._run = run
 
+    def __copy__(self) -> RemoteBackend:
+        return self
+
+    def __deepcopy__(self, _: object) -> RemoteBackend:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return backend_of, (self._tracker, self.name)
+
     @property
     def run(self) -> WandbRun | MlflowRun:
         """The handle of the backend's run, for W&B and MLflow.
@@ -121,6 +130,11 @@ class RemoteMlflowBackend(RemoteBackend):
         return self._read("tracking_uri")
 
 
+def backend_of(tracker: Tracker, name: str) -> Any:
+    """Return the handle that a pickled handle stands for; None in another process."""
+    return tracker.get_backend(name)
+
+
 _KINDS: Mapping[str, type[RemoteBackend]] = {"csv": RemoteCsvBackend, "mlflow": RemoteMlflowBackend}
 
 
@@ -164,4 +178,4 @@ class RemoteBackends:
     def _run(self, name: str, read: ReadHandle) -> WandbRun | MlflowRun | None:
         if name == "wandb":
             return self.wandb_run
-        return MlflowRun(read) if name == "mlflow" else None
+        return MlflowRun(read, self._tracker, "mlflow_run") if name == "mlflow" else None

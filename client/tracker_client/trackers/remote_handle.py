@@ -18,7 +18,11 @@ OWN_METHODS = "the tracker's own methods"
 
 
 class RemoteHandle:
-    """Reads attributes from the daemon's answer. Only private attributes can be set."""
+    """Reads attributes from the daemon's answer. Only private attributes can be set.
+
+    ``owner`` has the handle as its attribute ``place``. A copy of the handle is that attribute of the owner's
+    copy: the handle itself in this process, and None in another one, where a tracker's copy is inert.
+    """
 
     _kind: ClassVar[str]
     """The handle's name in messages."""
@@ -27,8 +31,19 @@ class RemoteHandle:
     _replacements: ClassVar[Mapping[str, str]] = {}
     """The alternatives to an attribute that does not exist here; :data:`OWN_METHODS` by default."""
 
-    def __init__(self, read: ReadHandle) -> None:
+    def __init__(self, read: ReadHandle, owner: object, place: str) -> None:
         self._read = read
+        self._owner = owner
+        self._place = place
+
+    def __copy__(self) -> RemoteHandle:
+        return self
+
+    def __deepcopy__(self, _: object) -> RemoteHandle:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._owner, self._place, None)
 
     def __getattr__(self, name: str) -> str | None:
         if name in self._sent:

@@ -35,7 +35,7 @@ class WandbRun(RemoteHandle):
     }
 
     def __init__(self, tracker: Tracker, read: ReadHandle, config: RunConfig, refusals: Refusals) -> None:
-        super().__init__(read)
+        super().__init__(read, tracker, "wandb_run")
         self._refusals = refusals
         self._tracker = tracker
         self._config = config

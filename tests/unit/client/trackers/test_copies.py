@@ -61,6 +61,25 @@ def test_a_model_that_holds_its_tracker_is_averaged_copied_and_saved(daemon, con
     assert len([point for point in daemon.points if point.name == "loss"]) == len(copies)
 
 
+def test_a_handle_of_a_run_is_copied_and_pickled_with_its_tracker(make_daemon, connect, tmp_path):
+    tracker = connect(make_daemon(backends=("wandb", "mlflow", "csv")))
+    handles = [
+        tracker.wandb_run,
+        tracker.mlflow_run,
+        tracker.get_backend("csv"),
+        tracker.get_backend("mlflow"),
+    ]
+    assert None not in handles
+    for copied in (copy.copy(handles), copy.deepcopy(handles), unpickled(handles)):
+        assert all(one is other for one, other in zip(copied, handles, strict=True))
+    path = tmp_path / "handles.pickle"
+    path.write_bytes(pickle.dumps([tracker, *handles]))
+    script = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))[1:])"
+    command = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "[None, None, None, None]\n"
+
+
 ELSEWHERE = """
     import logging, pickle, sys
     logging.basicConfig(format="%(message)s")
