@@ -21,7 +21,7 @@ from tracker_client.staging.rows import LoggedRow
 from tracker_client.transport.name_dictionary import NAME_OVERHEAD_BYTES
 from tracker_client.values.snapshot import PLAIN
 from tracker_protocol import limits
-from tracker_protocol.kinds import Kind
+from tracker_protocol.kinds import ROUNDED_FROM, Kind
 
 ROW_OVERHEAD_BYTES = 24
 """A step, a time and a row's number."""
@@ -71,6 +71,24 @@ class Block:
             return bytes(self.mixed)
         kinds = _kinds(self.types)
         return kinds if any(kinds) else b""
+
+    def wide_integers(self) -> set[int]:
+        """Return the keys of the integers that a float64 may have rounded."""
+        width, numbers = len(self.keys), self.numbers
+        if self.types is None:
+            wide = (
+                at
+                for at, kind in enumerate(self.mixed)
+                if kind == Kind.INT and abs(numbers[at]) >= ROUNDED_FROM
+            )
+            return {self.keys[at % width] for at in wide}
+        columns = (numbers[at::width] for at, kind in enumerate(self.types) if kind is int)
+        keys = (key for key, kind in zip(self.keys, self.types, strict=True) if kind is int)
+        return {
+            key
+            for key, column in zip(keys, columns, strict=True)
+            if max(column) >= ROUNDED_FROM or min(column) <= -ROUNDED_FROM
+        }
 
     def take_types(self, types: Types) -> int:
         """Note the types of a row that is about to be added; return the bytes that their kinds need."""

@@ -17,6 +17,7 @@ from tracker_client.values.exit_status import ExitStatusFile
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import PLAIN
 from tracker_protocol import limits
+from tracker_protocol.kinds import ROUNDING
 
 _STEP_MIN, _STEP_MAX = -limits.STEP_MAX, limits.STEP_MAX
 
@@ -80,6 +81,8 @@ class Encoder:
         """Return the batch as it is, after batches that announce its names; nothing if it has no row."""
         if not self._blocks.blocks:
             return []
+        for key in {key for block in self._blocks.blocks for key in block.wide_integers()}:
+            self._refusals.warn_once(self.dictionary.names[key], ROUNDING)
         rows = rows_body(self._blocks, dropped_points=self._dropped_points(), flushed=flushed)
         self._blocks = BatchBlocks()
         return [*self._announcements(), rows]

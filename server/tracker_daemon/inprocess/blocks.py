@@ -15,7 +15,7 @@ from tracker_client.staging.rows import LoggedRow
 from tracker_client.values.refusals import Refusals
 from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
 from tracker_protocol import limits
-from tracker_protocol.kinds import Kind
+from tracker_protocol.kinds import ROUNDED_FROM, ROUNDING, Kind
 
 _ATTEMPT = 1
 _KINDS = {int: Kind.INT, bool: Kind.BOOL}
@@ -84,7 +84,8 @@ class BlockMaker:
                     texts[name] = value
                 else:
                     number = value if isinstance(value, (float, int)) else value.value()
-                    float(number)  # raises OverflowError if it is too large
+                    if abs(float(number)) >= ROUNDED_FROM and isinstance(number, int):
+                        self._refusals.warn_once(name, ROUNDING)
                     numbers[name] = number
             except OverflowError:
                 self._refusals.refuse(name, "an integer is too large for a float64; it is not recorded")

@@ -146,6 +146,16 @@ def test_what_is_no_number_and_no_name_is_left_out_and_the_rest_of_the_row_recor
     assert sum("not 600" in message for message in caplog.messages) == 1
 
 
+def test_an_integer_that_is_rounded_is_warned_about_once(tmp_path, caplog):
+    backend = CSVBackend(tmp_path)
+    for _ in range(2):
+        backend.log({"big": 2**53 + 1, "small": 3, "float": 1e300})
+    backend.finish()
+    assert rows(tmp_path)[1] == {"step": "1", "big": str(2**53), "small": "3", "float": "1e300"}
+    (warning,) = (message for message in caplog.messages if "2^53" in message)
+    assert "'big'" in warning
+
+
 def test_nested_dicts_are_recorded_by_their_dotted_names(tmp_path):
     backend = CSVBackend(tmp_path)
     backend.log({"eval": {"loss": 1, "by_class": {0: 2}}})

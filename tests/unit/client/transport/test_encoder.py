@@ -274,3 +274,14 @@ def test_a_number_that_is_a_subclass_of_a_plain_one_has_the_value_of_its_float()
 
     (block,) = blocks_of({"a": Odd(1.5), "b": 2})
     assert (list(array("d", block.values)), block.kinds) == ([1.5, 2.0], b"\0\1")
+
+
+def test_integers_that_are_rounded_are_warned_about_once_for_each_metric(caplog):
+    wide, exact = 2**53 + 1, 2**53 - 1
+    wire = Wire()
+    for _ in range(2):
+        wire.log(*((step, {"wide": -wide, "exact": exact, "float": 1e300}) for step in range(3))).close()
+    wire.log((3, {"mixed": 0.5}), (4, {"mixed": wide}), (5, {"mixed": 2**60 + 0.0})).close()
+    first, second = (message for message in caplog.messages if "beyond 2^53" in message)
+    assert ("'wide'" in first, "'mixed'" in second) == (True, True)
+    assert [value for name, *_, value in wire.points() if name == "mixed"] == [0.5, 2.0**53, 2.0**60]
