@@ -205,7 +205,9 @@ def _fitted(names: list[str], rows: list[list[Any]]) -> list[str]:
             short += 1
             row.extend([None] * (width - len(row)))
     if short:
-        notes.append(f"{short} rows have fewer cells than the table has columns; the missing cells are empty")
+        notes.append(
+            f"rows with fewer cells than the table has columns: {short}; their missing cells are empty"
+        )
     return notes
 
 

@@ -253,7 +253,7 @@ def test_ragged_rows_are_recorded_and_said():
     }  # fmt: skip
     assert table.notes == [
         "of 3 columns 2 have names; the others are numbered",
-        "2 rows have fewer cells than the table has columns; the missing cells are empty",
+        "rows with fewer cells than the table has columns: 2; their missing cells are empty",
     ]
 
 

@@ -109,7 +109,7 @@ def test_bad_input_of_any_kind_raises_nothing_and_is_counted(daemon, connect, ca
 
     tracker = connect(daemon)
     with caplog.at_level(logging.WARNING, "tracker_client"):
-        tracker.log_table("t", ["a"], [[1, 2]])
+        tracker.log_table("t", ["a"], ["a text"])
         tracker.log_table(7, ["a"], [[1]])
         tracker.log_image("i", object())
         tracker.log_image("i2", Hostile())
