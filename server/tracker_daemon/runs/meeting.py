@@ -20,6 +20,8 @@ import asyncio
 import time
 from collections.abc import Callable, Container
 
+import structlog
+
 from tracker_daemon.errors import PrimaryAwaited, RankHeld
 from tracker_daemon.runs.claims import Claims
 from tracker_daemon.runs.identity import Fit
@@ -27,6 +29,8 @@ from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Admission
 from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
+
+log = structlog.get_logger(__name__)
 
 
 class Meeting:
@@ -75,6 +79,8 @@ class Meeting:
         called_s = self._clock()
         while (due_s := self._due_s(hello, excluded)) is not None:
             now_s = self._clock()
+            if hello.stream_id not in self._since_s:
+                log.info("a rank waits for its run", rank=hello.process.rank, host=hello.process.host)
             since_s = self._since_s.setdefault(hello.stream_id, called_s)
             if now_s >= since_s + due_s:
                 break
