@@ -58,7 +58,8 @@ def identify(
         inherited = info.world_size == 1 or (of_script and info.source == NODES and info.local_rank == 0)
         if inherited and overrides.rank is None:
             return _child(environ, parent, pid, launch_id)
-        key = key if of_script else key_beside(parent, key, environ)
+        another_rank = overrides.rank is not None and info.rank != parent.rank
+        key = key if of_script or another_rank else key_beside(parent, key, environ)
     return Identity(info, key, environ, is_child=False, warnings=tuple(filter(None, (info.warning, warning))))
 
 

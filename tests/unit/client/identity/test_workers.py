@@ -131,6 +131,12 @@ def test_a_given_rank_is_the_rank():
     assert (given.rank.rank, given.is_child) == (1, False)
 
 
+def test_a_worker_with_another_given_rank_is_a_rank_of_its_parents_launch():
+    parent = {"TRACKER_LAUNCH_ID": "l", "WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
+    assert of(marked(parent), rank=1).launch_key == of(parent).launch_key == "l"
+    assert of(marked(parent), rank=0).launch_key != "l", "the parent has that rank"
+
+
 def test_the_launch_id_is_a_part_of_a_childs_key_and_not_all_of_it():
     environ = marked({**TORCHRUN, "TRACKER_LAUNCH_ID": "job"})
     keys = {of(environ, launch_id=given, pid=pid).launch_key for pid in (34, 35) for given in (None, "job")}
