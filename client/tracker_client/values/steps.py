@@ -31,7 +31,7 @@ def _whole_number(value: Any) -> int | None:
     dtype = getattr(value, "dtype", None)
     if isinstance(value, (bool, str, bytes)) or (getattr(dtype, "kind", None) or str(dtype)) in _BOOLEANS:
         return None
-    if getattr(getattr(value, "device", None), "type", "cpu") != "cpu":
+    if _is_on_device(value):
         return None  # reading it would wait for the device
     try:
         return operator.index(value)
@@ -50,12 +50,14 @@ def given_step(step: Any, refusals: Refusals) -> int | None:
         return None
     found = step_of(step)
     if found is None:
-        reason = (
-            f"step={shown(step)} is no whole number within ±{limits.STEP_MAX} in host memory; the values are "
-            "recorded at the next automatic step"
-        )
+        why = "lies on a device" if _is_on_device(step) else f"is no whole number within ±{limits.STEP_MAX}"
+        reason = f"{shown(step)} {why}; the values are recorded at the next automatic step"
         refusals.warn_once("step=", reason)
     return found
+
+
+def _is_on_device(value: Any) -> bool:
+    return getattr(getattr(value, "device", None), "type", "cpu") != "cpu"
 
 
 def named_step(step: int | None, values: Mapping[Any, Any]) -> int | None:

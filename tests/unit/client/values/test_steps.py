@@ -51,7 +51,7 @@ def test_tensors_name_a_step_as_arrays_do():
     assert [step_of(value) for value in others] == [None] * 4
 
 
-def test_a_value_on_a_device_is_not_read():
+def test_a_value_on_a_device_is_not_read(caplog):
     class OnDevice:
         device = SimpleNamespace(type="cuda")
 
@@ -60,7 +60,9 @@ def test_a_value_on_a_device_is_not_read():
 
         __float__ = __index__
 
-    assert step_of(OnDevice()) is None
+    refusals = Refusals()
+    assert given_step(OnDevice(), refusals) is None
+    assert "lies on a device" in caplog.text
     assert named_step(None, {"step": OnDevice()}) is None
 
 
@@ -70,7 +72,7 @@ def test_an_invalid_step_is_warned_about_once_by_its_value(caplog):
         None
     ]
     assert len(caplog.messages) == 1
-    assert "step=0.5 " in caplog.text
+    assert "0.5 is no whole number" in caplog.text
     assert given_step(Unprintable(), Refusals()) is None
     assert refusals.count == 0
 
