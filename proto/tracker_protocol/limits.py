@@ -28,9 +28,12 @@ BACKEND_OPTIONS_MAX_BYTES = 64 * 1024
 METRIC_RULES_MAX_CHARACTERS = 16 * 1024
 """The longest rules by glob of one setting, those of a run and of the daemon together."""
 STEP_MAX = 2**62
-OCCURRENCES_PER_STEP_MAX = 16
 ROW_NUMBER_MAX = 2**62 - 1
 """The highest number of a row within its stream."""
+OCCURRENCES_PER_STEP_MAX = 65_536
+"""The number of times that a rank may log a metric at one step, and the value still joins the aggregates."""
+OCCURRENCE_RUNS_MAX = 64
+"""The number of times that a rank's steps may go back, for a metric, and the values join the aggregates."""
 
 # ---- items and their contents ----
 ITEM_KIND_MAX_BYTES = 64
@@ -137,6 +140,8 @@ SNAPSHOT_EVERY_BYTES = 64 * 1024 * 1024
 SNAPSHOT_EVERY_S = 10.0
 HISTORY_BYTES_MAX = 1024 * 1024 * 1024
 OPEN_CELLS_BYTES_MAX = 512 * 1024 * 1024
+RECORD_TIMES_KEPT = 4_096
+"""The number of steps whose last record's time is kept, since times rise within a step."""
 CLOSED_MARKS_PER_PANEL = 16_384
 """The number of closed (step, occurrence) pairs that are kept one by one; older ones by a watermark."""
 EVENTS_SHOWN_MAX = 200
@@ -247,6 +252,12 @@ INPROCESS_MLFLOW_RETRIES_MAX = 3
 
 # ---- the rules of the data ----
 LEARN_WAIT_S = 5.0
+SILENT_FLUSH_S = 0.5
+"""A rank that has reached a metric's first step, and has flushed so long after it, does not report it."""
+EARLY_ROW_S = 0.5
+"""The time after its last value from which a row is recorded without the aggregates of new metrics."""
+JOIN_WAIT_S = 5.0
+"""The time after a run's first Hello from which such a row waits for connected ranks alone."""
 PARTIAL_AFTER_S = 30.0
 LAGGING_AFTER_CELLS = 3
 CHALLENGE_TIMEOUT_S = 5.0

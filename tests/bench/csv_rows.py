@@ -23,7 +23,7 @@ def _entries(rows: int) -> list[OutboxEntry]:
     entries = []
     for number, first in enumerate(range(0, rows, ROWS_PER_DELIVERY), 1):
         steps = np.arange(first, first + ROWS_PER_DELIVERY)
-        block = RecordBlock(first + 1, 1, names, steps, zeros, zeros, values)
+        block = RecordBlock(first + 1, 1, names, steps, zeros, values)
         entries.append(OutboxEntry(number, EntryKind.RECORDS, block.to_bytes()))
     return entries
 

@@ -49,7 +49,7 @@ class _Root:
     def __init__(self, ranks: int) -> None:
         self.fold = RootFold(Rules())
         for rank in range(ranks):
-            self.fold.hello(_id(rank), rank, ranks, 1, NAMES)
+            self.fold.hello(_id(rank), rank, ranks, 1, NAMES, 0)
 
     def second(self, second: int, bodies: list[tuple[bytes, bytes]]) -> float:
         """Take in a second's bodies; the seconds that this took."""
@@ -70,7 +70,7 @@ class _Nodes:
         self.took: list[float] = []
         for fold, first in self.folds.values():
             for rank in range(first, first + RANKS_PER_NODE):
-                fold.hello(_id(rank), rank, ranks, 1, NAMES)
+                fold.hello(_id(rank), rank, ranks, 1, NAMES, 0)
 
     def second(self, second: int) -> list[tuple[bytes, bytes]]:
         forwarded = []
@@ -103,7 +103,7 @@ def main(scale: float = 1.0) -> None:
         flat = _measure(_Root(count), lambda second, n=count: [(_id(r), _body(r, second)) for r in range(n)])
         nodes, root = _Nodes(count), _Root(count)
         for stream in nodes.folds:
-            root.fold.hello(stream, -1, 0, 1, NAMES)
+            root.fold.hello(stream, -1, 0, 1, NAMES, 0)
         tree = _measure(root, nodes.second)
         node_s = statistics.median(nodes.took[len(nodes.folds) :])
         print(

@@ -45,7 +45,7 @@ def block_at(entry):
     steps = np.arange(entry * ROWS, (entry + 1) * ROWS, dtype=np.int64)
     values = steps[:, None] / np.arange(3, 3 + len(columns))[None, :]
     zeros = np.zeros(ROWS, np.int64)
-    return RecordBlock(int(steps[0]), 1, tuple(columns), steps, zeros, zeros, values)
+    return RecordBlock(int(steps[0]), 1, tuple(columns), steps, zeros, values)
 
 
 def outbox():

@@ -79,7 +79,7 @@ def block(columns, rows, first_step=0):
     steps = np.arange(first_step, first_step + rows)
     values = np.repeat(steps[:, None].astype(float), len(columns), axis=1)
     times = TIME_NS + steps * 1_000_000
-    return RecordBlock(1, 1, tuple(columns), steps, np.zeros(rows, np.int64), times, values)
+    return RecordBlock(1, 1, tuple(columns), steps, times, values)
 
 
 def entry(number, content):
@@ -114,7 +114,7 @@ def test_a_server_gets_every_kind_of_value_and_says_where_the_run_is(
     backend = make_backend()
     backend.open(describe(environment={"user": "ada", "git_commit": "c0ffee"}), None)
     odd = RecordBlock(
-        1, 1, ("nan", "inf", "-inf", "loss[%]"), np.zeros(1, np.int64), np.zeros(1, np.int64),
+        1, 1, ("nan", "inf", "-inf", "loss[%]"), np.zeros(1, np.int64),
         np.full(1, TIME_NS), np.array([[math.nan, math.inf, -math.inf, 1.5]]),
     )  # fmt: skip
     config = {"text": "é" * 7000, **{f"key{n}": n for n in range(300)}}

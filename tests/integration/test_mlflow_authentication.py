@@ -72,9 +72,7 @@ def deliver(run, monkeypatch):
 
 def entry(number, first_step):
     steps = np.arange(first_step, first_step + 3)
-    block = RecordBlock(
-        1, 1, ("x",), steps, np.zeros(3, np.int64), np.full(3, 10**18), steps[:, None].astype(float)
-    )
+    block = RecordBlock(1, 1, ("x",), steps, np.full(3, 10**18), steps[:, None].astype(float))
     return OutboxEntry(number, EntryKind.RECORDS, block.to_bytes())
 
 

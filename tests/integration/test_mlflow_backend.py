@@ -75,14 +75,13 @@ def opened(describe):
     return opened
 
 
-def block(columns, *rows, first_step=0, texts=(), attempt=1, occurrences=None):
+def block(columns, *rows, first_step=0, texts=(), attempt=1):
     values = np.array([[0.0 if value is None else value for value in row] for row in rows], np.float64)
     valid = np.array([[value is not None for value in row] for row in rows])
     steps = np.arange(first_step, first_step + len(rows))
     times = TIME_NS + steps * 1_000_000
-    repeats = np.zeros(len(rows), np.int64) if occurrences is None else np.array(occurrences)
     return RecordBlock(
-        1, attempt, tuple(columns), steps, repeats, times, values.reshape(len(rows), len(columns)),
+        1, attempt, tuple(columns), steps, times, values.reshape(len(rows), len(columns)),
         None if valid.all() else valid, tuple(TextCell(*cell) for cell in texts),
     )  # fmt: skip
 
@@ -232,10 +231,8 @@ def test_non_finite_values_are_recorded(opened, client):
 
 
 def test_two_equal_values_at_one_step_are_two_points(opened, client):
-    steps_back = block(["x"], [1.0], [1.0], occurrences=[0, 1])
-    equal = RecordBlock(
-        1, 1, ("x",), np.zeros(2, np.int64), steps_back.occurrences, np.full(2, TIME_NS), steps_back.values
-    )
+    times = TIME_NS + np.arange(2) * 1_000_000
+    equal = RecordBlock(1, 1, ("x",), np.zeros(2, np.int64), times, np.ones((2, 1)))
     opened().deliver(entries_of(equal), no_commit)
     assert points(client, the_run(client), "x") == [(0, 1.0), (0, 1.0)]
 

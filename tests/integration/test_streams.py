@@ -24,8 +24,11 @@ QUICK = (
 
 
 def body(rows=None, names=(), finish=None, **fields):
-    """``rows`` are {step: (values of metrics 0, 1, …)}; row i of a stream has step i."""
-    batch = pb.BatchBody(names=names, **fields)
+    """``rows`` are {step: (values of metrics 0, 1, …)}; row i of a stream has step i.
+
+    Unless ``flushed`` is given, the batch has everything that the rank has logged.
+    """
+    batch = pb.BatchBody(names=names, **{"flushed": True, **fields})
     if rows:
         width = len(next(iter(rows.values())))
         batch.blocks.add(

@@ -88,9 +88,8 @@ class Journal:
 
     def rows(self, *steps, columns=("loss", "loss/mean"), texts=()):
         values = np.array([[step + 0.5, step + 0.25] for step in steps], np.float64)
-        zeros = np.zeros(len(steps), np.int64)
         times = np.array([(1_000_000 + step) * 10**9 for step in steps], np.int64)
-        block = RecordBlock(1, 1, columns, np.array(steps, np.int64), zeros, times, values, None, texts)
+        block = RecordBlock(1, 1, columns, np.array(steps, np.int64), times, values, None, texts)
         return self.add(EntryKind.RECORDS, block.to_bytes())
 
     def config(self, **values):
@@ -230,7 +229,7 @@ def test_what_is_not_finite_is_kept(journal):
     run = journal(mode="offline").open()
     values = np.array([[math.nan, math.inf], [-math.inf, 1.0]])
     zeros = np.zeros(2, np.int64)
-    block = RecordBlock(1, 1, ("a", "b"), np.arange(2), zeros, zeros, values)
+    block = RecordBlock(1, 1, ("a", "b"), np.arange(2), zeros, values)
     run.add(EntryKind.RECORDS, block.to_bytes()).deliver()
     first, second = rows_of(run.outdir)
     assert math.isnan(first.values["a"])

@@ -16,4 +16,4 @@ def block_of(columns, rows, *, first_step=0, texts=()):
     zeros = np.zeros(len(rows), np.int64)
     mask = None if valid.all() else valid
     cells = tuple(TextCell(*text) for text in texts)
-    return RecordBlock(1, 1, tuple(columns), steps, zeros, zeros, values, mask, cells)
+    return RecordBlock(1, 1, tuple(columns), steps, zeros, values, mask, cells)

@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import AxisColumn, RecordBlock, TextCell
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricRules, Thinning
 from tracker_protocol.limits import THINNING_GROUP_BYTES_MAX
@@ -258,10 +258,18 @@ def _masked(block: RecordBlock, mask: Mask) -> RecordBlock:
         block.attempt,
         tuple(name for name, stays in zip(block.columns, columns.tolist(), strict=True) if stays),
         block.steps[rows],
-        block.occurrences[rows],
         block.times_ns[rows],
         block.values[rows][:, columns],
         None if here.all() else here,
         tuple(TextCell(int(place[cell.row]), cell.column, cell.value) for cell in block.texts),
         None if block.kinds is None else block.kinds[rows][:, columns],
+        _axes(block, rows, columns),
     )
+
+
+def _axes(block: RecordBlock, rows: Mask, columns: Mask) -> tuple[AxisColumn, ...]:
+    """Return the axes of the columns that stay."""
+    place = (np.cumsum(columns) - 1).tolist()
+    stay = columns.tolist()
+    kept = ((axis, tuple(place[at] for at in axis.columns if stay[at])) for axis in block.axes)
+    return tuple(AxisColumn(axis.name, at, axis.values[rows]) for axis, at in kept if at)

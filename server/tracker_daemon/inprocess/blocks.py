@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tracker_client.staging.rows import LoggedRow
 from tracker_client.values.refusals import Refusals
-from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import RecordBlock, RecordTimes, TextCell
 from tracker_protocol import limits
 from tracker_protocol.kinds import ROUNDED_FROM, ROUNDING, Kind
 
@@ -23,20 +23,18 @@ _KINDS = {int: Kind.INT, bool: Kind.BOOL}
 
 class _Record(NamedTuple):
     step: int
-    occurrence: int
     time_ns: int
     numbers: dict[str, float]
     texts: dict[str, str]
 
 
 class BlockMaker:
-    """Makes one run's blocks; numbers its records, and counts consecutive rows with the same step."""
+    """Makes one run's blocks; numbers its records, and lets their times rise within a step."""
 
     def __init__(self, refusals: Refusals) -> None:
         self._refusals = refusals
         self._ordinal = 1
-        self._last_step: int | None = None
-        self._occurrence = 0
+        self._times = RecordTimes()
         self._names: dict[object, str] = {}
 
     def blocks(self, rows: Iterable[LoggedRow]) -> Iterator[RecordBlock]:
@@ -59,7 +57,6 @@ class BlockMaker:
             _ATTEMPT,
             columns,
             np.array([record.step for record in records], np.int64),
-            np.array([record.occurrence for record in records], np.int64),
             np.array([record.time_ns for record in records], np.int64),
             np.array([list(record.numbers.values()) for record in records], np.float64),
             None,
@@ -72,8 +69,6 @@ class BlockMaker:
         )
 
     def _record(self, row: LoggedRow) -> _Record:
-        self._occurrence = self._occurrence + 1 if row.step == self._last_step else 0
-        self._last_step = row.step
         numbers: dict[str, float] = {}
         texts: dict[str, str] = {}
         for name, value in row.values.items():
@@ -91,7 +86,7 @@ class BlockMaker:
                 self._refusals.refuse(name, "an integer is too large for a float64; it is not recorded")
             except Exception as error:  # noqa: BLE001 - the device's library may raise anything
                 self._refusals.refuse(name, f"reading it from its device raised {error!r}")
-        return _Record(row.step, self._occurrence, row.time_ns, numbers, texts)
+        return _Record(row.step, self._times.next(row.step, row.time_ns), numbers, texts)
 
     def _is_name(self, name: object) -> bool:
         reason = self._names.get(name)

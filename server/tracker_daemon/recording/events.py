@@ -103,9 +103,9 @@ def apply(
         _EFFECTS[kind](fold, stream, payload, now_ns)
 
 
-def _hello_of(fold: Fold, stream: bytes, payload: bytes, _now_ns: int) -> None:
+def _hello_of(fold: Fold, stream: bytes, payload: bytes, now_ns: int) -> None:
     hello = _hello(payload)
-    fold.hello(stream, hello.rank, hello.world_size, hello.attempt, hello.names)
+    fold.hello(stream, hello.rank, hello.world_size, hello.attempt, hello.names, now_ns)
 
 
 def _depart(fold: Fold, payload: bytes, how: str, now_ns: int) -> None:

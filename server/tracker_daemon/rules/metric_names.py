@@ -4,6 +4,7 @@
 * ``loss/mean``, ``loss/min``, ``loss/max``, ``loss/std``: over the ranks.
 * ``loss/count``: the number of these ranks, if it is not all of them.
 * ``loss/rank8``: the own value of a rank that is recorded beside the primary.
+* ``loss/mean/logged``: the script's own metric ``loss/mean``, where the daemon computes that name.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ def rank_base(name: str) -> tuple[str, int] | None:
 def column_names(metric: str) -> tuple[str, ...]:
     """Return the columns of a metric: its own value, its statistics, its count."""
     return (metric, *(f"{metric}/{suffix}" for suffix in SUFFIXES))
+
+
+def logged_name(metric: str) -> str:
+    """Return the name of a script's metric whose own name the daemon uses for a value across ranks."""
+    return f"{metric}/logged"
 
 
 def rank_column(metric: str, rank: int) -> str:

@@ -9,7 +9,7 @@ import msgspec
 
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.errors import ProtocolError, SettingsError
-from tracker_daemon.rules.metric_rules import MetricSettings, read_aggregates
+from tracker_daemon.rules.metric_rules import MetricSettings, read_aggregates, read_step_axes
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_daemon.runs.client_options import BackendOptions, read_backend_options, read_environment
 from tracker_daemon.settings.definitions import Settings
@@ -67,6 +67,7 @@ class RunOptions(msgspec.Struct, frozen=True):
             item_ranks=RankSet.parse(self.item_ranks),
             aggregates=read_aggregates(self.metrics.aggregates),
             config_may_differ=tuple(filter(None, self.config_may_differ.split(","))),
+            step_axes=read_step_axes(self.metrics.step_axes),
         )
 
     @property

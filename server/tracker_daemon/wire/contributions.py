@@ -189,8 +189,6 @@ def decode_progress(message: pb.Progress) -> Progress:
         raise MalformedBatch("the progress of ranks has not one step and one mark for each of them")
     if ranks.max(initial=0) >= limits.WORLD_SIZE_MAX:
         raise MalformedBatch(f"ranks end at {limits.WORLD_SIZE_MAX - 1}")
-    if (highest < steps).any():
-        raise MalformedBatch("a rank's last step lies above the highest step that it logged")
     return Progress(message.attempt, ranks, steps, highest, flushed)
 
 

@@ -12,7 +12,7 @@ size, names are told once, and no value is told twice.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,8 @@ def batches_of(settled: TickOutput) -> tuple[ForwardedBatch, ...]:
 class NodeScenario(Scenario):
     """A node with the ranks ``connected``, of a run of ``world_size``."""
 
+    flushes = False
+
     def __init__(self, world_size: int = 4, connected: Sequence[int] | None = None, **settings: Any) -> None:
         super().__init__(world_size, [], **settings)
         self.fold: NodeFold = NodeFold(self.rules)  # type: ignore[assignment]
@@ -65,6 +67,7 @@ class NodeScenario(Scenario):
         self.forwarded: list[ForwardedBatch] = []
         self.told: list[DecodedBatch] = []
         self.told_values: set[Value] = set()
+        self._parts = Expected()
         for rank in range(world_size) if connected is None else connected:
             self.join(rank)
 
@@ -108,13 +111,25 @@ class NodeScenario(Scenario):
         assert len(forwarded.body) <= limits.BATCH_TARGET_BYTES or items
         assert forwarded.contents == {content.sha256 for item in items for content in item.contents}
         for contribution in contributions_of([decoded]):
-            self._note_values(contribution)
+            self._note_values(values_in(contribution, self.names))
+        for stream, part in parts_of([decoded]):
+            self._note_values(self._noted_in(stream, part))
         return decoded
 
-    def _note_values(self, contribution: Contribution) -> None:
-        for value in values_in(contribution, self.names):
+    def _note_values(self, values: Iterable[Value]) -> None:
+        for value in values:
             assert value not in self.told_values, value
             self.told_values.add(value)
+
+    def _noted_in(self, stream: bytes, part: DecodedBatch) -> set[Value]:
+        """The values in rows that are forwarded as they are."""
+        before = set(self._parts.values)
+        for rows in part.rows:
+            if not rows.own:
+                names = [self.names[key] for key in rows.keys]
+                columns = dict(zip(names, rows.values.T.tolist(), strict=True))
+                self._parts.note(stream[1], stream[0], rows.steps.tolist(), columns)
+        return self._parts.values.keys() - before
 
     def _check_books(self) -> None:
         books = self.fold.summary().books
@@ -124,7 +139,11 @@ class NodeScenario(Scenario):
 
     def cell(self, metric: str, step: int, occurrence: int = 0) -> dict[tuple[int, ...], Any]:
         """By the ranks of each contribution to a cell: the value of one rank, the statistics of several."""
-        found = {}
+        found: dict[tuple[int, ...], Any] = {
+            (rank,): value
+            for (_, rank, name, *at), value in self._parts.values.items()
+            if (name, *at) == (metric, step, occurrence)
+        }
         for contribution in contributions_of(self.told):
             names = [self.names[key] for key in contribution.keys]
             at = (contribution.steps == step) & (contribution.occurrences == occurrence)

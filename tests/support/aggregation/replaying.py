@@ -41,7 +41,7 @@ def assert_replays(run: Scenario) -> None:
             assert_same(a, b)
         assert fold.books == whole.books
         assert fold.steps.next_step == whole.steps.next_step
-        assert fold.attempt.next_deadline_ns() == whole.attempt.next_deadline_ns()
+        assert fold.next_deadline_ns() == whole.next_deadline_ns()
         assert fold.emitter.next_ordinal == whole.emitter.next_ordinal
 
 

@@ -13,11 +13,11 @@ twice, and blocks survive the outbox's encoding.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,9 +42,14 @@ class Record:
     ordinal: int
     attempt: int
     step: int
-    occurrence: int
     time_ns: int
     cells: dict[str, float | str]
+    occurrences: dict[str, int] = field(default_factory=dict)
+    """By column, the number of earlier records of this step and attempt that have it."""
+
+    @property
+    def occurrence(self) -> int:
+        return max(self.occurrences.values())
 
     def __getitem__(self, column: str) -> float | str:
         return self.cells[column]
@@ -86,8 +91,8 @@ def apply(fold: RootFold, event: Event, now_ns: int) -> None:
     if kind == "batch":
         stream, body = arguments
         fold.batch(stream, decoded(body, len(fold.streams[stream].names)), now_ns)
-    elif kind == "flushed":
-        fold.flushed(*arguments, now_ns)
+    elif kind in ("flushed", "hello"):
+        getattr(fold, kind)(*arguments, now_ns)
     elif kind == "depart":
         fold.depart(*arguments, now_ns)
     elif kind == "restart_timers":
@@ -110,7 +115,6 @@ def records_of(blocks: Sequence[RecordBlock]) -> Iterator[Record]:
                 block.first_ordinal + i,
                 block.attempt,
                 int(block.steps[i]),
-                int(block.occurrences[i]),
                 int(block.times_ns[i]),
                 {**numbers, **texts[i]},
             )
@@ -123,7 +127,8 @@ class Client:
         self.attempt = attempt
         self.stream = bytes([rank % 256, attempt]) * 8
         self.names: list[str] = []
-        self.rows = 0
+        self.newest = (-1, 0, frozenset[str]())
+        """The number, step and names of its newest row."""
         self.body = pb.BatchBody()
 
     def key(self, name: str) -> int:
@@ -144,7 +149,7 @@ class Client:
         block.keys.extend(self.key(name) for name in values)
         block.steps = np.array(steps, "<i8").tobytes()
         block.times = np.array(times, "<i8").tobytes()
-        block.rows = self._new_rows(len(steps))
+        block.rows = self._row_numbers(steps, values)
         block.values = np.array(list(values.values()), "<f8").T.tobytes()
 
     def add_text(self, step: int, texts: Mapping[str, str], time_ns: int) -> None:
@@ -152,20 +157,34 @@ class Client:
         block.keys.extend(self.key(name) for name in texts)
         block.steps = np.array([step], "<i8").tobytes()
         block.times = np.array([time_ns], "<i8").tobytes()
-        block.rows = self._new_rows(1)
+        block.rows = self._row_numbers([step], texts)
         block.values.extend(texts.values())
 
-    def _new_rows(self, count: int) -> bytes:
-        self.rows += count
-        return np.arange(self.rows - count, self.rows, dtype="<i8").tobytes()
+    def _row_numbers(self, steps: Sequence[int], names: Iterable[str]) -> bytes:
+        """The numbers of rows: a call joins the newest row if that has its step and none of its names."""
+        return np.array([self.row_number(step, names) for step in steps], "<i8").tobytes()
 
-    def take(self) -> bytes:
+    def row_number(self, step: int, names: Iterable[str]) -> int:
+        """The number of the row that a call makes or joins."""
+        called = frozenset(names)
+        number, its_step, its_names = self.newest
+        if number < 0 or its_step != step or its_names & called:
+            number, its_names = number + 1, frozenset()
+        self.newest = (number, step, its_names | called)
+        return number
+
+    def take(self, *, flushed: bool = True) -> bytes:
+        """The batch; ``flushed``: everything that the rank has logged is in it."""
+        self.body.flushed |= flushed
         body, self.body = self.body.SerializeToString(), pb.BatchBody()
         return body
 
 
 class Scenario:
     """A run of ``world_size`` ranks (0: unknown), of which ``connected`` (all by default) have said hello."""
+
+    flushes: ClassVar[bool] = True
+    """Each batch has everything that its rank has logged."""
 
     def __init__(self, world_size: int = 2, connected: Sequence[int] | None = None, **settings: Any) -> None:
         self.rules = rules(**settings)
@@ -184,7 +203,7 @@ class Scenario:
         self.warnings: list[str] = []
         self.items: list[Item] = []
         self.notices: list[str] = []
-        self._emitted: set[tuple[int, int, int, str]] = set()
+        self._emitted: Counter[tuple[int, int, str]] = Counter()
         for rank in range(world_size) if connected is None else connected:
             self.join(rank)
 
@@ -209,7 +228,7 @@ class Scenario:
     def send(self, rank: int, client: Client | None = None) -> None:
         """Send the rank's batch as it is."""
         client = client or self.clients[rank]
-        self.happen("batch", client.stream, client.take())
+        self.happen("batch", client.stream, client.take(flushed=self.flushes))
 
     def log(self, rank: int, step: int, values: Mapping[str, float] | None = None, **more: float) -> None:
         """The rank logs one row, in a batch of its own."""
@@ -292,7 +311,7 @@ class Scenario:
         settled = self.fold.settle(self.now_ns)
         self.ticks.append((self.now_ns, self.events))
         self.events = []
-        new = list(records_of(settled.blocks))
+        new = [self._numbered(record) for record in records_of(settled.blocks)]
         self._check(settled, new)
         self.blocks += settled.blocks
         self.records += new
@@ -318,19 +337,16 @@ class Scenario:
         for ordinal, record in enumerate(new, len(self.records) + 1):
             assert record.ordinal == ordinal
             assert record.cells
-            for column in record.cells:
-                cell = (record.attempt, record.step, record.occurrence, column)
-                assert cell not in self._emitted or self._is_shared(column), cell
-                self._emitted.add(cell)
         assert books.records == len(self.records) + len(new)
         for block in settled.blocks:
             assert len(set(block.columns)) == len(block.columns)
             assert_identical(block, RecordBlock.from_bytes(block.to_bytes()))
 
-    def _is_shared(self, column: str) -> bool:
-        """Whether a script's metric has the name that an aggregate came to have later."""
-        logged = any(column in stream.known for stream in self.fold.streams.values())
-        return (logged and "/" in column) or column == "tracker/dropped_points"
+    def _numbered(self, record: Record) -> Record:
+        cells = {column: (record.attempt, record.step, column) for column in record.cells}
+        occurrences = {column: self._emitted[cell] for column, cell in cells.items()}
+        self._emitted.update(cells.values())
+        return replace(record, occurrences=occurrences)
 
     # ---- what came out ---------------------------------------------------------------------------
 
@@ -338,14 +354,14 @@ class Scenario:
         return [
             r
             for r in self.records
-            if (r.step, r.occurrence) == (step, occurrence) and attempt in (None, r.attempt)
+            if r.step == step and occurrence in r.occurrences.values() and attempt in (None, r.attempt)
         ]
 
     def row(self, step: int, occurrence: int = 0, attempt: int | None = None) -> dict[str, float | str]:
         """All cells of a step, from however many records."""
         cells: dict[str, float | str] = {}
         for record in self.rows(step, occurrence, attempt):
-            cells.update(record.cells)
+            cells.update((c, v) for c, v in record.cells.items() if record.occurrences[c] == occurrence)
         return cells
 
     def steps(self) -> list[int]:
@@ -361,11 +377,15 @@ def assert_identical(a: RecordBlock, b: RecordBlock) -> None:
         b.columns,
         b.texts,
     )
-    for name in ("steps", "occurrences", "times_ns", "values"):
+    for name in ("steps", "times_ns", "values"):
         assert getattr(a, name).tobytes() == getattr(b, name).tobytes(), name
-    assert (a.valid is None) == (b.valid is None)
-    if a.valid is not None and b.valid is not None:
-        assert a.valid.tobytes() == b.valid.tobytes()
+    for name in ("valid", "kinds"):
+        one, other = getattr(a, name), getattr(b, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            assert one.tobytes() == other.tobytes()
+    for one, other in zip(a.axes, b.axes, strict=True):
+        assert (one.name, one.values.tobytes()) == (other.name, other.values.tobytes())
 
 
 def learned(run: Scenario, ranks: list[int], step: int = 0) -> Scenario:

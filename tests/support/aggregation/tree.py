@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,11 @@ class Node:
         self.forwarded: set[str] = set()
         self.behind: set[int] = set()  # ranks that others come before, in a batch
         self.last_steps: dict[int, dict[int, int]] = defaultdict(dict)  # by attempt and rank
+        self.high_steps: dict[int, dict[int, int]] = defaultdict(dict)  # by attempt and rank
+        self.bars: dict[tuple[int, Key, str], int] = {}
+        self.numbers: dict[tuple[int, Key, str, int], int] = {}
+        self.logged: set[int] = set()
+        """The ranks that have logged since the node forwarded last."""
 
     def key(self, name: str) -> int:
         if name not in self.names:
@@ -55,14 +61,24 @@ class Node:
             self.body.names.append(name)
         return self.names.index(name)
 
-    def log(self, attempt: int, rank: int, step: int, values: Mapping[str, float], time_ns: int) -> None:
-        """Gather a row of a rank."""
+    def note_row(self, attempt: int, rank: int, step: int) -> None:
+        """Note how far a rank is."""
         self.last_steps[attempt][rank] = step
+        self.high_steps[attempt][rank] = max(step, self.high_steps[attempt].get(rank, NO_STEP))
+        self.logged.add(rank)
+
+    def log(
+        self, attempt: int, rank: int, step: int, values: Mapping[str, float], time_ns: int, number: int
+    ) -> None:
+        """Gather a row of a rank, which has this number."""
         counted = [(self._occurrence(attempt, rank, name, step), name) for name in values]
         for occurrence, name in sorted(counted):
             self.reporters[name].add(rank)
             row = self.cells[attempt].setdefault((step, occurrence), {})
             row.setdefault(name, {})[rank] = (values[name], time_ns)
+            cell = attempt, (step, occurrence), name
+            self.bars.setdefault(cell, self.high_steps[attempt][rank])
+            self.numbers[(*cell, rank)] = number
 
     def _occurrence(self, attempt: int, rank: int, name: str, step: int) -> int:
         highs = self.highs[attempt, rank, name]
@@ -97,11 +113,7 @@ class Node:
             self.forwarded.add(name)
             if len(self.reporters[name]) == 1:
                 [self.soles[name]] = self.reporters[name]
-        alone = {
-            rank
-            for rank in cell
-            if rank == self.rules.primary_rank or self.rules.records(rank) or rank == self.soles.get(name)
-        }
+        alone = {rank for rank in cell if rank == self.soles.get(name)}
         others = tuple(sorted(cell.keys() - alone))
         return [*((rank,) for rank in sorted(alone)), *([others] if others else [])]
 
@@ -115,6 +127,9 @@ class Node:
     ) -> Contribution:
         values = np.array([[[cell[rank][0] for cell in row] for rank in ranks] for row in cells])
         alone, who = len(ranks) == 1, np.array(ranks)
+        bars = [max(self.bars[attempt, key, name] for name in names) for key in keys]
+        numbers = [{self.numbers[attempt, key, name, ranks[0]] for name in names} for key in keys]
+        of_one_row = alone and all(len(number) == 1 for number in numbers)
         return Contribution(
             attempt,
             who,
@@ -122,20 +137,22 @@ class Node:
             np.array([step for step, _ in keys]),
             np.array([occurrence for _, occurrence in keys]),
             np.array([row[0][ranks[0]][1] for row in cells]),
-            np.array([step for step, _ in keys]),
+            np.array(bars),
             values[:, 0] if alone else None,
             None if alone else summarize(values, np.ones(values.shape, np.bool_), who),
+            np.array([number.pop() for number in numbers]) if of_one_row else None,
         )
 
     def add_progress(self, attempt: int, flushed: Iterable[int] = ()) -> None:
         """Put how far the ranks have come into the batch."""
-        last_steps, flushed = self.last_steps[attempt], set(flushed)
+        last_steps, highs, flushed = self.last_steps[attempt], self.high_steps[attempt], set(flushed)
         ranks = sorted({*last_steps, *flushed})
         if not ranks:
             return
         steps = np.array([last_steps.get(rank, NO_STEP) for rank in ranks], np.int64)
         marks = np.array([rank in flushed for rank in ranks], np.bool_)
-        progress = Progress(attempt, np.array(ranks, np.int64), steps, steps, marks)
+        high_steps = np.array([highs.get(rank, NO_STEP) for rank in ranks], np.int64)
+        progress = Progress(attempt, np.array(ranks, np.int64), steps, high_steps, marks)
         self.body.progress.append(encode_progress(progress))
 
     def add_step_keys(self, rank: int, names: Sequence[str], steps: Sequence[int]) -> None:
@@ -180,10 +197,17 @@ class Tree(Scenario):
         self, rank: int, steps: Sequence[int], values: Mapping[str, Sequence[float]], **more: Any
     ) -> None:
         times = more.get("times") or [self.now_ns] * len(steps)
-        client = more.get("client") or self.clients[rank]
+        client, node = more.get("client") or self.clients[rank], self.node_of[rank]
         for i, step in enumerate(steps):
+            node.note_row(client.attempt, rank, step)
+            if self.rules.records_own_values(rank):
+                client.add_rows(
+                    [step], {name: [column[i]] for name, column in values.items()}, [times[i]], False
+                )
+                self.send(rank, client)
+                continue
             row = {name: column[i] for name, column in values.items()}
-            self.node_of[rank].log(client.attempt, rank, step, row, times[i])
+            node.log(client.attempt, rank, step, row, times[i], client.row_number(step, values))
 
     def send(self, rank: int, client: Any = None) -> None:
         """What is no row of numbers goes on as the rank's part; see :meth:`pass_up`."""
@@ -195,11 +219,19 @@ class Tree(Scenario):
     def forward(self, *, flushed: Sequence[int] = ()) -> None:
         """Every node forwards all that it has gathered, and who of ``flushed`` has flushed."""
         for node in self.nodes:
-            here = [rank for rank in flushed if self.node_of[rank] is node]
             node.add_contributions(node.gathered())
-            for attempt in range(1, self.attempt + 1):
-                node.add_progress(attempt, [rank for rank in here if self.clients[rank].attempt == attempt])
+            self.add_flushes(node, flushed)
             self.pass_up(node)
+
+    def add_flushes(self, node: Node, flushed: Iterable[int] = ()) -> None:
+        """Put the progress of the node's ranks into its batch: those that have logged have flushed too."""
+        here = sorted({rank for rank in flushed if self.node_of[rank] is node} | node.logged)
+        node.logged.clear()
+        for rank in here:
+            if self.rules.records_own_values(rank):
+                node.add_part(self.clients[rank].stream, pb.BatchBody(flushed=True))
+        for attempt in range(1, self.attempt + 1):
+            node.add_progress(attempt, [rank for rank in here if self.clients[rank].attempt == attempt])
 
     def flush(self, *ranks: int) -> None:
         self.forward(flushed=ranks)
@@ -212,28 +244,39 @@ class Tree(Scenario):
 # ---- what is equal -------------------------------------------------------------------------------
 
 
-def cells_of(records: Sequence[Record]) -> dict[tuple[int, int, int, str], float | str]:
-    return {
-        (record.attempt, record.step, record.occurrence, column): value
-        for record in records
-        for column, value in record.cells.items()
-    }
+Cells = dict[tuple[int, int, str], list[float | str]]
+
+
+def cells_of(records: Sequence[Record]) -> Cells:
+    """By attempt, step and column the values, in an order of their own: cells may close in another order."""
+    cells: Cells = defaultdict(list)
+    for record in records:
+        for column, value in record.cells.items():
+            cells[record.attempt, record.step, column].append(value)
+    return {cell: sorted(values, key=_order) for cell, values in cells.items()}
+
+
+def _order(value: float | str) -> tuple[bool, bool, float, str]:
+    if isinstance(value, str):
+        return True, False, 0.0, value
+    return False, math.isnan(value), 0.0 if math.isnan(value) else value, ""
 
 
 def assert_alike(flat: Sequence[Record], tree: Sequence[Record]) -> None:
     """The same cells: means and deviations within the bound between arrangements, others exactly."""
     expected, found = cells_of(flat), cells_of(tree)
     assert found.keys() == expected.keys()
-    for (*where, column), value in expected.items():
+    for (attempt, step, column), values in expected.items():
         metric, _, kind = column.rpartition("/")
-        other = found[(*where, column)]
-        if kind not in ("mean", "std") or isinstance(value, str) or not math.isfinite(value):
-            assert same_bits(value, other), (where, column, value, other)
-            continue
-        assert not isinstance(other, str)
-        largest = max(abs(float(expected[(*where, f"{metric}/{end}")])) for end in ("min", "max"))
-        bound = 1e-12 * largest if kind == "mean" else 1e-12 * value + 8 * EPS * largest
-        assert abs(value - other) <= bound, (where, column, value, other)
+        ends = [expected.get((attempt, step, f"{metric}/{end}"), []) for end in ("min", "max")]
+        largest = max((abs(float(value)) for value in chain(*ends)), default=0.0)
+        for value, other in zip(values, found[attempt, step, column], strict=True):
+            if kind not in ("mean", "std") or isinstance(value, str) or not math.isfinite(value):
+                assert same_bits(value, other), (attempt, step, column, value, other)
+                continue
+            assert not isinstance(other, str)
+            bound = 1e-12 * largest if kind == "mean" else 1e-12 * value + 8 * EPS * largest
+            assert abs(value - other) <= bound, (attempt, step, column, value, other)
 
 
 def same_bits(a: float | str, b: float | str) -> bool:

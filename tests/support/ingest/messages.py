@@ -40,9 +40,10 @@ def body(
 ) -> bytes:
     """A batch's body: ``rows`` are the values by step of the dictionary's first metric.
 
-    The number of the first row is that of its step, unless ``first_row`` is given.
+    The number of the first row is that of its step, unless ``first_row`` is given. Unless ``flushed`` is
+    given, the batch has everything that the rank has logged.
     """
-    batch = pb.BatchBody(names=names, **fields)
+    batch = pb.BatchBody(names=names, **{"flushed": True, **fields})
     if rows:
         n = len(rows)
         first = next(iter(rows)) if first_row is None else first_row

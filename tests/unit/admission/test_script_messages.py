@@ -21,7 +21,7 @@ def block(n, c, **fields):
     steps = np.arange(n, dtype=np.int64)
     values = np.arange(n * c, dtype=np.float64).reshape(n, c)
     columns = tuple(f"m{at}" for at in range(c))
-    return RecordBlock(1, 1, columns, steps, np.zeros(n, np.int64), steps, values, **fields)
+    return RecordBlock(1, 1, columns, steps, steps, values, **fields)
 
 
 def test_records_that_are_more_than_a_message_come_in_parts_that_the_client_reads_whole():

@@ -13,12 +13,12 @@ def stream(rank: int, attempt: int) -> bytes:
 def test_an_attempt_with_fewer_ranks_waits_for_those_alone():
     fold = RootFold(Rules())
     for rank in range(4):
-        fold.hello(stream(rank, 1), rank, 4, 1, ())
+        fold.hello(stream(rank, 1), rank, 4, 1, (), 0)
     assert fold.attempt.membership.expected() == {0, 1, 2, 3}
     fold.settle(1)
     for rank in range(2):
-        fold.hello(stream(rank, 2), rank, 2, 2, ())
+        fold.hello(stream(rank, 2), rank, 2, 2, (), 0)
     assert fold.attempt.membership.expected() == {0, 1}
     # A straggler of the first attempt that connects again changes nothing in the second.
-    fold.hello(stream(3, 1), 3, 4, 1, ())
+    fold.hello(stream(3, 1), 3, 4, 1, (), 0)
     assert fold.attempt.membership.expected() == {0, 1}

@@ -68,19 +68,19 @@ def test_a_recorded_ranks_late_value_is_recorded_in_a_further_record() -> None:
     assert [set(record.cells) for record in run.rows(1)][1:] == [{"loss/rank2"}]
 
 
-def test_a_late_value_joins_the_record_of_its_step_if_that_still_waits() -> None:
+def test_a_late_own_value_is_recorded_in_its_row_and_never_beside_the_aggregates_that_missed_it() -> None:
     run = started()
     run.log(1, 1, loss=3)
     run.tick()
-    run.wait(20)
-    run.log(1, 1, other=1)  # a first cell: it holds the record of step 1
+    run.wait(30)
+    run.log(0, 1, loss=7, other=2)
     run.tick()
-    run.wait(10)
-    run.log(0, 1, loss=7)
+    run.log(1, 1, other=1)
     run.tick()
-    run.log(0, 1, other=2)
-    run.tick()
-    assert len(run.rows(1)) == 1
+    assert [set(record.cells) & {"loss", "loss/mean", "other"} for record in run.rows(1)] == [
+        {"loss/mean"},
+        {"loss", "other"},
+    ]
     assert run.row(1)["loss"] == 7
     assert run.row(1)["loss/mean"] == 3
 

@@ -83,12 +83,13 @@ def test_cells_that_are_open_below_the_watermark_close_as_usual(few_marks: int) 
         run.log(rank, 0, loss=1)
     run.tick()
     run.log(0, 1, loss=1)
-    for rank in (0, 1):
-        run.log_rows(rank, range(2, 30), {"loss": [1] * 28})
+    run.log_rows(0, range(2, 30), {"loss": [1] * 28})
     run.tick()
     assert run.rows(1) == []
-    run.wait(30)
+    run.log_rows(1, range(2, 30), {"loss": [3] * 28})
+    run.tick()
     assert run.row(1)["loss/mean"] == 1
+    assert run.row(2)["loss/mean"] == 2
 
 
 def test_a_rewind_beyond_the_watermark_is_a_new_occurrence_and_recorded(few_marks: int) -> None:

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.aggregation.node_scenario import Expected, NodeScenario, contributions_of
+from tests.support.aggregation.node_scenario import (
+    Expected,
+    NodeScenario,
+    contributions_of,
+    parts_of,
+)
 from tracker_daemon.aggregation.node.fold import NodeFold
 from tracker_daemon.aggregation.numbers.summary import statistics
 from tracker_daemon.aggregation.shared.fold import Fold
@@ -170,27 +175,39 @@ def test_metrics_that_are_logged_at_times_only_go_with_those_ranks_that_logged_t
     assert set(node.cell("c", 1)) == {(5, 6)}
 
 
-def test_the_time_of_a_row_is_the_primary_s_where_it_has_one() -> None:
+def test_a_recorded_rank_s_rows_are_forwarded_as_they_are_with_their_numbers_and_times() -> None:
     node = NodeScenario(2)
     node.log_rows(1, [0, 1], {"loss": [1.0, 1.0]}, times=[70, 80])
-    node.log_rows(0, [1], {"loss": [1.0]}, times=[90])
+    node.log_rows(0, [1, 1], {"loss": [1.0, 2.0]}, times=[90, 95])
     node.cut_and_tick(everything=True)
-    times = {
-        (*contribution.ranks.tolist(), step): time
-        for contribution in contributions_of(node.told)
-        for step, time in zip(contribution.steps.tolist(), contribution.times_ns.tolist(), strict=True)
-    }
-    assert times == {(0, 1): 90, (1, 0): 70, (1, 1): 90}
+    [contribution] = contributions_of(node.told)
+    assert contribution.times_ns.tolist() == [70, 80]
+    [rows] = [rows for _, part in parts_of(node.told) for rows in part.rows]
+    assert (rows.times_ns.tolist(), rows.row_numbers.tolist()) == ([90, 95], [0, 1])
 
 
-def test_a_value_too_many_at_one_step_is_rejected_and_said_so() -> None:
+def test_the_rows_of_a_sole_reporter_keep_their_numbers() -> None:
+    node = NodeScenario(8, connected=[4, 5])
+    for step in range(3):
+        node.log(5, step, other=1.0)
+        node.log(5, step, loss=float(step))
+        node.log(4, step, other=2.0)
+    node.cut_and_tick(everything=True)
+    [alone] = [one for one in contributions_of(node.told) if one.values is not None]
+    assert alone.row_numbers is not None
+    assert alone.row_numbers.tolist() == [0, 1, 2]
+
+
+def test_a_value_too_many_at_one_step_is_late_for_the_aggregates_and_said_so() -> None:
     node = NodeScenario(2)
-    for _ in range(limits.OCCURRENCES_PER_STEP_MAX + 2):
-        node.log(1, step=3, loss=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "OCCURRENCES_PER_STEP_MAX", 4)
+        for _ in range(6):
+            node.log(1, step=3, loss=1.0)
     node.cut_and_tick(everything=True)
-    assert node.fold.books.rejected == 2
-    assert len(node.told_values) == limits.OCCURRENCES_PER_STEP_MAX
-    assert [text for text in node.notices if "more than 16 times" in text]
+    assert node.fold.books.late_by_rank == {1: 2}
+    assert len(node.told_values) == 4
+    assert [text for text in node.notices if "more than 4 times" in text]
 
 
 # ---- any run at all ------------------------------------------------------------------------------

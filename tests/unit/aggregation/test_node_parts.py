@@ -402,7 +402,7 @@ def test_many_ranks_progress_fits_bodies_of_their_size() -> None:
     ranks = range(0, limits.WORLD_SIZE_MAX, 60)
     for rank in ranks:
         stream = rank.to_bytes(16, "little")
-        node.fold.hello(stream, rank, 0, 1, ())
+        node.fold.hello(stream, rank, 0, 1, (), 0)
         node.fold.flushed(stream, 0)
     told = node.cut_and_tick()
     assert len(told) > 1

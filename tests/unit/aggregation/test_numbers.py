@@ -189,23 +189,40 @@ def test_any_interleaving_of_ragged_repeating_and_rewinding_streams_gives_what_n
     reporters: dict[str, set[int]] = defaultdict(set)
     for (name, _, _), values in cells.items():
         reporters[name].update(values)
-    for (name, step, occurrence), values in cells.items():
-        got = run.row(step, occurrence)
-        _check_own_values(got, name, values, sole=len(reporters[name]) == 1)
+    for name, step in {(name, step) for name, step, _ in cells}:
+        here = [values for (other, at, _), values in cells.items() if (other, at) == (name, step)]
+        records = [record.cells for record in run.records if record.step == step]
+        _check_own_values(records, name, here, sole=len(reporters[name]) == 1)
         if run.fold.books.late == 0 and len(reporters[name]) > 1:
-            _check_statistics(got, name, [values[rank] for rank in sorted(values)])
+            of_metric = [record for record in records if f"{name}/mean" in record]
+            assert len(of_metric) == len(here)
+            for values in here:
+                _check_one_of(of_metric, name, [values[rank] for rank in sorted(values)])
 
 
 def _check_own_values(
-    got: dict[str, float | str], name: str, values: dict[int, float], *, sole: bool
+    records: list[dict[str, float | str]], name: str, cells: list[dict[int, float]], *, sole: bool
 ) -> None:
     """All ranks are recorded: each value is there, plain or under the rank's name."""
-    plain = [got[name]] if name in got else []
-    named = [got[f"{name}/rank{rank}"] for rank in values if f"{name}/rank{rank}" in got]
-    np.testing.assert_array_equal(
-        np.sort(np.array(plain + named, float)), np.sort(np.array(list(values.values())))
-    )
+    plain = [record[name] for record in records if name in record]
+    of_ranks = [(column, value) for record in records for column, value in record.items()]
+    named = [value for column, value in of_ranks if column.startswith(f"{name}/rank")]
+    logged = [value for values in cells for value in values.values()]
+    np.testing.assert_array_equal(np.sort(np.array(plain + named, float)), np.sort(np.array(logged)))
     assert not sole or not named
+
+
+def _check_one_of(records: list[dict[str, float | str]], name: str, values: list[float]) -> None:
+    """One of the records has the statistics of ``values``."""
+    wrong = []
+    for record in records:
+        try:
+            _check_statistics(record, name, values)
+        except AssertionError as error:
+            wrong.append(error)
+        else:
+            return
+    raise AssertionError(wrong)
 
 
 def _check_statistics(got: dict[str, float | str], name: str, values: list[float]) -> None:

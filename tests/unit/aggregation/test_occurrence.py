@@ -22,7 +22,8 @@ def occurrences(steps: list[int]) -> list[int]:
         if counter.advance(0, COLUMN, at):
             found.append(0)
         else:
-            found.extend(occurrence for occurrence, _, _ in counter.assign(0, COLUMN, at))
+            [(_, assigned)] = counter.assign(0, COLUMN, at)
+            found.extend(assigned.tolist())
     return found
 
 
@@ -44,12 +45,19 @@ def test_a_second_rewind_is_the_third_occurrence() -> None:
 
 @given(st.lists(st.integers(0, 12), max_size=60))
 def test_no_rank_ever_reports_a_cell_twice(steps: list[int]) -> None:
-    cells = [
-        (step, occurrence)
-        for step, occurrence in zip(steps, occurrences(steps), strict=True)
-        if occurrence < limits.OCCURRENCES_PER_STEP_MAX
-    ]
+    cells = list(zip(steps, occurrences(steps), strict=True))
     assert len(set(cells)) == len(cells)
+
+
+@given(st.lists(st.integers(0, 12), max_size=60))
+def test_an_occurrence_is_the_number_of_levels_at_or_above_the_step(steps: list[int]) -> None:
+    highs: list[int] = []
+    expected = []
+    for step in steps:
+        occurrence = sum(high >= step for high in highs)
+        highs[occurrence : occurrence + 1] = [step]
+        expected.append(occurrence)
+    assert occurrences(steps) == expected
 
 
 @given(st.lists(st.integers(0, 12), max_size=40), st.data())
@@ -61,7 +69,8 @@ def test_occurrences_do_not_depend_on_how_rows_are_batched(steps: list[int], dat
         if counter.advance(0, COLUMN, block):
             found += [0] * size
         else:
-            found += [occurrence for occurrence, _, _ in counter.assign(0, COLUMN, block)]
+            [(_, assigned)] = counter.assign(0, COLUMN, block)
+            found += assigned.tolist()
     assert found == occurrences(steps)
 
 
@@ -71,31 +80,67 @@ def test_ranks_that_reload_a_checkpoint_meet_in_the_same_occurrence() -> None:
         run.log_rows(rank, [0, 1, 2], {"loss": [rank, rank, rank]})
         run.log_rows(rank, [1, 2, 3], {"loss": [rank + 10, rank + 10, rank + 10]})
     run.tick()
-    assert [(r.step, r.occurrence) for r in run.records] == [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
+    assert [(r.step, r.occurrence) for r in run.records] == [(0, 0), (1, 0), (2, 0), (1, 1), (2, 1), (3, 0)]
     assert run.row(2, 0)["loss/mean"] == 0.5
     assert run.row(2, 1)["loss/mean"] == 10.5
 
 
-def test_values_beyond_the_sixteenth_occurrence_are_rejected_counted_and_warned_about_once() -> None:
-    run = Scenario(1)
-    for value in range(limits.OCCURRENCES_PER_STEP_MAX + 3):
-        run.log(0, 7, loss=value)
+def test_a_thousand_values_at_one_step_are_all_aggregated() -> None:
+    run = Scenario(2)
+    for rank in (0, 1):
+        run.log_rows(rank, [7] * 1000, {"loss": list(range(rank, 1000 + rank))})
     run.tick()
-    assert [r.occurrence for r in run.records] == list(range(limits.OCCURRENCES_PER_STEP_MAX))
-    assert run.fold.books.rejected == 3
-    assert len([n for n in run.notices if "'loss'" in n and "step 7" in n]) == 1
-    run.log(0, 8, loss=1)
-    run.tick()
-    assert run.row(8) == {"loss": 1}
+    assert [(r["loss"], r["loss/mean"]) for r in run.records] == [(i, i + 0.5) for i in range(1000)]
+    assert run.notices == []
 
 
-def test_texts_are_bounded_and_counted_in_the_same_way() -> None:
+def test_repeats_of_a_step_need_constant_memory() -> None:
+    counter = OccurrenceCounter(1, 1)
+    for _ in range(1000):
+        assert not counter.advance(0, COLUMN, np.array([7])) or not counter.repeats
+        list(counter.assign(0, COLUMN, np.array([7])))
+    assert counter.repeats == {0: [((7, 1000),)]}
+
+
+def test_beyond_the_bound_of_repeats_own_values_are_recorded_counted_as_late_and_told() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "OCCURRENCES_PER_STEP_MAX", 4)
+        run = Scenario(2)
+        for rank in (0, 1):
+            run.log_rows(rank, [7] * 6, {"loss": [rank] * 6})
+        run.tick()
+    assert [r.cells.keys() >= {"loss", "loss/mean"} for r in run.records] == [True] * 4 + [False] * 2
+    assert [r["loss"] for r in run.records] == [0] * 6
+    assert run.fold.books.late_by_rank == {0: 2, 1: 2}
+    assert [n for n in run.notices if "rank 1 logged 'loss' at step 7 more than 4 times" in n]
+
+
+def test_a_thousand_descending_steps_are_all_recorded_the_first_levels_with_aggregates() -> None:
+    run = Scenario(2)
+    for rank in (0, 1):
+        run.log_rows(rank, range(1000, 0, -1), {"sigma": [float(rank)] * 1000})
+    run.tick()
+    assert run.steps() == list(range(1000, 0, -1))
+    assert sum("sigma" in r.cells for r in run.records) == 1000
+    assert sum("sigma/mean" in r.cells for r in run.records) == limits.OCCURRENCE_RUNS_MAX + 1
+    assert run.fold.books.late == 2 * (1000 - limits.OCCURRENCE_RUNS_MAX - 1)
+
+
+def test_a_single_process_loses_nothing_and_is_told_nothing_when_its_steps_descend() -> None:
     run = Scenario(1)
-    for value in range(limits.OCCURRENCES_PER_STEP_MAX + 3):
+    run.log_rows(0, range(1000, 0, -1), {"sigma": list(range(1000))})
+    run.tick()
+    assert [r["sigma"] for r in run.records] == list(range(1000))
+    assert run.notices == []
+    assert run.fold.books.late == 0
+
+
+def test_texts_at_one_step_are_all_recorded_in_order() -> None:
+    run = Scenario(1)
+    for value in range(100):
         run.say(0, 7, note=str(value))
     run.tick()
-    assert [r["note"] for r in run.records] == [str(v) for v in range(limits.OCCURRENCES_PER_STEP_MAX)]
-    assert run.fold.books.rejected == 3
+    assert [r["note"] for r in run.records] == [str(v) for v in range(100)]
 
 
 def test_each_metric_counts_its_own_occurrences() -> None:
@@ -155,14 +200,16 @@ def test_metrics_on_other_step_axes_need_nothing_special() -> None:
     assert run.steps() == [*range(100, 110), 1]
 
 
-def test_records_of_one_tick_come_in_the_order_of_their_steps() -> None:
-    run = Scenario(2)
-    run.log_rows(0, [0, 1, 2, 3], {"loss": [0, 1, 2, 3]})
-    for step in (3, 2, 1, 0):
+def test_rows_of_each_rank_come_in_the_order_logged_and_cells_without_a_home_by_step() -> None:
+    run = Scenario(4)
+    run.log_rows(0, [3, 1, 2], {"loss": [3, 1, 2]})
+    for step in (9, 8, 7):
         run.log(1, step, other=step)
-    run.finish(0, 1)
+    for rank in (2, 3):
+        run.log_rows(rank, [6, 4], {"shared": [rank, rank]})
+    run.finish(*range(4))
     run.tick()
-    assert run.steps() == sorted(run.steps())
+    assert run.steps() == [3, 1, 2, 9, 8, 7, 4, 6]
 
 
 def test_a_record_has_the_primary_ranks_time() -> None:

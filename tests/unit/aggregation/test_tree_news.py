@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -13,9 +12,7 @@ from tests.support.aggregation.replaying import assert_replays
 from tests.support.aggregation.scenario import SECOND, Scenario
 from tests.support.aggregation.tree import Tree
 from tracker_daemon.aggregation.numbers.summary import summarize
-from tracker_daemon.aggregation.root import snapshot
 from tracker_daemon.aggregation.values.contribution import Contribution
-from tracker_daemon.errors import MalformedBatch
 from tracker_daemon.wire.contributions import encode_contribution
 from tracker_protocol.v1 import tracker_pb2 as pb
 
@@ -242,7 +239,7 @@ def test_a_nodes_daemon_is_no_member_and_opens_no_attempt() -> None:
     assert (summary.attempt, summary.world_size) == (1, 4)
     assert summary.dropped_points.keys() == {0, 1, 2, 3}
     assert run.fold.names_of(b"n" * 16) == ["loss"]
-    assert -1 not in run.fold.attempt.membership.flushed_ns
+    assert run.fold.attempt.membership.seen == {0, 1, 2, 3}
 
 
 def test_progress_tells_where_a_rank_goes_on_and_nothing_of_one_that_has_logged_nothing() -> None:
@@ -307,13 +304,17 @@ def test_a_part_of_an_unknown_stream_is_rejected_with_one_notice() -> None:
     assert len(run.notices) == 1
 
 
-def test_a_part_that_has_values_for_contributions_is_malformed() -> None:
+def test_a_part_has_the_rows_of_a_recorded_rank_as_they_are() -> None:
     run = learned(Tree([[0, 1], [2]]))
-    client = run.clients[1]
-    client.add_rows([1], {"loss": [4.0]}, [0], False)
-    run.send(1)
-    with pytest.raises(MalformedBatch, match="for contributions"):
-        run.forward()
+    client = run.clients[0]
+    client.add_rows([1], {"loss": [4.0]}, [7], False)
+    run.send(0)
+    run.log(1, 1, loss=6.0)
+    run.log(2, 1, loss=8.0)
+    run.forward(flushed=[0])
+    run.tick()
+    assert run.row(1)["loss"] == 4
+    assert run.row(1)["loss/mean"] == 6
 
 
 @pytest.mark.parametrize("world_size", [3, 0])
@@ -384,19 +385,3 @@ def test_rows_that_grow_while_summaries_are_open_keep_them() -> None:
     run.tick()
     assert [run.row(step)["loss/mean"] for step in range(1, 100)] == [1.0] * 99
     assert_replays(run)
-
-
-def test_a_snapshot_from_before_there_were_trees_is_read() -> None:
-    run = Scenario(2)
-    run.log_rows(0, [0, 1], {"a": [1, 2]})
-    run.tick()
-    plain = msgspec.msgpack.decode(snapshot.dump(run.fold), strict=False)
-    for panel in plain["attempt"]["panels"]:
-        assert panel.pop("placed") == [0]
-        assert panel.pop("accumulators") is None
-    fold = snapshot.load(msgspec.msgpack.encode(plain), run.rules)
-    assert fold.attempt.open_points() == 2
-    run.fold = fold
-    run.log_rows(1, [0, 1], {"a": [3, 4]})
-    run.tick()
-    assert (run.row(0)["a/mean"], run.row(1)["a/mean"]) == (2.0, 3.0)

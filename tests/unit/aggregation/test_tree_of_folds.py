@@ -39,7 +39,7 @@ class TreeOfFolds(Scenario):
     def _hello(self, client: Client, rank: int, world_size: int) -> None:
         names = tuple(client.names)
         self.happen("hello", client.stream, rank, world_size, client.attempt, ())
-        self.node_of[rank].hello(client.stream, rank, world_size, client.attempt, names)
+        self.node_of[rank].hello(client.stream, rank, world_size, client.attempt, names, self.now_ns)
 
     def send(self, rank: int, client: Client | None = None) -> None:
         client, node = client or self.clients[rank], self.node_of[rank]

@@ -141,8 +141,7 @@ def together(
         daemon = tree.node_of[node[0]]
         daemon.behind = behind
         daemon.add_contributions(daemon.gathered())
-        for attempt in list(daemon.last_steps):
-            daemon.add_progress(attempt)
+        tree.add_flushes(daemon)
         tree.pass_up(daemon)
 
 
@@ -161,13 +160,12 @@ def standing(run: Scenario) -> dict[str, Any]:
     """What there is to see of a run after each event, other than numbers."""
     attempt = run.fold.attempt
     return {
-        "emitted": [(r.attempt, r.step, r.occurrence, sorted(r.cells)) for r in run.records],
+        "emitted": sorted((r.attempt, r.step, sorted(r.cells)) for r in run.records),
         "open": (attempt.open_rows(), attempt.open_points()),
         "learning": attempt.is_learning(),
         "lagging": set(attempt.lagging),
-        "deadline": attempt.next_deadline_ns(),
+        "deadline": run.fold.next_deadline_ns(),
         "missed": attempt.missed,
-        "newest": attempt.newest,
         "late": run.fold.books.late_by_rank,
         "folded": run.fold.books.folded,
         "notices": sorted(notice.partition(" (first:")[0] for notice in run.notices),

@@ -113,19 +113,44 @@ def test_a_reporter_whose_stream_went_on_without_a_metric_leaves_and_is_not_lagg
 
 
 def test_a_reporter_that_left_joins_again_when_it_reports_again() -> None:
-    run = learned(Scenario(2), [0, 1])
-    run.log(0, 1, loss=1, other=1)
-    run.log_rows(1, [1, 2], {"other": [1, 1]})
-    run.wait(30)
-    run.log(0, 2, loss=1, other=1)
+    run = learned(Scenario(2, lagging_after=2), [0, 1])
+    for step in (1, 2, 3):
+        run.log(0, step, loss=1, other=1)
+    for step in (1, 2, 3):
+        run.log(1, step, other=1)
     run.tick()
-    assert run.row(2)["loss/count"] == 1
-    run.log(1, 3, loss=3, other=1)
+    run.log(0, 4, loss=1, other=1)
+    assert run.tick() == []  # it waits for ``other``
+    run.log(1, 4, other=1)
+    run.tick()
+    assert run.row(4)["loss/count"] == 1
+    run.log(1, 5, loss=3, other=1)
     assert run.tick() == []
-    run.log(0, 3, loss=1, other=1)
+    run.log(0, 5, loss=1, other=1)
+    run.tick()
+    assert run.row(5)["loss/mean"] == 2
+    assert "loss/count" not in run.row(5)
+
+
+def test_a_cell_waits_for_no_rank_that_has_logged_a_later_step() -> None:
+    run = learned(Scenario(2), [0, 1])
+    run.log(0, 1, loss=1)
+    assert run.tick() == []
+    run.log(1, 2, other=1)
+    run.tick()
+    assert run.row(1)["loss/count"] == 1
+
+
+def test_a_cell_waits_for_a_rank_at_the_step_at_which_its_first_reporter_is() -> None:
+    run = learned(Scenario(2), [0, 1])
+    run.log(0, 5, other=1)
+    run.log(0, 3, loss=1)
+    run.log(1, 5, other=1)
+    run.tick()
+    assert run.rows(3) == []
+    run.log(1, 3, loss=3)
     run.tick()
     assert run.row(3)["loss/mean"] == 2
-    assert "loss/count" not in run.row(3)
 
 
 def test_a_reporter_that_is_merely_silent_does_not_leave() -> None:
@@ -214,7 +239,7 @@ def test_nothing_waits_means_no_deadline() -> None:
     run = Scenario(1)
     run.log(0, 0, loss=0)
     run.tick()
-    assert run.fold.attempt.next_deadline_ns() is None
+    assert run.fold.next_deadline_ns() is None
 
 
 def test_the_deadline_is_when_something_would_change() -> None:
@@ -222,14 +247,14 @@ def test_the_deadline_is_when_something_would_change() -> None:
     run.log(0, 0, loss=0)
     run.tick()
     deadlines = []
-    for _ in range(2):
-        deadline = run.fold.attempt.next_deadline_ns()
+    for _ in range(3):
+        deadline = run.fold.next_deadline_ns()
         assert deadline is not None
         deadlines.append((deadline - 1_000 * 10**9) / 10**9)
         run.wait((deadline - run.now_ns) / 10**9)
-    assert deadlines == [5, 30]
+    assert deadlines == [0.5, 5, 30]
     assert run.steps() == [0]
-    assert run.fold.attempt.next_deadline_ns() is None
+    assert run.fold.next_deadline_ns() is None
 
 
 def test_open_memory_is_bounded_by_closing_the_oldest_rows_as_partial() -> None:

@@ -28,7 +28,7 @@ FAR_S = 3600.0
 def records(step, count=1):
     steps = np.arange(step, step + count, dtype=np.int64)
     zeros = np.zeros(count, np.int64)
-    return RecordBlock(step, 1, ("loss",), steps, zeros, zeros, steps[:, None] / 2).to_bytes()
+    return RecordBlock(step, 1, ("loss",), steps, zeros, steps[:, None] / 2).to_bytes()
 
 
 @dataclass

@@ -33,9 +33,7 @@ def records(step, values, times_s=None, columns=("loss",), valid=None, texts=())
     n = len(values)
     times = np.array([step + i for i in range(n)] if times_s is None else times_s) * SECOND
     steps = np.arange(step, step + n)
-    return RecordBlock(
-        step, 1, columns, steps, np.zeros(n, np.int64), times.astype(np.int64), values, valid, texts
-    )
+    return RecordBlock(step, 1, columns, steps, times.astype(np.int64), values, valid, texts)
 
 
 def outbox(*blocks, end=True):

@@ -305,7 +305,7 @@ def test_a_deadline_that_changes_nothing_does_not_keep_the_disk_busy(rig, monkey
     run = rig.run()
     two_ranks(rig, run)
     overdue = lambda *_: 1  # noqa: E731
-    monkeypatch.setattr("tracker_daemon.aggregation.root.attempt.RootAttempt.next_deadline_ns", overdue)
+    monkeypatch.setattr("tracker_daemon.aggregation.root.fold.RootFold.next_deadline_ns", overdue)
     monkeypatch.setattr(recorder, "_DEADLINE_AGAIN_NS", 3600 * 10**9)
     rig.batch(run, 0, 2, body({9: 1.0}))
     rig.flush()

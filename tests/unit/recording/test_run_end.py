@@ -14,7 +14,7 @@ from tracker_daemon.recording.run_end import due_ns, is_interrupted, verdict
 @pytest.fixture
 def fold(rig):
     fold = RootFold(rig.run().rules)
-    fold.hello(b"s", 0, 20, 1, ())
+    fold.hello(b"s", 0, 20, 1, (), 0)
     return fold
 
 
@@ -47,7 +47,8 @@ def test_a_failed_run_names_its_ranks_by_what_became_of_them(fold):
 
 def test_hosts_and_last_steps_are_named_as_far_as_they_are_known(fold):
     finish(fold, {0: 143, 1: 2, 2: 2})
-    fold.attempt.last_step.update({0: 140, 2: 7})
+    for rank, step in ((0, 140), (2, 7)):
+        fold.attempt.progress.note_step(rank, step, step)
     _, reason = verdict(fold.summary(), {0: "node0", 1: "node1", 3: "node3"})
     assert reason.split("; ") == [
         "ranks 1 on node1, 2 (last step 7) exited with code 2",
@@ -60,7 +61,7 @@ def test_a_run_that_lost_a_rank_waits_for_its_restart_before_it_ends(fold):
     assert due_ns(fold, 30) is None
     fold.depart(19, "lost", 1000)
     assert due_ns(fold, 30) == 1030
-    fold.hello(b"s19", 19, 20, 1, ())
+    fold.hello(b"s19", 19, 20, 1, (), 0)
     finish(fold, {19: 0})
     assert due_ns(fold, 30) == 0
 
@@ -79,7 +80,7 @@ def test_the_end_of_the_command_waits_for_no_restart(fold):
 
 def test_a_lost_rank_that_came_back_and_finished_is_no_failure(fold):
     fold.depart(7, "lost", 0)
-    fold.hello(b"s7", 7, 20, 1, ())
+    fold.hello(b"s7", 7, 20, 1, (), 0)
     finish(fold, dict.fromkeys(range(20), 0))
     assert verdict(fold.summary(), {}) == ("FINISHED", "")
 
@@ -88,7 +89,7 @@ def test_a_lost_rank_that_came_back_and_finished_is_no_failure(fold):
 def two():
     fold = RootFold(Rules())
     for rank in range(2):
-        fold.hello(b"%d" % rank, rank, 2, 1, ())
+        fold.hello(b"%d" % rank, rank, 2, 1, (), 0)
     return fold
 
 

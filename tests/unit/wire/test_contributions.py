@@ -105,9 +105,7 @@ def test_progress_has_the_last_and_the_highest_step_of_each_rank() -> None:
     assert got.flushed.tolist() == [True, False]
 
 
-@pytest.mark.parametrize(
-    "highest", [b"", np.array([2], "<i8").tobytes(), bytes(16)], ids=["none", "low", "two"]
-)
+@pytest.mark.parametrize("highest", [b"", bytes(16)], ids=["none", "two"])
 def test_progress_with_highest_steps_that_cannot_be_is_refused(highest: bytes) -> None:
     rank, last = np.array([0], "<u4").tobytes(), np.array([3], "<i8").tobytes()
     with pytest.raises(MalformedBatch):

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 from tracker_daemon.aggregation.node.panel import Gathered, NodePanel
 from tracker_daemon.aggregation.node.progress import RankProgress
-from tracker_daemon.aggregation.shared.attempt import Attempt
+from tracker_daemon.aggregation.numbers.summary import Integers
+from tracker_daemon.aggregation.shared.attempt import Attempt, RankReport
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.placement import Plan
 from tracker_daemon.aggregation.shared.rules import Rules
@@ -47,16 +48,19 @@ class NodeAttempt(Attempt[NodePanel]):
         """Add a panel for these metrics, which are in no other."""
         self.add_panel(NodePanel(names))
 
-    def contribute(self, rank: int, plan: Plan, block: Rows, window: int) -> None:
-        """Write a rank's rows. A row has the time of the primary, or of the rank that opened it."""
+    def contribute(self, rank: int, plan: Plan, block: Rows, bars: Integers, window: int) -> None:
+        """Write a rank's rows; ``bars`` are the highest steps that it had logged at each of them."""
         self.books.rejected += plan.refused * len(block.steps)
-        for index, report in self.reports(rank, plan, block):
-            assert report.values is not None, "a rank reports its own values"
+        for index, report in self.reports(rank, plan, block, bars):
             panel = self.panels[index]
-            rows = panel.rows_at(report.keys, report.times_ns, window)
-            if rank == self.rules.primary_rank:
-                panel.time_ns[rows] = report.times_ns
-            panel.write(panel.slot_of[rank], rows, report.columns, report.values)
+            rows = panel.rows_at(report, window)
+            panel.write(panel.slot_of[rank], rows, report)
+
+    def keep_unplaced(self, panel: NodePanel, report: RankReport) -> None:
+        """Count values that a rank has logged too often, or too far back, as late for the aggregates."""
+        points = len(report.keys) * len(report.columns)
+        name, step = panel.names[report.columns[0]], report.keys[0][0]
+        self.books.count_unplaced(self.notices, report.rank, name, step, points)
 
     # ---- out -------------------------------------------------------------------------------------
 
@@ -66,7 +70,7 @@ class NodeAttempt(Attempt[NodePanel]):
             if panel.row_of:
                 rows = panel.live_rows() if everything else panel.due_rows(window, self.live)
                 if len(rows):
-                    yield panel.take(rows, self.rules.records_own_values)
+                    yield panel.take(rows)
 
     def busy_ranks(self) -> set[int]:
         """Return the ranks whose values are still here."""

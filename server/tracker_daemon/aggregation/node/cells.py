@@ -15,7 +15,9 @@ from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.node.panel import Gathered
 from tracker_daemon.aggregation.numbers.summary import Integers, summarize
 from tracker_daemon.aggregation.shared.panel import Bits
+from tracker_daemon.aggregation.values.batch import Kinds
 from tracker_daemon.aggregation.values.contribution import Contribution
+from tracker_protocol.kinds import Kind
 
 _VALUES_REDUCED_AT_ONCE = 2**21
 """Bounds the memory of a reduction; so many values make more than one batch in any case."""
@@ -27,8 +29,8 @@ def divide(attempt: int, gathered: Gathered, names: NodeDictionary) -> Iterator[
     """Yield everything that was seen, each value once: ranks' own values first, in order of rank."""
     for slot in np.flatnonzero(gathered.dense.any(axis=1)).tolist():
         own = gathered.seen[:, slot] & gathered.dense[slot]
-        for rows, columns in _rectangles(own):
-            yield _contribution(attempt, gathered, names, (rows, columns), np.array([slot]))
+        for rectangle in _of_one_row(gathered, _rectangles(own)):
+            yield _contribution(attempt, gathered, names, rectangle, np.array([slot]))
     rest = gathered.seen & ~gathered.dense
     for slots, rows, columns in _by_ranks(rest):
         at_once = max(1, _VALUES_REDUCED_AT_ONCE // (len(slots) * len(columns)))
@@ -37,13 +39,25 @@ def divide(attempt: int, gathered: Gathered, names: NodeDictionary) -> Iterator[
             yield _contribution(attempt, gathered, names, some, slots)
 
 
+def _of_one_row(gathered: Gathered, rectangles: Iterator[Rectangle]) -> Iterator[Rectangle]:
+    """Divide rectangles so that the cells of a row in each are of one row of their reporter."""
+    for rows, columns in rectangles:
+        numbers = gathered.numbers[np.ix_(rows, columns)]
+        if (numbers == numbers[:, :1]).all():
+            yield rows, columns
+        else:
+            yield from ((rows, columns[j : j + 1]) for j in range(len(columns)))
+
+
 def _contribution(
     attempt: int, gathered: Gathered, names: NodeDictionary, cells: Rectangle, slots: Integers
 ) -> Contribution:
     rows, columns = cells
-    values = gathered.values[np.ix_(rows, slots, columns)]
+    at = np.ix_(rows, slots, columns)
+    values = gathered.values[at]
     ranks = gathered.ranks[slots]
     alone = len(slots) == 1
+    kinds = None if gathered.kinds is None else gathered.kinds[at]
     return Contribution(
         attempt,
         ranks,
@@ -51,10 +65,29 @@ def _contribution(
         gathered.steps[rows],
         gathered.occurrences[rows],
         gathered.times_ns[rows],
-        gathered.steps[rows],
+        gathered.bars[np.ix_(rows, columns)].max(axis=1),
         values[:, 0] if alone else None,
         None if alone else summarize(values, np.ones(values.shape, np.bool_), ranks),
+        _row_numbers(gathered, cells, int(ranks[0])) if alone else None,
+        kinds if kinds is None else _common_kinds(kinds),
     )
+
+
+def _common_kinds(kinds: Kinds) -> Kinds | None:
+    """Return the kind of each cell of ``kinds`` (rows, ranks, columns): that of its ranks, or FLOAT."""
+    common = np.where((kinds == kinds[:, :1]).all(axis=1), kinds[:, 0], Kind.FLOAT)
+    if kinds.shape[1] > 1:
+        common[common == Kind.BOOL] = Kind.FLOAT
+    return common.astype(np.uint8) if common.any() else None
+
+
+def _row_numbers(gathered: Gathered, cells: Rectangle, rank: int) -> Integers | None:
+    """Return the numbers of the rank's rows; None unless it reported all these cells first, row by row."""
+    at = np.ix_(*cells)
+    numbers = gathered.numbers[at]
+    if (gathered.reporters[at] != rank).any() or (numbers != numbers[:, :1]).any():
+        return None
+    return numbers[:, 0]
 
 
 def _by_ranks(mask: Bits) -> Iterator[tuple[Integers, Integers, Integers]]:

@@ -19,6 +19,8 @@ from tracker_daemon.aggregation.node.cells import divide
 from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.node.rank_parts import RankParts
 from tracker_daemon.aggregation.node.steps import NodeSteps
+from tracker_daemon.aggregation.numbers.summary import Integers
+from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.fold import (
     Activity,
     Ending,
@@ -54,8 +56,8 @@ class _Extent(IntEnum):
 class NodeFold(Fold):
     """The state of one run, as far as this node's ranks are concerned."""
 
-    def __init__(self, rules: Rules) -> None:
-        super().__init__(rules)
+    def __init__(self, rules: Rules, books: Books | None = None) -> None:
+        super().__init__(rules, books)
         self.names = NodeDictionary()
         self.parts = RankParts()
         self.steps: NodeSteps = NodeSteps()
@@ -101,20 +103,25 @@ class NodeFold(Fold):
             return
         if batch.rows or batch.texts or batch.config or batch.items or batch.ends:
             attempt.progress.note_activity(source.rank)
-        for block in batch.rows:
-            if block.own:
+        bars = attempt.progress.note_rows(source.rank, batch.blocks, self.window)
+        recorded = self.rules.records_own_values(source.rank)
+        for block, block_bars in zip(batch.blocks, bars, strict=True):
+            if isinstance(block, TextRows):
+                self._keep_own(stream, source, block, recorded=recorded)
+            elif block.own:
                 self._keep_own(stream, source, block, recorded=self.rules.records_items(source.rank))
             else:
-                self._gather(source, attempt, block)
-        for texts in batch.texts:
-            self._keep_own(stream, source, texts, recorded=self.rules.records_own_values(source.rank))
+                self._gather(stream, source, attempt, block, block_bars)
         self._note_progress(stream, source, attempt, batch)
 
     def _attempt_of(self, source: StreamFold) -> NodeAttempt | None:
         current = source.attempt == self.attempt.number
         return self.attempt if current else self.older.get(source.attempt)
 
-    def _gather(self, source: StreamFold, attempt: NodeAttempt, block: Rows) -> None:
+    def _gather(
+        self, stream: bytes, source: StreamFold, attempt: NodeAttempt, block: Rows, bars: Integers
+    ) -> None:
+        """Gather rows, or keep them as they are: the rows of recorded ranks must reach the root in order."""
         plan = plan_of(source, attempt, block.keys)
         if plan is None:
             self.known_names(source, source, block)
@@ -124,7 +131,10 @@ class NodeFold(Fold):
         if attempt is self.attempt and block.automatic_steps and plan.names:
             steps = block.steps.tolist()
             self.steps.compare_and_send(source.rank, plan.names, steps, self.books, self.notices)
-        attempt.contribute(source.rank, plan, block, self.window)
+        if self.rules.records_own_values(source.rank):
+            self._keep_own(stream, source, block, recorded=True)
+        else:
+            attempt.contribute(source.rank, plan, block, bars, self.window)
 
     def _warn_of_refused(self) -> None:
         self.books.warn_once(
@@ -141,11 +151,16 @@ class NodeFold(Fold):
             return
         if not recorded:
             self.books.folded += block.points
-        elif not all(map(self.names.admit, names)):
-            self.books.rejected += block.points
+            return
+        admitted = [column for column, name in enumerate(names) if self.names.admit(name)]
+        if len(admitted) < len(names):
+            self.books.rejected += block.points - len(admitted) * len(block.steps)
             self._warn_of_refused()
-        elif isinstance(block, Rows):
-            self.parts.add_own_rows(stream, block)
+            if not admitted:
+                return
+            block = block.with_columns(admitted)
+        if isinstance(block, Rows):
+            self.parts.add_rows(stream, block)
         else:
             self.parts.add_texts(stream, block)
 
@@ -153,16 +168,14 @@ class NodeFold(Fold):
         self, stream: bytes, source: StreamFold, attempt: NodeAttempt, batch: DecodedBatch
     ) -> None:
         """Note everything of a batch beside its values."""
-        rank, step = source.rank, batch.last_step
-        if step is not None:
-            attempt.progress.note_step(rank, step, self.window)
-            if attempt is self.attempt:
-                self.steps.next_step[rank] = step + 1
+        rank = source.rank
+        if batch.blocks and attempt is self.attempt:
+            self.steps.next_step[rank] = attempt.progress.last_step[rank] + 1
         for document in batch.config:
             self.parts.add_config(stream, document)
         self._pass_on_items(stream, rank, batch)
         if batch.flushed:
-            attempt.progress.note_flush(rank, again=self.wants_flushes)
+            self._note_flush(stream, rank, attempt)
         if batch.exiting is not None:
             attempt.live.discard(rank)
             attempt.exiting[rank] = stream
@@ -198,7 +211,11 @@ class NodeFold(Fold):
         source = self.streams[stream]
         attempt = self._attempt_of(source)
         if attempt is not None:
-            attempt.progress.note_flush(source.rank, again=self.wants_flushes)
+            self._note_flush(stream, source.rank, attempt)
+
+    def _note_flush(self, stream: bytes, rank: int, attempt: NodeAttempt) -> None:
+        if attempt.progress.note_flush(rank, again=self.wants_flushes):
+            self.parts.note_flush(stream)
 
     def depart(self, rank: int, how: str, now_ns: int) -> None:  # noqa: ARG002 - the root decides how
         """Note that a rank is gone: no row is incomplete for it."""

@@ -8,7 +8,7 @@ Time is counted in *windows*: a window ends when gathered values are forwarded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,8 +16,11 @@ import numpy as np
 
 from tracker_daemon.aggregation.numbers.accumulator import with_room
 from tracker_daemon.aggregation.numbers.summary import Floats, Integers
+from tracker_daemon.aggregation.shared.attempt import NO_ROW, RankReport
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits, Panel
+from tracker_daemon.aggregation.values.batch import Kinds
+from tracker_protocol.kinds import Kind
 
 UNDECIDED, NOBODY = -2, -1
 
@@ -26,7 +29,9 @@ UNDECIDED, NOBODY = -2, -1
 class Gathered:
     """n rows that have left a panel of m metrics; ``ranks``, r of them, ascend.
 
-    ``values`` and ``seen`` are (n, r, m). ``dense``, (r, m), marks the values that are forwarded as they are.
+    ``values``, ``seen`` and ``kinds`` (None: all floats) are (n, r, m). ``dense``, (r, m), marks the values
+    that are forwarded as they are. ``reporters`` (n, m) are the ranks that reported the cells first,
+    ``numbers`` those of their rows, and ``bars`` the highest steps that they had logged then.
     """
 
     names: tuple[str, ...]
@@ -37,12 +42,16 @@ class Gathered:
     times_ns: Integers
     values: Floats
     seen: Bits
+    kinds: Kinds | None
+    bars: Integers
+    reporters: Integers
+    numbers: Integers
 
 
 class NodePanel(Panel):
     """The rows of ``names``, for one attempt. ``values`` is (rows, slots, metrics)."""
 
-    ROW_ARRAYS: ClassVar[tuple[str, ...]] = (*Panel.ROW_ARRAYS, "window")
+    ROW_ARRAYS: ClassVar[tuple[str, ...]] = (*Panel.ROW_ARRAYS, "window", "bar", "reporter", "number")
 
     def __init__(self, names: tuple[str, ...]) -> None:
         super().__init__(names)
@@ -59,23 +68,39 @@ class NodePanel(Panel):
         super().allocate(capacity)
         self.values: Floats = np.zeros((capacity, self.slots, self.width))
         self.window: Integers = np.zeros(capacity, np.int64)
+        self.bar: Integers = np.zeros((capacity, self.width), np.int64)
+        self.reporter: Integers = np.full((capacity, self.width), NOBODY, np.int64)
+        self.number: Integers = np.full((capacity, self.width), NO_ROW, np.int64)
+        self.kinds: Kinds | None = None  # as values, from the first value on that is no float
+
+    def grow_rows(self) -> None:
+        """Double the room for rows."""
+        kinds = self.kinds
+        super().grow_rows()
+        if kinds is not None:
+            self.kinds = np.zeros(self.values.shape, np.uint8)
+            self.kinds[: len(kinds)] = kinds
 
     def grow_slots(self, slots: int) -> None:
         """Make room for ``slots`` slots."""
         super().grow_slots(slots)
         self.values = with_room(self.values, slots)
+        if self.kinds is not None:
+            self.kinds = with_room(self.kinds, slots)
         ever = np.zeros((slots, self.width), np.bool_)
         ever[: len(self.ever)] = self.ever
         self.ever = ever
 
     # ---- in --------------------------------------------------------------------------------------
 
-    def rows_at(self, keys: list[Key], times_ns: Integers, window: int) -> Integers:
-        """Return the rows of ``keys``; missing ones are opened, with these times."""
+    def rows_at(self, report: RankReport, window: int) -> Integers:
+        """Return the rows of the report's keys; missing ones are opened, with its times."""
         found = []
-        for i, key in enumerate(keys):
+        for i, key in enumerate(report.keys):
             row = self.row_of.get(key)
-            found.append(self.open_row(key, int(times_ns[i]), window) if row is None else row)
+            if row is None:
+                row = self.open_row(key, int(report.times_ns[i]), window)
+            found.append(row)
         return np.array(found, np.int64)
 
     def open_row(self, key: Key, time_ns: int, window: int) -> int:
@@ -84,12 +109,28 @@ class NodePanel(Panel):
         self.window[row] = window
         return row
 
-    def write(self, slot: int, rows: Integers, columns: Integers, values: Floats) -> None:
-        """Write a rank's ``values`` (rows × columns); each of these cells is new to this rank."""
-        self.values[rows[:, None], slot, columns] = values
-        self.seen[rows[:, None], slot, columns] = True
+    def write(self, slot: int, rows: Integers, report: RankReport) -> None:
+        """Write a rank's report into ``rows``; each of these cells is new to this rank."""
+        assert report.values is not None, "a rank reports its own values"
+        columns, at = report.columns, (rows[:, None], slot, report.columns)
+        self.values[at] = report.values
+        if report.kinds is not None and self.kinds is None:
+            self.kinds = np.zeros(self.values.shape, np.uint8)
+        if self.kinds is not None:
+            self.kinds[at] = Kind.FLOAT if report.kinds is None else report.kinds
+        self.seen[at] = True
         self.ever[slot, columns] = True
-        self.points += values.size
+        self.points += report.values.size
+        i, j = np.nonzero(self.reporter[rows[:, None], columns] == NOBODY)
+        self.reporter[rows[i], columns[j]] = report.rank
+        self.number[rows[i], columns[j]] = report.numbers[i]
+        self.bar[rows[i], columns[j]] = report.bars[i]
+
+    def clear(self, rows: Integers) -> None:
+        """Make ``rows`` as new rows are."""
+        super().clear(rows)
+        self.reporter[rows] = NOBODY
+        self.number[rows] = NO_ROW
 
     # ---- out -------------------------------------------------------------------------------------
 
@@ -115,24 +156,27 @@ class NodePanel(Panel):
         complete: Bits = np.logical_not(np.any(owed, axis=(1, 2)))
         return complete
 
-    def take(self, rows: Integers, is_dense: Callable[[int], bool]) -> Gathered:
-        """Remove and return ``rows``; the values of dense ranks are forwarded as they are."""
+    def take(self, rows: Integers) -> Gathered:
+        """Remove and return ``rows``; the values of sole reporters are forwarded as they are."""
         ranks = np.array(self.ranks, np.int64)
         order = np.argsort(ranks, kind="stable")
         ranks = ranks[order]
         seen = self.seen[rows][:, order]
         reported: Bits = np.any(seen, axis=(0, 1))
         self._note_soles(reported)
-        always = np.array([is_dense(rank) for rank in ranks.tolist()], np.bool_)
         gathered = Gathered(
             self.names,
             ranks,
-            always[:, None] | (self.sole == ranks[:, None]),
+            self.sole == ranks[:, None],
             self.step[rows],
             self.occurrence[rows],
             self.time_ns[rows],
             self.values[rows][:, order],
             seen,
+            None if self.kinds is None else self.kinds[rows][:, order],
+            self.bar[rows],
+            self.reporter[rows],
+            self.number[rows],
         )
         self.free_rows(rows)
         self.points -= int(np.count_nonzero(seen))

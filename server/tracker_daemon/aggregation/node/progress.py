@@ -8,8 +8,13 @@ for it. It shows that the rank has logged nothing meanwhile, although other rank
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from tracker_daemon.aggregation.numbers.summary import Integers
+from tracker_daemon.aggregation.shared.bars import bars_of
+from tracker_daemon.aggregation.values.batch import Rows, TextRows
 from tracker_daemon.aggregation.values.contribution import NO_STEP, Progress
 
 _NOTHING_YET = -1
@@ -20,6 +25,10 @@ class RankProgress:
 
     def __init__(self) -> None:
         self.last_step: dict[int, int] = {}
+        self.high: dict[int, int] = {}
+        """By rank the highest step that it has logged."""
+        self.forwarded_high: dict[int, int] = {}
+        """By rank the highest step at the end of the window before: these values were forwarded."""
         self.logged_in: dict[int, int] = {}
         """By rank the window in which its latest values arrived."""
         self.changed: set[int] = set()
@@ -29,26 +38,37 @@ class RankProgress:
         self.flushes: dict[int, list[int]] = {}
         """By rank the unsent flushes, each as the window of the latest values before it."""
 
-    def note_step(self, rank: int, step: int, window: int) -> None:
-        """Note that a rank has logged values, the last of them at ``step``."""
+    def note_rows(self, rank: int, blocks: Sequence[Rows | TextRows], window: int) -> list[Integers]:
+        """Note the rows of a batch; return for each block the highest step logged at each of its rows."""
+        if not blocks:
+            return []
+        bars = bars_of(blocks, self.high.get(rank, NO_STEP))
+        newest = max(blocks, key=lambda block: int(block.row_numbers[-1]))
+        step, high = int(newest.steps[-1]), max(int(block_bars[-1]) for block_bars in bars)
         self.logged_in[rank] = window
-        if self.last_step.get(rank) != step:
-            self.last_step[rank] = step
+        if (self.last_step.get(rank), self.high.get(rank)) != (step, high):
+            self.last_step[rank], self.high[rank] = step, high
             self.changed.add(rank)
+        return bars
 
     def note_activity(self, rank: int) -> None:
         """Note that a rank has sent something."""
         self.idle.discard(rank)
 
-    def note_flush(self, rank: int, *, again: bool = False) -> None:
-        """Note that everything a rank has logged is here; a repeated flush is sent only with ``again``."""
+    def note_flush(self, rank: int, *, again: bool = False) -> bool:
+        """Note that everything a rank has logged is here; a repeated flush is sent only with ``again``.
+
+        Returns:
+            True if the flush is to be sent.
+        """
         if rank in self.idle and not again:
-            return
+            return False
         self.idle.add(rank)
         windows = self.flushes.setdefault(rank, [])
         window = self.logged_in.get(rank, _NOTHING_YET)
         if window not in windows:
             windows.append(window)
+        return True
 
     def has_news(self) -> bool:
         """Return True if there is something to send."""
@@ -61,15 +81,17 @@ class RankProgress:
         """
         flushed = self._take_flushes(window, busy)
         ranks = sorted(self.changed | flushed)
-        self.changed.clear()
         if not ranks:
             return None
-        last_steps = np.array([self.last_step.get(rank, NO_STEP) for rank in ranks], np.int64)
+        # The root must not learn that a rank has passed a cell before it has the rank's earlier values.
+        known = {**self.high, **{rank: self.forwarded_high.get(rank, NO_STEP) for rank in busy}}
+        self.forwarded_high.update((rank, self.high[rank]) for rank in self.changed)
+        self.changed &= busy
         return Progress(
             number,
             np.array(ranks, np.int64),
-            last_steps,
-            last_steps,
+            np.array([self.last_step.get(rank, NO_STEP) for rank in ranks], np.int64),
+            np.array([known.get(rank, NO_STEP) for rank in ranks], np.int64),
             np.array([rank in flushed for rank in ranks], np.bool_),
         )
 

@@ -1,4 +1,4 @@
-"""Data that the root receives unchanged from a rank: texts, own statistics, configuration, items, the end.
+"""Data that the root receives unchanged from a rank: recorded ranks' rows, configuration, items, the end.
 
 They wait here as fragments, in the order in which they arrived, with keys of the rank's own stream. An end
 waits apart, since everything that the rank logged must reach the root before it.
@@ -32,6 +32,10 @@ class RankParts:
     def __init__(self) -> None:
         self.fragments: list[Fragment] = []
         self.ends: list[RankPart] = []
+        self.with_rows: set[bytes] = set()
+        """Streams with rows here or at the root, which a flush makes whole."""
+        self.flushed: set[bytes] = set()
+        """Those of these streams that have flushed after their newest row."""
         self.points = 0
         self.bytes = 0
         """The memory that the fragments hold, roughly."""
@@ -47,13 +51,24 @@ class RankParts:
         self.points += fragment.batch.points
         self.bytes += _memory_bytes(fragment.batch)
 
-    def add_own_rows(self, stream: bytes, rows: Rows) -> None:
-        """Append the rank's own statistics, which are never aggregated."""
+    def add_rows(self, stream: bytes, rows: Rows) -> None:
+        """Append rows of numbers."""
+        self._note_rows(stream)
         self.add(Fragment(stream, DecodedBatch(rows=(rows,))))
 
     def add_texts(self, stream: bytes, rows: TextRows) -> None:
         """Append values that are not numbers."""
+        self._note_rows(stream)
         self.add(Fragment(stream, DecodedBatch(texts=(rows,))))
+
+    def _note_rows(self, stream: bytes) -> None:
+        self.with_rows.add(stream)
+        self.flushed.discard(stream)
+
+    def note_flush(self, stream: bytes) -> None:
+        """Note that all rows of a stream are here: the root need not wait for more of the newest."""
+        if stream in self.with_rows:
+            self.flushed.add(stream)
 
     def add_config(self, stream: bytes, document: str) -> None:
         """Append a part of the run's configuration."""
@@ -76,9 +91,11 @@ class RankParts:
     def take(self, names: NodeDictionary, streams: Mapping[bytes, StreamFold]) -> tuple[RankPart, ...]:
         """Remove and return the fragments, with keys of the node's dictionary."""
         taken = tuple(_part(fragment, names, streams[fragment.stream].names) for fragment in self.fragments)
+        flushes = tuple((stream, DecodedBatch(flushed=True)) for stream in sorted(self.flushed))
         self.fragments.clear()
+        self.flushed.clear()
         self.points = self.bytes = 0
-        return taken
+        return taken + flushes
 
     def take_ends(self) -> tuple[RankPart, ...]:
         """Remove and return the ends."""

@@ -36,9 +36,10 @@ from tracker_daemon.aggregation.shared.plain_state import (
 )
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.values.batch import DecodedBatch
+from tracker_protocol.kinds import Kind
 
-FORMAT = 1
-_PER_ROW = ("step", "occurrence", "time_ns", "window")
+FORMAT = 2
+_PER_ROW = ("step", "occurrence", "time_ns", "window", "bar", "reporter", "number")
 _BY_SLOT = ("values", "seen")
 Encoder = Callable[[DecodedBatch], bytes]
 Decoder = Callable[[bytes], DecodedBatch]
@@ -74,8 +75,7 @@ def load(payload: bytes, rules: Rules, decode_batch: Decoder) -> NodeFold:
         JournalError: it was made by another version of the product, or is of another kind of fold.
     """
     plain = decode_state(payload, FORWARDING, FORMAT)
-    fold = NodeFold(rules)
-    fold.books = load_books(plain["books"])
+    fold = NodeFold(rules, load_books(plain["books"]))
     fold.streams = load_streams(plain["streams"])
     fold.names = NodeDictionary(plain["names"], plain["awaited_names"])
     fold.parts = _load_parts(plain["parts"], decode_batch)
@@ -100,6 +100,8 @@ def _dump_parts(parts: RankParts, encode_batch: Encoder) -> Plain:
             for fragment in parts.fragments
         ],
         "ends": [[stream, encode_batch(end)] for stream, end in parts.ends],
+        "with_rows": sorted(parts.with_rows),
+        "flushed": sorted(parts.flushed),
     }
 
 
@@ -108,6 +110,7 @@ def _load_parts(plain: Plain, decode_batch: Decoder) -> RankParts:
     for stream, body, _ in plain["fragments"]:
         parts.add(Fragment(stream, decode_batch(body)))
     parts.ends = [(stream, decode_batch(end)) for stream, end in plain["ends"]]
+    parts.with_rows, parts.flushed = set(plain["with_rows"]), set(plain["flushed"])
     return parts
 
 
@@ -141,6 +144,8 @@ def _dump_attempt(attempt: NodeAttempt) -> Plain:
         "exit_codes": attempt.exit_codes,
         "exiting": attempt.exiting,
         "last_step": progress.last_step,
+        "high": progress.high,
+        "forwarded_high": progress.forwarded_high,
         "logged_in": progress.logged_in,
         "changed": sorted(progress.changed),
         "idle": sorted(progress.idle),
@@ -164,6 +169,8 @@ def _load_attempt(plain: Plain, fold: NodeFold) -> NodeAttempt:
 def _load_progress(plain: Plain) -> RankProgress:
     progress = RankProgress()
     progress.last_step = by_rank(plain["last_step"])
+    progress.high = by_rank(plain["high"])
+    progress.forwarded_high = by_rank(plain["forwarded_high"])
     progress.logged_in = by_rank(plain["logged_in"])
     progress.changed = set(plain["changed"])
     progress.idle = set(plain["idle"])
@@ -178,6 +185,9 @@ def _dump_panel(panel: NodePanel) -> Plain:
     seen = panel.seen[rows, :slots]
     plain["values"] = dump_array(np.where(seen, panel.values[rows, :slots], 0.0))
     plain["seen"] = dump_array(seen)
+    plain["kinds"] = None
+    if panel.kinds is not None:
+        plain["kinds"] = dump_array(np.where(seen, panel.kinds[rows, :slots], Kind.FLOAT))
     return {
         **plain,
         "names": panel.names,
@@ -200,6 +210,11 @@ def _load_panel(plain: Plain) -> NodePanel:
     rows = panel.live_rows()
     for name in _BY_SLOT:
         getattr(panel, name)[rows, :slots] = arrays[name]
+    for name in ("bar", "reporter", "number"):
+        getattr(panel, name)[rows] = arrays[name]
+    if plain["kinds"] is not None:
+        panel.kinds = np.zeros(panel.values.shape, np.uint8)
+        panel.kinds[rows, :slots] = load_array(plain["kinds"])
     panel.points = int(np.count_nonzero(arrays["seen"]))
     panel.ever[:slots] = load_array(plain["ever"])
     panel.sole = load_array(plain["sole"])

@@ -31,18 +31,19 @@ class Accumulators:
     """The summaries of ``rows`` × ``columns`` cells: ``floats`` (4, rows, columns), ``integers`` (6, …).
 
     ``valued`` (rows, places, columns) marks the ranks that have sent values of their own and are in no
-    summary.
+    summary. ``fractional`` (rows, columns) marks summaries over a value that was not logged as an integer.
     """
 
     def __init__(self, rows: int, columns: int, valued: NDArray[np.bool_]) -> None:
         self.valued = valued
         self.floats: Floats = np.zeros((len(_FLOATS), rows, columns))
         self.integers: Integers = np.zeros((len(_INTEGERS), rows, columns), np.int64)
+        self.fractional = np.zeros((rows, columns), np.bool_)
 
     @property
     def nbytes(self) -> int:
         """The memory that they hold."""
-        return self.floats.nbytes + self.integers.nbytes + self.valued.nbytes
+        return self.floats.nbytes + self.integers.nbytes + self.valued.nbytes + self.fractional.nbytes
 
     def grow(self, rows: int) -> None:
         """Make room for ``rows`` rows."""
@@ -50,12 +51,16 @@ class Accumulators:
         valued = np.zeros((rows, *self.valued.shape[1:]), np.bool_)
         valued[: len(self.valued)] = self.valued
         self.valued = valued
+        fractional = np.zeros((rows, self.fractional.shape[1]), np.bool_)
+        fractional[: len(self.fractional)] = self.fractional
+        self.fractional = fractional
 
     def clear(self, rows: Integers) -> None:
         """Reset these rows to summaries over no rank."""
         self.floats[:, rows] = 0.0
         self.integers[:, rows] = 0
         self.valued[rows] = False
+        self.fractional[rows] = False
 
     def at(self, rows: Integers, columns: Integers) -> Summary:
         """Return the summaries at ``rows`` × ``columns``."""
@@ -64,8 +69,14 @@ class Accumulators:
         named = dict(zip((*_FLOATS, *_INTEGERS), (*floats, *integers), strict=True))
         return Summary(**named)
 
-    def add(self, rows: Integers, columns: Integers, summary: Summary) -> None:
-        """Merge ``summary``, over ranks that these cells do not have yet, into them."""
+    def add(
+        self, rows: Integers, columns: Integers, summary: Summary, fractional: NDArray[np.bool_] | None
+    ) -> None:
+        """Merge ``summary``, over ranks that these cells do not have yet, into them.
+
+        ``fractional`` marks cells with a value that is no integer; None: all cells.
+        """
+        self.fractional[rows[:, None], columns] |= True if fractional is None else fractional
         held = self.at(rows, columns)
         merged = merge(held, summary) if held.count.any() else summary
         self.floats[:, rows[:, None], columns] = [getattr(merged, name) for name in _FLOATS]

@@ -1,20 +1,30 @@
 """One attempt at a root: the reports of ranks, and the ranks that cells wait for.
 
-All reports of one tick are applied before anything is decided (see :mod:`closing`). Ticks are journalled, so
-a replay decides the same. Time is the tick's journalled time.
+All reports of one tick are applied before anything is decided (see :mod:`closing` and :mod:`ordering`). Ticks
+are journalled, so a replay decides the same. Time is the tick's journalled time.
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 
 from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.membership import Membership
-from tracker_daemon.aggregation.root.panel import NEVER, NO_OWNER, OPEN, UNLEARNED, RootPanel
+from tracker_daemon.aggregation.root.naming import Naming
+from tracker_daemon.aggregation.root.panel import (
+    NEVER,
+    NO_OWNER,
+    OTHER,
+    PRIMARY,
+    SOLE,
+    UNLEARNED,
+    RootPanel,
+)
+from tracker_daemon.aggregation.root.progress import RankProgress
+from tracker_daemon.aggregation.root.rows import HomeRow, RowQueue
 from tracker_daemon.aggregation.shared.attempt import Attempt, RankReport
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.marks import ClosedMarks, Key
@@ -22,34 +32,36 @@ from tracker_daemon.aggregation.shared.panel import Bits
 from tracker_daemon.aggregation.shared.placement import Plan
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.values.batch import Rows
-from tracker_daemon.rules.metric_names import SUFFIXES, aggregate_base, rank_base, rank_column
+from tracker_daemon.rules.metric_names import SUFFIXES, rank_column
 from tracker_daemon.rules.rank_selection import Reporters
-
-
-@dataclass(slots=True, eq=False)
-class Extras:
-    """Own values that join a record from outside the panels: texts, and late numbers."""
-
-    texts: dict[str, str]
-    numbers: dict[str, float]
-    time_ns: int
+from tracker_protocol import limits
+from tracker_protocol.kinds import Kind
 
 
 class RootAttempt(Attempt[RootPanel]):
     """One attempt of a run. *Fenced*, it is over: all later values are late."""
 
-    def __init__(self, number: int, rules: Rules, books: Books, notices: list[str]) -> None:
+    def __init__(
+        self, number: int, rules: Rules, books: Books, notices: list[str], naming: Naming | None = None
+    ) -> None:
         super().__init__(number, rules, books, notices)
+        self.naming = naming or Naming(rules, books, notices)
         self.fenced = False
         self.membership = Membership(0)
-        self.parts_at: dict[Key, list[tuple[int, int]]] = {}  # (panel, row), in order
-        self.extras: dict[Key, Extras] = {}
+        self.progress = RankProgress()
+        self.queues: dict[int, RowQueue] = {}
+        self.sole_owners: set[int] = set()
+        """Ranks, other than the primary, that alone report a metric."""
+        self.first_hello_ns: int | None = None
         self.serial = 0
-        # Per rank: the newest row in time, misses in a row, the last step.
-        self.newest: dict[int, int] = {}
         self.missed: dict[int, int] = {}
-        self.last_step: dict[int, int] = {}
+        """By rank, the cells that closed without it since its last report in time."""
         self.recent: deque[Key] = deque(maxlen=rules.lagging_after_cells + 1)
+        """The keys that ranks that do not lag reached last."""
+        self.unvouched: set[Key] = set()
+        """Keys that only lagging ranks have reached."""
+        self.caught_up: dict[int, list[tuple[int, RankReport, int]]] = {}
+        """By lagging rank, its reports of this tick: the panel, the report, the lowest serial in time."""
         self.touched: dict[int, list[Integers]] = {}
         self.next_timeout_ns = 0
         self.settled_ns = 0
@@ -87,17 +99,39 @@ class RootAttempt(Attempt[RootPanel]):
     def fix_layout(self, panel: RootPanel, column: int) -> None:
         """Fix a metric's names at its first closing: the rank that has the plain name, and the aggregates."""
         members = np.flatnonzero(panel.ever_member[:, column])
-        sole = len(members) == 1
+        primary = panel.slot_of.get(self.rules.primary_rank)
+        sole = len(members) == 1 and (primary is None or not panel.has_reported(primary, column))
         panel.owner[column] = panel.ranks[members[0]] if sole else self.rules.primary_rank
         panel.note_several(np.array([column]))
+        if sole and panel.owner[column] != self.rules.primary_rank:
+            self._house_sole(panel, column)
+
+    def _house_sole(self, panel: RootPanel, column: int) -> None:
+        """Make the sole reporter's rows the homes of the metric's cells, also of those that are open."""
+        rank = int(panel.owner[column])
+        self.sole_owners.add(rank)
+        rows = panel.live_rows()
+        rows = rows[panel.seen[rows, panel.slot_of[rank], column]]
+        mine = (panel.home[rows, column] == OTHER + rank) | (panel.home[rows, column] == rank)
+        rows = rows[mine & (panel.home_row[rows, column] >= 0)]
+        panel.home[rows, column] = SOLE
+        if self.rules.records(rank) or not len(rows):
+            return  # a recorded rank's rows are in its queue already
+        queue, index = self.queue(rank), self.place_of[panel.names[column]][0]
+        columns = np.array([column])
+        for row in rows[np.argsort(panel.serial[rows])].tolist():
+            number, step = int(panel.home_row[row, column]), int(panel.step[row])
+            home = queue.row(number, step, int(panel.time_ns[row]), int(panel.opened_ns[row, column]))
+            home.parts.append((index, row, int(panel.serial[row]), columns))
 
     # ---- names -----------------------------------------------------------------------------------
 
     def own_column(self, panel: RootPanel, column: int, rank: int) -> str | None:
         """Return the column of a rank's own value; None if it is not recorded."""
-        name, owner = panel.names[column], int(panel.owner[column])
+        owner = int(panel.owner[column])
+        name = self.naming.shown(panel, column, self)
         if rank == (self.rules.primary_rank if owner == NO_OWNER else owner):
-            return None if self.is_computed(name) else name
+            return name
         return rank_column(name, rank) if self.records(panel, rank) else None
 
     def records(self, panel: RootPanel, rank: int) -> bool:
@@ -107,33 +141,11 @@ class RootAttempt(Attempt[RootPanel]):
         # The sole reporter took the plain name before the primary reported.
         return bool(((panel.owner != rank) & (panel.owner != NO_OWNER)).any())
 
-    def is_computed(self, name: str) -> bool:
-        """Return True if the daemon itself records a column ``name``, in place of a script's own value."""
-        base, rank = rank_base(name) or (aggregate_base(name), None)
-        if base is None or base not in self.place_of:
-            return False
-        index, column = self.place_of[base]
-        panel = self.panels[index]
-        if rank is None:
-            suffix = SUFFIXES.index(name.rpartition("/")[2])
-            computed = bool(panel.aggregated[column] and panel.wanted[column, suffix])
-        else:
-            computed = rank in panel.slot_of and panel.owner[column] != rank and self.records(panel, rank)
-        if computed:
-            self.books.warn_once(
-                self.notices,
-                ("computed", name),
-                f"{name!r} is logged by the script and recorded by the daemon across ranks; "
-                "the daemon's value is the one recorded",
-            )
-        return computed
-
     # ---- contributions ---------------------------------------------------------------------------
 
-    def contribute(self, rank: int, plan: Plan, block: Rows, now_ns: int) -> None:
-        """Apply a rank's rows."""
-        self.last_step[rank] = int(block.steps[-1])
-        for index, report in self.reports(rank, plan, block):
+    def contribute(self, rank: int, plan: Plan, block: Rows, bars: Integers, now_ns: int) -> None:
+        """Apply a rank's rows; ``bars`` are the highest steps that it had logged at each of them."""
+        for index, report in self.reports(rank, plan, block, bars):
             self.put(index, report, now_ns)
 
     def put(self, index: int, report: RankReport, now_ns: int) -> None:
@@ -144,43 +156,111 @@ class RootAttempt(Attempt[RootPanel]):
             self.keep_late(panel, report, np.ones(values.shape, np.bool_))
             return
         slot = panel.slot_of[rank]
-        rows = self.rows(index, report.keys, report.times_ns, rank)
-        late = panel.contribute(slot, rows, report.columns, values, now_ns)
-        self.note_in_time([rank], panel, rows, late)
+        rows = self.rows(index, report.keys, report.times_ns, [rank])
+        homes = self._home_codes(panel, rank, report.columns)
+        late = panel.contribute(slot, rows, report, homes, now_ns)
+        self.note_in_time([rank], report.keys, late)
         if late is not None:
             self.keep_late(panel, report, late)
-        if rank == self.rules.primary_rank:
-            panel.time_ns[rows] = report.times_ns
+        if homes[0] < OTHER or homes.min() < OTHER:
+            self._house(index, rows, report, homes, late, now_ns)
         if self.unawaited(panel, slot, report.columns).any():
-            self.become_reporter(panel, slot, report, rows, late)
+            self.become_reporter(index, slot, report, rows, late)
         self.touched.setdefault(index, []).append(rows)
 
-    def rows(self, index: int, keys: list[Key], times_ns: Integers, rank: int) -> Integers:
-        """Return the rows of a panel at ``keys``, where ``rank`` reports something; open missing ones."""
-        panel = self.panels[index]
+    def _home_codes(self, panel: RootPanel, rank: int, columns: Integers) -> Integers:
+        if rank == self.rules.primary_rank:
+            return np.full(len(columns), PRIMARY, np.int64)
+        code = rank if self.rules.records(rank) else OTHER + rank
+        if rank in self.sole_owners:
+            return np.where(panel.owner[columns] == rank, SOLE, code)
+        return np.full(len(columns), code, np.int64)
+
+    def _house(
+        self,
+        index: int,
+        rows: Integers,
+        report: RankReport,
+        homes: Integers,
+        late: Bits | None,
+        now_ns: int,
+    ) -> None:
+        """Add the cells that are in time to the rows of a rank whose rows are homes."""
+        panel, queue = self.panels[index], self.queue(report.rank)
+        housed = homes < OTHER
+        columns = report.columns if housed.all() else report.columns[housed]
+        serials = panel.serial[rows].tolist()
+        axis = zip(report.numbers.tolist(), report.keys, report.times_ns.tolist(), strict=True)
+        for i, (number, (step, _), time_ns) in enumerate(axis):
+            if number < 0:
+                continue
+            taken = columns if late is None else report.columns[housed & ~late[i]]
+            if len(taken):
+                home = queue.row(number, step, time_ns, now_ns)
+                home.parts.append((index, int(rows[i]), serials[i], taken))
+
+    def note_axes(self, rank: int, names: tuple[str, ...], block: Rows, now_ns: int) -> None:
+        """Keep the values of metrics that are axes of others with the rows of a rank that has a queue."""
+        if not self.rules.axes.intersection(names) or not self.houses(rank):
+            return
+        queue = self.queue(rank)
+        axes = [(column, name) for column, name in enumerate(names) if name in self.rules.axes]
+        rows = zip(block.row_numbers.tolist(), block.steps.tolist(), block.times_ns.tolist(), strict=True)
+        for i, (number, step, time_ns) in enumerate(rows):
+            row = queue.row(number, step, time_ns, now_ns)
+            row.axes = {**row.axes, **{name: float(block.values[i, column]) for column, name in axes}}
+
+    def houses(self, rank: int) -> bool:
+        """Return True if the rank's rows are homes of cells."""
+        return self.rules.records_own_values(rank) or rank in self.sole_owners
+
+    def queue(self, rank: int) -> RowQueue:
+        """Return the rows of a rank; from now on they are kept."""
+        queue = self.queues.get(rank)
+        if queue is None:
+            queue = self.queues[rank] = RowQueue()
+        return queue
+
+    def expects_several(self) -> bool:
+        """Return True if more than one rank is expected."""
+        return self.membership.expects_several()
+
+    def rows(self, index: int, keys: list[Key], times_ns: Integers, ranks: list[int]) -> Integers:
+        """Return the rows of a panel at ``keys``, where ``ranks`` report something; open missing ones."""
+        panel, lagging = self.panels[index], self.lagging
+        vouched = not lagging or not lagging.issuperset(ranks) or self.membership.none_awaited()
         rows = [panel.row_of.get(key, -1) for key in keys]
         for i, row in enumerate(rows):
-            if row >= 0:
-                continue
             key = keys[i]
-            self._note_recent(panel, key, rank)
-            rows[i] = panel.open_row(key, self.serial, int(times_ns[i]))
-            self.serial += 1
-            insort(self.parts_at.setdefault(key, []), (index, rows[i]))
+            if row < 0:
+                self._note_recent(panel, key, vouched=vouched)
+                rows[i] = panel.open_row(key, self.serial, int(times_ns[i]))
+                self.serial += 1
+            elif vouched and key in self.unvouched:
+                self._note_recent(panel, key, vouched=True)
         return np.array(rows, np.int64)
 
-    def note_in_time(self, ranks: list[int], panel: RootPanel, rows: Integers, late: Bits | None) -> None:
-        """Note that ``ranks`` have reached those of these rows for which they were in time."""
-        in_time = rows if late is None else rows[~late.all(axis=1)]
-        if not len(in_time):
+    def _note_recent(self, panel: RootPanel, key: Key, *, vouched: bool) -> None:
+        """Remember the newest keys of ranks that do not lag: a lagging rank catches up by reaching one."""
+        if key in self.recent or panel.marks.any_at(key):
             return
-        newest = int(panel.serial[in_time].max())
+        if vouched:
+            self.unvouched.discard(key)
+            self.recent.append(key)
+        elif len(self.unvouched) < limits.CLOSED_MARKS_PER_PANEL:
+            self.unvouched.add(key)
+
+    def note_in_time(self, ranks: list[int], keys: list[Key], late: Bits | None) -> None:
+        """Note that ``ranks`` have reported something in time."""
+        if (late is not None and late.all()) or not keys:
+            return
         for rank in ranks:
             self.missed[rank] = 0
-            self.newest[rank] = max(self.newest.get(rank, -1), newest)
+
+    # ---- values that are late, or beyond the bounds ----------------------------------------------
 
     def keep_late(self, panel: RootPanel, report: RankReport, late: Bits) -> None:
-        """Count values that are late for the aggregates; a recorded rank's own values are still emitted."""
+        """Count values that are late for the aggregates; recorded ranks' own values are still emitted."""
         i, j = (int(first) for first in np.argwhere(late)[0])
         self.books.count_late(report.rank, int(late.sum()))
         self.books.warn_once(
@@ -189,19 +269,35 @@ class RootAttempt(Attempt[RootPanel]):
             f"rank {report.rank}: values arrived after their cells had closed; they are not in the "
             f"aggregates (first: {panel.names[report.columns[j]]!r} at step {report.keys[i][0]})",
         )
-        if report.values is None:
+        self._emit_alone(panel, report, late)
+
+    def keep_unplaced(self, panel: RootPanel, report: RankReport) -> None:
+        """Emit own values that a rank has logged too often, or too far back; no aggregate has them."""
+        points = len(report.keys) * len(report.columns)
+        if self.membership.is_alone(report.rank):
+            self.books.folded += points
+        else:
+            name, step = panel.names[report.columns[0]], report.keys[0][0]
+            self.books.count_unplaced(self.notices, report.rank, name, step, points)
+        self._emit_alone(panel, report, np.ones((len(report.keys), len(report.columns)), np.bool_))
+
+    def _emit_alone(self, panel: RootPanel, report: RankReport, chosen: Bits) -> None:
+        """Put own values of recorded ranks into their rows, apart from the cells."""
+        if report.values is None or not self.houses(report.rank):
             return
-        for j, column in enumerate(report.columns.tolist()):
-            name = self.own_column(panel, column, report.rank)
+        queue = self.queue(report.rank)
+        for j in np.flatnonzero(chosen.any(axis=0)).tolist():
+            name = self.own_column(panel, int(report.columns[j]), report.rank)
             if name is None:
                 continue
-            for i in np.flatnonzero(late[:, j]).tolist():
-                extras = self.extras_at(report.keys[i], int(report.times_ns[i]))
-                extras.numbers[name] = float(report.values[i, j])
+            for i in np.flatnonzero(chosen[:, j]).tolist():
+                kind = Kind.FLOAT if report.kinds is None else int(report.kinds[i, j])
+                row = self._row_of(queue, report, i)
+                row.numbers[name] = float(report.values[i, j]), kind
 
-    def extras_at(self, key: Key, time_ns: int) -> Extras:
-        """Return the values that join the record at ``key`` from outside the panels."""
-        return self.extras.setdefault(key, Extras({}, {}, time_ns))
+    def _row_of(self, queue: RowQueue, report: RankReport, i: int) -> HomeRow:
+        number = max(0, int(report.numbers[i]))
+        return queue.row(number, report.keys[i][0], int(report.times_ns[i]), self.settled_ns)
 
     # ---- awaited ranks ---------------------------------------------------------------------------
 
@@ -211,34 +307,20 @@ class RootAttempt(Attempt[RootPanel]):
         return new
 
     def become_reporter(
-        self, panel: RootPanel, slot: int, report: RankReport, rows: Integers, late: Bits | None
+        self, index: int, slot: int, report: RankReport, rows: Integers, late: Bits | None
     ) -> None:
         """Make a rank a reporter, from this cell on, of the learned metrics that it now reports first."""
+        panel = self.panels[index]
         new = self.unawaited(panel, slot, report.columns)
         joining = report.columns[new]
         panel.note_reporter(slot, joining)
-        if report.rank in self.membership.lagging:
-            self._catch_up(report)
-        if not self.membership.is_awaited(report.rank):
-            return
         in_time = rows if late is None else rows[~late[:, new].all(axis=1)]
         serial = int(panel.serial[in_time].min()) if len(in_time) else self.serial
-        panel.join(slot, joining, serial)
-
-    def _note_recent(self, panel: RootPanel, key: Key, rank: int) -> None:
-        """Remember the newest keys of ranks that do not lag: a lagging rank catches up by reaching one."""
-        if key in self.recent or panel.marks.any_at(key):
-            return
-        members = self.membership
-        if rank not in members.lagging or not any(map(members.is_awaited, members.seen)):
-            self.recent.append(key)
-
-    def _catch_up(self, report: RankReport) -> None:
-        """Wait again for a lagging rank that has reached the newest rows."""
-        if any(key in self.recent for key in report.keys):
-            self.membership.lagging.discard(report.rank)
-            self.missed[report.rank] = 0
-            self.notices.append(f"rank {report.rank} has caught up and is waited for again")
+        if self.membership.is_awaited(report.rank):
+            panel.join(slot, joining, serial)
+        elif report.rank in self.lagging:
+            columns = replace(report, columns=joining)
+            self.caught_up.setdefault(report.rank, []).append((index, columns, serial))
 
     def depart(self, rank: int, how: str) -> None:
         """Note that a rank is "finished", "lost" or "absent": nothing waits for it any more."""
@@ -261,12 +343,20 @@ class RootAttempt(Attempt[RootPanel]):
         """Start every wait again: the daemon was away until now, and no rank could be in time."""
         for panel in self.panels:
             panel.opened_ns[panel.live_rows()] = now_ns
-        self.membership.flushed_ns.clear()
+        for queue in self.queues.values():
+            for row in queue.waiting:
+                row.last_ns = now_ns
+        self.progress.forget_flushes()
         self.next_timeout_ns = 0
+        if self.first_hello_ns is not None:
+            self.first_hello_ns = now_ns
 
     def fence(self) -> None:
-        """Fence the attempt: the next one has begun, and every cell has been emitted; the marks may go."""
+        """Fence the attempt: the next one has begun, and every later value is late."""
         self.fenced = True
+
+    def forget_marks(self) -> None:
+        """Forget which cells have closed: every cell has been emitted, and no further one opens."""
         for panel in self.panels:
             panel.marks = ClosedMarks(panel.width)
 
@@ -276,20 +366,6 @@ class RootAttempt(Attempt[RootPanel]):
     def lagging(self) -> set[int]:
         """The ranks for which nothing waits until they have caught up."""
         return self.membership.lagging
-
-    def next_deadline_ns(self) -> int | None:
-        """Return the time at which something changes without an event; None while nothing waits."""
-        deadlines = []
-        for panel in self.panels:
-            rows = panel.live_rows()
-            waiting = panel.state[rows] == OPEN
-            if waiting.any():
-                deadlines.append(int(panel.opened_ns[rows][waiting].min()) + self.rules.partial_after_ns)
-            pending = np.flatnonzero(panel.first_row != UNLEARNED)
-            patient = panel.opened_ns[panel.first_row[pending], pending] + self.rules.learn_wait_ns
-            # After its time a wait lasts until the ranks have flushed, and a flush is an event itself.
-            deadlines.extend(patient[patient > self.settled_ns].tolist())
-        return min(deadlines, default=None)
 
     def is_learning(self) -> bool:
         """Return True if a metric's reporters must still be learned, so that flushes matter."""

@@ -1,8 +1,9 @@
 """Closes cells, and learns from the first cell of a metric which ranks report it.
 
-A cell closes when it waits for no rank any more, or after it was open for ``partial_after``. The first cell
-of a metric waits for all ranks, or until ``learn_wait`` has passed and each rank has flushed since. The ranks
-that have reported the metric by then are its reporters.
+A cell closes when each awaited rank has reported or passed it, or after it was open for ``partial_after``.
+The first cell of a metric waits for all expected ranks. It also closes if each rank that owes it has reached
+its step and has flushed SILENT_FLUSH_S after it opened; and after ``learn_wait``, if each expected rank has
+flushed since. The ranks that have reported the metric by then are its reporters.
 """
 
 from __future__ import annotations
@@ -14,57 +15,93 @@ from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.panel import CLOSED, OPEN, UNLEARNED, RootPanel
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits
+from tracker_protocol import limits
+
+SILENT_FLUSH_NS = int(limits.SILENT_FLUSH_S * 1_000_000_000)
 
 
-def settle(attempt: RootAttempt, now_ns: int) -> list[Key]:
-    """Close the cells that can close; return, in order, the keys with records that can be emitted."""
+def settle(attempt: RootAttempt, now_ns: int) -> dict[int, Integers]:
+    """Close the cells that can close; return, by panel, the rows of which something may have changed."""
     attempt.settled_ns = now_ns
+    _catch_up(attempt)
+    _note_passes(attempt)
     for index in range(len(attempt.panels)):
         _close_first_cells(attempt, index, now_ns)
     if now_ns >= attempt.next_timeout_ns:
         _time_out(attempt, now_ns)
-    return _ready(attempt)
-
-
-def _ready(attempt: RootAttempt) -> list[Key]:
-    ready: set[Key] = set()
-    for index, arrays in attempt.touched.items():
-        panel = attempt.panels[index]
-        rows = np.unique(np.concatenate(arrays))
-        panel.complete_rows(rows)
-        done = rows[~(panel.state[rows] == OPEN).any(axis=1)]
-        ready.update(zip(panel.step[done].tolist(), panel.occurrence[done].tolist(), strict=True))
+    touched = {index: np.unique(np.concatenate(rows)) for index, rows in attempt.touched.items()}
     attempt.touched.clear()
-    ready.update(attempt.extras)
-    return sorted(key for key in ready if not _waits(attempt, key))
+    for index, rows in touched.items():
+        attempt.panels[index].complete_rows(rows)
+    return touched
 
 
-def _waits(attempt: RootAttempt, key: Key) -> bool:
-    return any(attempt.panels[panel].is_open(row) for panel, row in attempt.parts_at.get(key, ()))
+# ---- ranks that pass cells, and ranks that catch up ----------------------------------------------
+
+
+def _note_passes(attempt: RootAttempt) -> None:
+    """Wait no more for ranks that have logged steps beyond cells that they did not report."""
+    raised, attempt.progress.raised = attempt.progress.raised, set()
+    if not raised:
+        return
+    for index, panel in enumerate(attempt.panels):
+        ranks = [rank for rank in raised if rank in panel.slot_of]
+        if ranks:
+            slots = np.array([panel.slot_of[rank] for rank in ranks], np.int64)
+            highs = attempt.progress.high[ranks]
+            rows = panel.note_passes(slots, highs, attempt.rules.lagging_after_cells)
+            if len(rows):
+                attempt.touched.setdefault(index, []).append(rows)
+
+
+def _catch_up(attempt: RootAttempt) -> None:
+    """Wait again for lagging ranks that have reached one of the newest rows."""
+    for rank, reports in sorted(attempt.caught_up.items()):
+        if not any(key in attempt.recent for _, report, _ in reports for key in report.keys):
+            continue
+        attempt.membership.lagging.discard(rank)
+        attempt.missed[rank] = 0
+        attempt.notices.append(f"rank {rank} has caught up and is waited for again")
+        if attempt.membership.is_awaited(rank):
+            for index, report, serial in reports:
+                panel = attempt.panels[index]
+                panel.join(panel.slot_of[rank], report.columns, serial)
+    attempt.caught_up.clear()
 
 
 # ---- learning ------------------------------------------------------------------------------------
 
 
 def _close_first_cells(attempt: RootAttempt, index: int, now_ns: int) -> None:
-    panel, members, rules = attempt.panels[index], attempt.membership, attempt.rules
+    panel = attempt.panels[index]
     pending = np.flatnonzero(panel.first_row != UNLEARNED)
-    if not len(pending):
-        return
-    awaited = _awaited(attempt, panel)
-    reported = _first_cells(panel, pending) & awaited
-    opened = panel.opened_ns[panel.first_row[pending], pending]
-    closing = reported.sum(axis=1) >= members.awaited_count()
+    for row in np.unique(panel.first_row[pending]).tolist():
+        columns = pending[panel.first_row[pending] == row]
+        closing = _can_close(attempt, panel, row, columns, now_ns)
+        if closing.any():
+            _learn(attempt, index, columns[closing])
+
+
+def _can_close(attempt: RootAttempt, panel: RootPanel, row: int, columns: Integers, now_ns: int) -> Bits:
+    """Return which of the first cells at ``row`` × ``columns`` can close."""
+    awaited, progress, rules = attempt.membership.awaited(), attempt.progress, attempt.rules
+    progress.reserve(len(awaited))
+    size = len(awaited)
+    owed = np.zeros((size, len(columns)), np.bool_)
+    owed[awaited] = progress.high[:size][awaited][:, None] <= panel.bar[row, columns]
+    ranks = np.array(panel.ranks, np.int64)
+    known = ranks < size
+    owed[ranks[known]] &= ~panel.seen[row, : len(ranks)][known][:, columns]
+    opened = panel.opened_ns[row, columns]
+    silent = (progress.last_step[:size, None] >= panel.step[row]) & (
+        progress.flushed_ns[:size, None] >= opened + SILENT_FLUSH_NS
+    )
+    closing: Bits = ~(owed & ~silent).any(axis=0)
     closing |= now_ns >= opened + rules.partial_after_ns
     patient = opened + rules.learn_wait_ns
     if (now_ns >= patient).any():
-        closing |= (now_ns >= patient) & (members.oldest_flush_ns() >= patient)
-    if closing.any():
-        _learn(attempt, index, pending[closing], awaited)
-
-
-def _awaited(attempt: RootAttempt, panel: RootPanel) -> Bits:
-    return np.array([attempt.membership.is_awaited(rank) for rank in panel.ranks], np.bool_)
+        closing |= (now_ns >= patient) & (progress.oldest_flush_ns(awaited) >= patient)
+    return closing
 
 
 def _first_cells(panel: RootPanel, columns: Integers) -> Bits:
@@ -73,12 +110,13 @@ def _first_cells(panel: RootPanel, columns: Integers) -> Bits:
     return seen
 
 
-def _learn(attempt: RootAttempt, index: int, columns: Integers, awaited: Bits) -> None:
+def _learn(attempt: RootAttempt, index: int, columns: Integers) -> None:
     """Close the first cells of ``columns`` and fix their reporters, and with them the metrics' layout.
 
     A rank that has reported a later cell, but not the first, is a reporter from that cell on.
     """
     panel = attempt.panels[index]
+    awaited = np.array([attempt.membership.is_awaited(rank) for rank in panel.ranks], np.bool_)
     rows = panel.live_rows()
     first = _first_cells(panel, columns)
     ever: Bits = np.logical_or.reduce(panel.seen[rows, : len(panel.ranks)], axis=0)
@@ -121,22 +159,16 @@ def _time_out(attempt: RootAttempt, now_ns: int) -> None:
 def _close_partial(
     attempt: RootAttempt, index: int, rows: Integers, due: Bits, missed: dict[int, set[Key]]
 ) -> None:
-    """Close the cells that are ``due``; note in ``missed`` the keys that each rank has not reached yet."""
+    """Close the cells that are ``due``; note in ``missed`` the keys that each awaited rank owes."""
     panel = attempt.panels[index]
     attempt.touch_all(index)
     _close(panel, rows, due)
-    serial = panel.serial[rows]
-    absent = (panel.member_from[None] <= serial[:, None, None]) & ~panel.seen[rows] & due[:, None, :]
+    awaited = panel.member_from[None] <= panel.serial[rows][:, None, None]
+    passed = panel.passed_to[None, :, None] > panel.bar[rows][:, None, :]
+    absent = awaited & ~panel.seen[rows] & ~passed & due[:, None, :]
     for slot in np.flatnonzero(absent.any(axis=(0, 2))).tolist():
-        rank = panel.ranks[slot]
-        passed = serial < attempt.newest.get(rank, -1)
-        # A rank that continued without a metric no longer reports it; it does not lag.
-        skipped = np.flatnonzero(absent[passed, slot].any(axis=0))
-        if len(skipped):
-            panel.leave(slot, skipped)
-        behind = rows[~passed & absent[:, slot].any(axis=1)]
-        keys = zip(panel.step[behind].tolist(), panel.occurrence[behind].tolist(), strict=True)
-        missed.setdefault(rank, set()).update(keys)
+        behind = rows[absent[:, slot].any(axis=1)]
+        missed.setdefault(panel.ranks[slot], set()).update(panel.keys_at(behind))
 
 
 def _close(panel: RootPanel, rows: Integers, due: Bits) -> None:
@@ -148,10 +180,11 @@ def _close(panel: RootPanel, rows: Integers, due: Bits) -> None:
 def _count_missed(attempt: RootAttempt, rank: int, cells: int) -> None:
     attempt.missed[rank] = attempt.missed.get(rank, 0) + cells
     if attempt.missed[rank] >= attempt.rules.lagging_after_cells and rank not in attempt.lagging:
-        attempt.lagging.add(rank)
+        attempt.membership.lagging.add(rank)
+        last_step = attempt.progress.last_steps().get(rank, "none")
         attempt.notices.append(
             f"rank {rank} is lagging: it missed {attempt.missed[rank]} steps in a row (last reported: "
-            f"{attempt.last_step.get(rank, 'none')}); aggregates continue without it"
+            f"{last_step}); aggregates continue without it"
         )
         attempt.wait_no_more(rank)
 
@@ -161,7 +194,7 @@ def close_all(attempt: RootAttempt) -> None:
     for index, panel in enumerate(attempt.panels):
         unlearned = np.flatnonzero(panel.first_row != UNLEARNED)
         if len(unlearned):
-            _learn(attempt, index, unlearned, _awaited(attempt, panel))
+            _learn(attempt, index, unlearned)
         rows = panel.live_rows()
         _close(panel, rows, panel.state[rows] == OPEN)
         attempt.touch_all(index)
@@ -179,6 +212,6 @@ def close_oldest(attempt: RootAttempt, rows_to_close: int) -> None:
         due = (panel.state[rows] == OPEN) & (panel.serial[rows] <= oldest[-1])[:, None]
         unlearned = np.flatnonzero(due.any(axis=0) & ~panel.learned)
         if len(unlearned):
-            _learn(attempt, index, unlearned, _awaited(attempt, panel))
+            _learn(attempt, index, unlearned)
         _close(panel, rows, due)
         attempt.touch_all(index)

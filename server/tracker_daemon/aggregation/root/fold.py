@@ -8,16 +8,24 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
+import numpy as np
 
-from tracker_daemon.aggregation.root import closing, merging, own_values
+from tracker_daemon.aggregation.numbers.summary import Integers
+from tracker_daemon.aggregation.root import closing, merging
 from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.configuration import ConfigLedger
-from tracker_daemon.aggregation.root.emission import Emitter
+from tracker_daemon.aggregation.root.deadlines import next_deadline_ns
+from tracker_daemon.aggregation.root.emission import ordering
+from tracker_daemon.aggregation.root.emission.axes import SeriesAxes
+from tracker_daemon.aggregation.root.emission.blocks import Emitter
+from tracker_daemon.aggregation.root.naming import Naming
+from tracker_daemon.aggregation.root.rows import HomeRow
 from tracker_daemon.aggregation.root.waiting_rows import waiting_rows
 from tracker_daemon.aggregation.shared.automatic_steps import AutomaticSteps
+from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.fold import (
     Activity,
     Ending,
@@ -28,22 +36,24 @@ from tracker_daemon.aggregation.shared.fold import (
     forget_oldest,
     plan_of,
 )
-from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import NODE, StreamFold
-from tracker_daemon.aggregation.values.batch import DecodedBatch, Rows
+from tracker_daemon.aggregation.values.batch import DecodedBatch, Rows, TextRows
 from tracker_daemon.aggregation.values.contribution import NO_STEP, Contribution, Progress
 from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.rules.metric_names import DROPPED_POINTS, rank_column
+from tracker_protocol import limits
+from tracker_protocol.kinds import Kind
 
 
 class RootFold(Fold):
     """The state of one run, of all its ranks."""
 
-    def __init__(self, rules: Rules) -> None:
-        super().__init__(rules)
-        self.emitter = Emitter()
+    def __init__(self, rules: Rules, books: Books | None = None) -> None:
+        super().__init__(rules, books)
+        self.naming = Naming(rules, self.books, self.notices)
+        self.emitter = Emitter(SeriesAxes(rules, self.books, self.notices))
         self.config = ConfigLedger(rules)
         self.items: list[Item] = []
         self.steps = AutomaticSteps()
@@ -53,19 +63,29 @@ class RootFold(Fold):
         self._finished_blocks: list[RecordBlock] = []
 
     def _new_attempt(self, number: int) -> RootAttempt:
-        return RootAttempt(number, self.rules, self.books, self.notices)
+        return RootAttempt(number, self.rules, self.books, self.notices, self.naming)
 
     # ---- events ----------------------------------------------------------------------------------
 
-    def hello(self, stream: bytes, rank: int, world_size: int, attempt: int, names: tuple[str, ...]) -> None:
+    def hello(
+        self,
+        stream: bytes,
+        rank: int,
+        world_size: int,
+        attempt: int,
+        names: tuple[str, ...],
+        now_ns: int,
+    ) -> None:
         """Note that a stream connects, for the first time or again; ``names`` is its whole dictionary.
 
         A node's daemon, whose ``rank`` is NODE, is no member: its ranks say hello for themselves.
         """
         if rank == NODE:
             self.streams.setdefault(stream, StreamFold(NODE, attempt, [])).add_names(names)
-        else:
-            super().hello(stream, rank, world_size, attempt, names)
+            return
+        super().hello(stream, rank, world_size, attempt, names, now_ns)
+        if self.attempt.first_hello_ns is None:
+            self.attempt.first_hello_ns = now_ns
 
     def open_attempt(self, number: int, world_size: int) -> None:
         """Begin an attempt: a rank has started again, and open cells of the attempt before close as they are.
@@ -75,8 +95,9 @@ class RootFold(Fold):
         """
         old = self.attempt
         closing.close_all(old)
-        self._finished_blocks.extend(self.emitter.emit(old, closing.settle(old, old.settled_ns)))
         old.fence()
+        self._finished_blocks.extend(self._emit(old, old.settled_ns))
+        old.forget_marks()
         self.older[old.number] = old
         forget_oldest(self.older)
         self.attempt = self._new_attempt(number)
@@ -106,14 +127,17 @@ class RootFold(Fold):
         if attempt is None:
             self.books.count_late(source.rank, batch.points)
             return
-        for block in batch.rows:
-            if not block.own:
-                self._rows(source, dictionary, attempt, block, now_ns)
-            elif (names := self.known_names(source, dictionary, block)) is not None:
-                own_values.apply_numbers(source, attempt, names, block)
-        for texts in batch.texts:
-            if (names := self.known_names(source, dictionary, texts)) is not None:
-                own_values.apply_texts(source, attempt, names, texts)
+        bars = attempt.progress.note_rows(source.rank, batch.blocks)
+        for block, block_bars in zip(batch.blocks, bars, strict=True):
+            names = self.known_names(source, dictionary, block)
+            if names is None:
+                continue
+            if isinstance(block, TextRows):
+                self._own_texts(source.rank, attempt, names, block, now_ns)
+            elif block.own:
+                self._own_numbers(source.rank, attempt, names, block, now_ns)
+            else:
+                self._rows(source.rank, dictionary, attempt, block, block_bars, now_ns)
         if attempt is self.attempt:
             self._note_progress(source, batch, now_ns)
 
@@ -134,13 +158,12 @@ class RootFold(Fold):
 
     def _note_progress(self, source: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
         """Note everything of a batch beside its values."""
-        step = batch.last_step
-        if step is not None:
-            self.steps.next_step[source.rank] = step + 1
+        if batch.blocks:
+            self.steps.next_step[source.rank] = int(self.attempt.progress.last_step[source.rank]) + 1
         if batch.config:
             self.config.add(source.rank, source.attempt, batch.config, now_ns)
         if batch.flushed:
-            self.attempt.membership.flushed(source.rank, now_ns)
+            self.attempt.progress.flush(source.rank, now_ns)
         if batch.ends:
             self._end_rank(source.rank, batch)
         elif batch.lost:
@@ -154,15 +177,49 @@ class RootFold(Fold):
         self.attempt.depart(rank, "finished")
 
     def _rows(
-        self, source: StreamFold, dictionary: StreamFold, attempt: RootAttempt, block: Rows, now_ns: int
+        self,
+        rank: int,
+        dictionary: StreamFold,
+        attempt: RootAttempt,
+        block: Rows,
+        bars: Integers,
+        now_ns: int,
     ) -> None:
         plan = plan_of(dictionary, attempt, block.keys)
-        if plan is None:
-            self.known_names(source, dictionary, block)
-            return
+        assert plan is not None, "the names are known"
         if attempt is self.attempt and block.automatic_steps:
-            self._compare(source.rank, plan.names, block.steps.tolist())
-        attempt.contribute(source.rank, plan, block, now_ns)
+            self._compare(rank, plan.names, block.steps.tolist())
+        attempt.note_axes(rank, plan.names, block, now_ns)
+        attempt.contribute(rank, plan, block, bars, now_ns)
+
+    def _own_texts(
+        self, rank: int, attempt: RootAttempt, names: tuple[str, ...], block: TextRows, now_ns: int
+    ) -> None:
+        """Put texts into the rows of a rank whose own values are recorded."""
+        self.books.folded += block.points
+        if not self.rules.records_own_values(rank):
+            return
+        columns = [self._own_column(name, rank, attempt) for name in names]
+        for row, texts in zip(_rows_of(attempt, rank, block, now_ns), block.values, strict=True):
+            row.texts.update(zip(columns, texts, strict=True))
+
+    def _own_numbers(
+        self, rank: int, attempt: RootAttempt, names: tuple[str, ...], block: Rows, now_ns: int
+    ) -> None:
+        """Put numbers of which nothing is computed into the rows of a rank whose items are recorded."""
+        self.books.folded += block.points
+        if not self.rules.records_items(rank):
+            return
+        columns = [self._own_column(name, rank, attempt) for name in names]
+        floats = np.zeros(block.values.shape, np.uint8)
+        kinds = (floats if block.kinds is None else block.kinds).tolist()
+        for i, row in enumerate(_rows_of(attempt, rank, block, now_ns)):
+            numbers = zip(block.values[i].tolist(), kinds[i], strict=True)
+            row.numbers.update(zip(columns, numbers, strict=True))
+
+    def _own_column(self, name: str, rank: int, attempt: RootAttempt) -> str:
+        shown = self.naming.shown_name(name, attempt)
+        return shown if rank == self.rules.primary_rank else rank_column(shown, rank)
 
     def _compare(self, rank: int, names: tuple[str, ...], steps: list[int]) -> None:
         self.steps.compare(rank, names, steps, self.books, self.notices)
@@ -222,17 +279,18 @@ class RootFold(Fold):
         if progress.attempt != self.attempt.number:
             return
         logged = progress.last_steps != NO_STEP
-        ranks, steps = progress.ranks[logged].tolist(), progress.last_steps[logged]
-        self.attempt.last_step.update(zip(ranks, steps.tolist(), strict=True))
-        self.steps.next_step.update(zip(ranks, (steps + 1).tolist(), strict=True))
+        ranks, steps = progress.ranks[logged].tolist(), progress.last_steps[logged].tolist()
+        for rank, step, high in zip(ranks, steps, progress.highest_steps[logged].tolist(), strict=True):
+            self.attempt.progress.note_step(rank, step, high)
+            self.steps.next_step[rank] = step + 1
         for rank in progress.ranks[progress.flushed].tolist():
-            self.attempt.membership.flushed(rank, now_ns)
+            self.attempt.progress.flush_reported(rank, now_ns)
 
     def flushed(self, stream: bytes, now_ns: int) -> None:
         """Note that a stream has sent everything that it logged, with nothing new since its last flush."""
         source = self.streams[stream]
         if source.belongs_to(self.attempt.number):
-            self.attempt.membership.flushed(source.rank, now_ns)
+            self.attempt.progress.flush(source.rank, now_ns)
 
     def depart(self, rank: int, how: str, now_ns: int) -> None:
         """Note that a rank is "lost" or "absent"."""
@@ -286,9 +344,9 @@ class RootFold(Fold):
 
     def settle(self, now_ns: int) -> TickOutput:
         """Decide, and return the tick's output."""
-        keys = self._show_dropped(closing.settle(self.attempt, now_ns), now_ns)
-        late = [block for old in self.older.values() for block in self.emitter.emit(old, sorted(old.extras))]
-        blocks = (*self._finished_blocks, *late, *self.emitter.emit(self.attempt, keys))
+        self._show_dropped(now_ns)
+        late = [block for old in self.older.values() for block in self._emit(old, now_ns)]
+        blocks = (*self._finished_blocks, *late, *self._emit(self.attempt, now_ns))
         config = self.config.settle(now_ns, self.attempt.membership.expected, over=self.over())
         settled = TickOutput(
             tuple(config.documents), blocks, (*self.notices, *config.notices), tuple(self.items),
@@ -300,23 +358,30 @@ class RootFold(Fold):
         self.notices.clear()
         return settled
 
-    def _show_dropped(self, keys: list[Key], now_ns: int) -> list[Key]:
-        """Add the count of dropped values to the tick's last record, or at the end to a record of its own."""
+    def _emit(self, attempt: RootAttempt, now_ns: int) -> list[RecordBlock]:
+        touched = closing.settle(attempt, now_ns)
+        blocks = list(self.emitter.emit(attempt, ordering.due(attempt, touched, now_ns)))
+        for index, rows in touched.items():  # late values leave rows without anything to emit
+            attempt.panels[index].release(rows)
+        return blocks
+
+    def _show_dropped(self, now_ns: int) -> None:
+        """Add the count of dropped values to the primary's last waiting row, or at the end to a row alone."""
         if self.books.dropped_points == self.dropped_shown:
-            return keys
-        last = (max(self.attempt.last_step.values(), default=0), 0)
-        if not keys and self.over() and last not in self.attempt.parts_at:
-            keys = [last]
-        if not keys:
-            return keys
+            return
+        attempt, primary = self.attempt, self.rules.primary_rank
+        queue = attempt.queue(primary)
+        if not queue.waiting:
+            if not self.over():
+                return
+            last_step = max(attempt.progress.last_steps().values(), default=0)
+            queue.row(limits.ROW_NUMBER_MAX, last_step, now_ns, now_ns)
         self.dropped_shown = self.books.dropped_points
-        extras = self.attempt.extras_at(keys[-1], now_ns)
-        extras.numbers[DROPPED_POINTS] = float(self.books.dropped_points)
-        return keys
+        queue.waiting[-1].numbers[DROPPED_POINTS] = float(self.books.dropped_points), Kind.INT
 
     def next_deadline_ns(self) -> int | None:
         """Return the time at which something changes without an event; None while nothing waits."""
-        deadlines = self.attempt.next_deadline_ns(), self.config.next_deadline_ns()
+        deadlines = next_deadline_ns(self.attempt), self.config.next_deadline_ns()
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     # ---- state -----------------------------------------------------------------------------------
@@ -334,7 +399,7 @@ class RootFold(Fold):
         """Return what the fold waits for."""
         attempt = self.attempt
         return Activity(
-            attempt.is_learning(),
+            attempt.is_learning() or ordering.waits_for_flush(attempt),
             attempt.open_rows(),
             attempt.open_bytes(),
             attempt.membership.world_size,
@@ -351,7 +416,7 @@ class RootFold(Fold):
             len(attempt.place_of),
             members.world_size,
             attempt.number,
-            dict(attempt.last_step),
+            attempt.progress.last_steps(),
             dict(members.gone),
             frozenset(attempt.lagging),
             dict(members.exit_codes),
@@ -360,3 +425,10 @@ class RootFold(Fold):
             frozenset(members.vanished),
             members.command_status,
         )
+
+
+def _rows_of(attempt: RootAttempt, rank: int, block: Rows | TextRows, now_ns: int) -> Iterator[HomeRow]:
+    """Yield the rows of ``rank`` that the rows of ``block`` belong to."""
+    queue = attempt.queue(rank)
+    axis = zip(block.row_numbers.tolist(), block.steps.tolist(), block.times_ns.tolist(), strict=True)
+    return (queue.row(number, step, time_ns, now_ns) for number, step, time_ns in axis)

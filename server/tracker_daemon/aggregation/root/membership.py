@@ -7,8 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-NEVER_FLUSHED = -1
-
 
 class Membership:
     """The ranks of one attempt. ``world_size`` 0 means unknown: the ranks seen are expected.
@@ -27,7 +25,6 @@ class Membership:
         """Those of the lost ranks whose processes were seen to end."""
         self.command_status = 0
         """The exit status of the launch's command, once it has ended."""
-        self.flushed_ns: dict[int, int] = {}
         self.lagging: set[int] = set()
         self.lost_ns: int | None = None
         """The time of the last loss of a rank, as long as a rank is lost."""
@@ -60,10 +57,6 @@ class Membership:
         """Note the time at which ranks were lost."""
         self.lost_ns = now_ns
 
-    def flushed(self, rank: int, now_ns: int) -> None:
-        """Note that everything the rank had logged by now is here."""
-        self.flushed_ns[rank] = now_ns
-
     def _all(self) -> Iterable[int]:
         return range(self.world_size) if self.world_size else self.seen
 
@@ -88,16 +81,37 @@ class Membership:
         """Return True if cells may wait for this rank."""
         return rank not in self.gone and rank not in self.lagging
 
-    def awaited_count(self) -> int:
-        """Return the number of ranks that the first cell of a metric waits for."""
-        return self.expected_count() - len(self.lagging - self.gone.keys())
+    def awaited(self) -> NDArray[np.bool_]:
+        """Return, by rank, which ranks the first cell of a metric waits for."""
+        ranks = self._mask(self._all())
+        for rank in (*self.gone, *self.lagging):
+            if rank < len(ranks):
+                ranks[rank] = False
+        return ranks
 
-    def oldest_flush_ns(self) -> int:
-        """Return the earliest of the awaited ranks' last flushes; NEVER_FLUSHED if one has not flushed."""
-        return min(
-            (self.flushed_ns.get(rank, NEVER_FLUSHED) for rank in self._all() if self.is_awaited(rank)),
-            default=NEVER_FLUSHED,
-        )
+    def connected(self) -> NDArray[np.bool_]:
+        """Return, by rank, which ranks have connected and are not gone."""
+        return self._mask(self.seen - self.gone.keys())
+
+    def _mask(self, ranks: Iterable[int]) -> NDArray[np.bool_]:
+        mask = np.zeros(max(self.world_size, max(self.seen, default=-1) + 1), np.bool_)
+        if isinstance(ranks, range):
+            mask[ranks.start : ranks.stop] = True
+        else:
+            mask[list(ranks)] = True
+        return mask
+
+    def none_awaited(self) -> bool:
+        """Return True if cells may wait for no rank that has connected."""
+        return not any(map(self.is_awaited, self.seen))
+
+    def is_alone(self, rank: int) -> bool:
+        """Return True if no other rank is expected."""
+        return self.expected() <= {rank}
+
+    def expects_several(self) -> bool:
+        """Return True if more than one rank is expected."""
+        return self.expected_count() > 1
 
     def over(self) -> bool:
         """Return True if there was a rank, every rank has ended, and no exit status is awaited."""

@@ -7,127 +7,136 @@ in time, awaited or late. Only their values are merged, into the cells' summarie
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary
+from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.panel import RootPanel
-from tracker_daemon.aggregation.shared.attempt import RankReport
+from tracker_daemon.aggregation.root.reports import SummaryReport
+from tracker_daemon.aggregation.shared.attempt import NO_ROW, RankReport
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits
-from tracker_daemon.aggregation.shared.placement import Plan
+from tracker_daemon.aggregation.shared.placement import Plan, PlanPart
 from tracker_daemon.aggregation.values.contribution import Contribution
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _PanelCells:
-    """The part of a contribution that belongs to one panel: n ``keys`` × ``columns``."""
-
-    ranks: list[int]
-    slots: Integers
-    keys: list[Key]
-    columns: Integers
-    times_ns: Integers
-    values: Floats | None
-    summary: Summary | None
-
-    def report(self, rank: int) -> RankReport:
-        """Return the report of one of the ranks."""
-        return RankReport(rank, self.keys, self.columns, self.times_ns, self.values)
-
-    def part(self, rows: Integers, columns: Integers) -> _PanelCells:
-        """Return some of the cells, by the indices of keys and columns."""
-        at = np.ix_(rows, columns)
-        return _PanelCells(
-            self.ranks,
-            self.slots,
-            [self.keys[row] for row in rows.tolist()],
-            self.columns[columns],
-            self.times_ns[rows],
-            None if self.values is None else self.values[at],
-            None if self.summary is None else self.summary[at],
-        )
+from tracker_protocol.kinds import Kind
 
 
 def contribute(attempt: RootAttempt, plan: Plan, contribution: Contribution, now_ns: int) -> None:
     """Apply a contribution; ``plan`` has the places of its metrics."""
-    keys: list[Key] = list(zip(contribution.steps.tolist(), contribution.occurrences.tolist(), strict=True))
-    ranks = contribution.ranks.tolist()
     for part in plan.parts:
         panel = attempt.panels[part.panel]
-        taken = slice(None) if part.block_columns is None else part.block_columns
-        values, summary = contribution.values, contribution.summary
-        cells = _PanelCells(
-            ranks,
-            np.array([panel.slot(rank) for rank in ranks], np.int64),
-            keys,
-            part.columns,
-            contribution.times_ns,
-            None if values is None else values[:, taken],
-            None if summary is None else summary[:, taken],
-        )
-        for new in _new_cells(attempt, panel, cells):
-            if new.summary is None:
-                attempt.put(part.panel, new.report(ranks[0]), now_ns)
-            else:
-                _merge(attempt, part.panel, new, new.summary, now_ns)
+        if contribution.summary is None:
+            for report in _new_to_rank(attempt, panel, _report(part, contribution)):
+                attempt.progress.note_reported_row(report.rank, int(report.numbers.max()))
+                attempt.put(part.panel, report, now_ns)
+        else:
+            for summary in _new_to_ranks(attempt, panel, _summary(panel, part, contribution)):
+                _merge(attempt, part.panel, summary, now_ns)
 
 
-def _new_cells(attempt: RootAttempt, panel: RootPanel, cells: _PanelCells) -> Iterator[_PanelCells]:
-    """Yield the cells that are new to their ranks: all of them, unless a node sends a rank's cell twice."""
-    again = _reported_before(panel, cells)
+def _keys(contribution: Contribution) -> list[Key]:
+    return list(zip(contribution.steps.tolist(), contribution.occurrences.tolist(), strict=True))
+
+
+def _report(part: PlanPart, contribution: Contribution) -> RankReport:
+    assert contribution.values is not None, "one rank has its values"
+    taken = slice(None) if part.block_columns is None else part.block_columns
+    numbers = contribution.row_numbers
+    return RankReport(
+        int(contribution.ranks[0]),
+        _keys(contribution),
+        part.columns,
+        contribution.times_ns,
+        contribution.values[:, taken],
+        None if contribution.kinds is None else contribution.kinds[:, taken],
+        np.full(len(contribution.steps), NO_ROW, np.int64) if numbers is None else numbers,
+        contribution.bars,
+    )
+
+
+def _summary(panel: RootPanel, part: PlanPart, contribution: Contribution) -> SummaryReport:
+    assert contribution.summary is not None, "several ranks have a summary"
+    taken = slice(None) if part.block_columns is None else part.block_columns
+    ranks, kinds = contribution.ranks.tolist(), contribution.kinds
+    return SummaryReport(
+        ranks,
+        np.array([panel.slot(rank) for rank in ranks], np.int64),
+        _keys(contribution),
+        part.columns,
+        contribution.times_ns,
+        contribution.bars,
+        contribution.summary[:, taken],
+        None if kinds is None else kinds[:, taken] != Kind.INT,
+    )
+
+
+def _new_to_rank(attempt: RootAttempt, panel: RootPanel, report: RankReport) -> Iterator[RankReport]:
+    """Yield the cells that are new to the rank: all of them, unless a node sends a cell twice."""
+    slots = np.array([panel.slot(report.rank)], np.int64)
+    again = _reported_before(panel, report.keys, slots, report.columns)
+    if again is None:
+        yield report
+        return
+    _reject(attempt, panel, report, again, 1)
+    for row in np.flatnonzero(~again.all(axis=1)).tolist():
+        yield report.rows(np.array([row]), np.flatnonzero(~again[row]))
+
+
+def _new_to_ranks(attempt: RootAttempt, panel: RootPanel, cells: SummaryReport) -> Iterator[SummaryReport]:
+    """Yield the cells that are new to their ranks, as :func:`_new_to_rank` does."""
+    again = _reported_before(panel, cells.keys, cells.slots, cells.columns)
     if again is None:
         yield cells
         return
-    attempt.books.rejected += len(cells.ranks) * int(again.sum())
+    _reject(attempt, panel, cells.report(cells.ranks[0]), again, len(cells.ranks))
+    for row in np.flatnonzero(~again.all(axis=1)).tolist():
+        yield cells.part(np.array([row]), np.flatnonzero(~again[row]))
+
+
+def _reject(attempt: RootAttempt, panel: RootPanel, report: RankReport, again: Bits, ranks: int) -> None:
+    attempt.books.rejected += ranks * int(again.sum())
     i, j = (int(first) for first in np.argwhere(again)[0])
     attempt.books.warn_once(
         attempt.notices,
         "told twice",
         f"a node's daemon sent values of ranks that it had sent before, or another had; the first are kept "
-        f"(first: {panel.names[cells.columns[j]]!r} at step {cells.keys[i][0]}, rank {cells.ranks[0]})",
+        f"(first: {panel.names[report.columns[j]]!r} at step {report.keys[i][0]}, rank {report.rank})",
     )
-    for row in np.flatnonzero(~again.all(axis=1)).tolist():
-        yield cells.part(np.array([row]), np.flatnonzero(~again[row]))
 
 
-def _reported_before(panel: RootPanel, cells: _PanelCells) -> Bits | None:
+def _reported_before(panel: RootPanel, keys: list[Key], slots: Integers, columns: Integers) -> Bits | None:
     """Return the mask of cells that some of the ranks has reported before; None if there are none."""
-    rows = np.array([panel.row_of.get(key, -1) for key in cells.keys], np.int64)
+    rows = np.array([panel.row_of.get(key, -1) for key in keys], np.int64)
     known = np.flatnonzero(rows >= 0)
     if not len(known):
         return None
     old = rows[known]
-    seen = panel.seen[old[:, None, None], cells.slots[:, None], cells.columns].any(axis=1)
+    seen = panel.seen[old[:, None, None], slots[:, None], columns].any(axis=1)
     if not seen.any():
         return None
-    again = np.zeros((len(rows), len(cells.columns)), np.bool_)
+    again = np.zeros((len(rows), len(columns)), np.bool_)
     again[known] = seen
     return again
 
 
-def _merge(attempt: RootAttempt, index: int, cells: _PanelCells, summary: Summary, now_ns: int) -> None:
+def _merge(attempt: RootAttempt, index: int, cells: SummaryReport, now_ns: int) -> None:
     """Apply a summary over several ranks, as :meth:`RootAttempt.put` applies the report of one."""
     panel = attempt.panels[index]
     if attempt.fenced:
-        _all_late(attempt, panel, cells, np.ones(summary.count.shape, np.bool_))
+        _all_late(attempt, panel, cells, np.ones(cells.summary.count.shape, np.bool_))
         return
-    members = attempt.membership
-    # A rank that does not lag, if there is one: such ranks define which rows are the newest.
-    foremost = min(cells.ranks, key=members.lagging.__contains__)
-    rows = attempt.rows(index, cells.keys, cells.times_ns, foremost)
-    late = panel.summarised(cells.slots, rows, cells.columns, summary, now_ns)
-    attempt.note_in_time(cells.ranks, panel, rows, late)
+    rows = attempt.rows(index, cells.keys, cells.times_ns, cells.ranks)
+    late = panel.summarised(rows, cells, now_ns)
+    attempt.note_in_time(cells.ranks, cells.keys, late)
     if late is not None:
         _all_late(attempt, panel, cells, late)
     joining = attempt.unawaited(panel, cells.slots[:, None], cells.columns).any(axis=1)
     for i in np.flatnonzero(joining).tolist():
-        attempt.become_reporter(panel, int(cells.slots[i]), cells.report(cells.ranks[i]), rows, late)
+        attempt.become_reporter(index, int(cells.slots[i]), cells.report(cells.ranks[i]), rows, late)
     attempt.touched.setdefault(index, []).append(rows)
 
 
-def _all_late(attempt: RootAttempt, panel: RootPanel, cells: _PanelCells, late: Bits) -> None:
+def _all_late(attempt: RootAttempt, panel: RootPanel, cells: SummaryReport, late: Bits) -> None:
     for rank in cells.ranks:
         attempt.keep_late(panel, cells.report(rank), late)

@@ -9,7 +9,8 @@ from tracker_daemon.aggregation.shared.fold import WaitingRows
 
 def waiting_rows(attempt: RootAttempt, rank: int) -> WaitingRows:
     """Return the steps of the rank's rows that are not emitted, and the ranks that these rows lack."""
-    steps: set[int] = set()
+    queue = attempt.queues.get(rank)
+    steps = set() if queue is None else {row.step for row in queue.waiting}
     lacking: set[int] = set()
     awaited = {other for other in attempt.membership.expected() if attempt.membership.is_awaited(other)}
     for panel in attempt.panels:
@@ -18,6 +19,8 @@ def waiting_rows(attempt: RootAttempt, rank: int) -> WaitingRows:
             continue
         rows = panel.live_rows()
         waits = (panel.state[rows] == OPEN) | (panel.state[rows] == CLOSED)
+        if rank == attempt.rules.primary_rank:
+            waits &= ~panel.own_out[rows]  # the rank's own value is emitted already
         own = rows[(panel.seen[rows, slot] & waits).any(axis=1)]
         if len(own):
             steps.update(panel.step[own].tolist())

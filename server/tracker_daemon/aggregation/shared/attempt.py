@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -12,20 +12,26 @@ import numpy as np
 from tracker_daemon.aggregation.numbers.summary import Floats, Integers
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.marks import Key
+from tracker_daemon.aggregation.shared.occurrence import UNPLACED
 from tracker_daemon.aggregation.shared.panel import Panel
 from tracker_daemon.aggregation.shared.placement import Place, Plan, plan_parts
 from tracker_daemon.aggregation.shared.rules import Rules
-from tracker_daemon.aggregation.values.batch import Rows
-from tracker_protocol import limits
+from tracker_daemon.aggregation.values.batch import Kinds, Rows
 
 PanelT = TypeVar("PanelT", bound=Panel)
+
+
+NO_ROW = -1
+"""In place of a row's number, where it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RankReport:
     """A rank's report of some ``columns`` of a panel at n ``keys``: ``values`` (n, columns).
 
-    ``values`` are None if they are known only in a summary over several ranks.
+    ``values`` are None if they are known only in a summary over several ranks. ``kinds`` (n, columns) are
+    None if all values are floats. ``numbers`` (n,) are the numbers of the rank's rows, or NO_ROW. ``bars``
+    (n,) are the highest steps that the rank had logged when it reported each row.
     """
 
     rank: int
@@ -33,6 +39,23 @@ class RankReport:
     columns: Integers
     times_ns: Integers
     values: Floats | None
+    kinds: Kinds | None
+    numbers: Integers
+    bars: Integers
+
+    def rows(self, chosen: Integers, columns: Integers) -> RankReport:
+        """Return the report of the rows at these indices, and of the columns at those."""
+        cells = np.ix_(chosen, columns)
+        return RankReport(
+            self.rank,
+            [self.keys[row] for row in chosen.tolist()],
+            self.columns[columns],
+            self.times_ns[chosen],
+            None if self.values is None else self.values[cells],
+            None if self.kinds is None else self.kinds[cells],
+            self.numbers[chosen],
+            self.bars[chosen],
+        )
 
 
 class Attempt(ABC, Generic[PanelT]):
@@ -76,28 +99,38 @@ class Attempt(ABC, Generic[PanelT]):
 
     # ---- reports ---------------------------------------------------------------------------------
 
-    def reports(self, rank: int, plan: Plan, block: Rows) -> Iterator[tuple[int, RankReport]]:
-        """Yield a rank's rows as reports, each with the index of its panel and of one occurrence per key."""
-        steps, times_ns = block.steps, block.times_ns
+    def reports(self, rank: int, plan: Plan, block: Rows, bars: Integers) -> Iterator[tuple[int, RankReport]]:
+        """Yield a rank's rows as reports, each with the index of its panel; each cell is new to the rank.
+
+        Values beyond the bounds of occurrences are given to :meth:`keep_unplaced` instead.
+        """
+        steps = block.steps
         keys: list[Key] = [(step, 0) for step in steps.tolist()]
         for part in plan.parts:
             panel = self.panels[part.panel]
             slot = panel.slot(rank)
-            values = part.of_block(block.values)
+            values, kinds = part.of_block(block.values), part.kinds_of(block)
+            whole = RankReport(
+                rank, keys, part.columns, block.times_ns, values, kinds, block.row_numbers, bars
+            )
             if panel.occurrences.advance(slot, part.columns, steps):
-                yield part.panel, RankReport(rank, keys, part.columns, times_ns, values)
+                yield part.panel, whole
                 continue
-            for occurrence, i, j in panel.occurrences.assign(slot, part.columns, steps):
-                columns = part.columns[j]
-                if occurrence >= limits.OCCURRENCES_PER_STEP_MAX:
-                    self.reject_repeats(rank, panel.names[columns[0]], int(steps[i[0]]), len(columns))
+            every_row = np.arange(len(steps))
+            for columns, occurrences in panel.occurrences.assign(slot, part.columns, steps):
+                repeated = replace(whole, keys=list(zip(steps.tolist(), occurrences.tolist(), strict=True)))
+                unplaced = np.flatnonzero(occurrences == UNPLACED)
+                if not len(unplaced):
+                    yield part.panel, repeated.rows(every_row, columns)
                     continue
-                at = [(keys[row][0], occurrence) for row in i.tolist()]
-                yield part.panel, RankReport(rank, at, columns, times_ns[i], values[np.ix_(i, j)])
+                self.keep_unplaced(panel, repeated.rows(unplaced, columns))
+                placed = np.flatnonzero(occurrences != UNPLACED)
+                if len(placed):
+                    yield part.panel, repeated.rows(placed, columns)
 
-    def reject_repeats(self, rank: int, name: str, step: int, points: int) -> None:
-        """Reject values of a metric that a rank has logged too often at one step."""
-        self.books.reject_repeats(self.notices, rank, name, step, points)
+    @abstractmethod
+    def keep_unplaced(self, panel: PanelT, report: RankReport) -> None:
+        """Keep what can be kept of values that a rank has logged too often, or too far back."""
 
     # ---- open values -----------------------------------------------------------------------------
 

@@ -36,14 +36,15 @@ class Books:
         self.late += points
         self.late_by_rank[rank] = self.late_by_rank.get(rank, 0) + points
 
-    def reject_repeats(self, notices: list[str], rank: int, name: str, step: int, points: int) -> None:
-        """Count rejected values of a metric that a rank has logged too often at one step."""
-        self.rejected += points
+    def count_unplaced(self, notices: list[str], rank: int, name: str, step: int, points: int) -> None:
+        """Count values that no aggregate has, since the rank logged the metric too often or too far back."""
+        self.count_late(rank, points)
         self.warn_once(
             notices,
-            ("occurrences", name),
-            f"rank {rank} logged {name!r} more than {limits.OCCURRENCES_PER_STEP_MAX} times at step {step}; "
-            "the further values are not recorded. Give each a step of its own, or another name.",
+            ("occurrences", name, rank),
+            f"rank {rank} logged {name!r} at step {step} more than {limits.OCCURRENCES_PER_STEP_MAX} times, "
+            f"or its steps went back more than {limits.OCCURRENCE_RUNS_MAX} times; further such values are "
+            "in no aggregate",
         )
 
     def warn_once(self, notices: list[str], about: Hashable, text: str) -> None:

@@ -106,15 +106,23 @@ class Fold(ABC):
     """The current attempt."""
     steps: AutomaticSteps
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, books: Books | None = None) -> None:
         self.rules = rules
-        self.books = Books()
+        self.books = books or Books()
         self.notices: list[str] = []
         self.streams: dict[bytes, StreamFold] = {}
 
     # ---- events ----------------------------------------------------------------------------------
 
-    def hello(self, stream: bytes, rank: int, world_size: int, attempt: int, names: tuple[str, ...]) -> None:
+    def hello(
+        self,
+        stream: bytes,
+        rank: int,
+        world_size: int,
+        attempt: int,
+        names: tuple[str, ...],
+        now_ns: int,  # noqa: ARG002 - a root's fold waits for ranks to join
+    ) -> None:
         """Note that a stream connects, for the first time or again; ``names`` is its whole dictionary."""
         if attempt > self.attempt.number:
             self.open_attempt(attempt, world_size)

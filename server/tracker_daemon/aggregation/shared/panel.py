@@ -29,7 +29,7 @@ _IDLE_BYTES_MAX = 32 * 1024 * 1024
 class Panel:
     """The rows of ``names``, for one attempt. ``seen`` is (rows, slots, metrics): which values there are."""
 
-    ROW_ARRAYS: ClassVar[tuple[str, ...]] = ("values", "seen", "step", "occurrence", "time_ns")
+    ROW_ARRAYS: ClassVar[tuple[str, ...]] = ("values", "seen", "step", "occurrence", "time_ns", "in_use")
     values: Floats
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -55,6 +55,7 @@ class Panel:
         self.step: Integers = np.zeros(capacity, np.int64)
         self.occurrence: Integers = np.zeros(capacity, np.int64)
         self.time_ns: Integers = np.zeros(capacity, np.int64)
+        self.in_use: Bits = np.zeros(capacity, np.bool_)
         self.free = list(range(capacity - 1, -1, -1))
 
     def grow_rows(self) -> None:
@@ -103,6 +104,7 @@ class Panel:
         row = self.row_of[key] = self.free.pop()
         self.step[row], self.occurrence[row] = key
         self.time_ns[row] = time_ns
+        self.in_use[row] = True
         return row
 
     def keys_at(self, rows: Integers) -> list[Key]:
@@ -114,6 +116,7 @@ class Panel:
         for key in self.keys_at(rows):
             del self.row_of[key]
         self.free.extend(rows.tolist())
+        self.in_use[rows] = False
         if not self.row_of and self.values.nbytes > _IDLE_BYTES_MAX:
             self.shrink()
         else:

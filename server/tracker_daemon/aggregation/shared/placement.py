@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.numbers.summary import Integers
+from tracker_daemon.aggregation.values.batch import Kinds, Rows
 
 Place = tuple[int, int]
 """The index of a panel, and of one of its columns."""
@@ -25,6 +26,13 @@ class PlanPart:
     def of_block(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return these columns of a block's ``values``, which are (rows, columns of the block)."""
         return values if self.block_columns is None else values[:, self.block_columns]
+
+    def kinds_of(self, block: Rows) -> Kinds | None:
+        """Return the kinds of these columns; None if all values are floats."""
+        if block.kinds is None or self.block_columns is None:
+            return block.kinds
+        kinds = block.kinds[:, self.block_columns]
+        return kinds if kinds.any() else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

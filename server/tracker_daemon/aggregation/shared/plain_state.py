@@ -61,7 +61,7 @@ _BOOK_COUNTS = (
 
 
 def dump_stream(stream: bytes, source: StreamFold) -> list[Any]:
-    """Return a stream's state, without the highest steps of its own values."""
+    """Return a stream's state."""
     return [stream, source.rank, source.attempt, source.names, source.dropped_points]
 
 
@@ -85,7 +85,7 @@ def dump_occurrences(panel: Panel) -> Plain:
     counters = panel.occurrences
     return {
         "highs": dump_array(counters.first[: len(panel.ranks)]),
-        "repeats": [[slot, dump_array(highs)] for slot, highs in counters.repeats.items()],
+        "repeats": list(counters.repeats.items()),
     }
 
 
@@ -94,7 +94,10 @@ def load_slots(panel: Panel, plain: Plain) -> None:
     for rank in plain["ranks"]:
         panel.slot(rank)
     panel.occurrences.first[: len(panel.ranks)] = load_array(plain["highs"])
-    panel.occurrences.repeats = {slot: load_array(highs) for slot, highs in plain["repeats"]}
+    panel.occurrences.repeats = {
+        slot: [tuple((high, length) for high, length in runs) for runs in columns]
+        for slot, columns in plain["repeats"]
+    }
 
 
 def by_rank(plain: Plain) -> dict[int, Any]:

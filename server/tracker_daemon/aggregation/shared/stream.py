@@ -22,7 +22,6 @@ class StreamFold:
     attempt: int
     names: list[str]
     dropped_points: int = 0
-    own_highs: dict[str, list[int]] = field(default_factory=dict)
     plans: dict[tuple[int, tuple[int, ...]], Plan] = field(default_factory=dict)
     known: set[str] = field(init=False)
 

@@ -17,6 +17,8 @@ from tracker_daemon.aggregation.values.item import Item
 
 Keys = tuple[int, ...]
 """Indices into a stream's dictionary of metric names."""
+Kinds = NDArray[np.uint8]
+"""The :class:`Kind` of each of some numbers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,12 +36,21 @@ class Rows:
     values: NDArray[np.float64]
     automatic_steps: bool
     own: bool = False
-    kinds: NDArray[np.uint8] | None = None
+    kinds: Kinds | None = None
 
     @property
     def points(self) -> int:
         """The number of values."""
         return self.values.size
+
+    def with_columns(self, columns: list[int]) -> Rows:
+        """Return the rows with some of their columns."""
+        return replace(
+            self,
+            keys=tuple(self.keys[column] for column in columns),
+            values=self.values[:, columns],
+            kinds=None if self.kinds is None else self.kinds[:, columns],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,6 +68,14 @@ class TextRows:
     def points(self) -> int:
         """The number of texts."""
         return len(self.keys) * len(self.steps)
+
+    def with_columns(self, columns: list[int]) -> TextRows:
+        """Return the rows with some of their columns."""
+        return replace(
+            self,
+            keys=tuple(self.keys[column] for column in columns),
+            values=tuple(tuple(row[column] for column in columns) for row in self.values),
+        )
 
 
 @dataclass(frozen=True, slots=True)

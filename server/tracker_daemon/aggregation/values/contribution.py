@@ -63,7 +63,7 @@ class Contribution:
 class Progress:
     """The last and the highest step of each of ``ranks`` (or NO_STEP), and which ranks have flushed.
 
-    Each array is (r,).
+    The highest step is that of values that the root has received. Each array is (r,).
     """
 
     attempt: int

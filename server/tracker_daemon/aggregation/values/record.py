@@ -1,17 +1,23 @@
 """Records: the output of a root's fold and the input of the backends, in columns.
 
-A *record* is one row: (ordinal, step, occurrence) and the cells that closed for them. Records of one tick
-with the same columns make one :class:`RecordBlock`. So no stage between the fold and a backend runs a Python
-loop per value.
+A *record* has an ordinal, a step, and the closed cells of one row of a rank. Records of one tick with the
+same columns make one :class:`RecordBlock`. So no stage between the fold and a backend runs a Python loop per
+value.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from tracker_protocol import limits
+
+_MS_NS = 1_000_000
 
 
 class TextCell(msgspec.Struct, frozen=True, array_like=True):
@@ -23,25 +29,37 @@ class TextCell(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class AxisColumn:
+    """The values of a metric that is the axis of ``columns``: ``values`` (n,), NaN where a record has none.
+
+    A record has the axis value of its row even if the metric itself is in another record.
+    """
+
+    name: str
+    columns: tuple[int, ...]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class RecordBlock:
     """n consecutive records with the same c columns.
 
-    ``steps``, ``occurrences`` and ``times_ns`` have shape (n,), ``values`` and ``valid`` (n, c).
+    ``steps`` and ``times_ns`` have shape (n,), ``values``, ``valid`` and ``kinds`` (n, c).
     Where ``valid`` is False the record has no such cell; ``valid`` is None when it has all.
-    Record i has ordinal ``first_ordinal + i``.
-    ``kinds`` holds the kind of each value (``tracker_protocol.kinds``), shape (n, c); None if all are floats.
+    ``kinds`` are those of :class:`Kind`; None when all values are floats.
+    Record i has ordinal ``first_ordinal + i``. Times in milliseconds rise strictly within a step.
     """
 
     first_ordinal: int
     attempt: int
     columns: tuple[str, ...]
     steps: NDArray[np.int64]
-    occurrences: NDArray[np.int64]
     times_ns: NDArray[np.int64]
     values: NDArray[np.float64]
     valid: NDArray[np.bool_] | None = None
     texts: tuple[TextCell, ...] = ()
     kinds: NDArray[np.uint8] | None = None
+    axes: tuple[AxisColumn, ...] = ()
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -54,12 +72,12 @@ class RecordBlock:
                 self.attempt,
                 self.columns,
                 self.steps.astype("<i8").tobytes(),
-                self.occurrences.astype("<i8").tobytes(),
                 self.times_ns.astype("<i8").tobytes(),
                 self.values.astype("<f8").tobytes(),
                 None if self.valid is None else np.packbits(self.valid).tobytes(),
                 self.texts,
                 None if self.kinds is None else self.kinds.astype(np.uint8).tobytes(),
+                tuple((axis.name, axis.columns, axis.values.astype("<f8").tobytes()) for axis in self.axes),
             )
         )
 
@@ -77,13 +95,36 @@ class RecordBlock:
             wire.attempt,
             wire.columns,
             np.frombuffer(wire.steps, "<i8"),
-            np.frombuffer(wire.occurrences, "<i8"),
             np.frombuffer(wire.times_ns, "<i8"),
             np.frombuffer(wire.values, "<f8").reshape(n, c),
             valid,
             wire.texts,
             None if wire.kinds is None else np.frombuffer(wire.kinds, np.uint8).reshape(n, c),
+            tuple(AxisColumn(name, at, np.frombuffer(values, "<f8")) for name, at, values in wire.axes),
         )
+
+
+class RecordTimes:
+    """Lets the times of a run's records, in milliseconds, rise strictly within each step.
+
+    The last times of RECORD_TIMES_KEPT steps are kept. For an older step the latest forgotten time counts.
+    """
+
+    def __init__(self, last_ms: Iterable[tuple[int, int]] = (), forgotten_ms: int = -1) -> None:
+        self.last_ms = OrderedDict(last_ms)
+        """By step, the time of its last record."""
+        self.forgotten_ms = forgotten_ms
+
+    def next(self, step: int, time_ns: int) -> int:
+        """Return the time of a record at ``step`` that was logged at ``time_ns``, in ns."""
+        time_ms = time_ns // _MS_NS
+        last_ms = self.last_ms.pop(step, None)
+        if last_ms is None:
+            last_ms = self.forgotten_ms
+        self.last_ms[step] = max(time_ms, last_ms + 1)
+        if len(self.last_ms) > limits.RECORD_TIMES_KEPT:
+            self.forgotten_ms = max(self.forgotten_ms, self.last_ms.popitem(last=False)[1])
+        return time_ns if time_ms > last_ms else (last_ms + 1) * _MS_NS
 
 
 class _WireBlock(msgspec.Struct, frozen=True, array_like=True):
@@ -91,12 +132,12 @@ class _WireBlock(msgspec.Struct, frozen=True, array_like=True):
     attempt: int
     columns: tuple[str, ...]
     steps: bytes
-    occurrences: bytes
     times_ns: bytes
     values: bytes
     valid: bytes | None
     texts: tuple[TextCell, ...]
-    kinds: bytes | None = None
+    kinds: bytes | None
+    axes: tuple[tuple[str, tuple[int, ...], bytes], ...]
 
 
 _decode = msgspec.msgpack.Decoder(_WireBlock).decode

@@ -1,8 +1,7 @@
 """The run's rules for the display of single metrics in MLflow: another axis, and a summary at the run's end.
 
-MLflow draws a metric over its step, a whole number, and shows its last value. So the step
-of a metric whose axis is ``epoch`` is the record's epoch, rounded down. If the record has no epoch, the
-training step is used.
+MLflow draws a metric over its step, a whole number, and shows its last value. So the step of a metric whose
+axis is ``epoch`` is the epoch of the record's row, rounded down. If there is none, the training step is used.
 
 A summary is a metric of its own, ``loss.min``, with one point that is stored when the run ends: the smallest
 value, at its step. The mean covers finite values alone. If delivery thins the records, a summary covers the
@@ -16,6 +15,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.rules.metric_rules import STEP, MetricSettings, Summary, read_step_axes, read_summaries
@@ -49,12 +49,13 @@ class MetricDisplay:
         """Return the MLflow steps of all rows by name, for those ``names`` whose axis is not the step."""
         if not self._axes.rules:
             return {}
-        place = {name: i for i, name in enumerate(block.columns)}
-        axes = {name: self._axes.of(name) for name in names}
+        along = {axis.name: axis.values for axis in block.axes}
+        on_step = set(block.columns) - {block.columns[at] for axis in block.axes for at in axis.columns}
+        axes = {name: self._axes.of(name) for name in names if name not in on_step}
         return {
-            name: _steps_along(block, place[axis])
+            name: _steps_along(block, along[axis])
             for name, axis in axes.items()
-            if axis not in {None, STEP, name} and axis in place
+            if axis is not None and axis not in {STEP, name} and axis in along
         }
 
     def summarised(
@@ -80,11 +81,9 @@ class MetricDisplay:
                 yield f"{column}.{kind.value}", summary
 
 
-def _steps_along(block: RecordBlock, axis: int) -> list[int]:
-    values, steps = block.values[:, axis], block.steps.tolist()
+def _steps_along(block: RecordBlock, values: NDArray[np.float64]) -> list[int]:
+    steps = block.steps.tolist()
     there = np.isfinite(values) & (np.abs(values) <= limits.STEP_MAX)
-    if block.valid is not None:
-        there &= block.valid[:, axis]
     return [
         math.floor(value) if good else step
         for value, good, step in zip(values.tolist(), there.tolist(), steps, strict=True)

@@ -34,8 +34,8 @@ def metric_requests(
     ``keys`` holds a key for each column. ``other_steps`` holds the step of each row for the columns, by
     position, whose axis is not the training step.
 
-    A metric's timestamp is that of its record, in milliseconds, plus its occurrence. A store distinguishes
-    points by (key, value, timestamp, step): two equal values at one step could otherwise share all four.
+    A metric's timestamp is that of its record, in milliseconds. A store distinguishes points by (key, value,
+    timestamp, step). Times of records rise within a step, so two equal values there are two points.
     """
     from mlflow.entities import Metric  # noqa: PLC0415  # the package is optional
 
@@ -81,7 +81,7 @@ def text_requests(
 
 
 def _times_ms(block: RecordBlock) -> list[int]:
-    times: list[int] = (block.times_ns // 1_000_000 + block.occurrences).clip(min=0).tolist()
+    times: list[int] = (block.times_ns // 1_000_000).clip(min=0).tolist()
     return times
 
 

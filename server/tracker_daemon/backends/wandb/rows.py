@@ -3,12 +3,14 @@
 W&B drops a row whose ``_step`` is not above the ``_step`` of the row before. So ``_step`` is the training
 step while that rises, and otherwise the last ``_step`` plus one. Late records and repeated steps are kept
 that way. ``_step`` follows from the order of the records alone, so a repeated delivery computes the same
-steps. The column ``step`` holds the training step, and is the axis of all other columns. Histograms have
-rows of their own.
+steps. The column ``step`` holds the training step, and is the axis of all columns without another axis. A row
+also has the values of its other axes, even if the axis metric is in another record. Histograms have rows of
+their own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -44,9 +46,12 @@ def wandb_rows(
 
     ``name_of`` gives the name of a column in W&B; the default is :func:`wandb_name`.
     """
-    for step, time_ns, cells in rows_of(block, name_of or wandb_name):
+    name_of = name_of or wandb_name
+    for at, (step, time_ns, cells) in enumerate(rows_of(block, name_of)):
         last_step = max(step, last_step + 1)
-        yield LoggedRow(last_step, {**cells, STEP_COLUMN: step, TIME_COLUMN: time_ns / 1e9})
+        axes = {name_of(axis.name): float(axis.values[at]) for axis in block.axes}
+        known = {name: value for name, value in axes.items() if math.isfinite(value)}
+        yield LoggedRow(last_step, {**known, **cells, STEP_COLUMN: step, TIME_COLUMN: time_ns / 1e9})
 
 
 def histogram_row(

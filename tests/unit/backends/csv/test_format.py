@@ -28,7 +28,7 @@ def read(text):
 def test_every_float_reads_back_as_itself(values):
     names = tuple(f"m{i}" for i in range(len(values)))
     zeros = np.zeros(1, np.int64)
-    block = RecordBlock(1, 1, names, np.arange(1), zeros, zeros, np.array([values]))
+    block = RecordBlock(1, 1, names, np.arange(1), zeros, np.array([values]))
     [row] = read(written(block)[1])
     for name, value in zip(names, values, strict=True):
         back = float(row[name])
@@ -129,7 +129,7 @@ def test_an_integer_reads_back_as_the_nearest_float64_has_it(values):
     matrix = np.array([values], np.float64)
     kinds = np.full(matrix.shape, Kind.INT, np.uint8)
     zeros = np.zeros(1, np.int64)
-    [row] = read(written(RecordBlock(1, 1, names, zeros, zeros, zeros, matrix, kinds=kinds))[1])
+    [row] = read(written(RecordBlock(1, 1, names, zeros, zeros, matrix, kinds=kinds))[1])
     assert [int(row[name]) for name in names] == [int(float(value)) for value in values]
 
 

@@ -21,7 +21,7 @@ def _mlflow():
 def block(rows, columns, **changes):
     fields = {
         "first_ordinal": 1, "attempt": 1, "columns": tuple(f"m{n}" for n in range(columns)),
-        "steps": np.arange(rows), "occurrences": np.zeros(rows, np.int64),
+        "steps": np.arange(rows),
         "times_ns": np.full(rows, 5_000_000_000), "values": np.zeros((rows, columns)),
     }  # fmt: skip
     return RecordBlock(**{**fields, **changes})
@@ -44,8 +44,9 @@ def test_requests_with_long_keys_stay_below_a_megabyte():
     assert max(len(request) * 240 * 6 for request in requests) < limits.MLFLOW_REQUEST_MAX_BYTES
 
 
-def test_equal_values_at_one_step_within_a_millisecond_stay_two_points():
-    wanted = block(2, 1, steps=np.zeros(2, np.int64), occurrences=np.arange(2))
+def test_equal_values_at_one_step_are_two_points_at_the_times_of_their_records():
+    times_ns = np.array([5_000_000_000, 5_001_000_000])
+    wanted = block(2, 1, steps=np.zeros(2, np.int64), times_ns=times_ns)
     (request,) = metric_requests(wanted, ["x"])
     assert [(metric.step, metric.value, metric.timestamp) for metric in request] == [
         (0, 0, 5000),

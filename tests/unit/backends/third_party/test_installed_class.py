@@ -57,9 +57,8 @@ def kept(backend):
 
 def rows(number, steps, **fields):
     steps = np.array(steps, np.int64)
-    block = RecordBlock(
-        1, 1, ("a", "b"), steps, steps, steps, np.arange(2.0 * len(steps)).reshape(-1, 2), **fields
-    )
+    values = np.arange(2.0 * len(steps)).reshape(-1, 2)
+    block = RecordBlock(1, 1, ("a", "b"), steps, steps, values, **fields)
     return OutboxEntry(number, EntryKind.RECORDS, block.to_bytes())
 
 

@@ -22,7 +22,7 @@ PATIENCE_S = 20.0
 
 def records(number, n=2):
     steps = np.arange(n, dtype=np.int64)
-    block = RecordBlock(1, 1, ("loss",), steps, steps, steps, np.ones((n, 1)))
+    block = RecordBlock(1, 1, ("loss",), steps, steps, np.ones((n, 1)))
     return OutboxEntry(number, EntryKind.RECORDS, block.to_bytes())
 
 

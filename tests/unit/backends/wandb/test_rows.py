@@ -18,7 +18,7 @@ def block(steps, columns=("loss",), valid=None, texts=()):
     n = len(steps)
     values = np.arange(n * len(columns), dtype=np.float64).reshape(n, len(columns))
     zeros = np.zeros(n, np.int64)
-    return RecordBlock(1, 1, columns, np.array(steps, np.int64), zeros, zeros, values, valid, texts)
+    return RecordBlock(1, 1, columns, np.array(steps, np.int64), zeros, values, valid, texts)
 
 
 def own_steps(steps, last=NO_STEP):
