@@ -9,139 +9,33 @@ again. So a class gets each record once, as long as this process lives.
 from __future__ import annotations
 
 import json
-import sys
 import threading
-from array import array
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 from typing import Any
 
 from tracker_client.backends.calls import AnyBackend, call, finish
+from tracker_client.backends.script_entries import (
+    DeliveredConfig,
+    DeliveredEnd,
+    DeliveredEntry,
+    DeliveredRows,
+    DirectCall,
+    TakenEntry,
+)
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.tally import Room
 from tracker_protocol import limits
-from tracker_protocol.kinds import Kind
 
-_INTEGER_END = 2.0**63
 Construct = Callable[[], AnyBackend]
-
-
-@dataclass(frozen=True)
-class DeliveredRows:
-    """n records with the same c columns, from the entry's row ``first_row`` on, encoded as in the protocol.
-
-    Attributes:
-        first_row: the index of the first record within the entry.
-        columns: c names.
-        steps: n int64, little-endian.
-        values: n × c float64, little-endian, row by row.
-        valid: n × c bytes, 0 where a record has no such value; empty if every record has every value.
-        texts: for each text its row, counted from ``first_row``, its column and the text.
-        kinds: n × c bytes: 0 for a float, 1 for an integer, 2 for a boolean; empty if all are floats.
-    """
-
-    first_row: int
-    columns: tuple[str, ...]
-    steps: bytes
-    values: bytes
-    valid: bytes
-    texts: tuple[tuple[int, str, str], ...]
-    kinds: bytes = b""
-
-    def __len__(self) -> int:
-        return len(self.steps) // 8
-
-    def rows(self, skip: int = 0) -> Iterator[tuple[int, dict[str, float | str]]]:
-        """Yield each record's step and its values by name, without the first ``skip`` records."""
-        steps, values, width = _numbers("q", self.steps), self._values(), len(self.columns)
-        texts: dict[int, dict[str, str]] = {}
-        for row, column, value in self.texts:
-            texts.setdefault(row, {})[column] = value
-        for row in range(skip, len(self)):
-            cells: dict[str, float | str] = dict(
-                zip(self.columns, values[row * width : (row + 1) * width], strict=True)
-            )
-            if self.valid:
-                present = zip(self.columns, self.valid[row * width : (row + 1) * width], strict=True)
-                cells = {name: cells[name] for name, is_present in present if is_present}
-            yield steps[row], {**cells, **texts.get(row, {})}
-
-    def _values(self) -> list[float]:
-        """Return all values, each of the kind that was logged; integers beyond 64 bits stay floats."""
-        values = _numbers("d", self.values).tolist()
-        for at, kind in enumerate(self.kinds):
-            if kind == Kind.BOOL or (kind == Kind.INT and abs(values[at]) < _INTEGER_END):
-                values[at] = bool(values[at]) if kind == Kind.BOOL else int(values[at])
-        return values
-
-
-@dataclass(frozen=True)
-class DeliveredConfig:
-    """A part of the run's configuration; ``document`` is a JSON object to merge into it."""
-
-    document: str
-
-
-@dataclass(frozen=True)
-class DeliveredEnd:
-    """The end of the run for one class; ``exit_code`` is 0 unless the run has failed."""
-
-    exit_code: int = 0
-
-
-@dataclass(frozen=True)
-class DeliveredEntry:
-    """A part of an outbox entry for one class; ``more`` is True if further parts of the entry follow."""
-
-    backend: str
-    epoch: int
-    entry: int
-    more: bool
-    content: DeliveredRows | DeliveredConfig | DeliveredEnd | None
-
-    @property
-    def through_row(self) -> int:
-        """The number of the entry's rows up to the end of this part; other contents count as one row."""
-        content = self.content
-        return content.first_row + len(content) if isinstance(content, DeliveredRows) else 1
-
-
-@dataclass(frozen=True)
-class TakenEntry:
-    """The acknowledgement of one entry.
-
-    Attributes:
-        backend: the class's name.
-        epoch: the journal epoch of the entry.
-        entry: the entry's number; 0 if the message only reports that the class is closed.
-        refused_records: the records that the class raised for.
-        problem: the last exception of the class, for messages.
-        closed: True if the class takes no further entry.
-    """
-
-    backend: str
-    epoch: int = 0
-    entry: int = 0
-    refused_records: int = 0
-    problem: str = ""
-    closed: bool = False
-
-
-@dataclass(frozen=True)
-class DirectCall:
-    """A call of the tracker that the class receives directly, not through the daemon, such as a table."""
-
-    method: str
-    arguments: tuple[Any, ...]
-    named: Mapping[str, Any] = field(default_factory=dict)
-
-
 Post = Callable[[TakenEntry], None]
 
 
 class BackendWorker:
-    """One class and its thread. Except where noted, methods are called on the sender's thread."""
+    """One class and its thread, from :meth:`begin` on; calls of the tracker wait for that.
+
+    Except where noted, methods are called on the sender's thread.
+    """
 
     def __init__(self, name: str, construct: Construct, post: Post, refusals: Refusals) -> None:
         self.name = name
@@ -164,9 +58,32 @@ class BackendWorker:
         """The number of the class's calls that raised."""
         self._refused = 0
         self._problem = ""
-        threading.Thread(target=self._main, name=f"tracker-backend-{name}", daemon=True).start()
+        self._is_begun = False
 
     # ---- the sender's thread ---------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Construct the class on its own thread, once."""
+        if not self._is_begun:
+            self._is_begun = True
+            threading.Thread(target=self._main, name=f"tracker-backend-{self.name}", daemon=True).start()
+
+    def discard(self) -> None:
+        """Drop the calls that wait, if the class is not begun; it is not needed."""
+        if not self._is_begun:
+            self.closed.set()
+            self.built.set()
+            self._parts = SimpleQueue()
+
+    @property
+    def is_discarded(self) -> bool:
+        """True if the class was not needed, and never begun."""
+        return self.closed.is_set() and not self._is_begun
+
+    @property
+    def is_open(self) -> bool:
+        """True if the class is begun and has not finished."""
+        return self._is_begun and not self.closed.is_set()
 
     def offer(self, part: DeliveredEntry) -> None:
         """Queue a part that is new; acknowledge an entry again that the class has already taken."""
@@ -304,9 +221,9 @@ class ScriptBackends:
         ``at_once``: construct the classes now, and not when the daemon asks for them.
         """
         self._post = post
-        if at_once:
-            for name in self._constructors:
-                self._worker(name)
+        self._workers = {name: self._new_worker(name) for name in self._constructors}
+        for worker in self._workers.values() if at_once else ():
+            worker.begin()
 
     def get(self, name: str, timeout_s: float) -> AnyBackend | None:
         """Return the instance of that name, or None; wait up to ``timeout_s`` for its construction."""
@@ -329,7 +246,8 @@ class ScriptBackends:
             if worker is not None and worker.closed.is_set():
                 worker.report_closed()
         for name, worker in self._workers.items():
-            if name not in names and not worker.closed.is_set():
+            worker.discard()
+            if name not in names and worker.is_open:
                 self._refusals.warn_once(
                     f"backend {name}",
                     "the daemon delivers no rows to it in this process; it delivers to the classes of the "
@@ -346,6 +264,7 @@ class ScriptBackends:
     def close(self, exit_code: int = 0) -> None:
         """Finish all classes as soon as their current calls return."""
         for worker in self._workers.values():
+            worker.discard()
             worker.close(exit_code)
 
     @property
@@ -356,24 +275,20 @@ class ScriptBackends:
     @property
     def open_names(self) -> list[str]:
         """The names of the classes that have not finished yet."""
-        return [name for name, worker in self._workers.items() if not worker.closed.is_set()]
+        return [name for name, worker in self._workers.items() if worker.is_open]
 
     def _worker(self, name: str) -> BackendWorker | None:
+        """Return the class of that name, begun; None if this process may not construct it."""
         worker = self._workers.get(name)
-        if worker is None and name in self._constructors:
-            worker = self._workers[name] = BackendWorker(
-                name, self._constructors[name], self._post, self._refusals
-            )
+        if worker is not None and worker.is_discarded:
+            worker = self._workers[name] = self._new_worker(name)
+        if worker is not None:
+            worker.begin()
         return worker
+
+    def _new_worker(self, name: str) -> BackendWorker:
+        return BackendWorker(name, self._constructors[name], self._post, self._refusals)
 
 
 def _ignore(_: TakenEntry) -> None:
     """Drop an acknowledgement that is made before :meth:`ScriptBackends.start`."""
-
-
-def _numbers(kind: str, data: bytes) -> array[Any]:
-    numbers: array[Any] = array(kind)
-    numbers.frombytes(data)
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from tracker_client.backends.handles import Handles, HandlesAnswer, HandlesRequest
-from tracker_client.backends.script_backends import DeliveredEntry, ScriptBackends, TakenEntry
+from tracker_client.backends.script_backends import ScriptBackends
+from tracker_client.backends.script_entries import DeliveredEntry, TakenEntry
 from tracker_client.sending.batch_builder import BatchBuilder
 from tracker_client.sending.events import ContentsSettled, Finish, LogConfig, Wake
 from tracker_client.sending.finishing import Finishing

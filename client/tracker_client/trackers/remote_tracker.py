@@ -19,7 +19,8 @@ from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 from tracker_client.backends.adopted_wandb import WANDB
-from tracker_client.backends.script_backends import Construct, DirectCall, ScriptBackends
+from tracker_client.backends.script_backends import Construct, ScriptBackends
+from tracker_client.backends.script_entries import DirectCall
 from tracker_client.backends.wandb_module import ModuleNames, names_of_handle
 from tracker_client.endpoints.embedded import EmbeddedEndpoint
 from tracker_client.errors import DaemonRefused, EndpointError
@@ -358,8 +359,8 @@ class RemoteTracker(Tracker):
         if own is not None:
             return own
         run = self._published.run if self._sender.handles.is_given(name) else self._await_run()
-        if name in self._settings.script_classes.by_name:  # the daemon may have begun it just now
-            return self._scripts.get(name, self._settings.handle_timeout_s)
+        if name in self._settings.script_classes.by_name:
+            return None
         known = (self._settings.backends or "").split(",") if run is None else run.backends
         return self._remote.get(name) if name in known else None
 

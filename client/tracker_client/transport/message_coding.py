@@ -6,7 +6,7 @@ import zlib
 from dataclasses import asdict
 
 from tracker_client.backends.handles import HandlesAnswer
-from tracker_client.backends.script_backends import (
+from tracker_client.backends.script_entries import (
     DeliveredConfig,
     DeliveredEnd,
     DeliveredEntry,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tracker_client.backends.handles import HandlesAnswer
-from tracker_client.backends.script_backends import DeliveredEntry
+from tracker_client.backends.script_entries import DeliveredEntry
 from tracker_client.settings.metric_options import MetricOptions
 from tracker_protocol.host_processes import HostProcess
 

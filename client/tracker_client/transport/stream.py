@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
-from tracker_client.backends.script_backends import TakenEntry
+from tracker_client.backends.script_entries import TakenEntry
 from tracker_client.endpoints.endpoint import Endpoint
 from tracker_client.errors import EndpointError
 from tracker_client.transport.calls import open_channel

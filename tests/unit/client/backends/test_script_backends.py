@@ -10,16 +10,16 @@ import pytest
 
 from tests.support.waiting import wait_until
 from tracker_client import TrackerBackend
-from tracker_client.backends.script_backends import (
+from tracker_client.backends.script_backends import ScriptBackends
+from tracker_client.backends.script_classes import ScriptClass, script_classes
+from tracker_client.backends.script_entries import (
     DeliveredConfig,
     DeliveredEnd,
     DeliveredEntry,
     DeliveredRows,
     DirectCall,
-    ScriptBackends,
     TakenEntry,
 )
-from tracker_client.backends.script_classes import ScriptClass, script_classes
 from tracker_client.values.refusals import Refusals
 from tracker_protocol import limits
 
@@ -141,6 +141,33 @@ def test_a_class_with_a_backends_methods_alone_is_called_by_keyword_for_what_it_
     answers.wait(taken(1), taken(2), taken(3), TakenEntry("kept", closed=True))
     assert ByKeyword.calls == [("log", 0, True), ("log_image", "i", "c"), "finish"]
     assert scripts.failures == 0
+
+
+def test_calls_made_before_the_daemon_asks_for_a_class_wait_for_it(kept, answers):
+    kept.log_table = lambda *arguments: kept.calls.append(("log_table", *arguments))
+    scripts = ScriptBackends({"kept": lambda: kept}, Refusals())
+    scripts.start(answers, at_once=False)
+    scripts.pass_on(DirectCall("log_table", ("t", ["a"], [[1]])))
+    assert scripts.open_names == []
+    scripts.welcomed(("kept",))
+    scripts.offer(DeliveredEntry("kept", 1, 1, False, DeliveredEnd()))
+    answers.wait(taken(1), TakenEntry("kept", closed=True))
+    assert kept.calls == [("log_table", "t", ["a"], [[1]]), "finished with 0"]
+
+
+def test_a_class_that_the_daemon_does_not_ask_for_is_never_constructed_unless_it_asks_later(kept, answers):
+    kept.log_table = lambda *arguments: kept.calls.append(("log_table", *arguments))
+    scripts = ScriptBackends({"kept": lambda: kept}, Refusals())
+    scripts.start(answers, at_once=False)
+    scripts.pass_on(DirectCall("log_table", ("t", ["a"], [[1]])))
+    scripts.welcomed(())
+    assert scripts.get("kept", PATIENCE_S) is None
+    scripts.pass_on(DirectCall("log_table", ("u", ["a"], [[1]])))
+    scripts.welcomed(("kept",))
+    assert scripts.get("kept", PATIENCE_S) is kept
+    scripts.close(3)
+    answers.wait(TakenEntry("kept", closed=True))
+    assert kept.calls == ["finished with 3"]
 
 
 def test_what_comes_again_after_a_reconnection_is_acknowledged_and_not_given_again(scripts, kept, answers):
