@@ -22,6 +22,7 @@ class Identity:
         environ: the environment, without what selects the run of a parent that is a rank.
         is_child: True if the process is a child of a rank, and so a launch of its own.
         warnings: sentences for the user.
+        shared_daemon_warning: a sentence for the user, where the daemon is not the launch's own.
     """
 
     rank: RankInfo
@@ -29,6 +30,7 @@ class Identity:
     environ: Mapping[str, str]
     is_child: bool
     warnings: tuple[str, ...]
+    shared_daemon_warning: str | None = None
 
 
 def identify(
@@ -60,7 +62,8 @@ def identify(
             return _child(environ, parent, pid, launch_id)
         another_rank = overrides.rank is not None and info.rank != parent.rank
         key = key if of_script or another_rank else key_beside(parent, key, environ)
-    return Identity(info, key, environ, is_child=False, warnings=tuple(filter(None, (info.warning, warning))))
+    warnings = () if info.warning is None else (info.warning,)
+    return Identity(info, key, environ, False, warnings, warning)
 
 
 def _child(environ: Mapping[str, str], mark: Mark, pid: int, launch_id: str | None) -> Identity:

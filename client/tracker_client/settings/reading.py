@@ -213,7 +213,12 @@ def read_settings(
         backend_options=selectors.document,
         script_classes=classes,
         environment=facts,
-        warnings=(*identity.warnings, *selectors.warnings, *_unknown_warnings(unknown)),
+        warnings=(
+            *identity.warnings,
+            *([identity.shared_daemon_warning] if source and identity.shared_daemon_warning else ()),
+            *selectors.warnings,
+            *_unknown_warnings(unknown),
+        ),
         is_child=identity.is_child,
     )
 

@@ -43,6 +43,7 @@ from tracker_client.values.exit_status import ExitStatusFile
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.snapshot import PLAIN, snapshot
 from tracker_client.values.steps import given_step
+from tracker_client.values.untraced import leave_out_of_graphs, untraced
 from tracker_client.values.wandb_objects import MediaValue, from_wandb, is_media_of_wandb, is_of_wandb
 from tracker_client.watch.watching import Watches
 
@@ -69,6 +70,7 @@ class RemoteTracker(Tracker):
 
     def __init__(self, settings: ClientSettings, config: Any = None) -> None:
         super().__init__()
+        leave_out_of_graphs()
         self._refusals = Refusals(warn=self._warn)
         self._settings = settings
         self._staging = StagingBuffer(settings.buffer_bytes, self._wake_sender)
@@ -116,6 +118,7 @@ class RemoteTracker(Tracker):
 
     # ---- logging ---------------------------------------------------------------------------------
 
+    @untraced
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = True) -> None:  # noqa: FBT001, FBT002 - the signature of W&B's ``log``
         """Record ``metrics`` as they are now.
 
@@ -146,6 +149,7 @@ class RemoteTracker(Tracker):
 
     def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
         """Log any row: copy each value, and weigh the row exactly."""
+        leave_out_of_graphs()
         at = given_step(step, self._refusals)
         if self._settings.script_classes.adopted is not None:
             metrics = self._pass_objects_on(metrics, at)
@@ -168,6 +172,7 @@ class RemoteTracker(Tracker):
             if key not in objects or not is_of_wandb(value) or from_wandb(value)
         }
 
+    @untraced
     def log_config(self, config: Any) -> None:
         """Merge ``config`` into the run's configuration; see :mod:`tracker_client.values.configuration`."""
         if self._closed:
@@ -187,6 +192,7 @@ class RemoteTracker(Tracker):
             self._configuration.update(read.values)
             self._sender.inbox.put(LogConfig(read.document))
 
+    @untraced
     def watch(self, model: Any, **options: Unpack[WatchOptions]) -> None:
         """Record statistics of a model's gradients and parameters; see :meth:`Tracker.watch`."""
         if self._closed:
@@ -210,6 +216,7 @@ class RemoteTracker(Tracker):
         run = self._published.run
         return not self._closed and (run is None or run.records_items)
 
+    @untraced
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
         """Record a table as it is now. A later table with the same ``key`` replaces it.
 
@@ -223,6 +230,7 @@ class RemoteTracker(Tracker):
         direct = DirectCall("log_table", (key, columns, data))
         self._record_media(key, lambda: self._media.table(key, columns, data, step), direct)
 
+    @untraced
     def log_image(
         self, key: str, image_path: Any, caption: str | None = None, step: int | None = None
     ) -> None:
@@ -240,6 +248,7 @@ class RemoteTracker(Tracker):
         direct = DirectCall("log_image", (key, image_path), {"caption": caption})
         self._record_media(key, lambda: self._media.image(key, image_path, caption, step), direct)
 
+    @untraced
     def log_artifacts(self, paths: Mapping[str, Any], step: int | None = None) -> None:
         """Record files and directories, in the background.
 

@@ -28,6 +28,7 @@ from tracker_client.values.arguments import exit_code_for, exit_code_of
 from tracker_client.values.configuration import read_configuration
 from tracker_client.values.refusals import Refusals
 from tracker_client.values.tally import Tally
+from tracker_client.values.untraced import untraced
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -69,6 +70,7 @@ class Tracker:
 
     # ---- logging ---------------------------------------------------------------------------------
 
+    @untraced
     def log(self, metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = True) -> None:  # noqa: FBT001, FBT002 - the signature of W&B's ``log``
         """Record ``metrics`` as they are now.
 

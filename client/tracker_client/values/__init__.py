@@ -10,6 +10,7 @@
 * ``arguments``: exit codes, timeouts and valid texts; ``secret_names``: the names whose values are secrets.
 * ``exit_status``: the file of a process's exit status.
 * ``printing``: shows messages, which begin with the product's name and the rank.
+* ``untraced``: keeps ``torch.compile`` out of a tracker's calls.
 * ``tally``: counts and bounds that any thread may change, a signal handler included.
 * ``refusals``: counts what cannot be recorded, and warns at most once a minute for each cause.
 """

@@ -126,7 +126,13 @@ def test_ranks_that_differ_are_told_once_with_keys_ranks_and_values() -> None:
 
 def test_what_differs_by_nature_is_not_told() -> None:
     documents = {
-        r: {"rank": r, "env": {"local_rank": r}, "seed": 7 + r, "data.path": f"/tmp/{r}"} for r in range(3)
+        r: {
+            "rank": r,
+            "env": {"local_rank": r, "LOCAL_RANK": r, "RANK": str(r)},
+            "seed": 7 + r,
+            "data.path": f"/tmp/{r}",
+        }
+        for r in range(3)
     }
     assert configured(3, documents, may_differ="*rank,seed,data.path").warnings == []
     assert len(configured(3, documents, may_differ="*rank,seed").warnings) == 1

@@ -294,8 +294,9 @@ def _changes(before: Mapping[str, Any], update: Mapping[str, Any]) -> Iterator[_
 
 
 def _may_differ(key: str, globs: Iterable[str]) -> bool:
-    last = key.rpartition(".")[2]
-    return any(fnmatchcase(key, glob) or fnmatchcase(last, glob) for glob in globs)
+    whole = key.lower()  # RANK and LOCAL_RANK too
+    names = (whole, whole.rpartition(".")[2])
+    return any(fnmatchcase(name, glob.lower()) for name in names for glob in globs)
 
 
 def _bounded_text(text: str) -> str:

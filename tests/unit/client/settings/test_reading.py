@@ -78,6 +78,12 @@ def test_outdir_is_resolved_against_the_working_directory(tmp_path, monkeypatch)
     assert settings().outdir is None
 
 
+def test_a_script_with_a_daemon_of_its_own_need_not_distinguish_its_launch():
+    assert read_settings(environ={}, modules={}, rank=0).warnings == ()
+    (warning,) = settings(rank=0).warnings
+    assert "TRACKER_LAUNCH_ID" in warning
+
+
 def test_options_of_nobody_are_named_together_with_those_that_exist():
     (warning,) = settings(options={"tgas": ["a"]}).warnings
     assert "tgas" in warning

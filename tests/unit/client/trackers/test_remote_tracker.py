@@ -182,6 +182,29 @@ def test_values_still_on_their_device_hold_back_what_was_logged_after_them(daemo
     assert series(daemon) == [(0, 7.0), (1, 1.0)]
 
 
+def test_a_call_in_a_compiled_function_is_not_traced_and_records_the_values(daemon, connect):
+    torch = pytest.importorskip("torch")
+    dynamo = pytest.importorskip("torch._dynamo.utils")
+    tracker = connect(daemon)
+
+    @torch.compile(backend="eager")
+    def step(inputs):
+        outputs = inputs * 2
+        tracker.log({"loss": outputs.sum(), "lr": 0.5})
+        return outputs + 1
+
+    for number in range(4):
+        step(torch.full((3,), float(number)))
+    frames = dict(dynamo.counters["frames"])
+    for number in range(4, 8):
+        step(torch.full((3,), float(number)))
+    tracker.finish()
+    assert dict(dynamo.counters["frames"]) == frames
+    assert not any("tracker_client" in str(reason) for reason in dynamo.counters["unimplemented"])
+    assert series(daemon) == [(number, 6.0 * number) for number in range(8)]
+    assert tracker.status().refused_values == 0
+
+
 @pytest.fixture(params=KINDS)
 def device(request, monkeypatch):
     pytest.importorskip("torch")
