@@ -206,20 +206,24 @@ def test_log_in_workers_of_a_data_loader_is_counted_and_warned_about_once(daemon
 TORCH_WORKERS = """
 import torch.distributed, torch.multiprocessing as workers
 
-def alone(number):
-    log(f"alone {number}")
+def alone(number, ended):  # torch kills the other workers once one has raised
+    tracker = log(f"alone {number}")
     if number == 1:
+        while not os.path.exists(ended):
+            time.sleep(0.01)
         raise ValueError("expected")
+    tracker.finish()
+    open(ended, "w").close()
 
 def of_a_group(number, file):
     torch.distributed.init_process_group("gloo", init_method=f"file://{file}", rank=number, world_size=2)
-    log("a group").finish()
+    log("a group")
     torch.distributed.destroy_process_group()
 
 if __name__ == "__main__":
     tracker = log("parent")
     try:
-        workers.start_processes(alone, nprocs=2, start_method="fork")
+        workers.start_processes(alone, args=(__file__ + ".ended",), nprocs=2, start_method="fork")
     except workers.ProcessRaisedException as error:
         print(error.error_index)
     workers.start_processes(of_a_group, args=(__file__ + ".group",), nprocs=2, start_method="fork")
