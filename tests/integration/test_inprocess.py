@@ -122,7 +122,7 @@ def test_the_mlflow_run_is_there_and_finished(alone):
     assert client.get_metric_history(told["mlflow"], "loss/mean")[0].value == 2.0
     assert client.get_metric_history(told["mlflow"], "accuracy")[0].step == 5
     assert found.data.params["config.net.width"] == "3"
-    assert found.data.params["config.late"] == "True"
+    assert found.data.params["late"] == "True"
     assert "tracker.hostname" in found.data.params
     assert found.data.tags["a"] == "true"
     assert told["url"] is None
@@ -384,7 +384,7 @@ def test_a_run_on_an_mlflow_server_has_each_point_at_its_step_and_is_finished(se
         assert [(point.step, point.value) for point in points] == [
             (10 * step, value) for step, value in enumerate(expected)
         ]
-    assert (run.data.params["config.lr"], run.data.params["config.late"]) == ("0.1", "True")
+    assert (run.data.params["config.lr"], run.data.params["late"]) == ("0.1", "True")
     assert run_url == f"{server.uri}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
 
 

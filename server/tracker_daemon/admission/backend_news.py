@@ -33,10 +33,15 @@ def _report_paused(session: Session, healths: Mapping[str, BackendHealth]) -> No
 
 
 def _report_set_aside(session: Session, healths: Mapping[str, BackendHealth]) -> None:
-    """Report the first part of the run that each backend could not store; the status counts all of them."""
+    """Report the first part of the run that each backend could not store; the status counts all of them.
+
+    A class of the script warns in the script's own process.
+    """
     for backend, health in healths.items():
         about = f"set aside by {backend}"
-        if health.set_aside_reason and about not in session.stream.notices_sent:
+        if backend in session.stream.run.script_backends or about in session.stream.notices_sent:
+            continue
+        if health.set_aside_reason:
             session.stream.notices_sent.add(about)
             session.send_notice(
                 f"{backend} cannot store a part of the run, and stores the rest: {health.set_aside_reason}. "

@@ -12,7 +12,8 @@ class Session:
     """A session of a rank that keeps its notices."""
 
     def __init__(self, rank):
-        run = SimpleNamespace(live=SimpleNamespace(row_id=1), options=SimpleNamespace(primary_rank=0))
+        live, options = SimpleNamespace(row_id=1), SimpleNamespace(primary_rank=0)
+        run = SimpleNamespace(live=live, options=options, script_backends={"mine"})
         self.stream = SimpleNamespace(rank=rank, run=run, notices_sent=set())
         self.asked_handles = {}
         self.notices = []
@@ -30,7 +31,7 @@ class Pumps:
         return {}
 
     def health(self, run):
-        reasons = {"csv": "", "wandb": self.reason}
+        reasons = {"csv": "", "wandb": self.reason, "mine": "it raised"}
         return {
             name: BackendHealth(name, DeliveryState.HEALTHY, "", 1, 1, 0, None, reason)
             for name, reason in reasons.items()
