@@ -13,7 +13,8 @@ The differences from ``ezpz``, all on purpose:
   script's process. There, as in ``ezpz``, only rank 0 records, and nothing is aggregated.
 * CSV rows and MLflow's points are written in the background, within a fraction of a second after ``log``, and
   completely before ``finish`` returns. A CSV row always has its step. A file is appended to, never rewritten.
-  In a directory of another run, this run writes to a subdirectory.
+  The files of an earlier run in the same directory are moved to ``runs/``. Without ``outdir`` the files are
+  in the working directory, as in ``ezpz``, unless a daemon's settings name another one.
 * W&B's rows have the column ``step``, the axis of all charts. W&B works offline without a key.
 * MLflow's run is not the active run of the process: MLflow's own ``log_metric()`` and the like do not record
   to it. Parameters that describe the system begin with ``tracker.``.
@@ -33,6 +34,7 @@ import tracker_client
 from tracker_client.backends.base import TrackerBackend, register_backend
 from tracker_client.inprocess.opening import DEFAULT_BACKENDS
 from tracker_client.settings.reading import backends_of, given_project
+from tracker_client.setup import set_up
 from tracker_client.trackers.null_tracker import NullTracker
 from tracker_client.trackers.tracker import Tracker
 
@@ -60,14 +62,20 @@ def setup_tracker(
     config: Any = None,
     outdir: str | os.PathLike[str] | None = None,
     rank: int | None = None,
+    run_id: str | None = None,
+    endpoint: str | os.PathLike[str] | None = None,
+    run_key: str | None = None,
     **kwargs: Any,
 ) -> Tracker:
     """Join a run and return its tracker; see :func:`tracker_client.setup_tracker`.
 
-    If neither the argument nor a variable gives the project, it is ``ezpz.<directory>.<script>``.
+    If neither the argument nor a variable gives the project, it is ``ezpz.<directory>.<script>``. If nobody
+    names an output directory, it is the working directory.
     """
     project = given_project(project_name) or _default_project(sys.modules)
-    return tracker_client.setup_tracker(project, backends, config, outdir, rank, **kwargs)
+    return set_up(
+        project, backends, config, outdir, rank, run_id, endpoint, run_key, kwargs, default_outdir="."
+    )
 
 
 def resolve_backend_names(backends: str | Sequence[str] | None = None) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracker_client.inprocess.opening import open_tracker
@@ -44,8 +44,9 @@ def setup_tracker(
             daemon's setting ``backends``.
         config: the run's configuration: a nested dict, a dataclass, an ``argparse.Namespace``, a container of
             OmegaConf, a model of pydantic or attrs, or the like. Values with names of secrets are masked.
-        outdir: the directory that file backends write to, on the daemon's host; relative to this process's
-            working directory. If None, the daemon's setting ``outdir``.
+        outdir: the output directory, on the daemon's host; relative to this process's working directory. The
+            run's files are in it, and an earlier run's are moved to ``runs``. If None: TRACKER_OUTDIR, else
+            the daemon's setting ``outdir``, else ``./tracker-runs/<time>-<name>``.
         rank: this process's rank, from 0; found from the launcher if None.
         run_id: the id of a run to create or to resume. If None: TRACKER_RUN_ID, else the daemon chooses.
         endpoint: the daemon: "host:port", "unix:/path" or the path of an endpoint file. If None:
@@ -82,18 +83,38 @@ def setup_tracker(
         RankUnknown: several processes run, and the rank of this one cannot be found.
         DaemonRefused: with ``strict``, the daemon does not admit this rank.
     """
+    return set_up(project_name, backends, config, outdir, rank, run_id, endpoint, run_key, kwargs)
+
+
+def set_up(
+    project_name: str | None,
+    backends: str | Sequence[str] | None,
+    config: Any,
+    outdir: str | os.PathLike[str] | None,
+    rank: int | None,
+    run_id: str | None,
+    endpoint: str | os.PathLike[str] | None,
+    run_key: str | None,
+    kwargs: Mapping[str, Any],
+    *,
+    default_outdir: str | None = None,
+) -> Tracker:
+    """Return the tracker for the arguments of :func:`setup_tracker`; raise as it does.
+
+    ``default_outdir`` is the output directory if nobody names one; None for ``tracker-runs``.
+    """
     wanted = backends_of(backends)
     if wanted == "none":
         return NullTracker()
     if (calls := calls_of_parent(rank)) is not None:
         return inert_copy(calls_address=calls)
     if is_inprocess(endpoint):
-        run = read_run_arguments(project_name, config, outdir, rank, run_id, kwargs)
+        run = read_run_arguments(project_name, config, outdir, rank, run_id, kwargs, default_outdir)
         name_rank(run.rank)
         return open_tracker(wanted, run, backends_arguments(kwargs))
     settings = read_settings(
         project_name=project_name, backends=wanted, outdir=outdir, rank=rank, run_id=run_id,
-        run_key=run_key, endpoint=endpoint, options=kwargs,
+        run_key=run_key, endpoint=endpoint, options=kwargs, default_outdir=default_outdir,
     )  # fmt: skip
     return _connect(settings, config)
 

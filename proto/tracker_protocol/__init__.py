@@ -12,6 +12,7 @@ Both sides import this package, and it imports neither.
 * ``runtime_directory``: where processes of a host find a daemon, whatever their own directories.
 * ``wandb_id``: the id of a W&B run.
 * ``extras``: the packages that the distribution's extras install.
+* ``run_files``: the names of the product's own files, and the list of a run's files.
 * ``backoff``: the length of the wait before the next attempt.
 """
 

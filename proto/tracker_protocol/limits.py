@@ -185,6 +185,12 @@ CHILD_FILE_DEADLINE_S = 24 * 3600.0
 CHILD_DIES_S = 5.0
 """The wait for the end of a killed process, before its successor waits for the lock."""
 CHILD_LOCK_WAIT_S = 20.0
+RUN_DIRECTORY_LOCK_WAIT_S = 10.0
+"""The wait for another process that chooses a run's directory in the same output directory."""
+RUN_DIRECTORY_RETRY_S = 5.0
+"""The wait before a daemon tries again to make a run's directory."""
+RUN_DIRECTORIES_SEARCHED_MAX = 20_000
+"""The directories that are searched for a run that somebody resumes by its id."""
 CHILD_MESSAGE_MAX_BYTES = 1 << 30
 """A length above this is an error: the other side has written other data to the pipe."""
 
@@ -241,8 +247,6 @@ INPROCESS_DROP_SHARE = 16
 """A full outbox drops one part in this many of its values."""
 INPROCESS_SLICE_POINTS = 50_000
 """The most values that are made into entries at once."""
-INPROCESS_CSV_SIMULTANEOUS_MAX = 100
-"""The most trackers that write CSV files below one directory at the same time."""
 INPROCESS_FILES_FINISH_S = 300.0
 """The wait of ``finish`` for tables, images and artifacts."""
 INPROCESS_STOP_S = 5.0

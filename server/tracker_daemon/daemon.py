@@ -24,6 +24,7 @@ from tracker_daemon.delivery.locations import log_location
 from tracker_daemon.endpoints.announcement import Announcement
 from tracker_daemon.endpoints.binding import bind_all
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
+from tracker_daemon.files.run_directory import Layout
 from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService
 from tracker_daemon.ingest.uploads import UploadService
 from tracker_daemon.journal.store import Journal
@@ -59,6 +60,7 @@ def serve(
     launch_id: str = "",
     on_located: OnLocated = log_location,
     abandoned_timeout_s: float | None = None,
+    layout: Layout = Layout.PROJECT,
 ) -> int:
     """Run a daemon until SIGTERM or SIGINT, or a Stop call; return its exit status.
 
@@ -69,6 +71,7 @@ def serve(
         on_located: called when a backend knows where a run can be found.
         abandoned_timeout_s: the daemon ends if it has been idle for so long since what started its ranks
             ended; None: it does not.
+        layout: the place of a run's directory within the output directory, unless its script names one.
 
     Raises:
         StateDirectoryError: the state directory is held by another daemon or cannot be used.
@@ -79,7 +82,7 @@ def serve(
 
     async def run() -> int:
         loop = asyncio.get_running_loop()
-        daemon = Daemon(settings, journal, loop, on_located, launch_id, abandoned_timeout_s)
+        daemon = Daemon(settings, journal, loop, on_located, launch_id, abandoned_timeout_s, layout)
         return await daemon.run(on_ready)
 
     try:
@@ -103,13 +106,14 @@ class Daemon:
         on_located: OnLocated,
         launch_id: str,
         abandoned_timeout_s: float | None,
+        layout: Layout,
     ) -> None:
         self._loop = loop
         self._service_manager = ServiceManager.of(os.environ)
         self._stop = StopRequest(settings.drain_timeout_s)
         contents = ContentStore.from_settings(settings, journal.directory)
         ticks = Ticks(loop, contents, self._stop)
-        self._common = _build_common_parts(settings, journal, ticks, contents, launch_id)
+        self._common = _build_common_parts(settings, journal, ticks, contents, launch_id, layout)
         self._role = _build_role_parts(self._common, on_located, loop)
         self._backpressure = Backpressure(self._common.recorder)
         ticks.subscribe(self._on_commit)
@@ -200,13 +204,18 @@ class Daemon:
 
 
 def _build_common_parts(
-    settings: Settings, journal: Journal, ticks: Ticks, contents: ContentStore, launch_id: str
+    settings: Settings,
+    journal: Journal,
+    ticks: Ticks,
+    contents: ContentStore,
+    launch_id: str,
+    layout: Layout,
 ) -> CommonParts:
     recorder = Recorder(
         journal, RecorderSettings.from_settings(settings), ticks.report_tick, ticks.report_failure
     )
     journal_calls = JournalCalls(recorder)
-    registry = Registry.from_settings(settings)
+    registry = Registry.from_settings(settings, layout)
     stored_runs = StoredRuns(registry, journal_calls.run)
     endings = RunEndings(registry, recorder, has_command=bool(launch_id))
     return CommonParts(

@@ -195,7 +195,7 @@ def test_an_empty_state_directory_makes_a_new_run_and_leaves_the_old_file_alone(
     assert run["status"] == "FINISHED"
     assert daemon.stop() == 0
     assert (daemon.outdir / "metrics.csv").read_bytes() == before
-    rows = daemon.rows(daemon.outdir / run["run_id"])
+    rows = daemon.rows(daemon.directory_of(run["run_id"]))
     check_values(rows)
     found = cells(rows)
     assert len(found) == len(set(found))

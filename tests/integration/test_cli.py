@@ -278,7 +278,7 @@ def test_a_command_that_connects_no_rank_is_told_what_to_look_at(tmp_path: Path)
     done = command("run", "--", "true", cwd=tmp_path)
     assert done.returncode == 0
     assert "no rank connected" in done.stderr
-    assert f"TRACKER_ENDPOINT_FILE={tmp_path}/.tracker/endpoint.json" in done.stderr
+    assert f"TRACKER_ENDPOINT_FILE={tmp_path}/tracker-runs/.tracker/endpoint.json" in done.stderr
 
 
 SHIM = """#!/bin/sh

@@ -46,7 +46,7 @@ class Place:
 
     @property
     def state_dir(self) -> Path:
-        return self.home / ".tracker"
+        return self.home / "tracker-runs" / ".tracker"
 
     def start(self, script: str, *launcher: str, **environ: str) -> subprocess.Popen[str]:
         (self.home / "train.py").write_text(script)
@@ -253,7 +253,7 @@ def test_a_daemon_that_cannot_start_is_told_with_its_reason(place: Place) -> Non
 
 
 def test_a_directory_whose_daemon_is_on_another_host_and_out_of_reach_is_not_waited_for(place: Place) -> None:
-    place.state_dir.mkdir()
+    place.state_dir.mkdir(parents=True)
     elsewhere = {"host": "node7", "boot_id": "another", "pid": 1, "nonce": "n"}
     (place.state_dir / "owner.json").write_text(json.dumps(elsewhere))
     place.run(SCRIPT)

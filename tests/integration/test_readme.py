@@ -36,7 +36,8 @@ def run_script(script, directory, **variables):
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    wait_until((directory / ".tracker/last-status.json").exists, "its daemon to have delivered and ended")
+    last_status = directory / "tracker-runs/.tracker/last-status.json"
+    wait_until(last_status.exists, "its daemon to have delivered and ended")
     return ran.stdout
 
 
@@ -50,7 +51,7 @@ def test_the_smallest_script_is_the_example_and_runs(tmp_path):
     assert script.strip() in (ROOT / "deploy/examples/minimal.py").read_text()
     assert script in (ROOT / "docs/getting-started.md").read_text()
     run_script(script, tmp_path, TRACKER_BACKENDS="csv")
-    assert len((tmp_path / "metrics.csv").read_text().splitlines()) == 101
+    assert len((tmp_path / "tracker-runs/latest/metrics.csv").read_text().splitlines()) == 101
 
 
 def test_the_excerpt_is_consistent_in_itself_and_the_same_on_the_first_page():
@@ -80,7 +81,7 @@ def test_the_backend_that_the_page_shows_gets_the_records(tmp_path):
 def test_the_sweep_that_the_page_shows_makes_a_run_of_each_trial(tmp_path):
     script = script_of((ROOT / "docs/guides/one-process.md").read_text())
     run_script(script, tmp_path)
-    tables = [tmp_path / "metrics.csv", *tmp_path.glob("*/metrics.csv")]
+    tables = list((tmp_path / "tracker-runs").glob("2*/metrics.csv"))
     assert [len(table.read_text().splitlines()) for table in tables] == [11, 11]
 
 

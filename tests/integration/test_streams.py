@@ -616,5 +616,8 @@ def test_runs_that_ended_long_ago_come_back_when_something_asks_for_them(
     assert runs["trial0"]["books"]["received"] == 2
     assert {run["status"] for run in runs.values()} == {"FINISHED"}
     daemon.stop()
-    assert [cell(row, "loss") for row in daemon.rows()] == [0.0, 70.0]
-    assert [cell(row, "loss") for row in daemon.rows(daemon.outdir / "trial1")] == [1.0, 10.0]
+    assert [cell(row, "loss") for row in daemon.rows()] == [3.0]
+    for trial, values in (("trial0", [0.0, 70.0]), ("trial1", [1.0, 10.0])):
+        directory = daemon.directory_of(trial)
+        assert directory.parent == daemon.outdir / "runs"
+        assert [cell(row, "loss") for row in daemon.rows(directory)] == values

@@ -22,6 +22,7 @@ class Ledger:
     entries: list[OutboxEntry] = field(default_factory=list)
     position: int = 0
     state: bytes | None = None
+    path: Path | None = None
 
     def add(self, content):
         if isinstance(content, RecordBlock):
@@ -49,6 +50,7 @@ class Ledger:
 
     def deliver_all(self):
         backend = self.opened()
+        path = Path(backend.location())
         self.deliver(backend, len(self.entries))
         backend.close()
-        return Path(self.outdir, "metrics.csv")
+        return path

@@ -23,11 +23,13 @@ DRAIN_TIMEOUT_S = 120
 class Daemon:
     """One state directory and the daemon processes that serve it, one after another.
 
-    They deliver to CSV unless ``flags`` name other backends.
+    They deliver to CSV unless ``flags`` name other backends, and record a run in ``outdir`` itself, as the
+    daemon of ``run --outdir`` does.
     """
 
     home: Path
     flags: tuple[str, ...] = ()
+    layout: str = "base"
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -55,7 +57,7 @@ class Daemon:
         backends = () if "--backends" in self.flags else ("--backends", "csv")
         command = [
             sys.executable, "-m", "tracker_daemon", "serve", "--state-dir", str(self.state_dir),
-            "--outdir", str(self.outdir), "--endpoint-file", str(self.endpoint_file),
+            "--outdir", str(self.outdir), "--layout", self.layout, "--endpoint-file", str(self.endpoint_file),
             "--drain-timeout-s", str(DRAIN_TIMEOUT_S), *backends, *self.flags,
         ]  # fmt: skip
         with (self.home / "daemon.log").open("ab") as log:
@@ -92,6 +94,13 @@ class Daemon:
 
     def last_status(self) -> dict[str, object]:
         return json.loads((self.state_dir / "last-status.json").read_text())
+
+    def directory_of(self, run_id: object) -> Path:
+        """The directory that the run has claimed."""
+        manifests = self.outdir.rglob(".tracker-run")
+        headers = {path.parent: json.loads(path.read_text().partition("\n")[0]) for path in manifests}
+        (found,) = (path for path, header in headers.items() if header["run_id"] == run_id)
+        return found
 
     def rows(self, directory: Path | None = None) -> list[dict[str, str]]:
         """What metrics.csv holds."""

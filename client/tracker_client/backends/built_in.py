@@ -5,9 +5,9 @@ The classes themselves are in the daemon's package, which ``tracker_client.inpro
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from tracker_client.backends.base import TrackerBackend
@@ -23,18 +23,22 @@ class RunArguments:
     Attributes:
         project_name: the project.
         config: the run's configuration, of any kind; None if there is none.
-        outdir: the directory for files; None for the default.
+        outdir: the output directory, absolute.
         rank: this process's rank.
         run_id: the run's id.
         continues: True if the script or TRACKER_RUN_ID gave the id, so that an earlier run may continue.
+        name: the run's name; "" if it has none.
+        outdir_is_named: False if ``outdir`` is the default, which gives each run a directory of its own.
     """
 
     project_name: str | None
     config: Any
-    outdir: str | os.PathLike[str] | None
+    outdir: Path
     rank: int
     run_id: str
     continues: bool
+    name: str = ""
+    outdir_is_named: bool = True
 
 
 class BuiltInClass(Protocol):

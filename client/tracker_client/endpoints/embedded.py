@@ -1,6 +1,6 @@
 """The endpoint of a launch that starts its own daemon, because no endpoint is configured.
 
-Rank 0 starts a daemon (``embedded_daemon``). The daemon publishes an endpoint file in the run's directory,
+Rank 0 starts a daemon (``embedded_daemon``). The daemon publishes an endpoint file in the output directory,
 ``<outdir>/.tracker/launch-<hash of the launch key>.json``. The other ranks wait for that file, on this host
 or on others that share the directory. All of this happens in the background, while values are buffered.
 
@@ -27,17 +27,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracker_client.endpoints.embedded_daemon import EmbeddedDaemon, demand_daemon
+from tracker_client.endpoints.embedded_daemon import EmbeddedDaemon, demand_daemon, demand_directory
 from tracker_client.endpoints.endpoint import Endpoint, endpoint_in
 from tracker_client.errors import EmbeddedDaemonFailed, EndpointMissing, EndpointPending
 from tracker_client.identity.launch import first_process, process_key
 from tracker_client.identity.own_process import age_ms
 from tracker_client.identity.rank import LOCAL_SIZE_VARIABLES, RankInfo
 from tracker_protocol import limits
+from tracker_protocol.run_files import STATE_DIRECTORY
 from tracker_protocol.runtime_directory import is_private, runtime_directories
 
-STATE_DIRECTORY_NAME = ".tracker"
-"""The directory's name within the run's directory; the daemon's command line uses it too."""
 CONNECTIONS_BEFORE_RESTART = 4
 """The connections that rank 0 makes with one content of the file before it starts a daemon again."""
 
@@ -172,21 +171,22 @@ class EmbeddedEndpoint:
 
 
 def embedded_endpoint(
-    environ: Mapping[str, str], outdir: str | None, info: RankInfo, launch_key: str
+    environ: Mapping[str, str], outdir: Path, info: RankInfo, launch_key: str
 ) -> EmbeddedEndpoint:
     """Return the endpoint of the launch's own daemon, for a process without a configured endpoint.
 
     Raises:
-        EndpointError: on rank 0, if the daemon's packages are not installed here.
+        EndpointError: on rank 0, if the daemon's packages are not installed here, or ``outdir`` cannot be
+            written.
     """
-    directory = Path(outdir or environ.get("TRACKER_OUTDIR") or ".").expanduser().absolute()
     # A process uses one daemon for all its runs, even if its script gives them different launch keys.
     first = first_process(environ, info)
     key = launch_key if first is None else process_key(first)
-    file = LaunchFile(directory / STATE_DIRECTORY_NAME, key)
+    file = LaunchFile(outdir / STATE_DIRECTORY, key)
     if info.rank != 0:
         return EmbeddedEndpoint(file, None, HostFiles(environ, key))
     demand_daemon()
+    demand_directory(file.directory)
     daemon = EmbeddedDaemon.of(file.path, key, several_hosts=not _on_one_host(environ, info))
     return EmbeddedEndpoint(file, daemon)
 

@@ -119,13 +119,14 @@ class EmbeddedDaemon:
         self._joined = None
         self._served = False
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self._path.parent)
             _rotate(self.log_path)
             with self.log_path.open("ab") as log:
                 self._log_start = log.tell()
                 self._process = _Outliving(
-                    self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-                )
+                    self._command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    cwd=_place_to_start(self._path.parent),
+                )  # fmt: skip
         except OSError as error:
             raise EmbeddedDaemonFailed(
                 f"no daemon can be started: {error.strerror}: {error.filename}; choose another outdir, or "
@@ -135,7 +136,8 @@ class EmbeddedDaemon:
     def _command(self) -> list[str]:
         # -P (since 3.11): modules in the working directory, which is the script's, shadow no others.
         safe = ["-P"] if sys.version_info >= (3, 11) else []
-        command = [sys.executable, *safe, "-m", "tracker_daemon", "serve"]
+        # Names of files are UTF-8 for the daemon, whatever the script's locale is.
+        command = [sys.executable, *safe, "-X", "utf8", "-m", "tracker_daemon", "serve"]
         command += [f"--embedded={self._path}", f"--launch-key={self._launch_key}"]
         return [*command, "--several-hosts"] if self._several_hosts else command
 
@@ -152,6 +154,41 @@ class EmbeddedDaemon:
 
 
 os.register_at_fork(after_in_child=EmbeddedDaemon.forget_all)
+
+
+def demand_directory(directory: Path) -> None:
+    """Make the directory of the daemon's state, and check that it can be written.
+
+    Raises:
+        EndpointError: it cannot.
+    """
+    try:
+        make_directory(directory)
+        reason = (
+            "" if os.access(directory, os.W_OK | os.X_OK) else "no permission, or a read-only file system"
+        )
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise EndpointError(
+            f"no daemon can be started in {directory}: {reason}; choose another directory with outdir or "
+            "TRACKER_OUTDIR, or name a running daemon with endpoint or TRACKER_ENDPOINT_FILE"
+        )
+
+
+def make_directory(directory: Path) -> None:
+    """Make the directory of the daemon's state, for this user alone, and its parents."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _place_to_start(directory: Path) -> Path | None:
+    """Return the daemon's working directory: None for this process's own, unless that has been deleted."""
+    try:
+        Path.cwd()
+    except OSError:
+        return directory
+    return None
 
 
 def demand_daemon() -> None:

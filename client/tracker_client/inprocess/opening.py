@@ -61,7 +61,7 @@ def open_tracker(backends: str | None, run: RunArguments, options: Mapping[str, 
         if (backend := _begin(choice, run, _options_of(choice, named, options))) is not None
     ]
     _warn_of_unknown(choices, named, options)
-    return Tracker(begun, run_id=run.run_id) if begun else NullTracker()
+    return Tracker(begun, run_id=run.run_id, directory=run.outdir) if begun else NullTracker()
 
 
 def _choose(name: str) -> _Choice | None:
@@ -87,7 +87,10 @@ def _registered_choice(name: str, cls: type[AnyBackend]) -> _Choice:
 
     def begin(run: RunArguments, options: Mapping[str, Any]) -> AnyBackend:
         backend = ScriptClass(cls, options).construct(
-            project_name=run.project_name, config=run.config, outdir=run.outdir or ".", rank=run.rank
+            project_name=run.project_name,
+            config=run.config,
+            rank=run.rank,
+            outdir=str(run.outdir) if run.outdir_is_named else ".",
         )
         if run.config is not None and not (accepts_any or "config" in accepts):
             call(backend, "log_config", run.config)

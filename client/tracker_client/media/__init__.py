@@ -4,5 +4,5 @@
 * ``images``: converts a path, bytes, a picture, a figure or an array to an image file.
 * ``pictures`` and ``png``: encode PIL's images and arrays as PNG.
 * ``tables``: converts rows or a data frame to one JSON document.
-* ``artifacts``: reads files and directories as the contents of one item.
+* ``artifacts``: reads files and directories as the contents of one item, without ``product_files``.
 """

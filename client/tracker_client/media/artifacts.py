@@ -1,8 +1,8 @@
 """Artifacts: files and directories, as the contents of one item.
 
 A single file is taken as it is at the call (``staging.sources``). A directory is read when its upload begins,
-with all files below it. Links to files are followed, links to directories are not. An entry that is no
-regular file, or cannot be read, is left out with a warning.
+with all files below it except the product's own (``product_files``). Links to files are followed, links to
+directories are not. An entry that is no regular file, or cannot be read, is left out with a warning.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tracker_client.media.product_files import Within, is_in_state_directory, logged
 from tracker_client.staging.sources import FileSource, HeldBytes, Source, SourceUnusable
 from tracker_client.values.refusals import Refusals
 from tracker_protocol import limits
@@ -37,7 +38,7 @@ class Directory:
         Raises:
             SourceUnusable: there are more files than one item may have, or none.
         """
-        files = sorted(self._files(self.location, ""))
+        files = self.files()
         weight = sum(len(path.encode()) + CONTENT_BYTES for path, _ in files)
         if len(files) > limits.CONTENTS_PER_ITEM_MAX or weight > limits.ITEM_MAX_BYTES:
             raise SourceUnusable(
@@ -57,17 +58,26 @@ class Directory:
         if not found:
             raise SourceUnusable(f"{self.location} has no files; it is not recorded")
 
-    def _files(self, location: str, prefix: str) -> Iterator[tuple[str, str]]:
+    def files(self) -> list[tuple[str, str]]:
+        """Return the files of the directory, sorted: the path within the directory, and the whole path.
+
+        Raises:
+            SourceUnusable: the directory is a daemon's own.
+        """
+        check_not_ours(self.location)
+        return sorted(self._files(logged(self.location), ""))
+
+    def _files(self, within: Within, prefix: str) -> Iterator[tuple[str, str]]:
         try:
-            with os.scandir(location) as entries:
-                found = list(entries)
+            with os.scandir(within.location) as entries:
+                found = [entry for entry in entries if not within.leaves_out(entry)]
         except OSError as error:
-            self.left_out.append(f"{location} cannot be read ({error.strerror})")
+            self.left_out.append(f"{within.location} cannot be read ({error.strerror})")
             return
         for entry in found:
             path = prefix + _valid(entry.name)
             if entry.is_dir(follow_symlinks=False):
-                yield from self._files(entry.path, path + "/")
+                yield from self._files(within.entered(entry.name), path + "/")
             elif entry.is_dir():
                 self.left_out.append(f"{entry.path} is a link to a directory")
             elif len(path.encode()) > limits.CONTENT_PATH_MAX_BYTES:
@@ -91,6 +101,7 @@ def artifact_file(location: str, *, keep_open: bool) -> tuple[Source, int]:
     Raises:
         SourceUnusable: the file cannot be read.
     """
+    check_not_ours(location)
     source = FileSource(_valid(os.path.basename(location)) or "file", location, keep_open=True)  # noqa: PTH119 - a text stays one
     if source.size_bytes <= limits.FILE_SNAPSHOT_BYTES:
         try:
@@ -101,6 +112,12 @@ def artifact_file(location: str, *, keep_open: bool) -> tuple[Source, int]:
     if not keep_open:
         source.close()
     return source, 0
+
+
+def check_not_ours(location: str) -> None:
+    """Raise SourceUnusable if the path is a daemon's state directory, or in one."""
+    if is_in_state_directory(location):
+        raise SourceUnusable(f"{location} is a daemon's own, with its token; it is not recorded")
 
 
 def location_of(path: Any) -> str:

@@ -25,6 +25,10 @@ class Published:
         """Set once the sender has stopped for good."""
         self.run: Welcome | None = None
         """The last Welcome; None before the first."""
+        self.directory: str | None = None
+        """The directory of the run's files; None until the daemon has sent it."""
+        self.located = threading.Event()
+        """Set once ``directory`` is known."""
         self.connected = False
         """True while the link is STREAMING."""
         self.connections = 0

@@ -38,6 +38,7 @@ from tracker_client.transport.messages import (
     Introduction,
     Notice,
     Reply,
+    RunDirectory,
     Welcome,
 )
 from tracker_client.transport.stream import Connection
@@ -201,12 +202,10 @@ class Sender:
             self._flusher.set_interval(reply.flush_interval_s, now)
         elif isinstance(reply, Welcome):
             self._take_welcome(reply, now)
-        elif isinstance(reply, Notice):
-            self.warnings.returned(reply.text)
+        elif isinstance(reply, (Notice, HandlesAnswer, RunDirectory)):
+            self._take_news(reply)
         elif isinstance(reply, DeliveredEntry):
             self._scripts.offer(reply)
-        elif isinstance(reply, HandlesAnswer):
-            self.handles.receive(reply)
         elif isinstance(reply, Challenge):
             connection.answer(reply)
         elif isinstance(reply, Delivered):
@@ -217,6 +216,15 @@ class Sender:
             self._link.closed(reply, now)
             if reply.is_refusal:
                 self.published.answered.set()
+
+    def _take_news(self, reply: Notice | HandlesAnswer | RunDirectory) -> None:
+        if isinstance(reply, Notice):
+            self.warnings.returned(reply.text)
+        elif isinstance(reply, HandlesAnswer):
+            self.handles.receive(reply)
+        else:
+            self.published.directory = reply.path
+            self.published.located.set()
 
     def _take_welcome(self, welcome: Welcome, now: float) -> None:
         self.published.run = welcome

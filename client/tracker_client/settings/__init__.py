@@ -1,6 +1,7 @@
 """Settings of the client: from the arguments of ``setup_tracker`` and the environment.
 
 * ``reading``: all settings, from both sources.
+* ``output``: the output directory, as a path here and as a text for the daemon.
 * ``selectors``: the values that select a backend's run (project, name, tags …), read on the rank.
 * ``metric_options``: the options that apply by metric, as texts for the daemon.
 """

@@ -6,8 +6,9 @@ An argument wins over its variables. Of several variables the first one that is 
 setting                     variables
 ==========================  ========================================================================
 endpoint                    TRACKER_ENDPOINT, TRACKER_ENDPOINT_FILE, else a daemon of the launch's own
-                            in ``outdir``, TRACKER_OUTDIR or the working directory
-                            (``tracker_client.endpoints.embedded``)
+                            in the output directory (``tracker_client.endpoints.embedded``)
+outdir                      TRACKER_OUTDIR, else the daemon's setting, else ``tracker-runs`` in the working
+                            directory (``tracker_client.settings.output``)
 token                       TRACKER_TOKEN, TRACKER_TOKEN_FILE, else the endpoint file's
 TLS root certificate        TRACKER_TLS_ROOT (a PEM file), else the endpoint file's
 project                     WB_PROJECT, WANDB_PROJECT, WB_PROJECT_NAME, else the script's name
@@ -33,7 +34,7 @@ scheduler                   PBS_JOBID, SLURM_JOB_ID, LSB_JOBID, FLUX_JOB_ID, COB
 
 Keys, passwords and addresses of backends are never read here: only the daemon reads them.
 
-``outdir``, ``primary_rank``, ``record_ranks``, ``item_ranks`` and the rules by metric have no variable
+``primary_rank``, ``record_ranks``, ``item_ranks`` and the rules by metric have no variable
 here: if an argument is not given, the daemon's setting applies.
 """
 
@@ -69,13 +70,16 @@ from tracker_client.identity.rank import RankInfo, RankOverrides
 from tracker_client.identity.script_metadata import Script, describe
 from tracker_client.identity.workers import Standing, standing_of
 from tracker_client.settings.metric_options import METRIC_OPTIONS, MetricOptions, read_metric_options
+from tracker_client.settings.output import OutputSettings, read_output_directory, working_directory
 from tracker_client.settings.selectors import ARGUMENTS, read_selectors
 from tracker_protocol import limits
 from tracker_protocol.backend_names import split_backend_names
+from tracker_protocol.run_files import DEFAULT_OUTPUT_DIRECTORY
 
 ENDPOINT_VARIABLES = ("TRACKER_ENDPOINT", "TRACKER_ENDPOINT_FILE")
 INPROCESS = "inprocess"
 RUN_ID_BYTES = 4
+RUN_NAME_VARIABLES = ("TRACKER_RUN_NAME", "WANDB_NAME")
 PROJECT_VARIABLES = ("WB_PROJECT", "WANDB_PROJECT", "WB_PROJECT_NAME")
 BACKENDS_VARIABLES = ("TRACKER_BACKENDS", "EZPZ_TRACKER_BACKENDS", "EZPZ_TRACKERS")
 HANDLE_TIMEOUT_S = 10.0
@@ -127,6 +131,8 @@ class ClientSettings:
     """True if this process is a child of a rank, and so a launch of its own."""
     agent: str = ""
     run_key: str = ""
+    default_outdir: str | None = None
+    """The output directory of a launch that names none; None for the usual one."""
 
 
 def backends_of(backends: Backends, environ: Mapping[str, str] | None = None) -> str | None:
@@ -157,11 +163,13 @@ def read_settings(
     options: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     modules: Mapping[str, Any] | None = None,
+    default_outdir: str | None = None,
 ) -> ClientSettings:
     """Read all settings of a tracker that sends to a daemon.
 
     The arguments are those of ``setup_tracker``; ``options`` are its keyword arguments. ``environ`` and
-    ``modules`` default to this process's environment and imported modules.
+    ``modules`` default to this process's environment and imported modules. ``default_outdir`` is the output
+    directory if none is named; None for the usual one.
 
     Raises:
         SettingsError: a value cannot be used.
@@ -177,23 +185,24 @@ def read_settings(
     environ, info, key = identity.environ, identity.rank, identity.launch_key
     arguments = backends_arguments(options)
     classes = script_classes(backends, registered_backends(), arguments)
-    host, directory = socket.gethostname(), str(Path.cwd())
+    host, directory = socket.gethostname(), working_directory(environ)
     facts = describe(Script(environ, modules, sys.argv, info, host, directory))
     if info.rank == (options.get("primary_rank") or 0):
         classes = with_own_run(classes, backends, arguments, modules, json.loads(facts))
     others = {name: value for name, value in arguments.items() if name not in classes.by_name}
     selectors = read_selectors(environ, others, backends)
     unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.argument_names - classes.argument_names)
-    outdir = None if outdir is None else str(Path(outdir).absolute())
     source = _endpoint_source(environ, endpoint, options.get("token"))
+    output = OutputSettings.read(outdir, environ, default_outdir, needed=source is None)
     return ClientSettings(
-        source=embedded_endpoint(environ, outdir, info, key) if source is None else source,
+        source=embedded_endpoint(environ, output.path, info, key) if source is None else source,
         project=project_of(project_name, environ),
-        name=_first(environ, ("TRACKER_RUN_NAME", "WANDB_NAME"), options.get("name")) or "",
+        name=_first(environ, RUN_NAME_VARIABLES, options.get("name")) or "",
         run_id=_first(environ, ("TRACKER_RUN_ID",), run_id) or "",
         run_id_is_shared=not run_id,
         backends=backends,
-        outdir=outdir,
+        outdir=output.outdir,
+        default_outdir=output.default_outdir,
         primary_rank=_optional_rank(options.get("primary_rank")),
         record_ranks=_rank_set("record_ranks", options.get("record_ranks")),
         item_ranks=_rank_set("item_ranks", options.get("item_ranks")),
@@ -266,6 +275,7 @@ def read_run_arguments(
     rank: int | None,
     run_id: str | None,
     options: Mapping[str, Any],
+    default_outdir: str | None = None,
 ) -> RunArguments:
     """Read what every backend of a run in this process is given.
 
@@ -279,9 +289,13 @@ def read_run_arguments(
     environ, info = identity.environ, identity.rank
     given = _first(environ, ("TRACKER_RUN_ID",), run_id)
     run_id = given or secrets.token_hex(RUN_ID_BYTES)
+    output = read_output_directory(outdir, environ, default_outdir or DEFAULT_OUTPUT_DIRECTORY)
     return RunArguments(
-        project_of(project_name, environ), config, outdir, info.rank, run_id, continues=given is not None
-    )
+        project_of(project_name, environ), config, output.path, info.rank, run_id,
+        continues=given is not None,
+        name=_first(environ, RUN_NAME_VARIABLES, options.get("name")) or "",
+        outdir_is_named=output.named or default_outdir is not None,
+    )  # fmt: skip
 
 
 def backends_arguments(options: Mapping[str, Any]) -> dict[str, Any]:

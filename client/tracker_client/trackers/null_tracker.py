@@ -65,6 +65,10 @@ class NullTracker(Tracker):
     def attempt(self) -> None:
         """None: there is no run."""
 
+    @property
+    def directory(self) -> None:
+        """None: there are no files."""
+
     def __reduce__(self) -> tuple[Any, ...]:
         return NullTracker, ()
 

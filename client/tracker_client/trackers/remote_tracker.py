@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -347,6 +348,19 @@ class RemoteTracker(Tracker):
         """The number of this attempt at the run, from 1. Waits up to ``handle_timeout`` for it; then None."""
         run = self._await_run()
         return None if run is None else run.attempt
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory of the run's files, on the daemon's host.
+
+        Waits up to ``handle_timeout`` for the daemon to send it; then None.
+        """
+        seconds = self._settings.handle_timeout_s
+        if not self._inert and not self._published.located.wait(seconds):
+            reason = self._published.problem or "the daemon could not make it"
+            self._refusals.warn_once("directory", f"not known after {seconds:.0f} s ({reason}); it is None")
+        path = self._published.directory
+        return None if path is None else Path(path)
 
     def _await_run(self) -> Welcome | None:
         """Return the daemon's Welcome; None, with a warning, if there is none within ``handle_timeout``."""

@@ -16,6 +16,7 @@ import os
 import secrets
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +54,16 @@ class Tracker:
     counted, warned about once for each of the backend's methods, and does not affect other backends.
     """
 
-    def __init__(self, backends: Iterable[AnyBackend] = (), *, run_id: str | None = None) -> None:
+    def __init__(
+        self,
+        backends: Iterable[AnyBackend] = (),
+        *,
+        run_id: str | None = None,
+        directory: Path | None = None,
+    ) -> None:
         self._backends = tuple(backends)
         self._run_id = run_id
+        self._directory = directory
         self._refusals = Refusals()
         self._closed = False
         self._inert = False
@@ -236,8 +244,18 @@ class Tracker:
 
     @property
     def attempt(self) -> int | None:
-        """The number of this attempt at the run, from 1; None if attempts are not counted."""
-        return None
+        """The number of this attempt at the run, from 1; None if the run has no id.
+
+        Without a daemon only the CSV backend counts attempts.
+        """
+        counted = getattr(self.get_backend("csv"), "attempt", None)
+        return counted if isinstance(counted, int) else None if self._run_id is None else 1
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory of the run's files; None if it is not known."""
+        found = getattr(self.get_backend("csv"), "directory", None)
+        return found if isinstance(found, Path) else self._directory
 
     def get_backend(self, name: str) -> Any:
         """Return the backend ``name``; None if the run has no such backend."""

@@ -21,6 +21,7 @@ from tracker_client.transport.messages import (
     Introduction,
     Notice,
     Reply,
+    RunDirectory,
     Welcome,
 )
 from tracker_protocol import PROTOCOL_VERSION
@@ -101,6 +102,7 @@ def _run_options(introduction: Introduction) -> pb.RunOptions:
         backend_options=introduction.backend_options,
         item_ranks=introduction.item_ranks,
         metrics=pb.MetricSettings(**asdict(introduction.metrics)),
+        default_outdir=introduction.default_outdir,
     )
 
 
@@ -141,6 +143,8 @@ def reply_of(message: pb.DaemonMessage) -> Reply | None:
     if kind == "backend_handles":
         answer = message.backend_handles
         return HandlesAnswer(answer.backend, dict(answer.handles), answer.problem, answer.complete)
+    if kind == "run_directory":
+        return RunDirectory(message.run_directory.path)
     if kind == "challenge":
         return Challenge(message.challenge.nonce)
     return Notice(message.notice.text) if kind == "notice" else None

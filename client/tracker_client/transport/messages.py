@@ -50,6 +50,7 @@ class Introduction:
     """See :mod:`tracker_protocol.host_processes`; "" without /proc."""
     start_ticks: int = 0
     ancestors: tuple[HostProcess, ...] = ()
+    default_outdir: str | None = None
 
     @property
     def is_primary(self) -> bool:
@@ -106,6 +107,13 @@ class Notice:
 
 
 @dataclass(frozen=True)
+class RunDirectory:
+    """The directory of the run's files, on the daemon's host."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class Challenge:
     """The daemon's question if this process still lives, since another process claims its rank."""
 
@@ -132,6 +140,7 @@ Reply = (
     | Notice
     | DeliveredEntry
     | HandlesAnswer
+    | RunDirectory
     | Challenge
     | ConnectionClosed
 )

@@ -119,13 +119,15 @@ class RootAdmission:
         classes = self._script_backends.classes_of(admission.stream, hello.script_backends)
         cursors: Mapping[str, bytes] = {**new, **files_lanes(new)}
         welcome = await session.welcome(hello, new_backends=cursors, script_backends=classes, version=VERSION)
-        if new or admission.describes:
+        if new or admission.describes or admission.reopened:
             await self._delivery.begin(admission.stream.run)
         return welcome, classes
 
     def _enter(self, session: Session, classes: list[str]) -> None:
         self._sessions.add(session)
         self._script_backends.attach(session, classes)
+        if directory := session.stream.run.options.directory:
+            session.send_directory(directory)
 
     def _greet(self, session: Session, admission: Admission) -> None:
         stream, run = admission.stream, admission.stream.run

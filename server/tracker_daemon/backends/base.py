@@ -15,6 +15,7 @@ backend that accepts every entry, never waits and has nothing to show.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tracker_daemon.errors import BackendUnavailable
+from tracker_daemon.files.manifest import DAEMON
+from tracker_daemon.files.run_directory import KnownDirectory, Layout, RunPlace
+from tracker_daemon.files.run_names import run_directory_name
 from tracker_daemon.outbox.entries import OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricSettings
 
@@ -58,7 +62,7 @@ class RunDescription:
     project: str
     name: str
     outdir: Path
-    """The run's output directory: an absolute path on this host."""
+    """The output directory, an absolute path on this host. Several runs may share it."""
     epoch: int = 1
     """The journal's epoch. Above 1 the journal has lost data, so a backend must not truncate its store."""
     attempt: int = 1
@@ -77,6 +81,32 @@ class RunDescription:
     """The run's beginning, in ns since the Unix epoch; 0 means now."""
     system_prefix: str = "tracker"
     """The first part of the names of params that describe the script and its host."""
+    layout: Layout = Layout.BASE
+    """The place of the run's own directory within ``outdir``."""
+    directory: Path | None = None
+    """The run's own directory, where that is known already."""
+    directory_id: str = ""
+    """The id of ``directory``, see ``Header.directory_id``."""
+    label: str = ""
+    """The name in the name of the run's directory; if empty, ``name``, else ``project``."""
+    resumes: bool = False
+    """True if somebody named the run's id, so that the run may have a directory from before."""
+    writer: str = DAEMON
+    """The writer of the run's files, see ``files.manifest``."""
+
+    @property
+    def place(self) -> RunPlace:
+        """The run as it needs a directory."""
+        label = self.label or self.name or self.project or self.run_id
+        name = run_directory_name(self.created_ns or time.time_ns(), label)
+        return RunPlace(
+            self.outdir, self.run_id, name, self.layout, self.project, self.writer, resumes=self.resumes
+        )
+
+    @property
+    def known_directory(self) -> KnownDirectory | None:
+        """``directory`` as the run remembers it; None if it has none yet."""
+        return None if self.directory is None else KnownDirectory(self.directory, self.directory_id)
 
 
 class Backend(ABC):

@@ -31,6 +31,9 @@ from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 PutContent = Callable[[Path, Path], None]
 """Puts the content at the first path, in the daemon's store, to the second path."""
 
+ClaimFiles = Callable[[Sequence[str]], list[Path]]
+"""Returns the path of each file that is about to be written, given by its path within the directory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -163,7 +166,8 @@ def place_link(content: Path, target: Path) -> None:
 class FileItems:
     """Writes items into ``directory``. Each file is written durably in one step, so writing it again is safe.
 
-    ``put_content`` puts a content of the store to its place; the default copies it.
+    ``put_content`` puts a content of the store to its place; the default copies it. ``claim`` chooses the
+    paths of the files; the default takes them as they are.
     """
 
     def __init__(
@@ -172,11 +176,13 @@ class FileItems:
         contents: Path,
         layout: Layout | None = None,
         put_content: PutContent = place_copy,
+        claim: ClaimFiles | None = None,
     ) -> None:
         self.directory = directory
         self._contents = contents
         self._layout = layout or Layout()
         self._put_content = put_content
+        self._claim = claim or (lambda files: [directory / file for file in files])
 
     def store(self, entry: OutboxEntry) -> int:
         """Write the files of a FILES entry, and none for another kind; return their number.
@@ -189,8 +195,9 @@ class FileItems:
             return 0
         item = read_item(entry)
         files = list(files_of(item, entry.number, self._contents, self._layout, self._free_name))
-        for file in files:
-            self._write(file)
+        targets = self._claim([str(file.path) for file in files])
+        for file, target in zip(files, targets, strict=True):
+            self._write(file, target)
         return len(files)
 
     def _free_name(self, name: str, directory: PurePosixPath, suffix: str) -> PurePosixPath:
@@ -201,8 +208,7 @@ class FileItems:
         taken = any(other != path.name and other.lower() == path.name.lower() for other in others)
         return directory / f"{hashed_name(name)}{suffix}" if taken else path
 
-    def _write(self, file: ItemFile) -> None:
-        target = self.directory / file.path
+    def _write(self, file: ItemFile, target: Path) -> None:
         if file.content is not None:
             self._put_content(stored_content(self._contents, file.content), target)
         elif file.data is not None:

@@ -27,6 +27,9 @@ _BUILT_IN = {
     "wandb": "tracker_daemon.backends.wandb.child:WandbChildBackend",
 }
 
+ELSEWHERE = frozenset({"mlflow", "wandb"})
+"""The backends whose files are not in the run's own directory; a registered one may write there."""
+
 
 def known() -> list[str]:
     """Return the names that :func:`create` accepts, sorted."""

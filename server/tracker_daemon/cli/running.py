@@ -13,10 +13,10 @@ import typer
 from tracker_daemon.cli.options import as_arguments, with_settings
 from tracker_daemon.cli.ourselves import ourselves
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
-from tracker_daemon.endpoints.locate import RUN_STATE_DIR_NAME, EndpointChoice
+from tracker_daemon.endpoints.locate import EndpointChoice
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.launch.attended_daemon import DaemonPlace
-from tracker_daemon.launch.daemon_process import PRINT_LOCATIONS_OPTION, UNTIL_STDIN_CLOSES
+from tracker_daemon.launch.daemon_process import LAYOUT_OPTION, PRINT_LOCATIONS_OPTION, UNTIL_STDIN_CLOSES
 from tracker_daemon.launch.environment import (
     ENDPOINT_FILE_VARIABLE,
     ENDPOINT_VARIABLE,
@@ -28,6 +28,7 @@ from tracker_daemon.launch.log_tail import LOG_FILE_NAME
 from tracker_daemon.launch.node_rank import further_node
 from tracker_daemon.settings.definitions import Settings, variable_of
 from tracker_daemon.settings.loading import load
+from tracker_protocol.run_files import STATE_DIRECTORY
 
 JOIN_HELP = (
     "On a further node of a job: start no daemon; CMD's ranks join the first node's daemon, "
@@ -103,7 +104,7 @@ def _leave_outer_launch() -> None:
 
 def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ...]) -> Launch:
     outdir = settings.output_directory
-    state_dir = settings.state_dir or outdir / RUN_STATE_DIR_NAME
+    state_dir = settings.state_dir or outdir / STATE_DIRECTORY
     endpoint_file = settings.endpoint_file or state_dir / ENDPOINT_FILE_NAME
     # The daemon reads environment and file itself; only the flags are passed on.
     arguments = dict(flags) | {"outdir": outdir, "state_dir": state_dir, "endpoint_file": endpoint_file}
@@ -116,14 +117,26 @@ def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ..
             "serve",
             UNTIL_STDIN_CLOSES,
             PRINT_LOCATIONS_OPTION,
+            f"{LAYOUT_OPTION}={settings.launch_layout.value}",
             *as_arguments(arguments),
         ),
         place=DaemonPlace(state_dir, endpoint_file, state_dir / LOG_FILE_NAME),
         drain_timeout_s=settings.drain_timeout_s,
-        environ=os.environ,
+        environ=_environment(settings),
         grace_s=settings.grace_s,
         upstream=None if settings.upstream is None else partial(_root, settings),
     )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """Return the environment for CMD: where the daemon has another output directory, ranks name none."""
+    environ, variable = dict(os.environ), variable_of("outdir")
+    if environ.get(variable) and settings.upstream is None:
+        if settings.origin("outdir") == f"environment {variable}":
+            environ[variable] = str(settings.output_directory)
+        else:
+            del environ[variable]
+    return environ
 
 
 def _root(settings: Settings) -> EndpointInfo:

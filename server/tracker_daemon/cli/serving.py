@@ -9,8 +9,10 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from tracker_daemon.cli.options import with_settings
+from tracker_daemon.files.run_directory import Layout
 from tracker_daemon.launch.daemon_process import (
     LAUNCH_KEY_OPTION,
+    LAYOUT_OPTION,
     PRINT_LOCATIONS_OPTION,
     UNTIL_STDIN_CLOSES,
     end_when_stdin_closes,
@@ -40,6 +42,7 @@ def serve(
     embedded: Annotated[Path | None, typer.Option(hidden=True)] = None,
     launch_key: Annotated[str, typer.Option(LAUNCH_KEY_OPTION, hidden=True)] = "",
     several_hosts: Annotated[bool, typer.Option("--several-hosts", hidden=True)] = False,
+    layout: Annotated[Layout, typer.Option(LAYOUT_OPTION, hidden=True)] = Layout.PROJECT,
 ) -> None:
     """Run a daemon in the foreground until SIGTERM; many runs at once and one after another."""
     if embedded is not None:
@@ -55,7 +58,9 @@ def serve(
         end_when_stdin_closes()
     on_ready = None if ready_fd is None else readiness_reporter(ready_fd)
     on_located = print_location if print_locations else log_location
-    raise typer.Exit(daemon.serve(settings, on_ready=on_ready, launch_id=launch_key, on_located=on_located))
+    raise typer.Exit(
+        daemon.serve(settings, on_ready=on_ready, launch_id=launch_key, on_located=on_located, layout=layout)
+    )
 
 
 def _serve_embedded(

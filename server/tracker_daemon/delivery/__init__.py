@@ -1,6 +1,7 @@
 """Delivery: a pump and a cursor for each run and backend. Only delivery retries, pauses and sets aside.
 
 * ``run_delivery``: opens a run's pumps when there is something to deliver.
+* ``run_directories``: claims the runs' directories, and closes those of ended runs.
 * ``pump_set``: all pumps of a daemon.
 * ``pump``: the thread that delivers one run's outbox to one backend: one loop, one step for each state.
 * ``states``: a pump's states, and which one follows which. Pure.

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.backends.registry import ELSEWHERE
 from tracker_daemon.delivery.health import BackendHealth
 from tracker_daemon.delivery.pump_set import PumpSet
+from tracker_daemon.delivery.run_directories import OnThread, RunDirectories
 from tracker_daemon.journal.access import JournalAccess
 from tracker_daemon.journal.rows import Backlog
 from tracker_daemon.outbox.lanes import backend_of, is_files_lane
@@ -39,12 +41,14 @@ class RunDelivery:
         on_journal: JournalAccess,
         epoch: Callable[[], int],
         contents: Path = Path(),
+        on_thread: OnThread = asyncio.to_thread,
     ) -> None:
         self._pumps = pumps
         self._registry = registry
         self._on_journal = on_journal
         self._epoch = epoch
         self._contents = contents
+        self._directories = RunDirectories(registry, on_journal, self._describe, self._is_recorded, on_thread)
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._ranks_awaited_until: dict[str, float] = {}
         """By run: when a restarted daemon stops waiting for the run's ranks, on the monotonic clock."""
@@ -62,6 +66,7 @@ class RunDelivery:
 
     async def begin(self, run: Run) -> None:
         """Open the backends of a new run, so that their state is shown."""
+        await self._directories.claim(run)
         row_id = run.live.row_id
         backlog = await self._on_journal(lambda journal: journal.backlog(row_id))
         for cursor in backlog.cursors:
@@ -90,6 +95,8 @@ class RunDelivery:
                 backlog = await self._on_journal(lambda journal: journal.backlog(live.row_id))
                 run = self._registry.runs.get(live.run_id)
                 if run is not None:
+                    if _concerns_directory(backlog):
+                        await self._directories.claim(run)
                     self._open_backends(run, backlog)
                 # A pump that was not open yet has not been notified of entries added meanwhile.
                 if live.view.last_entry <= backlog.entries:
@@ -103,7 +110,7 @@ class RunDelivery:
             if cursor.position < backlog.end_of(cursor):
                 self._pumps.open(run.live.row_id, self._describe(run, cursor.backend), cursor)
 
-    def _describe(self, run: Run, backend: str) -> RunDescription:
+    def _describe(self, run: Run, backend: str = "") -> RunDescription:
         row, options = run.row, run.options
         return RunDescription(
             row.run_id,
@@ -118,12 +125,18 @@ class RunDelivery:
             metrics=options.metrics,
             created_ns=row.created_ns,
             system_prefix=options.system_prefix,
+            layout=options.layout,
+            directory=Path(options.directory) if options.directory else None,
+            directory_id=options.directory_id,
+            label=options.label,
+            resumes=options.resumes,
         )
 
     # ---- from time to time -----------------------------------------------------------------------
 
     def poll(self) -> None:
         """Begin to deliver runs whose ranks are back, or for which the wait is over."""
+        self._directories.poll()
         now = time.monotonic()
         for run_id, until in list(self._ranks_awaited_until.items()):
             run = self._registry.runs[run_id]
@@ -174,6 +187,23 @@ class RunDelivery:
         healths = self._pumps.health(run.live.row_id)
         return {cursor: health for cursor, health in healths.items() if backend_of(cursor) == _FILES_BACKEND}
 
+    def _is_recorded(self, run: Run) -> bool:
+        """Return True if every backend that writes into the directory of an ended run has everything."""
+        live, view = run.live, run.live.view
+        if live.row_id in self._opening or self._is_held(live):
+            return False
+        if view.last_files > self._files_seen.get(live.row_id, 0):
+            return False
+        return all(
+            health.delivered_entry >= (view.last_files if is_files_lane(cursor) else view.last_entry)
+            for cursor, health in self._pumps.health(live.row_id).items()
+            if backend_of(cursor) not in ELSEWHERE
+        )
+
+    async def close_directories(self) -> None:
+        """Close the directories of the runs that are recorded in full: the daemon is ending."""
+        await self._directories.close_all()
+
     def is_settled(self) -> bool:
         """Return True if no run is running and everything is delivered."""
         return not self._opening and all(self._is_over(run) for run in self._registry.runs.values())
@@ -193,3 +223,9 @@ class RunDelivery:
         for run in self._registry.forget_ended(keep, lambda run: self._pumps.is_finished(run.live.row_id)):
             self._pumps.forget(run.live.row_id)
             self._files_seen.pop(run.live.row_id, None)
+
+
+def _concerns_directory(backlog: Backlog) -> bool:
+    """Return True if a backend that writes into the run's directory lacks an entry."""
+    local = (cursor for cursor in backlog.cursors if backend_of(cursor.backend) not in ELSEWHERE)
+    return any(cursor.position < backlog.end_of(cursor) for cursor in local)

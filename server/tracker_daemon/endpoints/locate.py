@@ -15,9 +15,7 @@ from tracker_daemon.errors import DaemonNotRunning, EndpointError
 from tracker_daemon.settings.directories import default_state_directory
 from tracker_daemon.settings.listen_address import normalised
 from tracker_protocol import PROTOCOL_VERSION
-
-RUN_STATE_DIR_NAME = ".tracker"
-"""The default state directory of ``run``, in the output directory."""
+from tracker_protocol.run_files import DEFAULT_OUTPUT_DIRECTORY, STATE_DIRECTORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,8 @@ def _at_usual_place(environ: Mapping[str, str]) -> EndpointInfo:
 def _usual_places(environ: Mapping[str, str]) -> Iterator[Path]:
     if given := environ.get("TRACKER_STATE_DIR"):
         yield Path(given) / ENDPOINT_FILE_NAME
-    yield Path(RUN_STATE_DIR_NAME).absolute() / ENDPOINT_FILE_NAME
+    for outdir in filter(None, (environ.get("TRACKER_OUTDIR"), DEFAULT_OUTPUT_DIRECTORY, ".")):
+        yield Path(outdir, STATE_DIRECTORY).absolute() / ENDPOINT_FILE_NAME
     yield default_state_directory() / ENDPOINT_FILE_NAME
 
 

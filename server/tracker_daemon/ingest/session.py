@@ -277,6 +277,10 @@ class Session:
         """Show a sentence to the user of the rank."""
         self.send(pb.DaemonMessage(notice=pb.Notice(text=text)))
 
+    def send_directory(self, path: str) -> None:
+        """Send the directory of the run's files to the rank."""
+        self.send(pb.DaemonMessage(run_directory=pb.RunDirectory(path=path)))
+
     def close(self) -> None:
         """End the connection once everything is acknowledged: the client sends no more."""
         self._closing = True

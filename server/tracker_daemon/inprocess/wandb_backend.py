@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from tracker_client.backends.base import TrackerBackend
 from tracker_client.backends.built_in import RunArguments
+from tracker_client.media.artifacts import Directory, check_not_ours
 from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import Entry
 from tracker_client.staging.resolving import wait_resolved
@@ -182,11 +183,13 @@ class WandbBackend(TrackerBackend):
                 self._refusals.refuse(label, f"{location} does not exist; it is not recorded")
                 continue
             artifact = self._wandb.Artifact(plain_name(label), type="artifact", metadata={"label": label})
-            if location.is_dir():
-                artifact.add_dir(str(location))
+            try:
+                for name, file in _files_of(location, label, self._refusals):
+                    artifact.add_file(file, name=name)
+            except SourceUnusable as unusable:
+                self._refusals.refuse(label, str(unusable))
             else:
-                artifact.add_file(str(location))
-            self.run.log_artifact(artifact)
+                self.run.log_artifact(artifact)
 
     def _log_object(self, key: str, value: Any, step: int | None, then: Callable[[], None]) -> None:
         """Log one of W&B's own objects at ``step``, and call ``then``.
@@ -284,3 +287,15 @@ class WandbBackend(TrackerBackend):
     def _is_here(self) -> bool:
         """Return True if there is a run and this process began it, not a parent that has forked it."""
         return self.run is not None and os.getpid() == self._pid
+
+
+def _files_of(location: Path, label: str, refusals: Refusals) -> list[tuple[str, str]]:
+    """Return the files of an artifact: their names in it, and their paths.
+
+    Raises:
+        SourceUnusable: they are a daemon's own.
+    """
+    if location.is_dir():
+        return Directory(str(location), label, refusals).files()
+    check_not_ours(str(location))
+    return [(location.name, str(location))]

@@ -21,6 +21,7 @@ from tracker_daemon.launch.log_tail import log_tail
 UNTIL_STDIN_CLOSES = "--until-stdin-closes"
 LAUNCH_KEY_OPTION = "--launch-key"
 PRINT_LOCATIONS_OPTION = "--print-locations"
+LAYOUT_OPTION = "--layout"
 
 
 class DaemonProcess:

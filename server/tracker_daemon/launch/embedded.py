@@ -99,7 +99,10 @@ def serve(settings: Settings, launch: EmbeddedLaunch) -> int:
 def _serve(settings: Settings, launch: EmbeddedLaunch) -> int:
     try:
         return daemon.serve(
-            settings, on_ready=launch.publish, abandoned_timeout_s=limits.EMBEDDED_ABANDONED_TIMEOUT_S
+            settings,
+            on_ready=launch.publish,
+            abandoned_timeout_s=limits.EMBEDDED_ABANDONED_TIMEOUT_S,
+            layout=settings.launch_layout,
         )
     finally:
         for directory in (launch.file.parent, *filter(is_private, runtime_directories(os.environ))):

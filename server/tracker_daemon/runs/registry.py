@@ -19,6 +19,7 @@ import msgspec
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.errors import ClientRefused, ProtocolError
+from tracker_daemon.files.run_directory import Layout
 from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.processes.host_watch import Place
 from tracker_daemon.recording.live_run import LiveRun
@@ -65,10 +66,10 @@ class Registry:
         """The runs of each launch key and run key, in the order in which they began."""
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Registry:
+    def from_settings(cls, settings: Settings, layout: Layout) -> Registry:
         """Return an empty registry with the daemon's defaults, rules and patience."""
         return cls(
-            RunOptions.from_settings(settings),
+            RunOptions.from_settings(settings, layout),
             default_rules(settings),
             settings.challenge_timeout_s,
             settings.start_timeout_s,

@@ -39,6 +39,9 @@ class LiveStream(Protocol):
     def send_notice(self, text: str) -> None:
         """Show a sentence to the user."""
 
+    def send_directory(self, path: str) -> None:
+        """Send the directory of the run's files to the rank."""
+
 
 @dataclass(slots=True, eq=False)
 class Claim:

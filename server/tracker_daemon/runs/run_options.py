@@ -9,6 +9,7 @@ import msgspec
 
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.errors import ProtocolError, SettingsError
+from tracker_daemon.files.run_directory import Layout
 from tracker_daemon.rules.metric_rules import MetricSettings, read_aggregates, read_step_axes
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_daemon.runs.client_options import BackendOptions, read_backend_options, read_environment
@@ -43,10 +44,19 @@ class RunOptions(msgspec.Struct, frozen=True):
     system_prefix: str = "tracker"
     forwarding: RootBackends | None = None
     """Set if this daemon only forwards the run to a root."""
+    layout: Layout = Layout.BASE
+    """The place of the run's own directory within ``outdir``."""
+    label: str = ""
+    """The name in the name of the run's own directory."""
+    resumes: bool = False
+    """True if the client named the run's id, so that the run may have a directory from before."""
+    directory: str = ""
+    """The run's own directory; empty until it is claimed."""
+    directory_id: str = ""
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> RunOptions:
-        """Return the options of a run whose ranks ask for nothing."""
+    def from_settings(cls, settings: Settings, layout: Layout = Layout.PROJECT) -> RunOptions:
+        """Return the options of a run whose ranks ask for nothing; ``layout`` is the daemon's own."""
         return cls(
             ",".join(settings.backend_names) or "none",
             str(settings.output_directory),
@@ -56,6 +66,7 @@ class RunOptions(msgspec.Struct, frozen=True):
             metrics=_daemon_metric_settings(settings),
             config_may_differ=settings.config_may_differ,
             system_prefix=settings.system_prefix,
+            layout=layout,
         )
 
     def rules(self, daemons: Rules) -> Rules:
@@ -105,9 +116,10 @@ def complete_options(hello: pb.Hello, defaults: RunOptions) -> RunOptions:
         SettingsError: an option has a value that cannot be used.
     """
     asked = hello.options
+    outdir, layout = _output_directory(asked, defaults)
     options = RunOptions(
         asked.backends if asked.HasField("backends") else defaults.backends,
-        asked.outdir if asked.HasField("outdir") else defaults.outdir,
+        outdir,
         asked.primary_rank if asked.HasField("primary_rank") else defaults.primary_rank,
         asked.record_ranks if asked.HasField("record_ranks") else defaults.record_ranks,
         read_backend_options(asked.backend_options),
@@ -117,12 +129,28 @@ def complete_options(hello: pb.Hello, defaults: RunOptions) -> RunOptions:
         defaults.config_may_differ,
         hello.process.rank,
         defaults.system_prefix,
+        layout=layout,
+        label=hello.launch.name or hello.launch.run_id or hello.launch.project,
+        resumes=bool(hello.launch.run_id),
     )
     if not Path(options.outdir).is_absolute():
         raise ProtocolError(f"the output directory {options.outdir!r} is not absolute")
     _check_ranks("record_ranks", options.record_ranks)
     _check_ranks("item_ranks", options.item_ranks)
     return options
+
+
+def _output_directory(asked: pb.RunOptions, defaults: RunOptions) -> tuple[str, Layout]:
+    """Return the output directory of a run, and the place of the run's own directory in it.
+
+    A directory that somebody named is the run's own. The script's default counts only in a launch without a
+    directory: a service keeps its runs together.
+    """
+    if asked.HasField("outdir"):
+        return asked.outdir, Layout.BASE
+    if asked.HasField("default_outdir") and defaults.layout is Layout.NAME:
+        return asked.default_outdir, Layout.BASE
+    return defaults.outdir, defaults.layout
 
 
 def _daemon_metric_settings(settings: Settings) -> MetricSettings:

@@ -1,8 +1,9 @@
 """The rest of a script's own daemon: it writes nothing more below the output directory while nobody needs it.
 
 A script may remove its output directory right after ``finish()``. So everything that the daemon would write a
-moment later is written before ``finish()`` returns: the last status, and the removal of contents that every
-backend has. If the directory is then removed, the daemon ends and makes nothing anew.
+moment later is written before ``finish()`` returns: the ends of the runs' manifests, the last status, and the
+removal of contents that every backend has. If the directory is then removed, the daemon ends and makes
+nothing anew.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Rest:
             return
         progress = self._delivery.progress()
         try:
+            await self._delivery.close_directories()
             await self._contents.remove_now()
             await self._write_status()
         except (JournalError, OSError):  # the daemon is ending, or its directory is being removed

@@ -113,6 +113,7 @@ class Shutdown:
         if not await deliver_rest(self._role.pumps, timeout_s, self._write_last_status):
             log.warning("not everything is delivered; the journal keeps the rest for the next start")
         if self._rest is None or not self._rest.is_lasting:
+            await self._role.delivery.close_directories()
             await self._write_last_status()
 
     async def _write_last_status(self) -> None:

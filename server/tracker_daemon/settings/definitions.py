@@ -14,7 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
-from tracker_daemon.settings.directories import default_state_directory
+from tracker_daemon.files.run_directory import Layout
+from tracker_daemon.settings.directories import absolute, default_state_directory
 from tracker_daemon.settings.metric_settings import (
     CONFIG_MAY_DIFFER,
     Aggregates,
@@ -37,6 +38,7 @@ from tracker_daemon.settings.value_types import (
 )
 from tracker_protocol import limits
 from tracker_protocol.backend_names import split_backend_names
+from tracker_protocol.run_files import DEFAULT_OUTPUT_DIRECTORY
 
 ENVIRONMENT_PREFIX = "TRACKER_"
 DEFAULT_ORIGIN = "default"
@@ -99,7 +101,10 @@ class Settings(BaseModel):
         "a script's own daemon, the platform's state directory for `serve`.",
     )
     outdir: AbsolutePath | None = Field(
-        None, description="Directory that file backends write to. Unset: the working directory."
+        None,
+        description="Output directory: of MLflow's database, of W&B's files and of the runs. Unset: "
+        "`./tracker-runs`. `run` records in OUTDIR itself, or in `./tracker-runs/<time>-<name>`; `serve` in "
+        "`OUTDIR/<project>/<time>-<name>`.",
     )
     backends: CommaSeparated = Field(
         "wandb",
@@ -274,8 +279,13 @@ class Settings(BaseModel):
 
     @property
     def output_directory(self) -> Path:
-        """``outdir``, or the working directory."""
-        return self.outdir or Path.cwd()
+        """``outdir``, or ``tracker-runs`` in the working directory."""
+        return self.outdir or absolute(Path(DEFAULT_OUTPUT_DIRECTORY))
+
+    @property
+    def launch_layout(self) -> Layout:
+        """The place of the runs of one launch: the output directory itself if the user has named it."""
+        return Layout.NAME if self.origin("outdir") == DEFAULT_ORIGIN else Layout.BASE
 
     @property
     def backend_names(self) -> list[str]:

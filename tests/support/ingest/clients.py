@@ -20,9 +20,13 @@ class Connection:
     """Plays a session, as far as the registry needs one."""
 
     superseded: int = 0
+    directory: str = ""
 
     def supersede(self) -> None:
         self.superseded += 1
+
+    def send_directory(self, path: str) -> None:
+        self.directory = path
 
 
 class Door:

@@ -195,7 +195,7 @@ def test_a_run_within_a_run_does_not_write_over_the_outer_endpoint_file(
     exit_status("run", "true")
     assert [launch.place.endpoint_file for launch in launched] == [
         tmp_path / "outer.json",
-        tmp_path / ".tracker" / ENDPOINT_FILE_NAME,
+        tmp_path / "tracker-runs" / ".tracker" / ENDPOINT_FILE_NAME,
     ]
 
 

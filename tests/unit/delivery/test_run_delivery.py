@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from tracker_daemon.delivery import run_delivery
 from tracker_daemon.delivery.health import BackendHealth, DeliveryState
 from tracker_daemon.delivery.run_delivery import RunDelivery
+from tracker_daemon.files.run_directory import ClaimedDirectory, claim_directory
 from tracker_daemon.journal.rows import Backlog, CursorRow
 from tracker_daemon.recording.live_run import RunView
 
@@ -53,7 +55,13 @@ class Journal:
 class Scene:
     def __init__(self, door):
         self.door, self.pumps, self.journal = door, Pumps(), Journal()
-        self.delivery = RunDelivery(self.pumps, door.registry, self.journal, lambda: self.journal.epoch)
+        self.delivery = RunDelivery(
+            self.pumps, door.registry, self.journal, lambda: self.journal.epoch, on_thread=self.on_thread
+        )
+
+    async def on_thread(self, work, *_, **__):
+        assert work is claim_directory
+        return ClaimedDirectory(Path("/runs/a"), "id")
 
     def emit(self, run):
         """A tick has brought forth an entry."""
@@ -62,7 +70,7 @@ class Scene:
         self.delivery.deliver_new(run.live)
 
     async def settled(self):
-        for _ in range(10):
+        for _ in range(20):
             await asyncio.sleep(0)
 
 

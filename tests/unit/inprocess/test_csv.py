@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.rows_runs import one_rank
 from tests.support.waiting import wait_until
-from tracker_client import CSVBackend, Tracker, setup_tracker
+from tracker_client import CSVBackend, Tracker, ezpz_compat, setup_tracker
 from tracker_client.values.refusals import Refusals
 from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.errors import BackendRefused
@@ -74,19 +74,27 @@ def test_what_is_recorded_is_the_value_at_the_call(tmp_path):
     assert rows(tmp_path)[0]["x"] == "1.0"
 
 
-def test_a_script_that_is_run_again_goes_on_at_the_files_end(tmp_path):
+def runs_below(directory):
+    return sorted(path.parent for path in (directory / "runs").glob("*/metrics.csv"))
+
+
+def test_a_script_that_is_run_again_finds_its_last_run_moved_and_begins_its_own_file(tmp_path):
     for value in (1.0, 2.0, 3.0):
         backend = CSVBackend(tmp_path)
         backend.log({"x": value, f"only{value:.0f}": 1})
         backend.log_config({f"run{value:.0f}": True, "last": value})
         backend.finish()
-    assert [row["x"] for row in rows(tmp_path)] == ["1.0", "2.0", "3.0"]
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config == {"run1": True, "run2": True, "run3": True, "last": 3.0}
-    assert not list(tmp_path.glob("*/metrics.csv"))
+    assert [row["x"] for row in rows(tmp_path)] == ["3.0"]
+    assert json.loads((tmp_path / "config.json").read_text()) == {"run3": True, "last": 3.0}
+    moved = [
+        (rows(path)[0]["x"], json.loads((path / "config.json").read_text())) for path in runs_below(tmp_path)
+    ]
+    assert sorted(moved, key=lambda run: run[0]) == [
+        ("1.0", {"run1": True, "last": 1.0}), ("2.0", {"run2": True, "last": 2.0}),
+    ]  # fmt: skip
 
 
-def test_a_script_that_was_killed_loses_and_repeats_nothing_that_was_written(tmp_path):
+def test_a_script_that_was_killed_leaves_all_that_was_written_and_its_directory_to_the_next(tmp_path):
     script = f"""
         import time
         from tracker_client import CSVBackend
@@ -103,26 +111,53 @@ def test_a_script_that_was_killed_loses_and_repeats_nothing_that_was_written(tmp
     backend = CSVBackend(tmp_path)
     backend.log({"x": 1000.0}, 1000)
     backend.finish()
-    assert [int(row["step"]) for row in rows(tmp_path)] == list(range(1001))
+    assert [int(row["step"]) for row in rows(tmp_path)] == [1000]
+    (killed,) = runs_below(tmp_path)
+    assert [int(row["step"]) for row in rows(killed)] == list(range(1000))
 
 
-def test_two_trackers_of_one_directory_do_not_share_a_file(tmp_path):
+def test_two_trackers_of_one_directory_do_not_share_a_file(tmp_path, caplog):
     first, second = CSVBackend(tmp_path), CSVBackend(tmp_path)
     first.log({"x": 1})
     second.log({"x": 2})
     first.finish()
     second.finish()
+    assert (first.directory, first.attempt) == (tmp_path, 1)
     assert [row["x"] for row in rows(tmp_path)] == ["1"]
-    (other,) = tmp_path.glob("*/metrics.csv")
-    assert [row["x"] for row in rows(other.parent)] == ["2"]
+    assert second.directory.parent == tmp_path / "runs"
+    assert [row["x"] for row in rows(second.directory)] == ["2"]
+    assert str(second.directory) in caplog.text
 
 
 def test_a_given_run_id_has_its_own_directory_and_goes_on_in_it(tmp_path):
+    seen = []
     for run_id, value in (("a", 1), ("b", 2), ("a", 3)):
         with setup_tracker(backends="csv", outdir=tmp_path, run_id=run_id, endpoint="inprocess", rank=0) as t:
-            t.log({"x": value})
-    assert [row["x"] for row in rows(tmp_path)] == ["1", "3"]
-    assert [row["x"] for row in rows(tmp_path / "b")] == ["2"]
+            t.log({"x": value}, step=value)
+            seen.append((t.run_id, t.attempt, t.directory))
+    moved = seen[-1][-1]
+    assert seen == [("a", 1, tmp_path), ("b", 1, tmp_path), ("a", 2, moved)]
+    assert moved.parent == tmp_path / "runs"
+    assert [row["x"] for row in rows(moved)] == ["1", "3"]
+    assert [row["x"] for row in rows(tmp_path)] == ["2"]
+
+
+def test_without_an_outdir_each_run_has_a_directory_below_tracker_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TRACKER_OUTDIR", raising=False)
+    for name in ("one", "two"):
+        with setup_tracker("p", "csv", endpoint="inprocess", rank=0, name=name) as tracker:
+            tracker.log({"x": 1})
+        assert tracker.directory.parent == tmp_path / "tracker-runs"
+        assert tracker.directory.name.endswith(f"-{name}")
+        assert rows(tracker.directory) == [{"step": "0", "x": "1"}]
+        assert (tmp_path / "tracker-runs" / "latest").resolve() == tracker.directory
+    monkeypatch.setenv("TRACKER_OUTDIR", "named")
+    with setup_tracker("p", "csv", endpoint="inprocess", rank=0) as tracker:
+        assert tracker.directory == tmp_path / "named"
+    monkeypatch.delenv("TRACKER_OUTDIR")
+    with ezpz_compat.setup_tracker("p", "csv", endpoint="inprocess", rank=0) as tracker:
+        assert tracker.directory == tmp_path, "the place that the seed's users know"
 
 
 def test_only_rank_0_writes(tmp_path):

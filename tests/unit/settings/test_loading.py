@@ -277,7 +277,7 @@ def test_paths_are_absolute_from_where_the_command_was_given(
     settings = load({"outdir": "runs/../out", "state_dir": "~/state"})
     assert settings.output_directory == tmp_path / "out"
     assert settings.state_directory == Path("/home/someone/state")
-    assert load({}).output_directory == tmp_path
+    assert load({}).output_directory == tmp_path / "tracker-runs"
 
 
 def test_the_service_managers_state_directory_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:

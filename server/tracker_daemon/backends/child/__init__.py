@@ -3,6 +3,5 @@
 * ``process``: the daemon's side: starts, calls, watches and replaces the process.
 * ``main``: the process itself, ``python -m tracker_daemon.backends.child.main``.
 * ``messages``: the messages between the two; ``pipe``: the socket that carries them.
-* ``lock``: a lock that the process holds for its run and backend, and its successor waits for.
 * ``heartbeat``: shows the daemon during a long step that the process is alive.
 """

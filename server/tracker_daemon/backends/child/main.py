@@ -23,10 +23,10 @@ from importlib import import_module
 
 from tracker_daemon.backends.base import Backend, SetAside, not_open
 from tracker_daemon.backends.child import messages
-from tracker_daemon.backends.child.lock import ChildLock
 from tracker_daemon.backends.child.messages import Answer, Request
 from tracker_daemon.backends.child.pipe import MessagePipe, PipeClosed
 from tracker_daemon.errors import BackendError, BackendRefused
+from tracker_daemon.files.run_lock import RunLock
 from tracker_daemon.settings.credentials import masked
 from tracker_protocol import limits
 
@@ -40,7 +40,7 @@ class ChildService:
         self._pipe = pipe
         self._target = target
         self._backend: Backend | None = None
-        self._lock: ChildLock | None = None
+        self._lock: RunLock | None = None
 
     def serve(self) -> None:
         """Answer requests until the pipe closes or a Close is answered."""
@@ -78,7 +78,7 @@ class ChildService:
         backend = _load(self._target)
         if self._lock is None:
             run, suffix = request.run, "-files" if request.run.files_lane else ""
-            self._lock = ChildLock(run.outdir, backend.name + suffix, run.run_id, limits.CHILD_LOCK_WAIT_S)
+            self._lock = RunLock(run.outdir, backend.name + suffix, run.run_id, limits.CHILD_LOCK_WAIT_S)
         self._backend = backend
         backend.open(request.run, request.state)
 

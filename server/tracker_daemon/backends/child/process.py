@@ -117,7 +117,8 @@ class ChildBackend(Backend):
 
     def own_environment(self) -> dict[str, str]:
         """Compute the child's environment; raises as ``child_environment`` does."""
-        return {**self.settings, **child_environment(self.name)}
+        # Names of files are UTF-8, as in the daemon, whatever the locale is.
+        return {**self.settings, **child_environment(self.name), "PYTHONUTF8": "1"}
 
     def _ask(self, request: Request, deadline_s: float, commit: Commit | None = None) -> Answer:
         child = self._child

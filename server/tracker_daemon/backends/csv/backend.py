@@ -1,8 +1,9 @@
 """The CSV backend: ``metrics.csv`` and ``config.json`` in the run's directory, with each record once.
 
-The state is (subdirectory, epoch, position). The files are durable before a state that reflects them is
-returned. If the journal is in a later epoch than the state, the journal has lost data. The file may then
-rightly hold more than the state says, so nothing is truncated.
+The state is (directory, epoch, position). A directory has an id of its own, which it keeps when its files are
+moved. The files are durable before a state that reflects them is returned. If the journal is in a later epoch
+than the state, the journal has lost data. The file may then rightly hold more than the state says, so nothing
+is truncated.
 """
 
 from __future__ import annotations
@@ -25,15 +26,20 @@ from tracker_daemon.backends.csv.items import CsvItemsBackend
 from tracker_daemon.backends.csv.metrics_file import MetricsCsv, Position
 from tracker_daemon.backends.decoding import read_block, read_config, read_state
 from tracker_daemon.files.file_errors import translated
-from tracker_daemon.files.run_directory import claim_directory
+from tracker_daemon.files.own_files import OwnFiles
+from tracker_daemon.files.run_directory import (
+    CONFIG_FILE,
+    CONFIG_HISTORY_FILE,
+    METRICS_FILE,
+    KnownDirectory,
+    claim_directory,
+)
 from tracker_daemon.outbox.entries import CONFIGS, EntryKind, OutboxEntry
-
-CONFIG_FILE = "config.json"
-HISTORY_FILE = "config_history.jsonl"
 
 
 class _State(msgspec.Struct, frozen=True):
-    subdirectory: str
+    directory: str
+    directory_id: str
     epoch: int
     position: Position
     owners: dict[str, str] = {}
@@ -48,8 +54,9 @@ class CsvBackend(Backend):
 
     def __init__(self) -> None:
         self._run: RunDescription | None = None
-        self._subdirectory = ""
         self._directory = Path()
+        self._directory_id = ""
+        self._files: OwnFiles | None = None
         self._metrics: MetricsCsv | None = None
         self._columns = _columns(None)
 
@@ -60,10 +67,13 @@ class CsvBackend(Backend):
         self._directory = run.outdir
         known = read_state(state, _State, "CSV")
         with self._translated_errors():
-            subdirectory = claim_directory(run.outdir, run.run_id, known.subdirectory if known else None)
-            self._subdirectory, self._directory = subdirectory, run.outdir / subdirectory
+            before = KnownDirectory(Path(known.directory), known.directory_id) if known else None
+            claimed = claim_directory(run.place, known=before or run.known_directory)
+            self._directory, self._directory_id = claimed.path, claimed.directory_id
+            self._files = OwnFiles(claimed.path, run.run_id)
+            self._files.name(METRICS_FILE)
             # The state says nothing of the files in another directory than its own.
-            here = known if known and known.subdirectory == subdirectory else None
+            here = known if known and known.directory_id == claimed.directory_id else None
             may_truncate = here is not None and here.epoch >= run.epoch
             position = here.position if here else None
             self._columns = _columns(here)
@@ -78,9 +88,9 @@ class CsvBackend(Backend):
             if blocks:
                 self._append(blocks, commit)
             if configs:
-                merge_config(self._directory / CONFIG_FILE, configs)
+                self._merge(configs)
             if changes:
-                append_history(self._directory / HISTORY_FILE, changes)
+                append_history(self._named(CONFIG_HISTORY_FILE), changes)
             return self._state(self._opened().position)
 
     def files_backend(self) -> Backend:
@@ -107,6 +117,19 @@ class CsvBackend(Backend):
             raise not_open("CSV")
         return self._metrics
 
+    def _merge(self, configs: Sequence[dict[str, Any]]) -> None:
+        files, path = self._own_files(), self._named(CONFIG_FILE)
+        merge_config(path, configs, lambda data: files.announce(path, data))
+
+    def _named(self, file: str) -> Path:
+        """Return the path for one of the run's files, which the manifest names from now on."""
+        return self._own_files().claim([file])[0]
+
+    def _own_files(self) -> OwnFiles:
+        if self._files is None:
+            raise not_open("CSV")
+        return self._files
+
     def _append(self, blocks: Sequence[RecordBlock], commit: Commit) -> None:
         metrics = self._opened()
         if metrics.moved():
@@ -119,7 +142,8 @@ class CsvBackend(Backend):
 
     def _state(self, position: Position) -> bytes:
         epoch = self._run.epoch if self._run is not None else 1
-        return msgspec.msgpack.encode(_State(self._subdirectory, epoch, position, self._columns.owners))
+        state = _State(str(self._directory), self._directory_id, epoch, position, self._columns.owners)
+        return msgspec.msgpack.encode(state)
 
     @contextmanager
     def _translated_errors(self) -> Iterator[None]:

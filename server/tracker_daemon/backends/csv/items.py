@@ -12,7 +12,8 @@ from tracker_daemon.backends.base import Backend, Commit, RunDescription, not_op
 from tracker_daemon.backends.item_files import FileItems
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.files.file_errors import translated
-from tracker_daemon.files.run_directory import claimed_directory
+from tracker_daemon.files.own_files import OwnFiles
+from tracker_daemon.files.run_directory import find_directory
 from tracker_daemon.outbox.entries import OutboxEntry
 
 
@@ -28,12 +29,13 @@ class CsvItemsBackend(Backend):
     def open(self, run: RunDescription, state: bytes | None) -> None:  # noqa: ARG002 - it has none
         """Find the run's directory; see :class:`Backend`."""
         try:
-            directory = claimed_directory(run.outdir, run.run_id)
+            directory = find_directory(run.place, run.known_directory)
+            if directory is None:
+                raise BackendUnavailable(f"run {run.run_id} has no directory in {run.outdir} yet")
+            own = OwnFiles(directory, run.run_id)
         except OSError as error:
             raise translated(error, run.outdir) from error
-        if directory is None:
-            raise BackendUnavailable(f"run {run.run_id} has no directory in {run.outdir} yet")
-        self._items = FileItems(directory, run.contents)
+        self._items = FileItems(directory, run.contents, claim=own.claim)
 
     def deliver(self, entries: Sequence[OutboxEntry], commit: Commit) -> bytes:  # noqa: ARG002 - the interface's
         """Write the files of ``entries``; see :class:`Backend`."""

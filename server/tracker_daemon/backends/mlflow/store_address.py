@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tracker_daemon.settings.credentials import without_user_information
-
-DATABASE_FILE = "mlflow.db"
-ARTIFACT_DIRECTORY = "mlartifacts"
+from tracker_protocol.run_files import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
 
 _SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -27,10 +25,10 @@ class StoreAddress:
     @staticmethod
     def of(environ: Mapping[str, str], outdir: Path) -> StoreAddress:
         """Return the address in ``MLFLOW_TRACKING_URI``, else that of a database in ``outdir``."""
-        artifacts = (outdir / ARTIFACT_DIRECTORY).as_uri()
+        artifacts = (outdir / MLFLOW_ARTIFACTS).as_uri()
         uri = environ.get("MLFLOW_TRACKING_URI", "").strip()
         if not uri:
-            file = outdir / DATABASE_FILE
+            file = outdir / MLFLOW_DATABASE
             return StoreAddress(sqlite_uri(file), file, artifacts)
         # A database that is used directly has no server that would choose a place for artifacts.
         return StoreAddress(uri, artifact_location=artifacts if uri.startswith(_SQL_SCHEMES) else None)

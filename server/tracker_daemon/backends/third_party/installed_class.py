@@ -52,7 +52,7 @@ class InstalledClassBackend(Backend):
         if self._instance is not None:
             return
         described = {
-            "project_name": run.project, "config": {}, "outdir": str(run.outdir), "rank": 0,
+            "project_name": run.project, "config": {}, "outdir": str(run.directory or run.outdir), "rank": 0,
         }  # fmt: skip
         try:
             self._instance = ScriptClass(self._cls, run.options).construct(**described)

@@ -22,7 +22,7 @@ from tracker_daemon.backends.wandb.core_process import CoreProcess
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 from tracker_daemon.files.atomic_file import replace_file, sync_directory
 
-MARKER = ".tracker-run"
+MARKER = ".tracker-session"
 
 
 @dataclass(frozen=True, slots=True)

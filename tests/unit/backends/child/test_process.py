@@ -328,8 +328,8 @@ def test_only_its_own_credentials_are_in_the_environment_of_a_child(run, environ
 HOLDER = """
 import sys, time
 from pathlib import Path
-from tracker_daemon.backends.child.lock import ChildLock
-lock = ChildLock(Path(sys.argv[1]), "scripted", "run-a", 5.0)
+from tracker_daemon.files.run_lock import RunLock
+lock = RunLock(Path(sys.argv[1]), "scripted", "run-a", 5.0)
 print("locked", flush=True)
 sys.stdin.readline()
 """

@@ -36,10 +36,23 @@ def test_changes_are_lines_and_a_redelivery_adds_none(tmp_path):
 
 
 def test_a_file_that_somebody_edited_is_added_to(tmp_path):
+    backend = CsvBackend()
+    backend.open(RunDescription("run", "project", "name", tmp_path), None)
+    backend.deliver([entry(1, change(1))], never)
+    with (tmp_path / "config_history.jsonl").open("a") as file:
+        file.write("a note\n")
+    backend.deliver([entry(2, change(1), change(2))], never)
+    backend.close()
+    first, note, *others = (tmp_path / "config_history.jsonl").read_text().splitlines()
+    assert (json.loads(first), note) == (change(1), "a note")
+    assert json.loads(others[-1]) == change(2)
+
+
+def test_a_history_that_is_another_programs_stays_as_it_is(tmp_path):
     (tmp_path / "config_history.jsonl").write_text("a note\n")
     backend = CsvBackend()
     backend.open(RunDescription("run", "project", "name", tmp_path), None)
     backend.deliver([entry(1, change(1))], never)
     backend.close()
-    first, second = (tmp_path / "config_history.jsonl").read_text().splitlines()
-    assert (first, json.loads(second)) == ("a note", change(1))
+    assert (tmp_path / "config_history.jsonl").read_text() == "a note\n"
+    assert json.loads((tmp_path / "config_history-run.jsonl").read_text()) == change(1)

@@ -6,11 +6,14 @@ import pytest
 
 
 def test_config_is_merged_key_by_key_into_what_is_there(ledger):
-    ledger.outdir.mkdir()
-    (ledger.outdir / "config.json").write_text('{"seed": 1, "model": {"layers": 2}}')
+    ledger.add({"model": {"layers": 1}})
     ledger.add({"model": {"width": 3}})
     ledger.add({"lr": "<object>"})
-    ledger.deliver_all()
+    backend = ledger.opened()
+    ledger.deliver(backend, 1)
+    (ledger.outdir / "config.json").write_text('{"seed": 1, "model": {"layers": 2}}')  # somebody's edit
+    ledger.deliver(backend, 2)
+    backend.close()
     text = (ledger.outdir / "config.json").read_text()
     assert json.loads(text) == {"seed": 1, "model": {"width": 3}, "lr": "<object>"}
     assert text.startswith('{\n  "seed"')
@@ -29,8 +32,20 @@ def test_config_delivered_again_is_the_same(ledger):
 
 @pytest.mark.parametrize("found", ["", "{", "[1]", "\xff", "[" * 100_000])
 def test_a_config_that_cannot_be_read_is_replaced(ledger, found):
-    ledger.outdir.mkdir()
+    ledger.add({"a": 1})
+    ledger.deliver_all()
     (ledger.outdir / "config.json").write_text(found, encoding="latin-1")
     ledger.add({"a": "\ud800"})
-    ledger.deliver_all()
+    backend = ledger.opened()
+    ledger.deliver(backend, 1)
+    backend.close()
     assert json.loads((ledger.outdir / "config.json").read_text()) == {"a": "\ud800"}
+
+
+def test_a_config_that_is_another_programs_stays_as_it_is(ledger):
+    ledger.outdir.mkdir()
+    (ledger.outdir / "config.json").write_text('{"architectures": ["GPT2"]}')
+    ledger.add({"lr": 1})
+    ledger.deliver_all()
+    assert (ledger.outdir / "config.json").read_text() == '{"architectures": ["GPT2"]}'
+    assert json.loads((ledger.outdir / "config-run-a.json").read_text()) == {"lr": 1}

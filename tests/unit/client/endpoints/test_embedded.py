@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -192,20 +193,18 @@ def test_a_launch_on_several_hosts_is_listened_to_on_the_network(
     commands: Commands, tmp_path: Path, environ: dict[str, str], world_size: int | None, several: bool
 ) -> None:
     info = RankInfo(0, world_size, 0, "test")
-    embedded_endpoint(environ, str(tmp_path), info, f"{tmp_path}").prepare()
+    embedded_endpoint(environ, tmp_path, info, f"{tmp_path}").prepare()
     (command,) = commands.started(1)
     assert ("--several-hosts" in command) == several
 
 
-def test_the_directory_is_the_outdir_else_the_working_directory(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    info = RankInfo(1, 2, 1, "test")
-    for environ, outdir, expected in (
-        ({}, None, tmp_path),
-        ({"TRACKER_OUTDIR": "b"}, None, tmp_path / "b"),
-        ({"TRACKER_OUTDIR": "b"}, "/c", Path("/c")),
-    ):
-        assert Path(str(embedded_endpoint(environ, outdir, info, "k"))).parent == expected / ".tracker"
+def test_a_directory_that_cannot_be_written_is_an_error_at_once_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    info = RankInfo(0, 1, 0, "test")
+    with pytest.raises(EndpointError, match=re.escape(f"{tmp_path}/file/.tracker: File exists")):
+        embedded_endpoint({}, tmp_path / "file", info, "k")
+    with pytest.raises(EndpointError, match="choose another directory with outdir"):
+        embedded_endpoint({}, Path("/proc/tracker"), info, "k")
 
 
 def test_all_trackers_of_a_lone_process_share_one_daemon(
@@ -220,7 +219,7 @@ def test_all_trackers_of_a_lone_process_share_one_daemon(
 
     monkeypatch.setattr(subprocess.Popen, "__init__", note)
     info = RankInfo(0, 1, 0, ALONE)
-    endpoints = [embedded_endpoint({}, str(tmp_path), info, key) for key in ("a", "b", "c")]
+    endpoints = [embedded_endpoint({}, tmp_path, info, key) for key in ("a", "b", "c")]
     for endpoint in endpoints:
         endpoint.prepare()
     (command,) = begun
@@ -258,9 +257,9 @@ def test_other_ranks_need_no_daemon_packages(tmp_path: Path, monkeypatch) -> Non
         raise EndpointError("not here")
 
     monkeypatch.setattr(embedded, "demand_daemon", refuse)
-    embedded_endpoint({}, str(tmp_path), RankInfo(1, 2, 1, "test"), "k")
+    embedded_endpoint({}, tmp_path, RankInfo(1, 2, 1, "test"), "k")
     with pytest.raises(EndpointError):
-        embedded_endpoint({}, str(tmp_path), RankInfo(0, 2, 0, "test"), "k")
+        embedded_endpoint({}, tmp_path, RankInfo(0, 2, 0, "test"), "k")
 
 
 # ---- ranks with other directories ----------------------------------------------------------------
@@ -278,7 +277,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def of_rank_1(tmp_path: Path, launch_key: str = "the launch") -> EmbeddedEndpoint:
     info = RankInfo(1, 2, 1, "torchrun")
-    return embedded_endpoint(os.environ, str(tmp_path / "its own"), info, launch_key)
+    return embedded_endpoint(os.environ, tmp_path / "its own", info, launch_key)
 
 
 def test_a_rank_of_another_directory_finds_the_daemon_by_the_launch_key(

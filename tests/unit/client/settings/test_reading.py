@@ -1,6 +1,10 @@
 """Settings: arguments over the environment, the launch key, the endpoint."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +151,81 @@ def test_tokens_come_from_argument_variable_or_file_and_stay_out_of_reprs(tmp_pa
     assert "secret" not in repr(EndpointFile(path, "secret"))
     with pytest.raises(SettingsError, match="TRACKER_TOKEN_FILE"):
         settings({"TRACKER_TOKEN_FILE": str(tmp_path / "missing")})
+
+
+# ---- the output directory --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_launch(monkeypatch):
+    """A process without a daemon's packages may name a directory for one all the same."""
+    monkeypatch.setattr("tracker_client.endpoints.embedded.demand_daemon", lambda: None)
+
+
+def output(environ=None, **arguments):
+    return settings(environ or {}, **arguments)
+
+
+def test_the_outdir_is_the_argument_else_the_variable_else_the_daemons(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert output(outdir="a").outdir == f"{tmp_path}/a"
+    assert output({"TRACKER_OUTDIR": "b"}).outdir == f"{tmp_path}/b"
+    assert output({"TRACKER_OUTDIR": "b"}, outdir=Path("/c")).outdir == "/c"
+    assert output().outdir is None
+    compat = output(default_outdir=".")
+    assert (compat.outdir, compat.default_outdir) == (None, str(tmp_path))
+    assert output(outdir="a", default_outdir=".").default_outdir is None
+
+
+def test_a_launchs_own_daemon_is_in_tracker_runs_or_in_the_outdir(tmp_path, monkeypatch, no_launch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, base in (
+        ({}, "tracker-runs/"), ({"outdir": "o"}, "o/"), ({"default_outdir": "."}, ""),
+    ):  # fmt: skip
+        source = read_settings(environ={}, modules={}, **arguments).source
+        assert str(source).startswith(f"{tmp_path}/{base}.tracker/launch-")
+
+
+def test_a_tilde_is_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert output(outdir="~/x").outdir == "/home/ada/x"
+    assert output({"TRACKER_OUTDIR": "~/y"}).outdir == "/home/ada/y"
+    with pytest.raises(SettingsError, match="no home directory is known"):
+        output(outdir="~nobody-of-that-name/x")
+
+
+@pytest.mark.parametrize("outdir", [b"/tmp/\xff", os.fsdecode(b"/tmp/\xff"), "a\0b", 3, "/tmp/\ud800"])
+def test_an_outdir_that_no_daemon_can_write_to_is_an_error_that_shows_it(outdir):
+    with pytest.raises(SettingsError, match=r"directory b'/tmp|null characters|must be a path|can name"):
+        output(outdir=outdir)
+
+
+def test_a_deleted_working_directory_is_an_error_only_if_it_is_needed(tmp_path, monkeypatch, no_launch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert output().outdir is None
+    assert output(outdir=tmp_path).outdir == str(tmp_path)
+    for arguments in ({}, {"outdir": "o"}):
+        with pytest.raises(SettingsError, match="has been deleted; name a directory in full"):
+            read_settings(environ={}, modules={}, **arguments)
+    named = read_settings(environ={"PWD": "/was"}, modules={}, outdir=tmp_path)
+    assert named.working_directory == "/was"
+
+
+ASCII = r"""
+import os, sys
+from tracker_client.settings.output import read_output_directory
+assert sys.getfilesystemencoding() == "ascii"
+given = read_output_directory("/tmp/gr\u00f6\u00dfe", {})
+named = read_output_directory(None, {"TRACKER_OUTDIR": os.fsdecode("/tmp/gr\u00f6\u00dfe".encode())})
+print(ascii([given.text, named.text]), os.fsencode(given.path) == os.fsencode(named.path))
+"""
+
+
+def test_under_an_ascii_locale_a_name_is_still_utf_8():
+    environ = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", ASCII], env=environ, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['/tmp/gr\\xf6\\xdfe', '/tmp/gr\\xf6\\xdfe'] True\n"
