@@ -27,7 +27,7 @@ from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.values.batch import DecodedBatch
 from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.aggregation.values.record import RecordBlock
-from tracker_daemon.rules.metric_rules import read_aggregates
+from tracker_daemon.rules.metric_rules import read_aggregates, read_step_axes
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -66,6 +66,7 @@ def rules(
     items: str = "",
     aggregates: str = "",
     may_differ: str = "",
+    step_axes: str = "",
 ) -> Rules:
     return Rules(
         primary,
@@ -77,6 +78,7 @@ def rules(
         RankSet.parse(items),
         read_aggregates(aggregates),
         tuple(may_differ.split(",")),
+        read_step_axes(step_axes),
     )
 
 
@@ -356,6 +358,10 @@ class Scenario:
             for r in self.records
             if r.step == step and occurrence in r.occurrences.values() and attempt in (None, r.attempt)
         ]
+
+    def rows_at(self, step: int) -> list[Record]:
+        """All records of a step."""
+        return [record for record in self.records if record.step == step]
 
     def row(self, step: int, occurrence: int = 0, attempt: int | None = None) -> dict[str, float | str]:
         """All cells of a step, from however many records."""
