@@ -56,6 +56,7 @@ from tracker_client import setup_tracker
 
 black = np.zeros((4, 5, 3), np.uint8)
 with setup_tracker("values", config={"lr": 0.1, "a.b": 1, "a": {"b": 2}}) as tracker:
+    tracker.log({"epoch": 3, "done": True}, step=0)
     tracker.log({"version": "1.5", "phase": "warm-up", "loss%": 0.5, "bad": None, "list": [1, 2]}, step=1)
     tracker.log({"many": [wandb.Image(black, caption="one"), wandb.Image(black + 9)]}, step=2)
     tracker.log_image("stack", np.zeros((3, 4, 5, 3)), step=3)
@@ -79,6 +80,8 @@ def test_texts_tables_with_images_stacks_and_later_configurations_are_right_in_e
     (refused,) = Ranks(daemon).run(VALUES, 1)
     assert daemon.stop() == 0, daemon.log()
     assert refused == "2\n"
+    first = daemon.rows()[0]
+    assert (first["epoch"], first["done"]) == ("3", "True")
     assert_values_in_files(daemon.outdir)
     client = mlflow.MlflowClient(f"sqlite:///{daemon.outdir / 'mlflow.db'}")
     (experiment,) = (one for one in client.search_experiments() if one.name == "values")
@@ -101,6 +104,7 @@ def test_texts_tables_with_images_stacks_and_later_configurations_are_right_in_e
         if isinstance(row, LoggedRow)
         for key, value in row.values.items()
     }
+    assert [(rows[name], type(rows[name])) for name in ("epoch", "done")] == [(3, int), (True, bool)]
     assert rows["version"] == "1.5"
     assert (rows["many"]["_type"], rows["many"]["captions"]) == ("images/separated", ["one", None])
     assert len(rows["stack"]["filenames"]) == 3
