@@ -97,8 +97,14 @@ def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
             subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
 
 
+def metrics(home: Path) -> Path:
+    """The rows of the run that began last; they are in ``home`` itself if that was named."""
+    latest = home / "tracker-runs" / "latest"
+    return (latest if latest.is_symlink() else home) / "metrics.csv"
+
+
 def rows(directory: Path) -> list[tuple[str, str, str]]:
-    with (directory / "metrics.csv").open(newline="") as file:
+    with metrics(directory).open(newline="") as file:
         return [(row["step"], row["loss/mean"], row["loss/max"]) for row in csv.DictReader(file)]
 
 
@@ -113,7 +119,7 @@ def test_a_further_node_joins_the_daemon_of_the_first_without_any_shared_file(
     there = ("--master-addr", "10.77.0.1", "--master-port", "29511")
     run = [*RUN, "--listen", f"[::]:{PORT}", "--tls", "--", *TORCHRUN, *there, "--node-rank"]
     one = first.start(*run, "0", "train.py", **token)
-    root = first.home / ".tracker" / "tls-cert.pem"
+    root = first.home / "tracker-runs" / ".tracker" / "tls-cert.pem"
     wait_until(lambda: root.exists() and root.stat().st_size, "the certificate")
     copied = second.home / "root.pem"
     copied.write_bytes(root.read_bytes())
@@ -123,8 +129,8 @@ def test_a_further_node_joins_the_daemon_of_the_first_without_any_shared_file(
     shown = first.finish(one)
     assert "FINISHED, 20 records" in shown
     assert rows(first.home) == EXPECTED
-    assert not (second.home / ".tracker").exists(), "a node that joins starts no daemon"
-    (run,) = json.loads((first.home / ".tracker/last-status.json").read_text())["runs"]
+    assert not (second.home / "tracker-runs").exists(), "a node that joins starts no daemon"
+    (run,) = json.loads((first.home / "tracker-runs/.tracker/last-status.json").read_text())["runs"]
     assert [(rank["rank"], rank["host"]) for rank in run["ranks"]] == [
         (0, "node1"), (1, "node1"), (2, "node2"), (3, "node2"),
     ]  # fmt: skip
@@ -140,7 +146,7 @@ def test_daemons_of_both_hosts_forward_one_launch_to_a_root(nodes: tuple[Node, N
     one = first.start(*forward, "0", "train.py", **token)
     assert "batches of 1 metric for the root" in second.finish(two)
     first.finish(one)
-    wait_until((first.home / "metrics.csv").exists, "the rows")
+    wait_until(lambda: metrics(first.home).exists(), "the rows")
     root.terminate()
     first.finish(root)
     assert rows(first.home) == EXPECTED
@@ -155,7 +161,7 @@ def test_a_node_s_daemon_joins_the_launch_of_the_first_node_s_run(nodes: tuple[N
     there = ("--master-addr", "10.77.0.1", "--master-port", "29511", "--node-rank")
     listen = ("--listen", f"0.0.0.0:{PORT}", "--tls")
     one = first.start(*RUN, *listen, "--", *TORCHRUN, *there, "0", "train.py", **token)
-    root = first.home / ".tracker" / "tls-cert.pem"
+    root = first.home / "tracker-runs" / ".tracker" / "tls-cert.pem"
     wait_until(lambda: root.exists() and root.stat().st_size, "the certificate")
     above = ("--upstream", f"10.77.0.1:{PORT}", "--upstream-tls-root", str(root))
     second.finish(
@@ -196,7 +202,7 @@ def test_a_node_that_is_cut_off_keeps_what_its_ranks_log_until_it_is_back(nodes:
     for rank in ranks:
         rank.stdout.readline()
     say(ranks, 5)
-    wait_until(lambda: (first.home / "metrics.csv").exists() and len(rows(first.home)) == 5, "five rows")
+    wait_until(lambda: metrics(first.home).exists() and len(rows(first.home)) == 5, "five rows")
     ip("-n", second.namespace, "link", "set", "hsn0", "down")
     say(ranks, 5)
     wait_until(lambda: "not connected" in status(first, "root"), "the root to miss the node", 120.0)

@@ -55,7 +55,8 @@ def seen(machine: Machine):
 
 
 def steps(machine: Machine, job: str) -> Counter[int]:
-    with (machine.root / "home/ada/runs" / job / "metrics.csv").open(newline="") as file:
+    (metrics,) = (machine.root / "home/ada/runs" / job).rglob("metrics.csv")  # in <project>/<time>-<name>
+    with metrics.open(newline="") as file:
         return Counter(int(row["step"]) for row in csv.DictReader(file) if row["x/mean"])
 
 

@@ -39,7 +39,8 @@ def seen(machine: Machine):
 
 
 def rows(machine: Machine, job: str) -> list[dict[str, str]]:
-    with (machine.root / "home/ada/runs" / job / "metrics.csv").open(newline="") as file:
+    (metrics,) = (machine.root / "home/ada/runs" / job).rglob("metrics.csv")  # in <project>/<time>-<name>
+    with metrics.open(newline="") as file:
         return list(csv.DictReader(file))
 
 

@@ -88,7 +88,8 @@ def test_a_daemon_that_hangs_is_restarted_by_the_watchdog_and_nothing_is_lost(se
     saw, state = seen
     assert (saw["restarts"], saw["watchdog"]) == ("1", True)
     assert (saw["state"], saw["training"]) == ("finished", 0)
-    with (state / "runs" / "metrics.csv").open(newline="") as file:
+    (metrics,) = (state / "runs").rglob("metrics.csv")  # in <project>/<time>-<name>
+    with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert Counter(int(row["step"]) for row in rows) == Counter(range(200))
     with sqlite3.connect(state / "runs" / "mlflow.db") as store:
