@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.support.daemon_tree import planted
+
 SCRIPT = """
 import os, sys
 from tracker_client import setup_tracker
@@ -38,3 +40,13 @@ def test_a_cause_of_all_ranks_is_shown_once_by_the_primary_with_the_ranks(ranks,
     assert errors[0].count("'figure'") <= 2  # the second one is the count at the end
     assert all("'figure'" not in error for error in errors[1:]), errors
     assert all(line.startswith("tracker-daemon") for error in errors for line in error.splitlines()), errors
+
+
+def test_warnings_of_ranks_behind_nodes_reach_the_primary_as_one(make_daemon):
+    with planted(make_daemon) as tree:
+        processes = tree.start(SCRIPT)
+        for process in processes:
+            assert process.stdout.readline() == "logged\n"
+        lines_until(processes[0].stderr, f"tracker-daemon: ranks 0-{tree.world_size - 1}: 'figure'")
+        errors = [process.communicate("\n")[1] for process in processes]
+    assert all("'figure'" not in error for error in errors[1:]), errors

@@ -18,6 +18,7 @@ from tracker_daemon.aggregation.values.batch import DecodedBatch
 from tracker_daemon.errors import ProtocolError
 from tracker_daemon.ingest.session import Session, SessionContext
 from tracker_daemon.runs.run import Admission, Run, Stream
+from tracker_protocol import limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 _KEPT_MESSAGES_MAX = 1_000
@@ -80,7 +81,7 @@ class NodeSession(Session):
         kind = message.WhichOneof("message")
         if kind == "from_rank":
             self.stream.note_contact()
-            self.link.take(message.from_rank)
+            self._take_from_rank(message.from_rank)
         elif kind == "presence":
             self.stream.note_contact()
             self.link.announce(message.presence)
@@ -89,6 +90,14 @@ class NodeSession(Session):
             self.stream.note_contact()
         else:
             super().take(message)
+
+    def _take_from_rank(self, message: pb.FromRank) -> None:
+        stream = self.stream.run.streams.get(message.stream_id)
+        if message.message.HasField("warning") and stream is not None:
+            # A rank may warn before its node has reported it as present.
+            self._on_warning(stream, message.message.warning.text[: limits.WARNING_MAX_CHARACTERS])
+        else:
+            self.link.take(message)
 
     def wake(self) -> None:
         """Acknowledge what is durable by now, and apply presence messages that are due."""

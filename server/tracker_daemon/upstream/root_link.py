@@ -9,6 +9,7 @@ everything from the rank is acknowledged.
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from tracker_daemon.backends.root import LanePosition
 from tracker_daemon.errors import UpstreamUnavailable
 from tracker_daemon.upstream.lane_stream import JournalledSequence, LaneStream
 from tracker_daemon.upstream.root import Root
-from tracker_protocol import PROTOCOL_VERSION
+from tracker_protocol import PROTOCOL_VERSION, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 _ID_BYTES = 16
@@ -73,6 +74,8 @@ class RootLink:
         self._lanes: dict[bool, tuple[int, LaneStream]] = {}
         self._connected_ranks: dict[bytes, pb.PresentRank] = {}
         self._closed = False
+        self._kept_warnings: deque[pb.FromRank] | None = deque(maxlen=limits.WARNING_CAUSES_MAX)
+        """Warnings of ranks until the root is connected for the first time; then None."""
         self._unanswered: dict[tuple[bytes, str], pb.FromRank] = {}
         """Requests of ranks without a final answer; sent again whenever the root is connected."""
 
@@ -178,7 +181,10 @@ class RootLink:
             self._unanswered[stream_id, kind] = from_rank
         elif kind == "handles_request":
             self._unanswered[stream_id, f"{kind} {message.handles_request.backend}"] = from_rank
-        self._send(pb.ClientMessage(from_rank=from_rank))
+        if kind == "warning" and self._kept_warnings is not None:
+            self._kept_warnings.append(from_rank)
+        else:
+            self._send(pb.ClientMessage(from_rank=from_rank))
 
     def note_delivered(self, stream_id: bytes) -> None:
         """Note that the root has answered a rank's wait for delivery."""
@@ -193,7 +199,8 @@ class RootLink:
         if files:
             return
         self._send_presence()
-        for from_rank in self._unanswered.values():
+        kept, self._kept_warnings = self._kept_warnings or (), None
+        for from_rank in (*kept, *self._unanswered.values()):
             self._send(pb.ClientMessage(from_rank=from_rank))
 
     def _send_presence(self) -> None:
