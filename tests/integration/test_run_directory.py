@@ -1,0 +1,68 @@
+"""Where a daemon keeps the files of runs, and what the ranks know of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.daemon import Daemon
+
+SCRIPT = """
+import json, sys
+from tracker_client import setup_tracker
+arguments = json.loads(sys.argv[1])
+with setup_tracker("my project", backends="csv", **arguments) as tracker:
+    tracker.log({"x": 0.5}, step=0)
+    print(json.dumps([tracker.run_id, tracker.attempt, str(tracker.directory)]))
+    tracker.finish(wait="delivered")
+"""
+
+
+def record(daemon: Daemon, **arguments: str) -> tuple[str, int, str]:
+    command = [sys.executable, "-c", SCRIPT, json.dumps({"endpoint": str(daemon.endpoint_file), **arguments})]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    run_id, attempt, directory = json.loads(done.stdout)
+    return run_id, attempt, directory
+
+
+@pytest.fixture
+def started(tmp_path):
+    daemons = []
+
+    def start(layout: str) -> Daemon:
+        daemon = Daemon(tmp_path / layout, layout=layout)
+        daemon.home.mkdir()
+        daemons.append(daemon.start())
+        return daemon
+
+    yield start
+    for daemon in daemons:
+        daemon.stop()
+
+
+def test_a_named_directory_has_the_latest_run_and_a_resumed_run_goes_on_where_it_was_moved(started) -> None:
+    daemon = started("base")
+    out = str(daemon.outdir)
+    assert record(daemon, run_id="first") == ("first", 1, out)
+    assert record(daemon, run_id="second") == ("second", 1, out)
+    moved = daemon.directory_of("first")
+    assert (moved.parent, moved.name[15:]) == (daemon.outdir / "runs", "-first")
+    assert record(daemon, run_id="first") == ("first", 2, str(moved))
+    assert [row["attempt"] for row in daemon.rows(moved)] == ["", "2"]
+    assert len(daemon.rows()) == 1
+    named = daemon.home / "named by the script"
+    assert record(daemon, run_id="third", outdir=str(named)) == ("third", 1, str(named))
+
+
+def test_a_service_has_a_directory_for_each_project_and_run(started) -> None:
+    daemon = started("project")
+    for name in ("one", "two"):
+        run_id, _, directory = record(daemon, name=name)
+        assert directory == str(daemon.directory_of(run_id))
+        found = daemon.directory_of(run_id)
+        assert (found.parent, found.name[15:]) == (daemon.outdir / "my_project", f"-{name}")
+        assert (found.parent / "latest").resolve() == found
+        assert len(daemon.rows(found)) == 1
