@@ -281,7 +281,7 @@ def test_ranks_whose_directories_differ_find_the_daemon_of_rank_0_on_their_host(
     (rows,) = place.rows()
     assert [row["loss/mean"] for row in rows] == [f"{n}.5" for n in range(20)]
     (log,) = place.home.rglob("daemon.log")
-    Place(log.parents[1]).await_end()
+    Place(log.parents[2]).await_end()
     assert not list(temporary.rglob("launch-*.json"))
 
 
