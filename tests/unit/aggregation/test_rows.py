@@ -300,3 +300,14 @@ def test_a_series_that_begins_before_its_axis_stays_on_the_step_with_one_warning
     run.tick()
     assert [block.axes for block in run.blocks] == [(), ()]
     assert len([notice for notice in run.notices if "'val/loss' has the axis 'epoch'" in notice]) == 1
+
+
+def test_an_item_has_the_axis_values_of_its_row() -> None:
+    run = Scenario(1, step_axes="samples=epoch")
+    run.log(0, 7, {"epoch": 3.0})
+    run.log(0, 8, {"loss": 1.0})
+    run.give(0, "table", "samples", step=7, row=0)
+    run.log(0, 9, {"epoch": 4.0})
+    run.give(0, "table", "samples", step=8, row=1)
+    run.tick()
+    assert [item.axes for item in run.items] == [{"epoch": 3.0}, {"epoch": 3.0}]

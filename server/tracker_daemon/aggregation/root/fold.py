@@ -122,9 +122,8 @@ class RootFold(Fold):
         """Apply the batch of a rank; ``dictionary`` is the stream with its names, its own or its node's."""
         self.count_dropped(source, batch.dropped_points)
         attempt = self._attempt_of(source.attempt)
-        if batch.items:
-            self._pass_on_items(source, batch.items, known=attempt is not None)
         if attempt is None:
+            self._pass_on_items(source, batch.items, None)
             self.books.count_late(source.rank, batch.points)
             return
         bars = attempt.progress.note_rows(source.rank, batch.blocks)
@@ -138,23 +137,27 @@ class RootFold(Fold):
                 self._own_numbers(source.rank, attempt, names, block, now_ns)
             else:
                 self._rows(source.rank, dictionary, attempt, block, block_bars, now_ns)
+        self._pass_on_items(source, batch.items, attempt)
         if attempt is self.attempt:
             self._note_progress(source, batch, now_ns)
 
     def _attempt_of(self, number: int) -> RootAttempt | None:
         return self.attempt if number == self.attempt.number else self.older.get(number)
 
-    def _pass_on_items(self, source: StreamFold, items: Iterable[Item], *, known: bool) -> None:
+    def _pass_on_items(self, source: StreamFold, items: Iterable[Item], attempt: RootAttempt | None) -> None:
         """Pass on items, which wait for no other rank; the key of one beside the primary's has its rank."""
         rank = source.rank
-        recorded = known and self.rules.records_items(rank)
+        recorded = attempt is not None and self.rules.records_items(rank)
+        queue = attempt.queues.get(rank) if attempt is not None and self.rules.axes else None
         for item in items:
             if not recorded:
                 self.books.items_left_out += 1
                 continue
             self.books.items += 1
             key = item.key if rank == self.rules.primary_rank else rank_column(item.key, rank)
-            self.items.append(msgspec.structs.replace(item, key=key, rank=rank, attempt=source.attempt))
+            axes = {} if queue is None else dict(queue.axes_at(item.row))
+            place = {"key": key, "rank": rank, "attempt": source.attempt, "axes": axes}
+            self.items.append(msgspec.structs.replace(item, **place))
 
     def _note_progress(self, source: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
         """Note everything of a batch beside its values."""

@@ -17,12 +17,16 @@ KIND = "histogram"
 
 
 class HistogramRow(msgspec.Struct, frozen=True, array_like=True):
-    """Histograms of one call at one step; ``documents`` are texts of JSON objects, by their keys."""
+    """Histograms of one call at one step; ``documents`` are texts of JSON objects, by their keys.
+
+    ``axes`` are as those of the items.
+    """
 
     attempt: int
     step: int
     time_ns: int
     documents: dict[str, str]
+    axes: dict[str, float] = {}
 
     def to_bytes(self) -> bytes:
         """Encode for the outbox; :meth:`from_bytes` returns an equal row."""
@@ -49,8 +53,10 @@ def is_histogram(item: Item) -> bool:
 
 def histogram_rows(items: Iterable[Item]) -> Iterator[HistogramRow]:
     """Yield the histograms among ``items`` as rows, in their order."""
-    for (attempt, step, time_ns, _), alike in groupby(filter(is_histogram, items), _call):
-        yield HistogramRow(attempt, step, time_ns, {item.key: item.document for item in alike})
+    for (attempt, step, time_ns, _), group in groupby(filter(is_histogram, items), _call):
+        alike = list(group)
+        documents = {item.key: item.document for item in alike}
+        yield HistogramRow(attempt, step, time_ns, documents, alike[0].axes)
 
 
 def _call(item: Item) -> tuple[int, int, int, int]:

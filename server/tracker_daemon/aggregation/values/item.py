@@ -21,7 +21,10 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True):
-    """One item. ``document`` is the text of a JSON object; ``row`` is the number of its rank's row."""
+    """One item. ``document`` is the text of a JSON object; ``row`` is the number of its rank's row.
+
+    ``axes`` are the values, at that row, of metrics that are axes of others.
+    """
 
     kind: str
     key: str
@@ -33,6 +36,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
     rank: int = 0
     attempt: int = 1
     row: int = NO_ROW
+    axes: dict[str, float] = {}
 
     def to_bytes(self) -> bytes:
         """Encode for the outbox; :meth:`from_bytes` returns an equal item."""

@@ -17,7 +17,7 @@ from typing import Any
 from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.backends.decoding import read_item
 from tracker_daemon.backends.item_files import captions_of, image_of, read_table, stored_content
-from tracker_daemon.backends.wandb.rows import STEP_COLUMN, TIME_COLUMN
+from tracker_daemon.backends.wandb.rows import STEP_COLUMN, TIME_COLUMN, axis_values
 from tracker_daemon.backends.wandb.transaction_log import LoggedRow
 from tracker_daemon.files.content_files import content_path
 from tracker_daemon.outbox.entries import OutboxEntry
@@ -60,6 +60,7 @@ class NumberedItem:
         """Return the item's row, with the SDK's ``value`` of that name, after a row with ``last_step``."""
         item = self.item
         values = {
+            **axis_values(item.axes),
             name: value,
             STEP_COLUMN: item.step,
             TIME_COLUMN: item.time_ns / 1e9,

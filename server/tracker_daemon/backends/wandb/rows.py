@@ -49,9 +49,13 @@ def wandb_rows(
     name_of = name_of or wandb_name
     for at, (step, time_ns, cells) in enumerate(rows_of(block, name_of)):
         last_step = max(step, last_step + 1)
-        axes = {name_of(axis.name): float(axis.values[at]) for axis in block.axes}
-        known = {name: value for name, value in axes.items() if math.isfinite(value)}
+        known = axis_values({axis.name: float(axis.values[at]) for axis in block.axes}, name_of)
         yield LoggedRow(last_step, {**known, **cells, STEP_COLUMN: step, TIME_COLUMN: time_ns / 1e9})
+
+
+def axis_values(axes: Mapping[str, float], name_of: Callable[[str], str] | None = None) -> dict[str, float]:
+    """Return the columns of ``axes``, values of metrics that are axes of others; NaN has none."""
+    return {(name_of or wandb_name)(name): value for name, value in axes.items() if math.isfinite(value)}
 
 
 def histogram_row(
@@ -65,6 +69,7 @@ def histogram_row(
     values: dict[str, Any] = {
         (name_of or wandb_name)(key): wandb_histogram(text) for key, text in row.documents.items()
     }
+    values = {**axis_values(row.axes, name_of), **values}
     values[STEP_COLUMN] = row.step
     values[TIME_COLUMN] = row.time_ns / 1e9
     return LoggedRow(max(row.step, last_step + 1), values)
