@@ -65,8 +65,8 @@ with setup_tracker("scalars") as tracker:
         1,
     )
     daemon.stop()
-    cells = {name: float(value) for row in daemon.rows() for name, value in row.items() if value}
-    assert cells == {"step": 0, "a": 0.5, "b": 1.5, "c": 2.5, "d": 3, "e": 1, "f": 7}
+    cells = {name: value for row in daemon.rows() for name, value in row.items() if value}
+    assert cells == {"step": "0", "a": "0.5", "b": "1.5", "c": "2.5", "d": "3", "e": "True", "f": "7"}
 
 
 def test_bad_values_are_counted_and_warned_about_once_a_key_and_never_raise(daemon, ranks):

@@ -46,7 +46,7 @@ def test_columns_that_come_later_extend_the_header_and_older_rows_read_empty(dae
     assert list(rows[0]) == ["step", "loss", *(f"new/{step}" for step in range(6))]
     for step, row in enumerate(rows):
         own = {name: value for name, value in row.items() if name.startswith("new/") and value}
-        assert own == {f"new/{step}": f"{step}.0"}
+        assert own == {f"new/{step}": f"{step}"}
     config = json.loads((daemon.outdir / "config.json").read_text())
     assert config == {"first": 1, **{f"at/{step}": step for step in range(6)}}
 

@@ -106,7 +106,8 @@ tracker.finish()
     finish(holder)
 
 
-def test_a_rank_that_comes_again_opens_the_next_attempt(daemon, ranks):
+def test_a_rank_that_comes_again_opens_the_next_attempt(make_daemon, ranks):
+    daemon = ranks.daemon = make_daemon("--backends", "csv", "--restart-grace-s", "60")
     script = """
 import sys
 from tracker_client import setup_tracker

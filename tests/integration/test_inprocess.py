@@ -182,7 +182,7 @@ def test_the_same_script_streams_to_a_daemon(daemon, tmp_path):
     assert [row["step"] for row in written] == ["0", "1", "2", "3", "4", "5"]
     assert [float(row["loss"]) for row in written[:5]] == [1.0 / (step + 1) for step in range(5)]
     assert written[0]["loss/mean"] == "2.0"
-    assert written[5] == {"step": "5", "epoch": "1.0", "accuracy": "0.5"}
+    assert written[5] == {"step": "5", "epoch": "1", "accuracy": "0.5"}
     config = json.loads((daemon.outdir / "config.json").read_text())
     assert config == {"lr": 0.1, "net": {"width": 3}, "late": True}
 

@@ -23,7 +23,7 @@ pytest.importorskip("mlflow")
 from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
-from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import AxisColumn, RecordBlock, TextCell
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.mlflow.backend import MlflowBackend
 from tracker_daemon.backends.mlflow.child import MlflowChildBackend
@@ -121,7 +121,9 @@ def test_texts_that_are_numbers_are_metrics_and_all_other_texts_are_tags(opened,
         (0, "acc", "0.5"), (0, "val/acc", "0.25"), (0, "note", "nan"), (1, "acc", "0.75"), (1, "mixed", "x"),
         (2, "mixed", "3"), (2, "under", "1_000"), (2, "50%", "7"),
     ]  # fmt: skip
-    backend.deliver(entries_of(block(["epoch"], [9.0], [10.0], [11.0], first_step=4, texts=texts)), no_commit)
+    axes = (AxisColumn("epoch", (), np.array([9.0, 10.0, 11.0])),)
+    of_rows = block(["epoch"], [9.0], [10.0], [11.0], first_step=4, texts=texts)
+    backend.deliver(entries_of(replace(of_rows, axes=axes)), no_commit)
     run = the_run(client)
     assert points(client, run, "acc") == [(4, 0.5), (5, 0.75)]
     assert points(client, run, "val/acc") == [(9, 0.25)]
