@@ -98,9 +98,11 @@ def nodes(tmp_path: Path) -> Iterator[tuple[Node, Node]]:
 
 
 def metrics(home: Path) -> Path:
-    """The rows of the run that began last; they are in ``home`` itself if that was named."""
-    latest = home / "tracker-runs" / "latest"
-    return (latest if latest.is_symlink() else home) / "metrics.csv"
+    """The rows of the run that began last: in ``home`` if that was named, or below a project's name."""
+    runs = home / "tracker-runs"
+    links = [runs / "latest", *runs.glob("*/latest")]
+    latest = next((link for link in links if link.is_symlink()), home)
+    return latest / "metrics.csv"
 
 
 def rows(directory: Path) -> list[tuple[str, str, str]]:

@@ -197,7 +197,7 @@ def upto(count):
 
 
 def core_of(outdir):
-    markers = [json.loads(path.read_bytes()) for path in (outdir / "wandb").glob("*run-*/.tracker-run")]
+    markers = [json.loads(path.read_bytes()) for path in (outdir / "wandb").glob("*run-*/.tracker-session")]
     return markers[-1]["core"][0]
 
 
@@ -330,7 +330,7 @@ def test_numbers_keep_their_kinds_and_no_two_metrics_share_a_column(journal):
     zeros = np.zeros(1, np.int64)
     columns = ("epoch", "done", "loss", "step")
     block = RecordBlock(
-        1, 1, columns, zeros, zeros, zeros, np.array([[3.0, 1.0, 2.0, 7.0]]),
+        1, 1, columns, zeros, zeros, np.array([[3.0, 1.0, 2.0, 7.0]]),
         kinds=np.array([[Kind.INT, Kind.BOOL, Kind.FLOAT, Kind.INT]], np.uint8),
     )  # fmt: skip
     run.add(EntryKind.RECORDS, block.to_bytes()).deliver()

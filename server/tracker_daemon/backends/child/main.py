@@ -1,4 +1,4 @@
-"""The child process of a backend: ``python -m tracker_daemon.backends.child.main module:Class PARENT``.
+"""The child process of a backend: :func:`main`, with the arguments ``module:Class PARENT``.
 
 Its standard input is the pipe to the daemon; all that the SDK prints is written to the daemon's log. The
 process ends when the pipe closes, after a Close request, and when the daemon dies. It also ends after an
@@ -109,7 +109,6 @@ def main() -> None:
     _die_with(parent)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    _forget_working_directory()
     pipe = _own_pipe()
     try:
         ChildService(pipe, target).serve()
@@ -157,13 +156,3 @@ def _own_pipe() -> MessagePipe:
     os.close(nothing)
     os.dup2(2, 1)
     return MessagePipe(end, Request)
-
-
-def _forget_working_directory() -> None:
-    """Remove the working directory from the import path, so that files there are never imported."""
-    if not getattr(sys.flags, "safe_path", False) and sys.path and sys.path[0] in {"", os.getcwd()}:  # noqa: PTH109
-        del sys.path[0]
-
-
-if __name__ == "__main__":
-    main()

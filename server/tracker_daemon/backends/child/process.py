@@ -164,12 +164,19 @@ class ChildBackend(Backend):
             child.kill()
 
 
+_START = (
+    "import sys; sys.path = [entry for entry in sys.path if entry]; "
+    "from tracker_daemon.backends.child.main import main; main()"
+)
+"""Starts the child without the working directory in its import path: files there are never imported."""
+
+
 class _Child:
     """A child process and the pipe to it."""
 
     def __init__(self, target: str, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "tracker_daemon.backends.child.main", target, str(os.getpid())]
+        command = [sys.executable, "-c", _START, target, str(os.getpid())]
         with theirs:
             try:
                 # In a session of its own the child receives no signals from the terminal, and the
