@@ -27,6 +27,9 @@ class Parts:
     def progress(self) -> int:
         return self.delivered
 
+    async def close_directories(self) -> None:
+        self.done.append("directories")
+
     async def remove_now(self) -> None:
         self.done.append("contents")
 
@@ -45,7 +48,7 @@ def test_it_writes_what_it_would_write_later_and_then_nothing_more(tmp_path: Pat
     rest = rest_of(parts, tmp_path)
     assert not rest.is_lasting
     asyncio.run(rest.begin())
-    assert parts.done == ["contents", "status"]
+    assert parts.done == ["directories", "contents", "status"]
     assert rest.is_lasting
 
 
