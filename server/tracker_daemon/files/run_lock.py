@@ -54,10 +54,12 @@ class DirectoryLock:
 
     def release(self) -> None:
         """Remove the file and release the lock; a second call does nothing."""
-        if self._file >= 0:
-            self._path.unlink(missing_ok=True)
-            os.close(self._file)
-            self._file = -1
+        file, self._file = self._file, -1
+        if file >= 0:
+            try:
+                self._path.unlink(missing_ok=True)
+            finally:
+                os.close(file)
 
 
 class RunLock(DirectoryLock):

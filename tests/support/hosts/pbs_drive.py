@@ -27,7 +27,7 @@ def with_prologue(job: str, *, kill: bool) -> dict[str, object]:
         TRACKER_ENDPOINT_FILE=str(state / "endpoint.json"), OUTDIR=f"runs/{job}", **endless,
     )  # fmt: skip
     if kill:
-        await_recorded(HOME / "runs" / job / "metrics.csv", BOTH_RANKS, process)
+        await_recorded(HOME / "runs" / job, BOTH_RANKS, process)
     seen["job"] = end(process) if kill else process.wait(120)
     code = str(process.returncode % 256)
     names = ("train", "77", "walltime=1", "walltime=1", "workq", "account")
@@ -41,7 +41,7 @@ def with_job_script(job: str, *, kill: bool) -> dict[str, object]:
     endless = {"STEPS": "1000000", "HANGS": "1"} if kill else {}
     process = begin(job, ["bash", f"{HOME}/job.pbs"], SCRIPT=f"{HOME}/train.py", **endless)
     if kill:
-        await_recorded(HOME / "runs" / job / "metrics.csv", BOTH_RANKS, process)
+        await_recorded(HOME / "runs" / job, BOTH_RANKS, process)
     seen: dict[str, object] = {"job": end(process) if kill else process.wait(120)}
     seen["output"] = process.stdout.read() if process.stdout else ""
     state = HOME / ".tracker" / job

@@ -70,15 +70,15 @@ def end(job: subprocess.Popen[str]) -> int:
     return job.returncode
 
 
-def await_recorded(path: Path, text: str, job: subprocess.Popen[str]) -> None:
-    """Until the file has ``text``, which the job is to record."""
+def await_recorded(outdir: Path, text: str, job: subprocess.Popen[str]) -> None:
+    """Until a run's ``metrics.csv`` below ``outdir`` has ``text``, which the job is to record."""
     deadline = time.monotonic() + PATIENCE_S
-    while not (path.exists() and text in path.read_text()):
+    while not any(text in path.read_text() for path in outdir.rglob("metrics.csv")):
         if time.monotonic() > deadline or job.poll() is not None:
             end(job)
             logs = [f"{log}:\n{log.read_text()}" for log in HOME.rglob("*.log")]
             said = job.stdout.read() if job.stdout else ""
-            sys.exit("\n".join([f"waited in vain for {text!r} in {path}; the job said:\n{said}", *logs]))
+            sys.exit("\n".join([f"waited in vain for {text!r} below {outdir}; the job said:\n{said}", *logs]))
         time.sleep(0.05)
 
 

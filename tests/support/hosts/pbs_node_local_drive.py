@@ -54,7 +54,7 @@ def with_job_script(job: str, *, kill: bool) -> dict[str, object]:
     command = on_first_host("bash", f"{HOME}/job-node-local.pbs")
     process = begin(job, command, "root", SCRIPT=f"{HOME}/train.py", **variables)
     if kill:
-        await_recorded(HOME / "runs" / job / "metrics.csv", LAST_MEAN, process)
+        await_recorded(HOME / "runs" / job, LAST_MEAN, process)
     begun_s = time.monotonic()
     seen: dict[str, object] = {"job": end(process) if kill else process.wait(120)}
     seen["took_s"] = time.monotonic() - begun_s
