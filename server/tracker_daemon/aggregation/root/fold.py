@@ -128,15 +128,14 @@ class RootFold(Fold):
             return
         bars = attempt.progress.note_rows(source.rank, batch.blocks)
         for block, block_bars in zip(batch.blocks, bars, strict=True):
-            names = self.known_names(source, dictionary, block)
-            if names is None:
+            if isinstance(block, Rows) and not block.own:
+                self._rows(source, dictionary, attempt, block, block_bars, now_ns)
+            elif (names := self.known_names(source, dictionary, block)) is None:
                 continue
-            if isinstance(block, TextRows):
-                self._own_texts(source.rank, attempt, names, block, now_ns)
-            elif block.own:
+            elif isinstance(block, Rows):
                 self._own_numbers(source.rank, attempt, names, block, now_ns)
             else:
-                self._rows(source.rank, dictionary, attempt, block, block_bars, now_ns)
+                self._own_texts(source.rank, attempt, names, block, now_ns)
         self._pass_on_items(source, batch.items, attempt)
         if attempt is self.attempt:
             self._note_progress(source, batch, now_ns)
@@ -181,15 +180,17 @@ class RootFold(Fold):
 
     def _rows(
         self,
-        rank: int,
+        source: StreamFold,
         dictionary: StreamFold,
         attempt: RootAttempt,
         block: Rows,
         bars: Integers,
         now_ns: int,
     ) -> None:
-        plan = plan_of(dictionary, attempt, block.keys)
-        assert plan is not None, "the names are known"
+        rank, plan = source.rank, plan_of(dictionary, attempt, block.keys)
+        if plan is None:
+            self.known_names(source, dictionary, block)
+            return
         if attempt is self.attempt and block.automatic_steps:
             self._compare(rank, plan.names, block.steps.tolist())
         attempt.note_axes(rank, plan.names, block, now_ns)

@@ -65,6 +65,7 @@ class RootPanel(Panel):
         self.passed_to: Integers = np.empty(0, np.int64)  # per slot
         # Per metric.
         self.shown: list[str | None] = [None] * width  # the recorded name, fixed at the first emission
+        self.layouts: dict[tuple[bytes, tuple[int, ...]], tuple[str, ...]] = {}  # a cache
         self.kept_names = 0  # the number of the script's names that ``wanted`` gives way to
         self.wanted = np.ones((width, len(SUFFIXES)), np.bool_)  # the aggregates that the rules record
         self.learned = np.zeros(width, np.bool_)
@@ -245,7 +246,9 @@ class RootPanel(Panel):
         highest = np.maximum(self.reported_to[slot, columns], self.step[rows].max())
         self.reported_to[slot, columns] = highest
         awaited = self.member_from[slot, columns] <= self.serial[rows][:, None]
-        awaited &= self.passed_to[slot] <= self.bar[rows[:, None], columns]
+        # A bar is at least the step, so most reports need no look at the bars.
+        if self.passed_to[slot] > self.step[rows].min():
+            awaited &= self.passed_to[slot] <= self.bar[rows[:, None], columns]
         self.missing[rows[:, None], columns] -= awaited
 
     def _settle_homes(self, rows: Integers, report: RankReport, homes: Integers, new: Bits) -> None:

@@ -23,6 +23,8 @@ from tracker_protocol.kinds import Kind
 
 _BLOCK_CELLS_MAX = 1 << 17
 """Values in one block, so that an entry of the outbox stays about a mebibyte."""
+_LAYOUTS_KEPT = 64
+"""Sets of columns whose names a panel remembers."""
 _COUNT = len(STATISTICS) + 1
 _MINIMUM, _MAXIMUM = 1 + STATISTICS.index("min"), 1 + STATISTICS.index("max")
 
@@ -252,19 +254,29 @@ def _valid_columns(
     out, valid, out_kinds = laid_out
     flat, flat_valid, flat_kinds = out.reshape(n, -1), valid.reshape(n, -1), out_kinds.reshape(n, -1)
     kept: Bits = np.logical_or.reduce(flat_valid, axis=0)
-    per_metric = _COUNT + 1 + len(recorded)
-    names = []
-    for at in np.flatnonzero(kept).tolist():
-        metric, kind = divmod(at, per_metric)
-        name = attempt.naming.shown(panel, metric, attempt)
-        names.append(
-            column_names(name)[kind] if kind <= _COUNT else rank_column(name, recorded[kind - _COUNT - 1])
-        )
+    names = _names(attempt, panel, recorded, kept)
     values, here, kinds = flat[:, kept], flat_valid[:, kept], flat_kinds[:, kept]
     if not here.all():
         values[~here] = 0.0  # an old value there would differ after a replay
         kinds[~here] = Kind.FLOAT
-    return _Columns(positions, tuple(names), values, here, kinds if kinds.any() else None)
+    return _Columns(positions, names, values, here, kinds if kinds.any() else None)
+
+
+def _names(attempt: RootAttempt, panel: RootPanel, recorded: list[int], kept: Bits) -> tuple[str, ...]:
+    """Return the names of the ``kept`` columns. They are fixed once emitted, so the panel remembers them."""
+    layout = kept.tobytes(), tuple(recorded)
+    names = panel.layouts.get(layout)
+    if names is None:
+        found = []
+        for at in np.flatnonzero(kept).tolist():
+            metric, kind = divmod(at, _COUNT + 1 + len(recorded))
+            name = attempt.naming.shown(panel, metric, attempt)
+            own = kind <= _COUNT
+            found.append(column_names(name)[kind] if own else rank_column(name, recorded[kind - _COUNT - 1]))
+        if len(panel.layouts) >= _LAYOUTS_KEPT:
+            panel.layouts.clear()
+        names = panel.layouts[layout] = tuple(found)
+    return names
 
 
 # ---- the columns of all rows ---------------------------------------------------------------------

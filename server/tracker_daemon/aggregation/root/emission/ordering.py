@@ -31,6 +31,8 @@ from tracker_protocol import limits
 _NS = 1_000_000_000
 EARLY_ROW_NS = int(limits.EARLY_ROW_S * _NS)
 JOIN_WAIT_NS = int(limits.JOIN_WAIT_S * _NS)
+_CHUNK_ROWS = 64
+"""The rows that are looked at together at first: usually the first is due, and so are the next."""
 _CHUNK_ROWS_MAX = 2_048
 NO_NUMBER = -1
 _HomelessPart = tuple[int, int, Bits]
@@ -144,7 +146,7 @@ def _waiting(
     attempt: RootAttempt, rank: int, queue: RowQueue, strays: _Strays, now_ns: int
 ) -> Iterator[Emission]:
     """Yield the first rows of a queue, as far as they are due."""
-    size = 1
+    size = _CHUNK_ROWS
     while queue.waiting:
         rows = list(islice(queue.waiting, size))
         gathered = gather(attempt, rank, rows)
