@@ -8,8 +8,9 @@ keeps the name, and the daemon does not record its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
+
+import numpy as np
 
 from tracker_daemon.aggregation.root.panel import RootPanel
 from tracker_daemon.aggregation.shared.books import Books
@@ -72,21 +73,16 @@ class Naming:
         )
         return logged_name(name)
 
-    def keeps(self, panel: RootPanel) -> Iterable[tuple[int, int]]:
-        """Yield the aggregates, as (column, suffix), whose names the script's own metrics have."""
-        for column, name in enumerate(panel.names):
-            for suffix, ending in enumerate(SUFFIXES):
-                if panel.wanted[column, suffix] and f"{name}/{ending}" in self.kept:
-                    yield column, suffix
-
     def give_way(self, panel: RootPanel) -> None:
         """Leave out the aggregates whose names the script's own metrics have; warn about each once."""
         if panel.kept_names == len(self.kept):
             return
         panel.kept_names = len(self.kept)
-        for column, suffix in list(self.keeps(panel)):
-            panel.wanted[column, suffix] = False
+        for column, suffix in np.argwhere(panel.wanted).tolist():
             name = f"{panel.names[column]}/{SUFFIXES[suffix]}"
+            if name not in self.kept:
+                continue
+            panel.wanted[column, suffix] = False
             self._books.warn_once(
                 self._notices,
                 ("kept", name),

@@ -40,10 +40,6 @@ class HomeRow:
     texts: dict[str, str] = field(default_factory=dict)
     axes: Mapping[str, float] = field(default_factory=lambda: NO_AXES)
 
-    def has_values(self) -> bool:
-        """Return True if something of it is not emitted, or not dropped."""
-        return bool(self.parts or self.numbers or self.texts)
-
 
 class RowQueue:
     """The rows of one rank that are not emitted, and emitted rows with cells that are still open."""

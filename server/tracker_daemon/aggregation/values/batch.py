@@ -128,14 +128,6 @@ class DecodedBatch:
         """True if the rank sends nothing after this batch."""
         return self.finish is not None or self.exiting is not None
 
-    @property
-    def last_step(self) -> int | None:
-        """The step of the row that was logged last; None without rows of numbers."""
-        if not self.rows:
-            return None
-        latest = max(self.rows, key=lambda block: int(block.times_ns[-1]))
-        return int(latest.steps[-1])
-
     def with_keys(self, translate: Callable[[Keys], Keys]) -> DecodedBatch:
         """Return this batch with the keys of another dictionary."""
         return replace(
