@@ -27,6 +27,8 @@ BACKEND_OPTIONS_MAX_BYTES = 64 * 1024
 """The largest JSON of all backends' options, and the largest description of the script."""
 METRIC_RULES_MAX_CHARACTERS = 16 * 1024
 """The longest rules by glob of one setting, those of a run and of the daemon together."""
+METRIC_DEFINITIONS_MAX = 256
+"""The number of globs that a run's script may define by ``define_metric``."""
 STEP_MAX = 2**62
 ROW_NUMBER_MAX = 2**62 - 1
 """The highest number of a row within its stream."""

@@ -466,6 +466,7 @@ class BatchBody(google.protobuf.message.Message):
     NOTICES_FIELD_NUMBER: builtins.int
     EXITING_FIELD_NUMBER: builtins.int
     LOST_FIELD_NUMBER: builtins.int
+    DEFINITIONS_FIELD_NUMBER: builtins.int
     dropped_points: builtins.int
     """total of the values that the client dropped before they had a sequence"""
     flushed: builtins.bool
@@ -514,6 +515,8 @@ class BatchBody(google.protobuf.message.Message):
         node's part of a rank, finish is the exit status.
         """
 
+    @property
+    def definitions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MetricDefinition]: ...
     def __init__(
         self,
         *,
@@ -532,12 +535,40 @@ class BatchBody(google.protobuf.message.Message):
         notices: collections.abc.Iterable[builtins.str] | None = ...,
         exiting: global___Exiting | None = ...,
         lost: builtins.bool = ...,
+        definitions: collections.abc.Iterable[global___MetricDefinition] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_finish", b"_finish", "exiting", b"exiting", "finish", b"finish"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_finish", b"_finish", "automatic_keys", b"automatic_keys", "blocks", b"blocks", "config", b"config", "contributions", b"contributions", "dropped_points", b"dropped_points", "exiting", b"exiting", "finish", b"finish", "flushed", b"flushed", "items", b"items", "lost", b"lost", "names", b"names", "notices", b"notices", "parts", b"parts", "progress", b"progress", "texts", b"texts"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_finish", b"_finish", "automatic_keys", b"automatic_keys", "blocks", b"blocks", "config", b"config", "contributions", b"contributions", "definitions", b"definitions", "dropped_points", b"dropped_points", "exiting", b"exiting", "finish", b"finish", "flushed", b"flushed", "items", b"items", "lost", b"lost", "names", b"names", "notices", b"notices", "parts", b"parts", "progress", b"progress", "texts", b"texts"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_finish", b"_finish"]) -> typing.Literal["finish"] | None: ...
 
 global___BatchBody = BatchBody
+
+@typing.final
+class MetricDefinition(google.protobuf.message.Message):
+    """How backends show the metrics that glob fits. The primary rank's definitions count, from their batch on."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    GLOB_FIELD_NUMBER: builtins.int
+    STEP_METRIC_FIELD_NUMBER: builtins.int
+    SUMMARY_FIELD_NUMBER: builtins.int
+    glob: builtins.str
+    step_metric: builtins.str
+    """The metric that is their axis; "step": the training step; empty: as before. A metric that is recorded
+    already keeps its axis.
+    """
+    summary: builtins.str
+    """"last", "min", "max", "mean" or "none"; empty: as before"""
+    def __init__(
+        self,
+        *,
+        glob: builtins.str = ...,
+        step_metric: builtins.str = ...,
+        summary: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["glob", b"glob", "step_metric", b"step_metric", "summary", b"summary"]) -> None: ...
+
+global___MetricDefinition = MetricDefinition
 
 @typing.final
 class Exiting(google.protobuf.message.Message):
