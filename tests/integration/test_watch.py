@@ -131,15 +131,26 @@ def test_each_rank_records_the_reduced_gradients_of_what_it_holds(recorded, numb
     assert not [name for step, name in found if step in unwatched and name.startswith(("grad", "param"))]
 
 
-def test_nothing_is_computed_of_them_across_ranks_and_they_share_the_row_of_their_step(recorded):
+def test_nothing_is_computed_of_them_across_ranks(recorded):
     daemon, _ = recorded
     found = cells(daemon)
     assert found[1, "gradients/0.weight/min"] < found[1, "gradients/0.weight/mean"]
     assert not [name for _, name in found if name.endswith(("/norm/mean", "/norm/count", "/mean/mean"))]
-    steps = [int(row["step"]) for row in daemon.rows()]
-    assert steps == sorted(set(steps))
     assert (1, "loss/mean") in found
     assert (1, "parameters/0.weight/std/rank1") in found
+
+
+def test_the_primarys_share_the_record_of_their_call_and_other_ranks_have_records_in_their_own_order(recorded):
+    daemon, _ = recorded
+    rows = [{name: value for name, value in row.items() if value} for row in daemon.rows()]
+    trained = [10 * number + step for number in range(len(KINDS)) for step in range(4)]
+    primarys = [row for row in rows if "loss" in row]
+    assert [int(row["step"]) for row in primarys] == trained
+    assert all(name in primarys[1] for name in ("loss/mean", "gradients/0.weight/norm", "parameters/2.bias/std"))
+    for rank in range(1, RANKS):
+        own = [int(row["step"]) for row in rows if any(name.endswith(f"/rank{rank}") for name in row)]
+        assert own == sorted(set(own))
+        assert set(own) >= set(WATCHED_STEPS)
 
 
 def test_mlflow_has_the_scalars(recorded):

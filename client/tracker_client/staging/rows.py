@@ -9,9 +9,8 @@ Pure and single-threaded. The sender adds the calls in their order.
   it is. So no value is overwritten.
 * A completed row of calls joins the newest row of the stream if that has the same step and none of its names.
   Otherwise it begins the next row. Rows are numbered, from 0.
-* *Attached* values (a model's statistics) have a row of their own, which no call joins. Its step is that of
-  the row that the next committing call completes, and it precedes that row if the call begins one. At the
-  end, its step is the step of the pending row, or else the next step.
+* *Attached* values (a model's statistics) join the row that the next committing call completes, as a call at
+  that step would. At the end they join the pending row, or else are at the next step.
 """
 
 from __future__ import annotations
@@ -237,9 +236,7 @@ class RowAssembler:
 
     def _completed(self, row: LoggedRow) -> list[LoggedRow]:
         """Return a completed call and the values attached to it, numbered."""
-        if self._joins(row):
-            return [self._numbered(row), *self._take_attached(row.step)]
-        return [*self._take_attached(row.step), self._numbered(row)]
+        return [self._numbered(row), *self._take_attached(row.step)]
 
     def _attach(self, row: LoggedRow) -> None:
         earlier = self._attached
@@ -249,8 +246,4 @@ class RowAssembler:
 
     def _take_attached(self, step: int) -> list[LoggedRow]:
         attached, self._attached = self._attached, None
-        if attached is None:
-            return []
-        self._newest += 1
-        self._newest_step = None
-        return [attached._replace(step=step, number=self._newest)]
+        return [] if attached is None else [self._numbered(attached._replace(step=step))]

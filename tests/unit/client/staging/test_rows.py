@@ -283,7 +283,7 @@ def assemble_with_attachments(calls):
     return [(row.step, row.values, row.own, row.number) for row in rows]
 
 
-def test_what_is_attached_has_a_row_of_its_own_at_the_step_of_the_next_committing_call():
+def test_what_is_attached_joins_the_row_of_the_next_committing_call():
     calls = [
         (None, {"a": 1}),
         (None, attached({"norm": 1})),
@@ -296,45 +296,41 @@ def test_what_is_attached_has_a_row_of_its_own_at_the_step_of_the_next_committin
     ]
     assert assemble_with_attachments(calls) == [
         (0, {"a": 1}, False, 0),
+        (70, {"a": 2}, False, 1),
         (70, {"norm": 1}, True, 1),
-        (70, {"a": 2}, False, 2),
-        (71, {"b": 1}, False, 3),
-        (72, {"norm": 2}, True, 4),
-        (72, {"b": 2, "a": 3}, False, 5),
-        (73, {"a": 4}, False, 6),
+        (71, {"b": 1}, False, 2),
+        (72, {"b": 2, "a": 3}, False, 3),
+        (72, {"norm": 2}, True, 3),
+        (73, {"a": 4}, False, 4),
     ]
 
 
-def test_calls_join_the_row_of_the_call_before_which_values_were_attached():
-    calls = [(None, attached({"norm": 1})), (5, {"a": 1}), (5, {"b": 1})]
-    assert assemble_with_attachments(calls) == [
-        (5, {"norm": 1}, True, 0),
-        (5, {"a": 1}, False, 1),
-        (5, {"b": 1}, False, 1),
-    ]
-
-
-def test_what_is_attached_between_two_calls_of_one_row_has_the_next_row():
+def test_calls_go_on_joining_the_row_that_attached_values_have_joined():
     calls = [(5, {"a": 1}), (None, attached({"norm": 1})), (5, {"b": 1}), (5, {"c": 1})]
     assert assemble_with_attachments(calls) == [
         (5, {"a": 1}, False, 0),
         (5, {"b": 1}, False, 0),
-        (5, {"norm": 1}, True, 1),
-        (5, {"c": 1}, False, 2),
+        (5, {"norm": 1}, True, 0),
+        (5, {"c": 1}, False, 0),
     ]
+
+
+def test_what_is_attached_has_a_row_of_its_own_if_the_call_has_one_of_its_names():
+    calls = [(None, attached({"norm": 1})), (5, {"norm": 2})]
+    assert assemble_with_attachments(calls) == [(5, {"norm": 2}, False, 0), (5, {"norm": 1}, True, 1)]
 
 
 def test_what_is_attached_twice_before_a_commit_is_there_once_as_it_was_last():
     calls = [(None, attached({"x": 1, "y": 1})), (None, attached({"x": 2})), (4, {"a": 0})]
-    assert assemble_with_attachments(calls) == [(4, {"x": 2, "y": 1}, True, 0), (4, {"a": 0}, False, 1)]
+    assert assemble_with_attachments(calls) == [(4, {"a": 0}, False, 0), (4, {"x": 2, "y": 1}, True, 0)]
 
 
-def test_what_no_call_follows_has_the_step_of_the_pending_row_or_the_next():
+def test_what_no_call_follows_joins_the_pending_row_or_is_at_the_next_step():
     assert assemble_with_attachments([(9, {"a": 0}), (None, attached({"x": 1}))])[1:] == [
         (10, {"x": 1}, True, 1)
     ]
     calls = [(9, {"a": 0}, False), (None, attached({"x": 1}))]
-    assert assemble_with_attachments(calls) == [(9, {"a": 0}, False, 0), (9, {"x": 1}, True, 1)]
+    assert assemble_with_attachments(calls) == [(9, {"a": 0}, False, 0), (9, {"x": 1}, True, 0)]
 
 
 def test_what_is_attached_survives_the_loss_of_the_rows_before_it():
