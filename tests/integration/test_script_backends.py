@@ -223,7 +223,7 @@ def test_a_class_waits_with_its_reason_while_its_process_is_gone_and_a_successor
     script = (
         CLASS
         + """
-tracker = setup_tracker("p", backends="csv,kept", world_size=2)
+tracker = setup_tracker("p", backends="csv,kept", world_size=2, run_id="goes-on")
 tracker.log({f"loss{rank}": 1.0}, step=0)
 print("logged", flush=True)
 sys.stdin.readline()
@@ -249,8 +249,9 @@ tracker.finish()
     successor.stdin.flush()
     finish(successor)
     values, times = merged(kept)
-    assert values[1, "loss1"] == 2.0
-    assert set(times.values()) == {1} or times[0, "loss0"] == 2
+    assert values == {(0, "loss0"): 1.0, (0, "loss1"): 1.0, (1, "loss1"): 2.0, (1, "loss0"): 2.0}
+    assert times == {(0, "loss0"): 2, (0, "loss1"): 1, (1, "loss1"): 1, (1, "loss0"): 1}
+    assert backend(daemon, "kept")["set_aside"] == 0
     assert {line["pid"] for line in said(kept, "made")} == {first.pid, successor.pid}
 
 

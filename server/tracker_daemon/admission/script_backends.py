@@ -2,9 +2,9 @@
 
 The classes live in the primary rank's process. While that process is connected, their links are attached to
 its session. After the primary rank has finished, its classes wait SCRIPT_END_PATIENCE_S seconds for the run's
-end: the other ranks usually finish at about the same time. If the run still runs then, every open cell with
-values of the primary rank must close. The classes must take all records up to that point. After that they
-receive a last message, and later records are set aside.
+end: the other ranks usually finish at about the same time. If that has not come, because the run still runs or
+had ended before, every open cell with values of the primary rank must close. The classes must take all records
+up to that point. After that they receive a last message, and later records are set aside.
 
 A process that disconnects without finishing may return while its run is running. If the run has ended and the
 process has been away for longer than a reconnection takes, nothing waits for it any more.
@@ -115,9 +115,10 @@ class ScriptBackends:
         receiving = self._receiving[stream.stream_id] = _ReceivingSession(session, {})
         session.on_taken = partial(self.take_answer, session)
         where = f"rank {stream.rank}, {stream.label()}"
+        live_after = None if stream.finished else run.live.view.last_entry
         for backend in backends:
             receiving.sends[backend] = _sender(session, backend)
-            self._links.of(run.run_id, backend).attach(where, receiving.sends[backend])
+            self._links.of(run.run_id, backend).attach(where, receiving.sends[backend], live_after)
             self._pumps.resume(run.live.row_id, backend)
         self._unattended_since_s.pop(run.run_id, None)
 
@@ -163,11 +164,7 @@ class ScriptBackends:
         run = receiving.session.stream.run
         if receiving.finished_s is None:
             receiving.finished_s = now
-        if (
-            not run.running
-            or receiving.last_message_sent
-            or now - receiving.finished_s < limits.SCRIPT_END_PATIENCE_S
-        ):
+        if receiving.last_message_sent or now - receiving.finished_s < limits.SCRIPT_END_PATIENCE_S:
             return
         closed_by = receiving.finished_s + self._partial_after_s + _PARTIAL_GRACE_S
         if receiving.last_entry is None and (run.live.view.open_rows == 0 or now >= closed_by):

@@ -43,16 +43,23 @@ class ScriptLink:
         self._send: SendEntry | None = None
         self._where = ""
         self._closed = ""
+        self._live_after = 0
         self._processed = (0, 0)
         self._answers = 0
         self._refused: list[SetAside] = []
 
     # ---- for the event loop ----
 
-    def attach(self, where: str, send: SendEntry) -> None:
-        """Send entries by ``send`` from now on: the process ``where`` (for people) is connected."""
+    def attach(self, where: str, send: SendEntry, live_after: int | None = None) -> None:
+        """Send entries by ``send`` from now on: the process ``where`` (for people) is connected.
+
+        The process still logs after the entry ``live_after``; None: it has finished, and may have before. An
+        END up to that entry is not its own: the run has ended without it, and the process's class goes on.
+        """
         with self._changed:
             self._send, self._where, self._closed = send, where, ""
+            if live_after is not None:
+                self._live_after = live_after
             self._changed.notify_all()
 
     def detach(self, send: SendEntry) -> None:
@@ -110,12 +117,17 @@ class ScriptLink:
         try:
             send = self._connection()
             for entry in entries:
-                if (epoch, entry.number) > self._processed:
+                if self._is_earlier_end(entry):
+                    self.answer(ScriptAnswer(epoch, entry.number))
+                elif (epoch, entry.number) > self._processed:
                     send(epoch, entry)
             self._await_processed((epoch, entries[-1].number), send)
         except _LinkClosed as closed:
             return [*self._pop_refused(), *self._left_over(epoch, entries, str(closed))]
         return self._pop_refused()
+
+    def _is_earlier_end(self, entry: OutboxEntry) -> bool:
+        return entry.kind is EntryKind.END and entry.number <= self._live_after
 
     def _pop_refused(self) -> list[SetAside]:
         with self._changed:

@@ -87,6 +87,20 @@ def test_without_a_process_delivery_waits_and_names_the_missing_process(backend,
         deliver(backend, records(1))
 
 
+def end(number):
+    return OutboxEntry(number, EntryKind.END, b'{"status": "FAILED"}')
+
+
+def test_an_end_that_came_before_the_process_s_own_logging_does_not_end_its_class(backend, link):
+    process = Process(link)
+    link.attach("rank 0", process, live_after=2)
+    deliver(backend, end(2))
+    deliver(backend, records(3))
+    link.attach("rank 0, reconnected after finish", process)
+    deliver(backend, end(2), end(4))
+    assert process.sent == [3, 4]
+
+
 def test_a_process_that_takes_nothing_is_shown_and_gets_nothing_twice_that_it_took(backend, link):
     process = Process(link, takes=False)
     link.attach("rank 0", process)
