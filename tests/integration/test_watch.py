@@ -140,13 +140,15 @@ def test_nothing_is_computed_of_them_across_ranks(recorded):
     assert (1, "parameters/0.weight/std/rank1") in found
 
 
-def test_the_primarys_share_the_record_of_their_call_and_other_ranks_have_records_in_their_own_order(recorded):
+def test_the_primarys_share_the_record_of_their_call_and_other_ranks_have_their_own(recorded):
     daemon, _ = recorded
     rows = [{name: value for name, value in row.items() if value} for row in daemon.rows()]
     trained = [10 * number + step for number in range(len(KINDS)) for step in range(4)]
     primarys = [row for row in rows if "loss" in row]
     assert [int(row["step"]) for row in primarys] == trained
-    assert all(name in primarys[1] for name in ("loss/mean", "gradients/0.weight/norm", "parameters/2.bias/std"))
+    assert all(
+        name in primarys[1] for name in ("loss/mean", "gradients/0.weight/norm", "parameters/2.bias/std")
+    )
     for rank in range(1, RANKS):
         own = [int(row["step"]) for row in rows if any(name.endswith(f"/rank{rank}") for name in row)]
         assert own == sorted(set(own))

@@ -2,8 +2,8 @@
 
 The classes live in the primary rank's process. While that process is connected, their links are attached to
 its session. After the primary rank has finished, its classes wait SCRIPT_END_PATIENCE_S seconds for the run's
-end: the other ranks usually finish at about the same time. If that has not come, because the run still runs or
-had ended before, every open cell with values of the primary rank must close. The classes must take all records
+end: the other ranks usually finish at about the same time. It may not come: the run still runs, or had ended
+before. Then every open cell with values of the primary rank must close, and the classes must take all records
 up to that point. After that they receive a last message, and later records are set aside.
 
 A process that disconnects without finishing may return while its run is running. If the run has ended and the
