@@ -57,6 +57,10 @@ class RunEndings:
                 return
             await asyncio.sleep(_EXIT_CHECK_INTERVAL_S)
 
+    def settle_exit_statuses(self) -> None:
+        """Journal every exit status as far as it is known: no process will be waited for any more."""
+        self._exit_statuses.settle()
+
     def has_launcher(self) -> bool:
         """Return True if a process that started ranks lives here; before any, this daemon's starter."""
         places = (stream.place for stream in self._registry.streams.values())
@@ -82,7 +86,7 @@ class RunEndings:
         ``launch_id`` is this daemon's own launch. If the daemon forwards, the launch of all nodes has another
         id: then the command's ranks are those that connected to this daemon.
         """
-        self._exit_statuses.settle()
+        self.settle_exit_statuses()
         outcome = LaunchOutcome.read(state_dir)
         for run in [run for run in self._registry.runs.values() if run.running]:
             ended = None
@@ -144,6 +148,7 @@ class RunEndings:
     def end_killed(self, runs: list[Run]) -> None:
         """End ``runs``: the job and their connected ranks are about to be killed."""
         self.report_gone(0.0, 0.0, runs)
+        self.settle_exit_statuses()
         for run in runs:
             log.warning("ranks are still connected at the end of the job's grace", run_id=run.run_id)
             ranks = tuple(stream.rank for stream in run.current())

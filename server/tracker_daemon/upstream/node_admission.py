@@ -212,6 +212,7 @@ class NodeAdmission:
 
     def end_killed(self, runs: list[Run]) -> None:
         """Note that the job and the connected ranks of ``runs`` are about to be killed."""
+        self._endings.settle_exit_statuses()
         for run in runs:
             log.warning("ranks are still connected at the end of the job's grace", run_id=run.run_id)
             ranks = tuple(stream.rank for stream in run.current())

@@ -5,14 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
 from tests.support.ingest.messages import hello
 from tracker_daemon.aggregation.values.batch import Exiting
+from tracker_daemon.journal.event import EventKind
 from tracker_daemon.processes.host_watch import HostWatch, Place
 from tracker_daemon.recording.events import ExitStatusEvent, _exit_status
 from tracker_daemon.runs.exit_statuses import ExitStatuses
+from tracker_daemon.runs.run_endings import RunEndings
 from tracker_protocol import limits
 from tracker_protocol.host_processes import pid_space, start_ticks
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -139,3 +142,18 @@ def test_without_the_right_file_the_status_is_unknown_at_once(rank, wrong):
     desk = Desk()
     desk.statuses.expect(stream, exiting)
     assert desk.after(0.0) == [None]
+
+
+def test_a_status_that_is_known_is_journalled_before_the_kill_that_ends_the_job(rank, door):
+    stream, process, exiting = rank("sys.exit(143)")
+    submitted = []
+    recorder = SimpleNamespace(submit=lambda one: submitted.append((one.kind, one.payload)))
+    endings = RunEndings(door.registry, recorder, has_command=True)
+    endings.expect_exit_status(stream, exiting)
+    end(process)
+    endings.poll([])
+    assert submitted == []  # held back: the command may be about to fail
+    endings.end_killed([stream.run])
+    kinds = [kind for kind, _ in submitted]
+    assert kinds.index(EventKind.EXIT_STATUS) < kinds.index(EventKind.LAUNCH_ENDED)
+    assert _exit_status(dict(submitted)[EventKind.EXIT_STATUS]).code == 143
