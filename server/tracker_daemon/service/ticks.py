@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from tracker_daemon.aggregation.values.batch import DecodedBatch
+from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.contents.store import ContentStore
 from tracker_daemon.recording.live_run import LiveRun
 from tracker_daemon.recording.recorder import Submission
@@ -47,9 +49,18 @@ class Ticks:
     def _note_contents(self, submissions: Sequence[Submission]) -> None:
         """Note the contents of committed items: from now on the journal decides how long they are kept."""
         for submission in submissions:
-            for item in submission.decoded.items if submission.decoded else ():
+            for item in _items_of(submission.decoded):
                 self._contents.note_journalled({content.sha256 for content in item.contents})
 
     def _call_listeners(self, runs: Sequence[LiveRun], streams: frozenset[bytes]) -> None:
         for listener in self._listeners:
             listener(runs, streams)
+
+
+def _items_of(batch: DecodedBatch | None) -> Iterator[Item]:
+    """Yield the items of a rank's batch, or of a node's batch."""
+    if batch is None:
+        return
+    yield from batch.items
+    for _, part in batch.forwarded.parts if batch.forwarded is not None else ():
+        yield from part.items

@@ -51,7 +51,7 @@ class PumpLane:
 
         Raises:
             UpstreamUnavailable: the root cannot be reached, or the connection breaks meanwhile.
-            PoisonEntry: the root refuses a file.
+            PoisonEntry: the root refuses a file, or a file is gone from this daemon's store.
         """
         lane = self._lane = self._on_loop(self._open(LanePosition(epoch, first - 1)))
         if self._files:
@@ -79,6 +79,9 @@ class PumpLane:
                 channel.send(digest, size, partial(_chunks, content_path(self._contents, digest.hex())))
         except UploadRefused as error:
             raise PoisonEntry(f"the root refuses it: {error}") from error
+        except FileNotFoundError as error:
+            msg = f"{error.filename} is gone; restore it, or its table, image or artifact is not recorded"
+            raise PoisonEntry(msg) from error
         except (UploadBrokenOff, UploadMismatch) as error:
             raise UpstreamUnavailable(f"a file could not be forwarded: {error}") from error
         finally:

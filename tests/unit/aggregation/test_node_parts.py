@@ -131,6 +131,16 @@ def test_an_item_with_contents_goes_alone_and_names_them() -> None:
     assert others == ["samples"]
 
 
+def test_an_item_with_contents_is_forwarded_in_its_own_tick_and_another_item_at_the_next_cut() -> None:
+    node = NodeScenario(2)
+    node.tick()
+    node.give(0, "table", "samples")
+    assert node.tick() == []
+    node.give(0, "artifact", "model", contents=[pb.Content(sha256=bytes(32), size_bytes=1, path="f")])
+    assert [item.key for _, part in parts_of(node.tick()) for item in part.items] == ["model", "samples"]
+    assert node.cut_and_tick() == []
+
+
 # ---- ends ----------------------------------------------------------------------------------------
 
 

@@ -162,6 +162,26 @@ def test_a_rank_that_waits_for_delivery_waits_for_its_files_too(play_with_store,
     play_with_store(scenario)
 
 
+def test_the_journal_needs_an_item_s_contents_from_the_commit_of_the_item_on(play_node):
+    digest = hashlib.sha256(b"some weights")
+
+    async def scenario(node):
+        session, _ = await node.come(1, 0)
+        await node.connected()
+        session.take(batch(1, config=['{"lr": 1}']))
+        await until(lambda: node.delivered() == 1, "the first batch")
+        await set_pace(node, session, 3_600_000)
+        content = pb.Content(sha256=digest.digest(), size_bytes=12, path="w")
+        item = pb.Item(kind="artifact", key="model", document="{}", contents=[content])
+        session.take(batch(2, items=[item]))
+        await node.committed()
+        assert session.all_committed
+        needed = await node.on_journal(lambda journal: journal.content_uses.release())
+        assert needed == {digest.hexdigest()}
+
+    play_node(scenario)
+
+
 def test_what_else_ranks_say_to_the_root_is_passed_on_at_once(play_node):
     async def scenario(node):
         session, _ = await node.come(1, 0)

@@ -207,3 +207,20 @@ def test_a_content_goes_up_in_chunks_that_a_message_takes(play_with_store, tmp_p
     play_with_store(scenario)
     assert sum(sizes) == len(DATA)
     assert max(sizes) <= limits.CONTENT_CHUNK_BYTES
+
+
+def test_a_content_that_is_gone_is_told_with_its_file_and_holds_up_nothing_else(play_with_store, tmp_path):
+    async def scenario(server):
+        async with Tied(server) as tied:
+            await tied.ready()
+            pumped = Pumped(tied, tmp_path / "node")
+            await pumped.connected(tied, 2)
+            digest = pumped.keep(DATA)
+            path = content_path(pumped.contents, digest)
+            path.unlink()
+            with pytest.raises(PoisonEntry, match=f"{path} is gone"):
+                await pumped.deliver(1, 1, [item_batch(DATA)])
+            pumped.keep(b"other")
+            await pumped.deliver(1, 1, [item_batch(b"other")])
+
+    play_with_store(scenario)

@@ -5,8 +5,9 @@
     steps, flushes ──▶ progress                ┘
 
 The fold decides nothing: the root decides for whom a cell waits, who is lost and when the run ends. Gathered
-values leave at FORWARD events, and when a rank or the job ends; the fold looks at no clock. So the output
-depends on the events and their ticks alone, and a replay forwards the same values.
+values leave at FORWARD events, with an item that has contents, and when a rank or the job ends; the fold
+looks at no clock. So the output depends on the events and their ticks alone, and a replay forwards the same
+values.
 """
 
 from __future__ import annotations
@@ -190,6 +191,9 @@ class NodeFold(Fold):
         self.books.items += len(batch.items)
         for item in batch.items:
             self.parts.add_item(stream, item)
+            if item.contents:
+                # Only the outbox keeps contents from removal: the item enters it in this very tick.
+                self._due = max(self._due, _Extent.WHOLE_ROWS)
 
     def _finish(self, stream: bytes, attempt: NodeAttempt, rank: int, exit_code: int) -> None:
         attempt.exit_codes[rank] = exit_code
