@@ -130,6 +130,10 @@ def location_of(path: Any) -> str:
         return os.path.abspath(os.path.expanduser(os.fsdecode(path)))  # noqa: PTH100, PTH111 - a text stays one
     except (TypeError, ValueError) as error:
         raise SourceUnusable(f"a {type(path).__name__} is no path; it is not recorded") from error
+    except FileNotFoundError:
+        raise SourceUnusable(
+            f"{path} is relative to the working directory, and that has been deleted; it is not recorded"
+        ) from None
 
 
 def _valid(name: str) -> str:

@@ -335,8 +335,18 @@ def _endpoint_source(
     if all(map(is_address, addresses)):
         return FixedEndpoint(Endpoint(addresses, token, _tls_root(environ)))
     if "/" in text or text.endswith(".json") or Path(text).exists():
-        return EndpointFile(Path(text).absolute(), token)
+        return EndpointFile(_endpoint_path(text), token)
     raise EndpointError(f"endpoint {text!r} is not host:port, unix:/path or the path of an endpoint file")
+
+
+def _endpoint_path(text: str) -> Path:
+    try:
+        return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path's raises RuntimeError
+    except FileNotFoundError:
+        raise EndpointError(
+            f"endpoint is {text!r}, relative to the working directory, and that has been deleted; "
+            "name the endpoint file in full"
+        ) from None
 
 
 def _token(environ: Mapping[str, str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -18,6 +19,8 @@ from tracker_daemon.launch.daemon_process import (
     end_when_stdin_closes,
 )
 from tracker_daemon.launch.detached import READY_FD_OPTION, readiness_reporter
+from tracker_daemon.settings.definitions import Settings
+from tracker_daemon.settings.directories import working_directory
 from tracker_daemon.settings.loading import load
 
 SERVE_EXAMPLES = """Examples:
@@ -51,6 +54,7 @@ def serve(
     from tracker_daemon.delivery.locations import log_location, print_location  # noqa: PLC0415
 
     settings = load(flags)
+    _leave_deleted_directory(settings)
     logs.configure(settings.log_level, settings.log_format)
     if until_stdin_closes:
         # The daemon lives as long as its command, even if the command logs nothing.
@@ -61,6 +65,17 @@ def serve(
     raise typer.Exit(
         daemon.serve(settings, on_ready=on_ready, launch_id=launch_key, on_located=on_located, layout=layout)
     )
+
+
+def _leave_deleted_directory(settings: Settings) -> None:
+    """Move the daemon to the root directory if its own has been deleted; its child processes need one.
+
+    Raises:
+        SettingsError: its output directory would be in the deleted one.
+    """
+    if working_directory() is None:
+        settings.output_directory  # noqa: B018 - relative to the deleted directory it is an error
+        os.chdir("/")
 
 
 def _serve_embedded(

@@ -7,12 +7,13 @@ them. Last are the default places of the endpoint files of ``run`` and ``serve``
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
-from tracker_daemon.errors import DaemonNotRunning, EndpointError
-from tracker_daemon.settings.directories import default_state_directory
+from tracker_daemon.errors import DaemonNotRunning, EndpointError, SettingsError
+from tracker_daemon.settings.directories import absolute, default_state_directory
 from tracker_daemon.settings.listen_address import normalised
 from tracker_protocol import PROTOCOL_VERSION
 from tracker_protocol.run_files import DEFAULT_OUTPUT_DIRECTORY, STATE_DIRECTORY
@@ -53,7 +54,7 @@ def _at_usual_place(environ: Mapping[str, str]) -> EndpointInfo:
         if place.exists():
             return EndpointInfo.read(place)
     looked = " nor ".join(str(place) for place in places)
-    msg = f"no daemon is known here (there is neither {looked}); name one with --endpoint-file or --state-dir"
+    msg = f"no daemon is known here (there is no {looked}); name one with --endpoint-file or --state-dir"
     raise DaemonNotRunning(msg)
 
 
@@ -61,7 +62,8 @@ def _usual_places(environ: Mapping[str, str]) -> Iterator[Path]:
     if given := environ.get("TRACKER_STATE_DIR"):
         yield Path(given) / ENDPOINT_FILE_NAME
     for outdir in filter(None, (environ.get("TRACKER_OUTDIR"), DEFAULT_OUTPUT_DIRECTORY, ".")):
-        yield Path(outdir, STATE_DIRECTORY).absolute() / ENDPOINT_FILE_NAME
+        with suppress(SettingsError):  # a working directory that has been deleted holds no daemon
+            yield absolute(Path(outdir, STATE_DIRECTORY)) / ENDPOINT_FILE_NAME
     yield default_state_directory() / ENDPOINT_FILE_NAME
 
 

@@ -27,7 +27,7 @@ from tracker_daemon.files.run_directory import (
 )
 from tracker_daemon.files.run_lock import RunLock
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
-from tracker_daemon.inprocess.description import rank_of
+from tracker_daemon.inprocess.description import directory_of, rank_of
 from tracker_daemon.inprocess.events import send_events_to_logging
 
 logger = logging.getLogger("tracker_daemon")
@@ -102,7 +102,7 @@ class CSVBackend(DeliveredBackend):
 
 
 def _arguments(outdir: str | os.PathLike[str], run_id: str | None) -> RunArguments:
-    base = Path(outdir).expanduser().absolute()
+    base = directory_of(outdir)
     own = run_id or secrets.token_hex(RUN_ID_BYTES)
     return RunArguments(None, None, base, 0, own, continues=run_id is not None)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tracker_client.identity.rank import RankOverrides, detect_rank
 from tracker_client.identity.script_metadata import Script, describe
+from tracker_client.settings.output import read_output_directory, working_directory
 from tracker_client.settings.reading import RUN_ID_BYTES, project_of
 from tracker_client.settings.selectors import MLFLOW, MODES, VARIABLES, WANDB, is_disabled
 from tracker_client.values.configuration import read_configuration
@@ -29,6 +30,15 @@ def rank_of(rank: int | None) -> int:
     return detect_rank(os.environ, sys.modules, RankOverrides(rank)).rank
 
 
+def directory_of(outdir: str | os.PathLike[str] | None) -> Path:
+    """Return the absolute directory; None is the working directory.
+
+    Raises:
+        SettingsError: it cannot be a directory here; the message says why.
+    """
+    return read_output_directory(outdir or ".", os.environ).path
+
+
 def describe_run(
     project_name: str | None,
     outdir: str | os.PathLike[str] | None,
@@ -42,7 +52,7 @@ def describe_run(
         run_id=run_id or secrets.token_hex(RUN_ID_BYTES),
         project=project_of(project_name, os.environ),
         name="",
-        outdir=Path(outdir or ".").absolute(),
+        outdir=directory_of(outdir),
         options=options or {},
         environment=_environment(rank),
     )
@@ -89,6 +99,7 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _environment(rank: int) -> dict[str, str]:
     info = detect_rank(os.environ, sys.modules, RankOverrides(rank))
-    script = Script(os.environ, sys.modules, sys.argv, info, socket.gethostname(), str(Path.cwd()))
+    place = working_directory(os.environ)
+    script = Script(os.environ, sys.modules, sys.argv, info, socket.gethostname(), place)
     described: dict[str, str] = json.loads(describe(script))
     return described

@@ -20,6 +20,7 @@ from tracker_daemon.launch.environment import (
 )
 from tracker_daemon.launch.finding import await_daemon
 from tracker_daemon.launch.signals import PASSED_ON, SignalInbox
+from tracker_daemon.settings.directories import absolute
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Joining:
         environ.pop(ENDPOINT_VARIABLE, None)
         environ.pop(ENDPOINT_FILE_VARIABLE, None)
         if self.choice.endpoint_file is not None:
-            environ[ENDPOINT_FILE_VARIABLE] = str(self.choice.endpoint_file.absolute())
+            environ[ENDPOINT_FILE_VARIABLE] = str(absolute(self.choice.endpoint_file))
         elif self.choice.endpoint is not None:
             environ[ENDPOINT_VARIABLE] = self.choice.endpoint
         if launch_id:

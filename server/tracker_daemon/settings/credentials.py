@@ -25,6 +25,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from tracker_daemon.errors import BackendRefused
+from tracker_daemon.settings.directories import working_directory
 
 HOME_FILE = ".amsc.env"
 PROJECT_FILE = ".env"
@@ -129,7 +130,7 @@ def with_files(
     """
     from_home = _own_values((home or Path.home()) / HOME_FILE, own)
     from_service = _own_credentials(service, own)
-    from_project = _own_values(_project_file(directory or Path.cwd()), own)
+    from_project = _own_values(_project_file(directory or working_directory()), own)
     return {**from_home, **environ, **from_service, **from_project}
 
 
@@ -191,7 +192,9 @@ def _size_and_time(path: Path) -> tuple[int, int] | None:
     return found.st_size, found.st_mtime_ns
 
 
-def _project_file(directory: Path) -> Path | None:
+def _project_file(directory: Path | None) -> Path | None:
+    if directory is None:
+        return None
     candidates = (above / PROJECT_FILE for above in (directory, *directory.parents))
     return next((path for path in candidates if _is_file(path)), None)
 

@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from tracker_daemon.settings.directories import absolute
+
 UNIX_PREFIX = "unix:"
 SOCKET_PATH_MAX_BYTES = 107
 """``sun_path`` has 108 bytes, the last of them zero; the kernel would cut or refuse a longer path."""
@@ -54,7 +56,7 @@ def _socket_path(text: str) -> Path:
         msg = "unix: needs the path of a socket, as in unix:/run/user/1000/tracker.sock"
         raise ValueError(msg)
     # Also folds gRPC's other spelling, unix:///path.
-    path = Path("/" + text.lstrip("/")) if text.startswith("/") else Path(os.path.abspath(text))  # noqa: PTH100
+    path = Path("/" + text.lstrip("/")) if text.startswith("/") else absolute(Path(text))
     size = len(os.fsencode(path))
     if size > SOCKET_PATH_MAX_BYTES:
         msg = f"the socket path {path} has {size} bytes, the limit is {SOCKET_PATH_MAX_BYTES}; shorten it"
