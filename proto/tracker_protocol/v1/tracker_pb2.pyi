@@ -983,14 +983,18 @@ class AwaitDelivery(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     FILES_FIELD_NUMBER: builtins.int
+    RECORDED_FIELD_NUMBER: builtins.int
     files: builtins.bool
     """only the backend that writes files at the daemon; the answer comes after some seconds at most"""
+    recorded: builtins.bool
+    """only the journal of the daemon that records, at a root; no backend"""
     def __init__(
         self,
         *,
         files: builtins.bool = ...,
+        recorded: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["files", b"files"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["files", b"files", "recorded", b"recorded"]) -> None: ...
 
 global___AwaitDelivery = AwaitDelivery
 
@@ -1219,6 +1223,7 @@ class Welcome(google.protobuf.message.Message):
     RECORDS_ITEMS_FIELD_NUMBER: builtins.int
     BACKENDS_FIELD_NUMBER: builtins.int
     SCRIPT_BACKENDS_FIELD_NUMBER: builtins.int
+    FORWARDER_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     attempt: builtins.int
     """counted by the daemon, from 1"""
@@ -1239,6 +1244,10 @@ class Welcome(google.protobuf.message.Message):
     def script_backends(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """the classes whose entries are sent to this stream"""
 
+    @property
+    def forwarder(self) -> global___Forwarder:
+        """of a node's daemon: it acknowledges before the root has the values"""
+
     def __init__(
         self,
         *,
@@ -1253,10 +1262,37 @@ class Welcome(google.protobuf.message.Message):
         records_items: builtins.bool = ...,
         backends: collections.abc.Iterable[builtins.str] | None = ...,
         script_backends: collections.abc.Iterable[builtins.str] | None = ...,
+        forwarder: global___Forwarder | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "backends", b"backends", "daemon_version", b"daemon_version", "flush_interval_ms", b"flush_interval_ms", "next_sequence", b"next_sequence", "next_step", b"next_step", "outdir", b"outdir", "records_items", b"records_items", "run_id", b"run_id", "run_name", b"run_name", "script_backends", b"script_backends"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["forwarder", b"forwarder"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["attempt", b"attempt", "backends", b"backends", "daemon_version", b"daemon_version", "flush_interval_ms", b"flush_interval_ms", "forwarder", b"forwarder", "next_sequence", b"next_sequence", "next_step", b"next_step", "outdir", b"outdir", "records_items", b"records_items", "run_id", b"run_id", "run_name", b"run_name", "script_backends", b"script_backends"]) -> None: ...
 
 global___Welcome = Welcome
+
+@typing.final
+class Forwarder(google.protobuf.message.Message):
+    """A node's daemon, and the root that it forwards to."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROOT_FIELD_NUMBER: builtins.int
+    HOST_FIELD_NUMBER: builtins.int
+    STATE_DIRECTORY_FIELD_NUMBER: builtins.int
+    root: builtins.str
+    """the root's endpoint, as that daemon names it"""
+    host: builtins.str
+    state_directory: builtins.str
+    """where values wait that the root does not have yet"""
+    def __init__(
+        self,
+        *,
+        root: builtins.str = ...,
+        host: builtins.str = ...,
+        state_directory: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["host", b"host", "root", b"root", "state_directory", b"state_directory"]) -> None: ...
+
+global___Forwarder = Forwarder
 
 @typing.final
 class RunDirectory(google.protobuf.message.Message):
@@ -1303,14 +1339,18 @@ class Delivered(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MISSING_FIELD_NUMBER: builtins.int
+    RECORDED_FIELD_NUMBER: builtins.int
     missing: builtins.str
     """a sentence: the rows that are not in the files yet, and the reason; empty if all are"""
+    recorded: builtins.bool
+    """the answer to a request with "recorded" """
     def __init__(
         self,
         *,
         missing: builtins.str = ...,
+        recorded: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["missing", b"missing"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["missing", b"missing", "recorded", b"recorded"]) -> None: ...
 
 global___Delivered = Delivered
 
