@@ -30,7 +30,6 @@ from tracker_daemon.backends.mlflow.child import MlflowChildBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
-from tracker_daemon.rules.metric_rules import MetricSettings
 from tracker_daemon.version import VERSION
 
 TIME_NS = 1_700_000_000_000_000_000
@@ -116,12 +115,12 @@ def count_of_points(outdir):
 
 
 def test_texts_that_are_numbers_are_metrics_and_all_other_texts_are_tags(opened, client):
-    backend = opened(metrics=MetricSettings(step_axes="val/*=epoch"))
+    backend = opened()
     texts = [
         (0, "acc", "0.5"), (0, "val/acc", "0.25"), (0, "note", "nan"), (1, "acc", "0.75"), (1, "mixed", "x"),
         (2, "mixed", "3"), (2, "under", "1_000"), (2, "50%", "7"),
     ]  # fmt: skip
-    axes = (AxisColumn("epoch", (), np.array([9.0, 10.0, 11.0])),)
+    axes = (AxisColumn("epoch", (), np.array([9.0, 10.0, 11.0]), ("val/acc",)),)
     of_rows = block(["epoch"], [9.0], [10.0], [11.0], first_step=4, texts=texts)
     backend.deliver(entries_of(replace(of_rows, axes=axes)), no_commit)
     run = the_run(client)

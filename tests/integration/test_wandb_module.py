@@ -12,7 +12,12 @@ from tests.support.ranks import Ranks, finish
 
 pytest.importorskip("wandb")
 
-from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
+from tracker_daemon.backends.wandb.transaction_log import (
+    LoggedConfig,
+    LoggedMetric,
+    LoggedRow,
+    TransactionLog,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +63,8 @@ if wandb.run is not None:
     wandb.config.update({"args": {"seed": 7}}, allow_val_change=True)
     wandb.config.depth = 3
     wandb.summary["best"] = 0.25
-    wandb.define_metric("train/*", step_metric="tokens", summary="max")
+    wandb.define_metric("val/*", step_metric="tokens", summary="max")
+    wandb.log({"val/acc": 0.5, "tokens": 1024}, step=4)
     wandb.save("model.pt")
     wandb.log({"weights": wandb.Histogram([1, 2, 3])}, step=4)
 tracker.finish()
@@ -81,6 +87,9 @@ def test_what_a_script_logs_by_wandb_itself_is_in_every_backend_and_of_the_prima
     assert found["best"] == [(4, 0.25)]
     ((step, weights),) = found["weights"]
     assert (step, weights["_type"]) == (4, "histogram")
+    (log,) = daemon.outdir.rglob("run-*.wandb")
+    defined = [one for one in TransactionLog(log).read() if isinstance(one, LoggedMetric)]
+    assert defined == [LoggedMetric("val/acc", "tokens", "max")]
     assert (config["lr"], config["args"], config["depth"]) == (0.1, {"seed": 7}, 3)
     assert (config["world_size"], config["hostname"]) == (2, socket.gethostname())
     written = [(row["step"], float(row["timeit/step"]), float(row["loss"])) for row in daemon.rows()[:4]]

@@ -112,6 +112,10 @@ class AdoptedWandbRun(TrackerBackend):
         self._begin()
         self.run.config.update(dict(config), allow_val_change=True)
 
+    def define_metric(self, glob: str, step_metric: str | None = None, summary: str | None = None) -> None:
+        """Define metrics in the run."""
+        self.run.define_metric(glob, step_metric=step_metric, summary=summary)
+
     def log_table(self, key: str, columns: Sequence[str] | None, data: Any) -> None:
         """Log a table of rows, or a data frame."""
         table = self._wandb.Table

@@ -10,16 +10,18 @@ budget, and staged rows the rest.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 from tracker_client.sending.unacknowledged import Unacknowledged
+from tracker_client.settings.metric_options import MetricDefinition
 from tracker_client.staging.buffer import DroppedRows, Entry, StagingBuffer, points_of
 from tracker_client.staging.items import ItemDraft, ItemQueue, PlacedItem
 from tracker_client.staging.lossy_queue import Dropped
 from tracker_client.staging.resolving import resolved
 from tracker_client.staging.row_items import items_of
 from tracker_client.staging.rows import LoggedRow, RowAssembler
-from tracker_client.transport.body import Body, config_body, item_bodies
+from tracker_client.transport.body import Body, config_body, definitions_body, item_bodies
 from tracker_client.transport.encoder import Encoder
 from tracker_client.values.exit_status import ExitStatusFile
 from tracker_client.values.refusals import Refusals
@@ -34,8 +36,8 @@ GIVE_UP_AT_ONCE_SHARE = 16
 class BatchBuilder:
     """Builds batches of rows, configurations and items.
 
-    Only the sender's thread may call its methods; others may read counts and announce items. ``begin`` must
-    be called first: the steps are unknown until the daemon has answered.
+    Only the sender's thread may call its methods; others may read counts, announce items and define metrics.
+    ``begin`` must be called first: the steps are unknown until the daemon has answered.
     """
 
     def __init__(self, staging: StagingBuffer, refusals: Refusals, buffer_bytes: int) -> None:
@@ -48,6 +50,7 @@ class BatchBuilder:
         self._held_max_bytes = int(buffer_bytes * HELD_SHARE)
         self._rows = RowAssembler(0, refusals)
         self._begun = False
+        self._definitions: deque[MetricDefinition] = deque()
         self._blocked: list[
             Entry | Dropped[DroppedRows]
         ] = []  # removed from the buffer; the first has a value on its device
@@ -116,6 +119,15 @@ class BatchBuilder:
         self._keep([config_body(document)])
         self._keep_within_budget()
 
+    def define(self, definition: MetricDefinition) -> None:
+        """Send a definition of metrics ahead of all rows that are logged later; any thread may call this."""
+        self._definitions.append(definition)
+
+    def _send_definitions(self) -> None:
+        waiting = [self._definitions.popleft() for _ in range(len(self._definitions))]
+        if waiting:
+            self._keep([definitions_body(waiting)])
+
     def complete_item(self, draft: ItemDraft) -> None:
         """Add the item of ``draft``, whose contents are now durable at the daemon."""
         placed = self.items.complete(draft)
@@ -147,6 +159,7 @@ class BatchBuilder:
 
     def finish(self, exit_code: int | None, exit_status: ExitStatusFile | None = None) -> int:
         """Close the pending row and the stream; return the sequence of the last batch."""
+        self._send_definitions()
         self._encode_rows(self._rows.end())
         self._keep(self.encoder.close())
         self._keep([self.encoder.finish(exit_code, exit_status)])
@@ -157,6 +170,7 @@ class BatchBuilder:
     def _encode_slice(self) -> None:
         entries = self._blocked or self._staging.take(SLICE_ROWS)
         self._blocked = []
+        self._send_definitions()  # after rows are removed: so those that came before these rows are sent
         announced = self.items.announced
         for position, entry in enumerate(entries):
             if isinstance(entry, Dropped):

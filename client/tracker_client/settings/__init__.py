@@ -3,5 +3,5 @@
 * ``reading``: all settings, from both sources.
 * ``output``: the output directory, as a path here and as a text for the daemon.
 * ``selectors``: the values that select a backend's run (project, name, tags …), read on the rank.
-* ``metric_options``: the options that apply by metric, as texts for the daemon.
+* ``metric_options``: what a script says by metric: options, as texts for the daemon, and definitions.
 """

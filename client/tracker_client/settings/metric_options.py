@@ -1,7 +1,7 @@
-"""Options of ``setup_tracker`` that apply by metric, as texts for the daemon.
+"""What a script says by metric: options of ``setup_tracker``, and definitions while the run lasts.
 
-Each is a text such as ``"lr=none,loss=mean+max"``, or a dict from globs of metric names to a value or a list
-of values. The daemon parses the rules.
+Each option is a text such as ``"lr=none,loss=mean+max"``, or a dict from globs of metric names to a value or
+a list of values. The daemon parses the rules.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import Any
 
 from tracker_client.errors import SettingsError
 from tracker_client.values.arguments import valid_text
+from tracker_protocol import limits
 
+SUMMARIES = ("last", "min", "max", "mean", "none")
 METRIC_OPTIONS = ("aggregates", "step_axes", "summaries", "thinning")
 
 
@@ -49,3 +51,33 @@ def _rules_text(name: str, value: object) -> str:
 
 def _joined(value: object) -> str:
     return "+".join(map(str, value)) if isinstance(value, (list, tuple, set, frozenset)) else str(value)
+
+
+# ---- definitions ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MetricDefinition:
+    """The metrics that the glob ``name`` fits have this axis and this summary; None says nothing about it."""
+
+    name: str
+    step_metric: str | None = None
+    summary: str | None = None
+
+
+def read_definition(name: Any, step_metric: Any, summary: Any) -> MetricDefinition:
+    """Return a definition; ``step_metric`` may be the definition of the axis.
+
+    Raises:
+        SettingsError: a name is no text, or too long, or the summary is unknown.
+    """
+    axis = getattr(step_metric, "name", step_metric)
+    for what, text in (("name", name), ("step_metric", axis)):
+        size = len(text.encode(errors="replace")) if isinstance(text, str) else 0
+        if not (text is None and what == "step_metric") and not 0 < size <= limits.METRIC_NAME_MAX_BYTES:
+            raise SettingsError(
+                f"{what} is {text!r}; it must be a text of 1 to {limits.METRIC_NAME_MAX_BYTES} bytes"
+            )
+    if summary is not None and summary not in SUMMARIES:
+        raise SettingsError(f"summary is {summary!r}; it must be one of {', '.join(SUMMARIES)}, or None")
+    return MetricDefinition(valid_text(name), None if axis is None else valid_text(axis), summary)

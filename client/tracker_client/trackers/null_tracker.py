@@ -26,6 +26,9 @@ class NullTracker(Tracker):
     def log_config(self, config: Any) -> None:
         """Do nothing."""
 
+    def define_metric(self, glob: str, step_metric: Any = None, summary: str | None = None) -> None:
+        """Do nothing."""
+
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
         """Do nothing."""
 

@@ -28,6 +28,7 @@ from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.media.drafts import Media
 from tracker_client.sending.events import WAITS, Finish, LogConfig
 from tracker_client.sending.sender import Sender
+from tracker_client.settings.metric_options import MetricDefinition
 from tracker_client.settings.reading import ClientSettings
 from tracker_client.staging.attachment import Attachment
 from tracker_client.staging.buffer import FAST_ROW_VALUES_MAX, StagingBuffer, weighed
@@ -47,6 +48,7 @@ from tracker_client.values.steps import given_step
 from tracker_client.values.untraced import leave_out_of_graphs, untraced
 from tracker_client.values.wandb_objects import MediaValue, from_wandb, is_media_of_wandb, is_of_wandb
 from tracker_client.watch.watching import Watches
+from tracker_protocol import limits
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -84,6 +86,7 @@ class RemoteTracker(Tracker):
         is_primary = settings.rank.rank == (settings.primary_rank or 0)
         self._scripts.start(self._sender.inbox.put, at_once=settings.script_classes.sure and is_primary)
         self._configuration: dict[str, Any] = {}
+        self._defined: dict[str, MetricDefinition] = {}
         self._remote = RemoteBackends(self, self._sender.handles.read, self._configuration, self._refusals)
         self._media = Media(self._sender.batches.items, self._sender.uploads(), self._refusals)
         self._watches = Watches(self._attach, self._wants_items, self._refusals)
@@ -192,6 +195,30 @@ class RemoteTracker(Tracker):
                 self._sender.inbox.put(LogConfig(EMPTY_CONFIGURATION))
             self._configuration.update(read.values)
             self._sender.inbox.put(LogConfig(read.document))
+
+    def define_metric(self, glob: str, step_metric: Any = None, summary: str | None = None) -> Any:
+        """Define how backends show metrics; see :meth:`Tracker.define_metric`."""
+        definition = self._definition(glob, step_metric, summary)
+        if (
+            definition is None
+            or self._defined.get(definition.name, MetricDefinition(definition.name)) == definition
+        ):
+            return definition  # it says nothing new
+        if self._closed:
+            self._count_late_call()
+            return definition
+        if definition.name not in self._defined and len(self._defined) >= limits.METRIC_DEFINITIONS_MAX:
+            self._refusals.warn_once(
+                "define_metric()",
+                f"it was called for {limits.METRIC_DEFINITIONS_MAX} names and globs; further ones have no "
+                "effect. Define several metrics by one glob",
+            )
+            return definition
+        self._defined[definition.name] = definition
+        given = {"step_metric": definition.step_metric, "summary": definition.summary}
+        self._scripts.pass_on(DirectCall("define_metric", (definition.name,), given))
+        self._sender.batches.define(definition)
+        return definition
 
     @untraced
     def watch(self, model: Any, **options: Unpack[WatchOptions]) -> None:

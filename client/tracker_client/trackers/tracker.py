@@ -21,6 +21,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from tracker_client.backends.calls import AnyBackend, call, finish, name_of
+from tracker_client.errors import SettingsError
+from tracker_client.settings.metric_options import MetricDefinition, read_definition
 from tracker_client.trackers.calls_elsewhere import CallsElsewhere
 from tracker_client.trackers.exit_code import uncaught_code
 from tracker_client.trackers.status import TrackerStatus
@@ -99,6 +101,38 @@ class Tracker:
         read = None if isinstance(config, Mapping) else read_configuration(config)
         values = config if read is None else read.values
         self._each("log_config()", lambda backend: call(backend, "log_config", values))
+
+    def define_metric(self, glob: str, step_metric: Any = None, summary: str | None = None) -> Any:
+        """Define how backends show the metrics that ``glob`` fits; call this before they are logged.
+
+        A definition precedes the rules of ``setup_tracker``. Of several that fit a metric, the most precise
+        one decides. A metric that is recorded already keeps its axis. Without a daemon, W&B alone has
+        definitions, and its globs end in a star.
+
+        Args:
+            glob: a metric's name, or a glob such as ``"val/*"``.
+            step_metric: the metric that is their axis; ``"step"`` is the training step; None changes nothing.
+            summary: the value that represents the run: "last", "min", "max", "mean" or "none"; None changes
+                nothing. MLflow has it as a metric of its own, ``<name>.max``; CSV has none.
+
+        Returns:
+            The definition, which may be the ``step_metric`` of others; None if it cannot be used.
+        """
+        definition = self._definition(glob, step_metric, summary)
+        if definition is not None:
+            given = {"step_metric": definition.step_metric, "summary": definition.summary}
+            named: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+            self._each(
+                "define_metric()", lambda backend: call(backend, "define_metric", definition.name, **named)
+            )
+        return definition
+
+    def _definition(self, glob: Any, step_metric: Any, summary: Any) -> MetricDefinition | None:
+        try:
+            return read_definition(glob, step_metric, summary)
+        except SettingsError as error:
+            self._refusals.warn_once(f"define_metric({glob!r})", f"it has no effect: {error}")
+            return None
 
     def watch(self, model: Any, **options: Unpack[WatchOptions]) -> None:
         """Record statistics of a model's gradients and parameters, every ``log_freq`` backward passes.

@@ -88,18 +88,22 @@ class WandbRun(RemoteHandle):
 
     def define_metric(
         self, name: str, step_metric: Any = None, step_sync: Any = None, hidden: Any = None,  # noqa: ARG002 - W&B's
-        summary: str | None = None, **_: Any,
-    ) -> None:  # fmt: skip
-        """Warn that ``setup_tracker`` takes axes and summaries, and name its arguments."""
-        axis = getattr(step_metric, "name", step_metric)
-        given = {"step_axes": axis, "summaries": summary}
-        arguments = [f"{option}={ {name: value}!r}" for option, value in given.items() if value]
-        if arguments:
-            self._refusals.warn_once(
-                f"define_metric({name!r})",
-                "it has no effect after the run's begin; give the same to setup_tracker: "
-                + ", ".join(arguments),
-            )
+        summary: str | None = None, goal: str | None = None, **_: Any,
+    ) -> Any:  # fmt: skip
+        """Call the tracker's ``define_metric``; return the definition, which may be the axis of others."""
+        return self._tracker.define_metric(name, step_metric, self._summary_of(name, summary, goal))
+
+    def _summary_of(self, name: str, summary: str | None, goal: str | None) -> str | None:
+        """Return the tracker's word for a summary of W&B's, which may have several, or a goal."""
+        if not isinstance(summary, str):
+            return summary
+        first, comma, _ = (part.strip() for part in summary.lower().partition(","))
+        if comma:
+            reason = f"summary={summary!r} has several values; a metric has one summary, here {first!r}"
+            self._refusals.warn_once(f"define_metric({name!r})", reason)
+        if first == "best":
+            return "max" if str(goal).lower() in ("max", "maximize") else "min"
+        return {"": None, "copy": "last"}.get(first, first)
 
     def _label(self, *_: Any, **__: Any) -> None:
         """Do nothing; frameworks label their own runs."""

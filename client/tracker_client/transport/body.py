@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tracker_client.settings.metric_options import MetricDefinition
 from tracker_client.staging.items import PlacedItem
 from tracker_client.transport.blocks import BatchBlocks, Block
 from tracker_client.values.exit_status import ExitStatusFile
@@ -58,6 +59,16 @@ def rows_body(blocks: BatchBlocks, *, dropped_points: int, flushed: bool) -> Bod
 def config_body(document: str) -> Body:
     """Return a batch that carries a configuration, as JSON."""
     return Body(pb.BatchBody(config=[document]).SerializeToString())
+
+
+def definitions_body(definitions: Iterable[MetricDefinition]) -> Body:
+    """Return a batch that carries definitions of metrics."""
+    message = pb.BatchBody()
+    for definition in definitions:
+        message.definitions.add(
+            glob=definition.name, step_metric=definition.step_metric, summary=definition.summary
+        )
+    return Body(message.SerializeToString())
 
 
 def item_bodies(items: Iterable[PlacedItem]) -> list[Body]:

@@ -14,7 +14,7 @@ from tracker_daemon.backends.third_party.script_class import SCRIPT_STATE
 from tracker_daemon.delivery.thinning import Thinned, Thinner, ThinningRules
 from tracker_daemon.errors import BackendRefused
 from tracker_daemon.outbox.entries import OutboxEntry
-from tracker_daemon.rules.metric_rules import read_step_axes, read_thinning
+from tracker_daemon.rules.metric_rules import read_thinning
 
 _MARK = b"\0thinned1"
 
@@ -102,8 +102,7 @@ def thinned(backend: Backend, run: RunDescription, name: str) -> Backend:
     rules = read_thinning(run.metrics.thinning, name)
     if not any(thinning for _, thinning in rules.rules):
         return backend
-    axes = frozenset(axis for _, axis in read_step_axes(run.metrics.step_axes).rules)
-    return ThinnedBackend(backend, ThinningRules(rules, axes))
+    return ThinnedBackend(backend, ThinningRules(rules))
 
 
 def thinned_so_far(state: bytes) -> tuple[int, int]:

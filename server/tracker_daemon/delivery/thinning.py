@@ -9,7 +9,8 @@ delivered again after a crash are thinned in the same way.
   until a later record or the run's end follows, or until they weigh THINNING_GROUP_BYTES_MAX. Records with
   different columns are thinned separately, so a window may keep more than four of them.
 
-Texts are never thinned. A step axis (``epoch``) stays wherever another value of its record stays.
+Texts are never thinned. A step axis (``epoch``) of a record's other values stays wherever one of
+its record's values stays.
 """
 
 from __future__ import annotations
@@ -32,10 +33,9 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class ThinningRules:
-    """The rules by column; ``axes`` are the columns that are step axes of others."""
+    """The rules by column."""
 
     rules: MetricRules[Thinning]
-    axes: frozenset[str] = frozenset()
 
     @property
     def window_ns(self) -> int:
@@ -58,11 +58,10 @@ class Thinned:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ColumnRules:
-    """The rules for a block's columns: each n-th value (0: all), window in ns (0: none), is it an axis."""
+    """The rules for a block's columns: each n-th value (0: all), window in ns (0: none)."""
 
     every: NDArray[np.int64]
     window_ns: NDArray[np.int64]
-    axis: Mask
 
     @property
     def thins(self) -> bool:
@@ -124,7 +123,9 @@ class Thinner:
             valid = np.concatenate([_valid(block) for block in same])
             values = np.concatenate([block.values for block in same])
             times_ns = np.concatenate([block.times_ns for block in same])
-            kept = _kept(columns, rules, values, valid, times_ns, so_far)
+            axes = {axis.name for block in same for axis in block.axes}
+            is_axis = np.array([column in axes for column in columns], np.bool_)
+            kept = _kept(columns, rules, is_axis, values, valid, times_ns, so_far)
             ends = np.cumsum([len(block) for block in same])[:-1]
             masks.update({id(block): part for block, part in zip(same, np.split(kept, ends), strict=True)})
         return masks
@@ -136,7 +137,6 @@ class Thinner:
             rules = self._column_rules[columns] = _ColumnRules(
                 np.array([thinning.every for thinning in found], np.int64),
                 np.array([thinning.window_ns for thinning in found], np.int64),
-                np.array([column in self._rules.axes for column in columns], np.bool_),
             )
         return rules
 
@@ -198,6 +198,7 @@ def _block(entry: OutboxEntry) -> RecordBlock | None:
 def _kept(
     columns: tuple[str, ...],
     rules: _ColumnRules,
+    is_axis: Mask,
     values: NDArray[np.float64],
     valid: Mask,
     times_ns: NDArray[np.int64],
@@ -214,9 +215,9 @@ def _kept(
     for window_ns in np.unique(rules.window_ns[rules.window_ns > 0]).tolist():
         chosen = np.flatnonzero(rules.window_ns == window_ns)
         kept[:, chosen] = _extremes(values[:, chosen], valid[:, chosen], times_ns // window_ns)
-    follows = rules.axis & ((rules.every > 0) | (rules.window_ns > 0))
-    if follows.any() and not rules.axis.all():
-        something: Mask = np.logical_or.reduce(kept[:, ~rules.axis], axis=1)
+    follows = is_axis & ((rules.every > 0) | (rules.window_ns > 0))
+    if follows.any() and not is_axis.all():
+        something: Mask = np.logical_or.reduce(kept[:, ~is_axis], axis=1)
         kept[:, follows] = valid[:, follows] & something[:, None]
     return kept
 
@@ -264,6 +265,7 @@ def _masked(block: RecordBlock, mask: Mask) -> RecordBlock:
         tuple(TextCell(int(place[cell.row]), cell.column, cell.value) for cell in block.texts),
         None if block.kinds is None else block.kinds[rows][:, columns],
         _axes(block, rows, columns),
+        _summaries(block, columns),
     )
 
 
@@ -272,4 +274,14 @@ def _axes(block: RecordBlock, rows: Mask, columns: Mask) -> tuple[AxisColumn, ..
     place = (np.cumsum(columns) - 1).tolist()
     stay = columns.tolist()
     kept = ((axis, tuple(place[at] for at in axis.columns if stay[at])) for axis in block.axes)
-    return tuple(AxisColumn(axis.name, at, axis.values[rows]) for axis, at in kept if at)
+    return tuple(
+        AxisColumn(axis.name, at, axis.values[rows], axis.texts) for axis, at in kept if at or axis.texts
+    )
+
+
+def _summaries(block: RecordBlock, columns: Mask) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """Return the summaries of the columns that stay."""
+    place = (np.cumsum(columns) - 1).tolist()
+    stay = columns.tolist()
+    kept = ((kind, tuple(place[at] for at in among if stay[at])) for kind, among in block.summaries)
+    return tuple((kind, at) for kind, at in kept if at)

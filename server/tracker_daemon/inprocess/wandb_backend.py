@@ -150,6 +150,12 @@ class WandbBackend(TrackerBackend):
         if self._is_here():
             self.run.config.update(plain_configuration(config, self._refusals), allow_val_change=True)
 
+    def define_metric(self, glob: str, step_metric: str | None = None, summary: str | None = None) -> None:
+        """Define the axis and the summary of metrics; raises what the SDK raises."""
+        if self._is_here():
+            axis = STEP_COLUMN if step_metric is None else self._names.of(step_metric)
+            self.run.define_metric(glob, step_metric=axis, summary=summary)
+
     def log_table(self, key: str, columns: Any = None, data: Any = None, step: int | None = None) -> None:
         """Log a table of rows, or a data frame, as a ``wandb.Table``."""
         if self._is_here():

@@ -10,7 +10,12 @@ import msgspec
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.errors import ProtocolError, SettingsError
 from tracker_daemon.files.run_directory import Layout
-from tracker_daemon.rules.metric_rules import MetricSettings, read_aggregates, read_step_axes
+from tracker_daemon.rules.metric_rules import (
+    MetricSettings,
+    read_aggregates,
+    read_step_axes,
+    read_summaries,
+)
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_daemon.runs.client_options import BackendOptions, read_backend_options, read_environment
 from tracker_daemon.settings.definitions import Settings
@@ -79,6 +84,7 @@ class RunOptions(msgspec.Struct, frozen=True):
             aggregates=read_aggregates(self.metrics.aggregates),
             config_may_differ=tuple(filter(None, self.config_may_differ.split(","))),
             step_axes=read_step_axes(self.metrics.step_axes),
+            summaries=read_summaries(self.metrics.summaries),
         )
 
     @property

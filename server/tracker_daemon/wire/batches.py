@@ -6,6 +6,8 @@ from google.protobuf.message import DecodeError
 
 from tracker_daemon.aggregation.values.batch import DecodedBatch, Exiting, NodeReport, RankPart
 from tracker_daemon.errors import MalformedBatch
+from tracker_daemon.rules.metric_definitions import MetricDefinition
+from tracker_daemon.rules.metric_rules import Summary
 from tracker_daemon.wire.contributions import decode_contribution, decode_progress, decode_step_keys
 from tracker_daemon.wire.documents import check_json_object
 from tracker_daemon.wire.items import decode_item, encode_item
@@ -56,6 +58,7 @@ def batch_message(batch: DecodedBatch) -> pb.BatchBody:
         items=map(encode_item, batch.items),
         exiting=_encode_exiting(batch.exiting),
         lost=batch.lost,
+        definitions=map(_encode_definition, batch.definitions),
     )
 
 
@@ -83,7 +86,24 @@ def _decoded(message: pb.BatchBody, names_known: int) -> DecodedBatch:
         _decode_report(message, known),
         _decode_exiting(message),
         message.lost,
+        tuple(map(_decode_definition, message.definitions)),
     )
+
+
+def _encode_definition(definition: MetricDefinition) -> pb.MetricDefinition:
+    return pb.MetricDefinition(glob=definition.glob, step_metric=definition.axis, summary=definition.summary)
+
+
+def _decode_definition(message: pb.MetricDefinition) -> MetricDefinition:
+    longest = max(len(message.glob.encode()), len(message.step_metric.encode()))
+    if not message.glob or longest > limits.METRIC_NAME_MAX_BYTES:
+        raise MalformedBatch(
+            f"the glob or the axis of a definition has {longest} bytes; 1 to "
+            f"{limits.METRIC_NAME_MAX_BYTES} are allowed"
+        )
+    if message.summary and message.summary not in set(Summary):
+        raise MalformedBatch(f"{message.summary!r} is no summary of metrics")
+    return MetricDefinition(message.glob, message.step_metric, message.summary)
 
 
 def _decode_exiting(message: pb.BatchBody) -> Exiting | None:

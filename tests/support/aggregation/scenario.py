@@ -27,7 +27,7 @@ from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.values.batch import DecodedBatch
 from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.aggregation.values.record import RecordBlock
-from tracker_daemon.rules.metric_rules import read_aggregates, read_step_axes
+from tracker_daemon.rules.metric_rules import read_aggregates, read_step_axes, read_summaries
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules
 from tracker_daemon.wire.batches import decode_batch
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -67,6 +67,7 @@ def rules(
     aggregates: str = "",
     may_differ: str = "",
     step_axes: str = "",
+    summaries: str = "",
 ) -> Rules:
     return Rules(
         primary,
@@ -79,6 +80,7 @@ def rules(
         read_aggregates(aggregates),
         tuple(may_differ.split(",")),
         read_step_axes(step_axes),
+        read_summaries(summaries),
     )
 
 
@@ -266,6 +268,11 @@ class Scenario:
         self.clients[rank].body.config.append(document)
         self.send(rank)
 
+    def define(self, rank: int, glob: str, axis: str = "", summary: str = "") -> None:
+        """The rank's script defines metrics."""
+        self.clients[rank].body.definitions.add(glob=glob, step_metric=axis, summary=summary)
+        self.send(rank)
+
     def give(self, rank: int, kind: str, key: str, step: int = 0, **fields: Any) -> None:
         """The rank logs an item."""
         item = {"document": "{}", **fields}
@@ -391,7 +398,9 @@ def assert_identical(a: RecordBlock, b: RecordBlock) -> None:
         if one is not None:
             assert one.tobytes() == other.tobytes()
     for one, other in zip(a.axes, b.axes, strict=True):
-        assert (one.name, one.values.tobytes()) == (other.name, other.values.tobytes())
+        assert (one.name, one.columns, one.texts) == (other.name, other.columns, other.texts)
+        assert one.values.tobytes() == other.values.tobytes()
+    assert a.summaries == b.summaries
 
 
 def learned(run: Scenario, ranks: list[int], step: int = 0) -> Scenario:

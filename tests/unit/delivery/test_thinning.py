@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.waiting import wait_until
-from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import AxisColumn, RecordBlock, TextCell
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.memory import MemoryBackend
 from tracker_daemon.delivery.pump import Pump, PumpTiming
@@ -41,8 +41,8 @@ def outbox(*blocks, end=True):
     return [*entries, OutboxEntry(len(entries) + 1, EntryKind.END, END)] if end else entries
 
 
-def thinner(text, axes=()):
-    return Thinner(ThinningRules(read_thinning(text, "mlflow"), frozenset(axes)))
+def thinner(text):
+    return Thinner(ThinningRules(read_thinning(text, "mlflow")))
 
 
 def cells(entries):
@@ -90,10 +90,16 @@ def test_texts_and_other_metrics_stay_and_an_axis_goes_with_its_metric():
     block = records(
         0, [[i, i, i] for i in range(4)], columns=columns, valid=valid, texts=(TextCell(3, "t", "x"),)
     )
-    kept = thinner("mlflow:kept=none,mlflow:*=10", axes=["epoch"]).thin(outbox(block), Thinned())
+    epochs = AxisColumn("epoch", (2,), block.values[:, 1], ("t",))
+    block = replace(block, axes=(epochs,), summaries=(("max", (0, 2)),))
+    kept = thinner("mlflow:kept=none,mlflow:*=10").thin(outbox(block), Thinned())
     assert cells(kept) == [("loss", 0, 0.0), ("epoch", 0, 0.0), ("epoch", 2, 2.0), ("kept", 2, 2.0)]
     (texts,) = [RecordBlock.from_bytes(entry.payload) for entry in kept[:1]]
     assert [(int(texts.steps[cell.row]), cell.value) for cell in texts.texts] == [(3, "x")]
+    assert [(axis.values.tolist(), axis.columns, axis.texts) for axis in texts.axes] == [
+        ([0, 2, 3], (2,), ("t",))
+    ]
+    assert texts.summaries == (("max", (0, 2)),)
 
 
 def test_numbers_that_stay_keep_their_kinds():

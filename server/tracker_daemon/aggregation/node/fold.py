@@ -97,6 +97,8 @@ class NodeFold(Fold):
         self.books.received += batch.points
         if self.count_dropped(source, batch.dropped_points):
             self.parts.add_dropped(stream, batch.dropped_points)
+        if batch.definitions and source.rank == self.rules.primary_rank:
+            self.parts.add_definitions(stream, batch.definitions)
         attempt = self._attempt_of(source)
         if attempt is None:
             self.books.count_late(source.rank, batch.points)

@@ -13,6 +13,7 @@ from tracker_daemon.aggregation.node.dictionary import NodeDictionary
 from tracker_daemon.aggregation.shared.stream import StreamFold
 from tracker_daemon.aggregation.values.batch import DecodedBatch, RankPart, Rows, TextRows
 from tracker_daemon.aggregation.values.item import Item
+from tracker_daemon.rules.metric_definitions import MetricDefinition
 
 _OBJECT_BYTES = 128
 """Counted for a fragment beside its values, roughly."""
@@ -73,6 +74,10 @@ class RankParts:
     def add_config(self, stream: bytes, document: str) -> None:
         """Append a part of the run's configuration."""
         self.add(Fragment(stream, DecodedBatch(config=(document,))))
+
+    def add_definitions(self, stream: bytes, definitions: tuple[MetricDefinition, ...]) -> None:
+        """Append what the script says about metrics."""
+        self.add(Fragment(stream, DecodedBatch(definitions=definitions)))
 
     def add_item(self, stream: bytes, item: Item) -> None:
         """Append an item."""

@@ -199,12 +199,14 @@ class RootAttempt(Attempt[RootPanel]):
                 home = queue.row(number, step, time_ns, now_ns)
                 home.parts.append((index, int(rows[i]), serials[i], taken))
 
-    def note_axes(self, rank: int, names: tuple[str, ...], block: Rows, now_ns: int) -> None:
-        """Keep the values of metrics that are axes of others with the rows of a rank that has a queue."""
-        if not self.rules.axes.intersection(names) or not self.houses(rank):
+    def note_axes(
+        self, known: frozenset[str], rank: int, names: tuple[str, ...], block: Rows, now_ns: int
+    ) -> None:
+        """Keep values of the metrics ``known`` to be axes with the rows of a rank that has a queue."""
+        if not known.intersection(names) or not self.houses(rank):
             return
         queue = self.queue(rank)
-        axes = [(column, name) for column, name in enumerate(names) if name in self.rules.axes]
+        axes = [(column, name) for column, name in enumerate(names) if name in known]
         rows = zip(block.row_numbers.tolist(), block.steps.tolist(), block.times_ns.tolist(), strict=True)
         for i, (number, step, time_ns) in enumerate(rows):
             row = queue.row(number, step, time_ns, now_ns)

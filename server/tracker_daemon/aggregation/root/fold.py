@@ -42,6 +42,7 @@ from tracker_daemon.aggregation.values.batch import DecodedBatch, Rows, TextRows
 from tracker_daemon.aggregation.values.contribution import NO_STEP, Contribution, Progress
 from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.aggregation.values.record import RecordBlock
+from tracker_daemon.rules.metric_definitions import Definitions, MetricDefinition
 from tracker_daemon.rules.metric_names import DROPPED_POINTS, rank_column
 from tracker_protocol import limits
 from tracker_protocol.kinds import Kind
@@ -53,13 +54,18 @@ class RootFold(Fold):
     def __init__(self, rules: Rules, books: Books | None = None) -> None:
         super().__init__(rules, books)
         self.naming = Naming(rules, self.books, self.notices)
-        self.emitter = Emitter(SeriesAxes(rules, self.books, self.notices))
+        self.definitions = Definitions(rules.step_axes, rules.summaries)
+        self.emitter = Emitter(SeriesAxes(self.definitions, self.books, self.notices))
         self.config = ConfigLedger(rules)
         self.items: list[Item] = []
         self.steps = AutomaticSteps()
         self.attempt: RootAttempt = self._new_attempt(1)
         self.older: dict[int, RootAttempt] = {}
         self.dropped_shown = 0
+        self.others_recorded = False
+        """True if there were texts, or a rank's own statistics, that are recorded."""
+        self.warnings: list[str] = []
+        """Those notices of the tick that the primary rank's user must see at once."""
         self._finished_blocks: list[RecordBlock] = []
 
     def _new_attempt(self, number: int) -> RootAttempt:
@@ -126,6 +132,8 @@ class RootFold(Fold):
             self._pass_on_items(source, batch.items, None)
             self.books.count_late(source.rank, batch.points)
             return
+        for definition in batch.definitions:
+            self._define(source.rank, definition)
         bars = attempt.progress.note_rows(source.rank, batch.blocks)
         for block, block_bars in zip(batch.blocks, bars, strict=True):
             if isinstance(block, Rows) and not block.own:
@@ -140,6 +148,23 @@ class RootFold(Fold):
         if attempt is self.attempt:
             self._note_progress(source, batch, now_ns)
 
+    def _define(self, rank: int, definition: MetricDefinition) -> None:
+        """Add a definition of the primary rank's script; that of another rank has no effect."""
+        if rank != self.rules.primary_rank:
+            return
+        attempts = (self.attempt, *self.older.values())
+        recorded = (
+            name
+            for attempt in attempts
+            for panel in attempt.panels
+            for name, shown in zip(panel.names, panel.shown, strict=True)
+            if shown is not None
+        )
+        sentence = self.emitter.axes.define(definition, recorded, others_recorded=self.others_recorded)
+        if sentence:
+            self.notices.append(sentence)
+            self.warnings.append(sentence)
+
     def _attempt_of(self, number: int) -> RootAttempt | None:
         return self.attempt if number == self.attempt.number else self.older.get(number)
 
@@ -147,7 +172,7 @@ class RootFold(Fold):
         """Pass on items, which wait for no other rank; the key of one beside the primary's has its rank."""
         rank = source.rank
         recorded = attempt is not None and self.rules.records_items(rank)
-        queue = attempt.queues.get(rank) if attempt is not None and self.rules.axes else None
+        queue = attempt.queues.get(rank) if attempt is not None and self.definitions.axes else None
         for item in items:
             if not recorded:
                 self.books.items_left_out += 1
@@ -155,7 +180,8 @@ class RootFold(Fold):
             self.books.items += 1
             key = item.key if rank == self.rules.primary_rank else rank_column(item.key, rank)
             axes = {} if queue is None else dict(queue.axes_at(item.row))
-            place = {"key": key, "rank": rank, "attempt": source.attempt, "axes": axes}
+            axis = "" if queue is None else self.emitter.axes.of_item(key, axes)
+            place = {"key": key, "rank": rank, "attempt": source.attempt, "axes": axes, "axis": axis}
             self.items.append(msgspec.structs.replace(item, **place))
 
     def _note_progress(self, source: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
@@ -193,7 +219,7 @@ class RootFold(Fold):
             return
         if attempt is self.attempt and block.automatic_steps:
             self._compare(rank, plan.names, block.steps.tolist())
-        attempt.note_axes(rank, plan.names, block, now_ns)
+        attempt.note_axes(self.definitions.axes, rank, plan.names, block, now_ns)
         attempt.contribute(rank, plan, block, bars, now_ns)
 
     def _own_texts(
@@ -203,6 +229,7 @@ class RootFold(Fold):
         self.books.folded += block.points
         if not self.rules.records_own_values(rank):
             return
+        self.others_recorded = True
         columns = [self._own_column(name, rank, attempt) for name in names]
         for row, texts in zip(_rows_of(attempt, rank, block, now_ns), block.values, strict=True):
             row.texts.update(zip(columns, texts, strict=True))
@@ -214,6 +241,7 @@ class RootFold(Fold):
         self.books.folded += block.points
         if not self.rules.records_items(rank):
             return
+        self.others_recorded = True
         columns = [self._own_column(name, rank, attempt) for name in names]
         floats = np.zeros(block.values.shape, np.uint8)
         kinds = (floats if block.kinds is None else block.kinds).tolist()
@@ -354,12 +382,13 @@ class RootFold(Fold):
         config = self.config.settle(now_ns, self.attempt.membership.expected, over=self.over())
         settled = TickOutput(
             tuple(config.documents), blocks, (*self.notices, *config.notices), tuple(self.items),
-            tuple(config.changes), tuple(config.warnings), later_configs=tuple(config.later),
+            tuple(config.changes), (*self.warnings, *config.warnings), later_configs=tuple(config.later),
         )  # fmt: skip
         self.books.records += sum(map(len, blocks))
         self._finished_blocks.clear()
         self.items.clear()
         self.notices.clear()
+        self.warnings.clear()
         return settled
 
     def _emit(self, attempt: RootAttempt, now_ns: int) -> list[RecordBlock]:

@@ -37,7 +37,7 @@ from tracker_daemon.aggregation.shared.plain_state import (
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.values.record import RecordTimes
 
-FORMAT = 2
+FORMAT = 3
 _PER_SLOT = ("member_from", "ever_member", "skips", "reported_to", "passed_to")
 _PER_METRIC = ("learned", "aggregated", "owner", "joined_at")
 _PER_ROW = (
@@ -54,7 +54,11 @@ def dump(fold: RootFold) -> bytes:
             "books": dump_books(fold.books),
             "next_ordinal": fold.emitter.next_ordinal,
             "record_times": [list(fold.emitter.times.last_ms.items()), fold.emitter.times.forgotten_ms],
+            "definitions": list(fold.definitions.known.values()),
             "axis_of": fold.emitter.axes.axis_of,
+            "on_step": sorted(fold.emitter.axes.on_step),
+            "others_on_step": fold.emitter.axes.others_on_step,
+            "others_recorded": fold.others_recorded,
             "kept_names": sorted(fold.naming.kept),
             "moved_names": sorted(fold.naming.moved),
             "streams": [dump_stream(stream, source) for stream, source in fold.streams.items()],
@@ -79,7 +83,11 @@ def load(payload: bytes, rules: Rules) -> RootFold:
     fold = RootFold(rules, load_books(plain["books"]))
     fold.emitter.next_ordinal = plain["next_ordinal"]
     fold.emitter.times = RecordTimes(map(tuple, plain["record_times"][0]), plain["record_times"][1])
+    fold.definitions.restore(plain["definitions"])
     fold.emitter.axes.axis_of = plain["axis_of"]
+    fold.emitter.axes.on_step = set(plain["on_step"])
+    fold.emitter.axes.others_on_step = plain["others_on_step"]
+    fold.others_recorded = plain["others_recorded"]
     fold.naming.kept, fold.naming.moved = set(plain["kept_names"]), set(plain["moved_names"])
     fold.streams = load_streams(plain["streams"])
     fold.steps.next_step = by_rank(plain["next_step"])

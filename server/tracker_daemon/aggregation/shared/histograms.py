@@ -19,7 +19,7 @@ KIND = "histogram"
 class HistogramRow(msgspec.Struct, frozen=True, array_like=True):
     """Histograms of one call at one step; ``documents`` are texts of JSON objects, by their keys.
 
-    ``axes`` are as those of the items.
+    ``axes`` are as those of the items; ``axis_of`` has the axis of each key that has one.
     """
 
     attempt: int
@@ -27,6 +27,7 @@ class HistogramRow(msgspec.Struct, frozen=True, array_like=True):
     time_ns: int
     documents: dict[str, str]
     axes: dict[str, float] = {}
+    axis_of: dict[str, str] = {}
 
     def to_bytes(self) -> bytes:
         """Encode for the outbox; :meth:`from_bytes` returns an equal row."""
@@ -56,7 +57,8 @@ def histogram_rows(items: Iterable[Item]) -> Iterator[HistogramRow]:
     for (attempt, step, time_ns, _), group in groupby(filter(is_histogram, items), _call):
         alike = list(group)
         documents = {item.key: item.document for item in alike}
-        yield HistogramRow(attempt, step, time_ns, documents, alike[0].axes)
+        axis_of = {item.key: item.axis for item in alike if item.axis}
+        yield HistogramRow(attempt, step, time_ns, documents, alike[0].axes, axis_of)
 
 
 def _call(item: Item) -> tuple[int, int, int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tracker_daemon.rules.metric_names import SUFFIXES
-from tracker_daemon.rules.metric_rules import STEP, MetricRules
+from tracker_daemon.rules.metric_rules import MetricRules, Summary
 from tracker_daemon.rules.rank_selection import RankSet, ReporterRules, Reporters
 from tracker_protocol import limits
 
@@ -20,7 +20,7 @@ class Rules:
     metrics, which need not be learned then. ``item_ranks`` are the ranks whose tables, images, artifacts and
     histograms are recorded beside the primary's. ``config_may_differ`` are globs of the configuration's keys
     whose values are each rank's own. ``step_axes`` name the axis of metrics that are not recorded over the
-    step.
+    step, ``summaries`` the value of metrics that represents the run.
     """
 
     primary_rank: int = 0
@@ -33,11 +33,7 @@ class Rules:
     aggregates: MetricRules[frozenset[str]] = field(default_factory=MetricRules)
     config_may_differ: tuple[str, ...] = ()
     step_axes: MetricRules[str] = field(default_factory=MetricRules)
-    axes: frozenset[str] = field(init=False)
-    """The metrics that are axes of others."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "axes", frozenset(axis for _, axis in self.step_axes.rules) - {STEP})
+    summaries: MetricRules[Summary] = field(default_factory=MetricRules)
 
     def records(self, rank: int) -> bool:
         """Return True if this rank's own values are emitted under the rank's name."""

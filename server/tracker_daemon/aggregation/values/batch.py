@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tracker_daemon.aggregation.values.contribution import Contribution, Progress, StepKeys
 from tracker_daemon.aggregation.values.item import Item
+from tracker_daemon.rules.metric_definitions import MetricDefinition
 
 Keys = tuple[int, ...]
 """Indices into a stream's dictionary of metric names."""
@@ -107,6 +108,8 @@ class DecodedBatch:
     exiting: Exiting | None = None
     lost: bool = False
     """In a node's part of a rank: the rank's process has ended without a last batch."""
+    definitions: tuple[MetricDefinition, ...] = ()
+    """What the script says about metrics; it holds from this batch on."""
 
     @property
     def blocks(self) -> tuple[Rows | TextRows, ...]:

@@ -23,7 +23,8 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
 class Item(msgspec.Struct, frozen=True, array_like=True):
     """One item. ``document`` is the text of a JSON object; ``row`` is the number of its rank's row.
 
-    ``axes`` are the values, at that row, of metrics that are axes of others.
+    ``axes`` are the values, at that row, of metrics that are axes of others. ``axis`` is the item's own, ""
+    or "step" for the step.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True):
     attempt: int = 1
     row: int = NO_ROW
     axes: dict[str, float] = {}
+    axis: str = ""
 
     def to_bytes(self) -> bytes:
         """Encode for the outbox; :meth:`from_bytes` returns an equal item."""

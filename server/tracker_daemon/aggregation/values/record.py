@@ -32,12 +32,14 @@ class TextCell(msgspec.Struct, frozen=True, array_like=True):
 class AxisColumn:
     """The values of a metric that is the axis of ``columns``: ``values`` (n,), NaN where a record has none.
 
-    A record has the axis value of its row even if the metric itself is in another record.
+    A record has the axis value of its row even if the metric itself is in another record. ``texts`` are
+    columns of texts with this axis.
     """
 
     name: str
     columns: tuple[int, ...]
     values: NDArray[np.float64]
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +49,8 @@ class RecordBlock:
     ``steps`` and ``times_ns`` have shape (n,), ``values``, ``valid`` and ``kinds`` (n, c).
     Where ``valid`` is False the record has no such cell; ``valid`` is None when it has all.
     ``kinds`` are those of :class:`Kind`; None when all values are floats.
+    ``summaries`` are the kinds of summaries that the run's rules ask for, each with the positions of its
+    columns.
     Record i has ordinal ``first_ordinal + i``. Times in milliseconds rise strictly within a step.
     """
 
@@ -60,6 +64,7 @@ class RecordBlock:
     texts: tuple[TextCell, ...] = ()
     kinds: NDArray[np.uint8] | None = None
     axes: tuple[AxisColumn, ...] = ()
+    summaries: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -77,7 +82,11 @@ class RecordBlock:
                 None if self.valid is None else np.packbits(self.valid).tobytes(),
                 self.texts,
                 None if self.kinds is None else self.kinds.astype(np.uint8).tobytes(),
-                tuple((axis.name, axis.columns, axis.values.astype("<f8").tobytes()) for axis in self.axes),
+                tuple(
+                    (axis.name, axis.columns, axis.values.astype("<f8").tobytes(), axis.texts)
+                    for axis in self.axes
+                ),
+                self.summaries,
             )
         )
 
@@ -100,7 +109,11 @@ class RecordBlock:
             valid,
             wire.texts,
             None if wire.kinds is None else np.frombuffer(wire.kinds, np.uint8).reshape(n, c),
-            tuple(AxisColumn(name, at, np.frombuffer(values, "<f8")) for name, at, values in wire.axes),
+            tuple(
+                AxisColumn(name, at, np.frombuffer(values, "<f8"), texts)
+                for name, at, values, texts in wire.axes
+            ),
+            wire.summaries,
         )
 
 
@@ -137,7 +150,8 @@ class _WireBlock(msgspec.Struct, frozen=True, array_like=True):
     valid: bytes | None
     texts: tuple[TextCell, ...]
     kinds: bytes | None
-    axes: tuple[tuple[str, tuple[int, ...], bytes], ...]
+    axes: tuple[tuple[str, tuple[int, ...], bytes, tuple[str, ...]], ...]
+    summaries: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 _decode = msgspec.msgpack.Decoder(_WireBlock).decode

@@ -26,7 +26,7 @@ from tracker_daemon.backends.child.heartbeat import Heartbeat
 from tracker_daemon.backends.decoding import RunEnd, read_block, read_config, read_end, read_state
 from tracker_daemon.backends.mlflow.connection import MlflowConnection
 from tracker_daemon.backends.mlflow.description import system_params
-from tracker_daemon.backends.mlflow.metric_display import MetricDisplay
+from tracker_daemon.backends.mlflow.metric_display import named, other_steps, summarised
 from tracker_daemon.backends.mlflow.names import Param, mlflow_key, number_in, params_of, text_key
 from tracker_daemon.backends.mlflow.requests import metric_requests, summary_requests, text_requests
 from tracker_daemon.backends.mlflow.run_lookup import find_or_create_run, resume_run
@@ -34,7 +34,6 @@ from tracker_daemon.backends.mlflow.run_writer import MlflowState, RunWriter
 from tracker_daemon.backends.mlflow.store_address import StoreAddress
 from tracker_daemon.errors import BackendRefused, PoisonEntry
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
-from tracker_daemon.rules.metric_rules import MetricSettings
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -58,12 +57,10 @@ class MlflowBackend(Backend):
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         self._environ = os.environ if environ is None else environ
         self._run: RunWriter | None = None
-        self._display = MetricDisplay(MetricSettings())
 
     def open(self, run: RunDescription, state: bytes | None) -> None:
         """Find the MLflow run, or create it; see :class:`Backend`."""
         known = read_state(state, MlflowState, "MLflow")
-        self._display = MetricDisplay(run.metrics)
         connection = MlflowConnection(StoreAddress.of(self._environ, run.outdir), self._environ)
         try:
             self._run = _opened_run(connection, run, known)
@@ -151,16 +148,18 @@ class MlflowBackend(Backend):
         keys = dict(zip(names, run.names.of(names), strict=True))
         # Before the first request: wherever a replacement key is seen, its tag must exist.
         run.tag_renamed((name, key) for name, key in keys.items() if key not in {name, f"{name}/local"})
+        along = other_steps(block)
+        by_position = {at: along[name] for at, name in enumerate(block.columns) if name in along}
         for metrics in chain(
-            metric_requests(block, [keys[name] for name in block.columns], self._display.steps(block)),
-            text_requests(block, numbers, keys, self._display.steps_of(block, keys)),
+            metric_requests(block, [keys[name] for name in block.columns], by_position),
+            text_requests(block, numbers, keys, along),
         ):
             run.log("metrics", metrics, heartbeat.beat)
             heartbeat.beat()
         texts = {cell.column: cell.value for cell in block.texts if number_in(cell.value) is None}
         run.tag_renamed((name, text_key(name)) for name in texts if text_key(name) != name)
         run.set_tags({text_key(name): value for name, value in texts.items()})
-        run.summaries = self._display.summarised(block, run.summaries)
+        run.summaries = summarised(block, run.summaries)
 
     def _end(self, run: RunWriter, end: RunEnd) -> None:
         self._store_summaries(run)
@@ -170,9 +169,9 @@ class MlflowBackend(Backend):
         run.ended = True
 
     def _store_summaries(self, run: RunWriter) -> None:
-        named = [(name, mlflow_key(name), summary) for name, summary in self._display.named(run.summaries)]
-        run.tag_renamed((name, key) for name, key, _ in named if key != name)
-        for metrics in summary_requests((key, summary) for _, key, summary in named):
+        keyed = [(name, mlflow_key(name), summary) for name, summary in named(run.summaries)]
+        run.tag_renamed((name, key) for name, key, _ in keyed if key != name)
+        for metrics in summary_requests((key, summary) for _, key, summary in keyed):
             run.log("metrics", metrics)
 
     def _describe(self, run: RunDescription) -> None:

@@ -44,6 +44,7 @@ from tracker_daemon.backends.wandb.artifacts import ArtifactQueue, KeptArtifacts
 from tracker_daemon.backends.wandb.changes import Change, changes_of
 from tracker_daemon.backends.wandb.init_arguments import Mode, known_handles, mode_of, wandb_id
 from tracker_daemon.backends.wandb.items import NumberedItem, UnusableItem, sdk_value
+from tracker_daemon.backends.wandb.metric_definitions import metrics_along, metrics_of
 from tracker_daemon.backends.wandb.replay import replay
 from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row, names_of_run, wandb_rows
 from tracker_daemon.backends.wandb.session import WandbSession
@@ -235,6 +236,7 @@ class WandbBackend(Backend):
             rows = wandb_rows(change, last_step, self._names.of)
         else:
             rows = iter((histogram_row(change, last_step, self._names.of),))
+        session.define(metrics_of(change, self._names.of))
         for row in rows:
             last_step = row.step
             # A delivery before a crash may have brought the row to the server; W&B would drop it too.
@@ -268,6 +270,7 @@ class WandbBackend(Backend):
                 if value is None:
                     return
                 row = item.row(self._names.of(item.item.key), self._state.last_step, value)
+                session.define(metrics_along({item.item.key: item.item.axis}, self._names.of))
                 if row.step > session.last_remote_step:
                     session.log(row)
         except UnusableItem as error:

@@ -12,7 +12,7 @@ import structlog
 from tracker_daemon.backends.wandb.items import StoredTable, restored_values
 from tracker_daemon.backends.wandb.rows import NO_STEP
 from tracker_daemon.backends.wandb.session import WandbSession
-from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, TransactionLog
+from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedMetric, TransactionLog
 
 _TABLE_TYPE = "run_table"
 
@@ -37,6 +37,9 @@ def replay(
         if isinstance(logged, LoggedConfig):
             if logged.values:
                 session.configure(logged.values)
+            continue
+        if isinstance(logged, LoggedMetric):
+            session.define([logged])
             continue
         if logged.step > committed_step and not beyond_committed:
             continue

@@ -11,7 +11,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from tracker_daemon.backends.wandb.session_directory import (
     make_durable,
     session_directories,
 )
-from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
+from tracker_daemon.backends.wandb.transaction_log import LoggedMetric, LoggedRow, TransactionLog
 from tracker_daemon.backends.wandb.upload_watch import UploadWatch
 from tracker_daemon.errors import BackendError, BackendRefused, BackendUnavailable
 from tracker_protocol import limits
@@ -77,7 +77,7 @@ class WandbSession:
             now = session_directories(run.outdir, self._id)
             failed = [directory for directory in now if directory not in before]
             raise _init_error(wandb, error, failed) from error
-        self._definitions = MetricDefinitions(run.metrics)
+        self._definitions = MetricDefinitions()
         self.directory = SessionDirectory(Path(self._run.settings.sync_dir))
         self.directory.mark(run.run_id, continues)
         note.remove()
@@ -111,11 +111,15 @@ class WandbSession:
     def log(self, row: LoggedRow) -> None:
         """Log one row; in shared mode the server numbers the rows."""
         with self._translated():
-            for definition in self._definitions.due(row.values):
-                self._run.define_metric(**definition)
             step = None if self.mode is Mode.SHARED else row.step
             self._run.log(row.values, step=step, commit=True)
         self._rows += 1
+
+    def define(self, metrics: Iterable[LoggedMetric]) -> None:
+        """Define the axes and summaries of ``metrics``, each once."""
+        with self._translated():
+            for definition in self._definitions.due(metrics):
+                self._run.define_metric(**definition)
 
     def log_artifact(self, artifact: Any) -> None:
         """Log an artifact; the SDK uploads it in the background.

@@ -28,6 +28,7 @@ _FRAGMENT = struct.Struct("<IHB")
 _WHOLE, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 _ADDED_BY_WANDB = frozenset({"_step", "_runtime"})
 _WANDB_CONFIG = "_wandb"
+_SUMMARIES = frozenset({"min", "max", "mean", "last", "none"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,15 @@ class LoggedConfig:
     """True in the record that begins the run; False in later changes."""
 
 
+@dataclass(frozen=True, slots=True)
+class LoggedMetric:
+    """The definition of one metric: its axis, and its summary ("" for W&B's own)."""
+
+    name: str
+    step_metric: str
+    summary: str = ""
+
+
 @dataclass
 class TransactionLog:
     """Reads one ``.wandb`` file, each time from the end of the last reading."""
@@ -58,8 +68,8 @@ class TransactionLog:
     """The number of configuration changes read so far, including those without effect."""
     _offset: int = field(default=0, repr=False)
 
-    def read(self) -> Iterator[LoggedRow | LoggedConfig]:
-        """Yield the rows and configurations that were added since the last reading."""
+    def read(self) -> Iterator[LoggedRow | LoggedConfig | LoggedMetric]:
+        """Yield the rows, configurations and definitions that were added since the last reading."""
         for payload in self.payloads():
             found = _decoded(payload)
             if isinstance(found, LoggedRow):
@@ -129,7 +139,7 @@ def _fragments(file: BinaryIO) -> Iterator[tuple[int, bytes, int]]:
         at += left
 
 
-def _decoded(payload: bytes) -> LoggedRow | LoggedConfig | None:
+def _decoded(payload: bytes) -> LoggedRow | LoggedConfig | LoggedMetric | None:
     # Imported here, so that an import of the backend does not import wandb.
     record = import_module("wandb.proto.wandb_internal_pb2").Record.FromString(payload)
     kind = record.WhichOneof("record_type")
@@ -141,6 +151,10 @@ def _decoded(payload: bytes) -> LoggedRow | LoggedConfig | None:
         return LoggedConfig(_configuration(record.config.update))
     if kind == "run":
         return LoggedConfig(_configuration(record.run.config.update), initial=True)
+    if kind == "metric" and record.metric.name:
+        summary = record.metric.summary
+        kinds = [field.name for field, value in summary.ListFields() if field.name in _SUMMARIES and value]
+        return LoggedMetric(record.metric.name, record.metric.step_metric, next(iter(kinds), ""))
     return None
 
 

@@ -751,3 +751,21 @@ def test_a_forked_child_is_inert_and_ends_by_itself(daemon):
     assert series(daemon, "child") == []
     assert daemon.stream.config == []
     assert daemon.stream.finish == 0
+
+
+def test_a_definition_precedes_the_rows_that_are_logged_after_it_and_is_sent_once(daemon, connect, caplog):
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0})
+    epoch = tracker.define_metric("epoch")
+    for step in range(3):
+        tracker.define_metric("val/*", step_metric=epoch, summary="max")
+        tracker.log({"val/loss": 1.0, "epoch": step})
+    assert tracker.define_metric("val/*", summary="first") is None
+    assert tracker.define_metric("", step_metric="epoch") is None
+    tracker.finish()
+    bodies = list(daemon.stream.bodies.values())
+    (at,) = (i for i, body in enumerate(bodies) if body.definitions)
+    (definition,) = bodies[at].definitions
+    assert (definition.glob, definition.step_metric, definition.summary) == ("val/*", "epoch", "max")
+    assert not any("val/loss" in body.names for body in bodies[:at])
+    assert len([text for text in caplog.messages if "define_metric(" in text]) == 2

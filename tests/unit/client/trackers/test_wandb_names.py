@@ -48,10 +48,22 @@ def test_a_class_of_the_script_with_that_name_has_the_names_to_itself(make_daemo
     assert wandb.run is None
 
 
-def test_axes_and_summaries_cause_a_warning_with_the_arguments_that_do_the_same(make_daemon, connect, caplog):
-    tracker = connect(make_daemon(backends=("wandb",)), backends="wandb")
-    wandb.define_metric("tokens")
-    wandb.define_metric("train/*", step_metric="tokens", summary="max")
+def test_the_modules_define_metric_defines_for_the_tracker_in_wandbs_words(make_daemon, connect, caplog):
+    daemon = make_daemon(backends=("wandb",))
+    tracker = connect(daemon, backends="wandb")
+    tokens = wandb.define_metric("tokens")
+    wandb.define_metric("train/*", step_metric=tokens, summary="max", step_sync=True)
+    wandb.define_metric("acc", summary="best", goal="maximize")
+    wandb.define_metric("loss", summary="min,last")
+    wandb.define_metric("time", summary="first")
     tracker.finish()
-    (warning,) = (text for text in caplog.messages if "define_metric" in text)
-    assert "step_axes={'train/*': 'tokens'}, summaries={'train/*': 'max'}" in warning
+    sent = [
+        (one.glob, one.step_metric, one.summary)
+        for body in daemon.stream.bodies.values()
+        for one in body.definitions
+    ]
+    assert sent == [("train/*", "tokens", "max"), ("acc", "", "max"), ("loss", "", "min")]
+    warnings = [text for text in caplog.messages if "define_metric" in text]
+    assert len(warnings) == 2
+    assert "'min'" in warnings[0]
+    assert "last, min, max, mean, none" in warnings[1]

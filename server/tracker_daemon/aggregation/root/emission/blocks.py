@@ -17,7 +17,7 @@ from tracker_daemon.aggregation.root.panel import EMITTED, NO_OWNER, RootPanel
 from tracker_daemon.aggregation.root.rows import HomeRow
 from tracker_daemon.aggregation.shared.panel import Bits
 from tracker_daemon.aggregation.values.batch import Kinds
-from tracker_daemon.aggregation.values.record import RecordBlock, RecordTimes, TextCell
+from tracker_daemon.aggregation.values.record import AxisColumn, RecordBlock, RecordTimes, TextCell
 from tracker_daemon.rules.metric_names import STATISTICS, column_names, rank_column
 from tracker_protocol.kinds import Kind
 
@@ -119,10 +119,25 @@ class Emitter:
             None if valid.all() else valid,
             tuple(TextCell(int(new_row[cell.row]), cell.column, cell.value) for cell in texts),
             kinds if kinds is not None and kinds.any() else None,
-            self.axes.columns(columns.names, valid, [row.axes for row in emitted]),
+            self._axes(attempt, columns.names, valid, texts, new_row, emitted),
+            self.axes.summaries(columns.names),
         )
         self.next_ordinal += len(block)
         yield block
+
+    def _axes(
+        self,
+        attempt: RootAttempt,
+        names: Sequence[str],
+        valid: Bits,
+        texts: Iterable[TextCell],
+        new_row: Integers,
+        rows: Sequence[HomeRow],
+    ) -> tuple[AxisColumn, ...]:
+        first_rows: dict[str, int] = {}
+        for cell in texts:
+            first_rows.setdefault(cell.column, int(new_row[cell.row]))
+        return self.axes.columns(names, valid, first_rows, [row.axes for row in rows], attempt.place_of)
 
 
 def _columns_per_row(attempt: RootAttempt, index: int) -> int:
