@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,17 @@ def record(daemon: Daemon, **arguments: str) -> tuple[str, int, str]:
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     run_id, attempt, directory = json.loads(done.stdout)
     return run_id, attempt, directory
+
+
+def shown(daemon: Daemon) -> dict[str, Path]:
+    """Return the directory of each run by the status, which names one directory and file for it."""
+    found = {}
+    for run in daemon.status()["runs"]:
+        directory = Path(run["directory"])
+        (csv,) = run["backends"]
+        assert (csv["name"], csv["location"]) == ("csv", str(directory / "metrics.csv"))
+        found[run["run_id"]] = directory
+    return found
 
 
 @pytest.fixture
@@ -50,6 +62,7 @@ def test_a_named_directory_has_the_latest_run_and_a_resumed_run_goes_on_where_it
     assert record(daemon, run_id="second") == ("second", 1, out)
     moved = daemon.directory_of("first")
     assert (moved.parent, moved.name[15:]) == (daemon.outdir / "runs", "-first")
+    assert shown(daemon) == {"first": moved, "second": daemon.outdir}
     assert record(daemon, run_id="first") == ("first", 2, str(moved))
     assert [row["attempt"] for row in daemon.rows(moved)] == ["", "2"]
     assert len(daemon.rows()) == 1

@@ -129,6 +129,8 @@ class Backend(ABC):
     Another instance then receives them, on another thread and in no fixed order with the other entries. Both
     lanes receive the END entry.
     """
+    place_in_run: ClassVar[str | None] = None
+    """The path of :meth:`location` within the run's directory, which may move; None if it is elsewhere."""
 
     @abstractmethod
     def open(self, run: RunDescription, state: bytes | None) -> None:

@@ -36,3 +36,5 @@ class BackendHealth:
     """The run's identifiers in the backend, by name, as far as they are known: ``id``, ``url`` …"""
     handles_complete: bool = False
     """True once the backend has begun the run, so that it knows of no others."""
+    place_in_run: str | None = None
+    """The path of ``location`` within the run's directory; None if it is elsewhere."""

@@ -206,6 +206,7 @@ class Pump:
                 lane.set_aside_reason,
                 lane.handles,
                 lane.handles_complete,
+                lane.backend.place_in_run,
             )
 
     # ---- the thread ----

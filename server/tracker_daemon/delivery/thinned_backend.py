@@ -32,6 +32,7 @@ class ThinnedBackend(Backend):
     def __init__(self, backend: Backend, rules: ThinningRules) -> None:
         self.name = backend.name  # type: ignore[misc]  # shown under the backend's name
         self.separate_files = backend.separate_files  # type: ignore[misc]  # as above
+        self.place_in_run = backend.place_in_run  # type: ignore[misc]  # as above
         self._backend = backend
         self._thinner = Thinner(rules)
         self._thinned = Thinned()

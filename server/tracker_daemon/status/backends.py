@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tracker_daemon.backends.root import UPSTREAM
-from tracker_daemon.delivery.health import DeliveryState
+from tracker_daemon.delivery.health import BackendHealth, DeliveryState
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.thinned_backend import thinned_so_far
 from tracker_daemon.outbox.lanes import backend_of, is_files_lane
@@ -41,10 +43,17 @@ def backend_statuses(run: Run, facts: JournalFacts, pumps: PumpSet) -> list[Back
                 + (open_batches(run, facts) if cursor.backend == UPSTREAM else 0),
                 set_aside=cursor.set_aside,
                 set_aside_reason=(health.set_aside_reason if health else "") or None,
-                location=health.location if health else None,
+                location=_location(run, health) if health else None,
             )
         )
     return statuses
+
+
+def _location(run: Run, health: BackendHealth) -> str | None:
+    """Return where the run is now: an ended run's directory may have been moved since the backend opened."""
+    if health.location is None or health.place_in_run is None:
+        return health.location
+    return str(Path(run.options.directory, health.place_in_run))
 
 
 def _unit_of(cursor: str) -> str:

@@ -125,6 +125,8 @@ class RunStatusEntry(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     attempt: int = 1
     outdir: str = ""
+    directory: str = ""
+    """The run's own directory, where it is now; "" until there is one."""
     created: str | float | None = None
     ended: str | float | None = None
     world_size: int | None = None

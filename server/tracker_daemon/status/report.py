@@ -81,6 +81,7 @@ def _run_status(run: Run, facts: JournalFacts, pumps: PumpSet) -> RunStatusEntry
         reason=view.reason or None,
         attempt=run.attempt,
         outdir=run.options.outdir,
+        directory=run.options.directory,
         created=_time(run.row.created_ns),
         ended=_time(view.ended_ns) if view.ended_ns else None,
         world_size=(summary.world_size if summary else run.world_size) or None,

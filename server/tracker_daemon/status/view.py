@@ -122,7 +122,7 @@ def _run(run: RunStatusEntry) -> Iterator[RenderableType]:
     if run.reason:
         title.append(f" ({run.reason})", style="not bold")
     yield title
-    recorded = f"{run.metrics:,} metrics, {run.records.emitted:,} records in {run.outdir}"
+    recorded = f"{run.metrics:,} metrics, {run.records.emitted:,} records in {run.directory or run.outdir}"
     yield Text(_recorded(run) if run.forwarded else recorded)
     yield Text(_books_line(run.books))
     if run.nodes:

@@ -33,6 +33,7 @@ RUN: dict[str, Any] = {
     "reason": None,
     "attempt": 2,
     "outdir": "/out",
+    "directory": "/out/runs/r-1",
     "created": "2026-01-02T03:04:05.000+00:00",
     "ended": None,
     "world_size": 2,
@@ -114,7 +115,7 @@ def test_the_tables_show_each_part_of_the_document() -> None:
     text = rendered(document(RUN))
     for part in (
         "pid 99 on node1", "up 1 h 02 min", "journal 3.0 MiB in /out/.tracker", "127.0.0.1:4711",
-        "digits", "examples", "r-1", "attempt 2", "RUNNING", "12 metrics, 1,200 records in /out",
+        "digits", "examples", "r-1", "attempt 2", "RUNNING", "12 metrics, 1,200 records in /out/runs/r-1",
         "24,000 values received", "6 late", "3 dropped by clients",
         "node2", "lost", "1 min 15 s ago", "137",
         "csv", "healthy", "/out/metrics.csv", "wandb is paused: no key [set one]", "1,199",

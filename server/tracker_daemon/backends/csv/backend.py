@@ -51,6 +51,7 @@ class CsvBackend(Backend):
 
     name = "csv"
     separate_files = True
+    place_in_run = METRICS_FILE
 
     def __init__(self) -> None:
         self._run: RunDescription | None = None

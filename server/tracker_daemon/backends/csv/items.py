@@ -22,6 +22,7 @@ class CsvItemsBackend(Backend):
 
     name = "csv"
     separate_files = True
+    place_in_run = ""
 
     def __init__(self) -> None:
         self._items: FileItems | None = None
