@@ -1,7 +1,7 @@
-"""The rules of rows, cells and order in executable form: what a run's ``metrics.csv`` must hold.
+"""The rules of rows, cells and order in executable form: the records that a run must have.
 
 Slow and plain on purpose, and apart from the product's code. It knows no timing: whatever the ranks' and the
-daemons' timing, the file must pass :func:`check_csv`.
+daemons' timing, the records must pass :func:`check_rows`, and ``metrics.csv`` :func:`check_csv`.
 
 Not modelled: lost ranks, partial and late cells, names that end as an aggregate's, further recorded ranks,
 texts of ranks other than the primary.
@@ -197,7 +197,12 @@ def _same(some: Values, others: Values) -> bool:
 
 def check_csv(path: Path, ranks: Mapping[int, Sequence[Call]], primary: int = 0) -> list[str]:
     """Compare a run's ``metrics.csv`` with the calls of its ranks; return what is wrong, in words."""
-    run, found = Run(ranks, primary), read_csv(path)
+    return check_rows(read_csv(path), ranks, primary)
+
+
+def check_rows(found: Sequence[Row], ranks: Mapping[int, Sequence[Call]], primary: int = 0) -> list[str]:
+    """Compare the records of a run with the calls of its ranks; return what is wrong, in words."""
+    run = Run(ranks, primary)
     return [
         *_wrong_in_primary_rows(run, found),
         *_wrong_in_sole_rows(run, found),

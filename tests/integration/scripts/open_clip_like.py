@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+AXES = {"val/*": "epoch"}
+SUMMARIES = {"val/*": "max", "train/scale": "mean"}
 BATCHES, EVERY, EPOCHS = 30, 5, 3
 
 

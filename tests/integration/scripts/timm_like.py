@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 
+AXES = {"eval_*": "epoch"}
+
 
 def train(rank: int, world_size: int, log: Callable[..., None]) -> None:
     """Log an ordered row with the epoch in it, and no step."""

@@ -4,8 +4,8 @@ W&B drops a row whose ``_step`` is not above the ``_step`` of the row before. So
 step while that rises, and otherwise the last ``_step`` plus one. Late records and repeated steps are kept
 that way. ``_step`` follows from the order of the records alone, so a repeated delivery computes the same
 steps. The column ``step`` holds the training step, and is the axis of all columns without another axis. A row
-also has the values of its other axes, even if the axis metric is in another record. Histograms have rows of
-their own.
+with a value over another axis also has the axis value, even if the axis metric is in another record.
+Histograms have rows of their own.
 """
 
 from __future__ import annotations
@@ -47,9 +47,14 @@ def wandb_rows(
     ``name_of`` gives the name of a column in W&B; the default is :func:`wandb_name`.
     """
     name_of = name_of or wandb_name
+    along = [
+        (axis, {name_of(name) for name in (*(block.columns[i] for i in axis.columns), *axis.texts)})
+        for axis in block.axes
+    ]
     for at, (step, time_ns, cells) in enumerate(rows_of(block, name_of)):
         last_step = max(step, last_step + 1)
-        known = axis_values({axis.name: float(axis.values[at]) for axis in block.axes}, name_of)
+        needed = {axis.name: float(axis.values[at]) for axis, names in along if not names.isdisjoint(cells)}
+        known = axis_values(needed, name_of)
         yield LoggedRow(last_step, {**known, **cells, STEP_COLUMN: step, TIME_COLUMN: time_ns / 1e9})
 
 

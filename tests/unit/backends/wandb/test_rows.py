@@ -1,6 +1,7 @@
 """W&B's own step: above that of the row before, the training step where that rises, the same on a repeat."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracker_daemon.aggregation.shared.histograms import HistogramRow
-from tracker_daemon.aggregation.values.record import RecordBlock, TextCell
+from tracker_daemon.aggregation.values.record import AxisColumn, RecordBlock, TextCell
 from tracker_daemon.backends.wandb.rows import NO_STEP, histogram_row, wandb_name, wandb_rows
 
 STEPS = st.lists(st.integers(-5, 30), max_size=30)
@@ -48,6 +49,14 @@ def test_a_row_has_the_cells_that_are_there_its_texts_its_step_and_its_time():
     rows = list(wandb_rows(block([3, 4], ("a", "b"), valid, (TextCell(1, "note", "x"),)), NO_STEP))
     assert rows[0].values == {"a": 0.0, "step": 3, "_timestamp": 0.0}
     assert rows[1].values == {"a": 2.0, "b": 3.0, "note": "x", "step": 4, "_timestamp": 0.0}
+
+
+def test_a_row_has_an_axis_value_only_beside_values_over_that_axis():
+    valid = np.array([[True, False], [False, True], [False, False]])
+    records = block([3, 4, 5], ("loss", "val"), valid, (TextCell(2, "note", "x"),))
+    epochs = AxisColumn("epoch", (1,), np.array([7.0, 8.0, 9.0]), ("note",))
+    rows = [row.values for row in wandb_rows(replace(records, axes=(epochs,)), NO_STEP)]
+    assert [row.get("epoch") for row in rows] == [None, 8.0, 9.0]
 
 
 def test_a_metric_never_takes_a_name_that_wandb_or_the_axis_has():
