@@ -27,6 +27,15 @@ hypothesis.settings.load_profile("no deadline")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="how often the fault tests kill the daemon")
+    parser.addoption(
+        "--exec-daemons",
+        action="store_true",
+        help="start a new interpreter for each daemon (slow), and never fork",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    Daemon.can_fork = not config.getoption("--exec-daemons")
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -50,17 +59,17 @@ def kills(request: pytest.FixtureRequest) -> int:
 def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """``make_daemon(*flags)``: a daemon that is ready; ended with the test.
 
-    With ``mlflow_store`` its MLflow backend finds a copy of that database.
+    With ``mlflow_store`` its MLflow backend finds a copy of that database; ``by_exec``: see ``Daemon.start``.
     """
     made: list[Daemon] = []
 
-    def make(*flags: str, mlflow_store: Path | None = None) -> Daemon:
+    def make(*flags: str, mlflow_store: Path | None = None, by_exec: bool = False) -> Daemon:
         home = tmp_path / f"daemon{len(made)}"
         home.mkdir()
         made.append(Daemon(home, flags))
         if mlflow_store is not None:
             made[-1].begin_mlflow_store(mlflow_store)
-        return made[-1].start()
+        return made[-1].start(by_exec=by_exec)
 
     yield make
     for daemon in made:

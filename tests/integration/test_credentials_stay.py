@@ -117,7 +117,7 @@ def test_a_secret_is_with_its_backends_own_process_and_in_nothing_else_that_a_ru
         services = {**stub.environment, "MLFLOW_TRACKING_URI": gateway.uri}
         for name, value in services.items():
             monkeypatch.setenv(name, value)
-        daemon = make_daemon("--backends", "csv,mlflow,wandb")
+        daemon = make_daemon("--backends", "csv,mlflow,wandb", by_exec=True)
         for name in services:
             monkeypatch.delenv(name)
         wire = Recorder(daemon.endpoint["endpoint"])

@@ -7,6 +7,7 @@ file                what it has
 ``optional_package`` ``OptionalPackage``: a package that is imported when a test first uses it
 ``leaping_loop``    ``LeapingLoop``: an event loop on which timeouts take no time
 ``daemon``          ``Daemon``: a real daemon process and its state directory
+``forking``         what lets a daemon begin as a fork, which is fast
 ``ranks``           ``Ranks``: real rank processes that run a script against a daemon
 ``daemon_tree``     ``Tree``: a root, nodes' daemons that forward to it, and their ranks
 ``streaming``       a script whose ranks log in turns, and what must be recorded of all turns

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from tests.support.forking.forked import ForkedProcess, forks_with
 from tests.support.waiting import PATIENCE_S, wait_until
 
 DRAIN_TIMEOUT_S = 120
@@ -27,10 +30,13 @@ class Daemon:
     daemon of ``run --outdir`` does.
     """
 
+    can_fork: ClassVar[bool] = True
+    """Whether a daemon may begin as a fork, and not as a new interpreter."""
+
     home: Path
     flags: tuple[str, ...] = ()
     layout: str = "base"
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | ForkedProcess | None = None
 
     @property
     def outdir(self) -> Path:
@@ -53,15 +59,20 @@ class Daemon:
         self.outdir.mkdir(parents=True)
         shutil.copy(database, self.outdir / "mlflow.db")
 
-    def start(self) -> Daemon:
+    def start(self, *, by_exec: bool = False) -> Daemon:
+        """Start a process; ``by_exec`` if the test looks at its command line or environment in ``/proc``."""
         backends = () if "--backends" in self.flags else ("--backends", "csv")
-        command = [
-            sys.executable, "-m", "tracker_daemon", "serve", "--state-dir", str(self.state_dir),
-            "--outdir", str(self.outdir), "--layout", self.layout, "--endpoint-file", str(self.endpoint_file),
+        arguments = [
+            "serve", "--state-dir", str(self.state_dir), "--outdir", str(self.outdir),
+            "--layout", self.layout, "--endpoint-file", str(self.endpoint_file),
             "--drain-timeout-s", str(DRAIN_TIMEOUT_S), *backends, *self.flags,
         ]  # fmt: skip
         with (self.home / "daemon.log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            if self.can_fork and not by_exec and forks_with(os.environ):
+                self.process = ForkedProcess(arguments, log.fileno())
+            else:
+                command = [sys.executable, "-m", "tracker_daemon", *arguments]
+                self.process = subprocess.Popen(command, stdout=log, stderr=log)
         wait_until(self._ready, "the daemon to be ready")
         return self
 
