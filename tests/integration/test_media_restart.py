@@ -90,8 +90,13 @@ def restart(daemon):
 
 
 def delivered(daemon, items):
-    ((backend,),) = [run["backends"] for run in daemon.status()["runs"]]
-    return daemon.status()["runs"][0]["books"]["items"] == items and backend["pending"] == 0
+    """Whether all of ``items`` have come and are delivered; a run has no backends until its primary comes."""
+    counts = [
+        (run["books"]["items"], backend["pending"])
+        for run in daemon.status()["runs"]
+        for backend in run["backends"]
+    ]
+    return counts == [(items, 0)]
 
 
 def assert_media_once(log):
