@@ -15,6 +15,8 @@ from typing import Any
 OWN_PREFIX = ".tracker"
 """The product's hidden files and directories begin with this: the state directory, manifests, locks."""
 MANIFEST_FILE = ".tracker-run"
+METRICS_FILE = "metrics.csv"
+CONFIG_FILE = "config.json"
 STATE_DIRECTORY = ".tracker"
 """The state directory of ``run`` and of a script's own daemon, in the output directory."""
 JOURNAL_FILE = "journal.sqlite3"

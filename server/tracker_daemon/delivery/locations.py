@@ -1,4 +1,4 @@
-"""Shows where a run is recorded, once for each run and backend: in the log, and in the terminal.
+"""Shows where a run is recorded, once for each run and backend: in the log, the terminal, and its directory.
 
 Under ``run`` the daemon's log is a file. The daemon's standard output, which nothing else uses, is then the
 standard error of ``run``, so these lines appear in the user's terminal.
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import structlog
 
 from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.files.run_story import tell_backend
 
 _STANDARD_OUTPUT = 1
 
@@ -31,6 +32,16 @@ def print_location(run: RunDescription, backend: str, location: str, handles: Ma
         os.write(_STANDARD_OUTPUT, line.encode(errors="backslashreplace"))
     except OSError as error:  # the terminal or the pipe is closed: nobody reads it
         log.debug("a location could not be printed", reason=error.strerror)
+
+
+def note_location(run: RunDescription, backend: str, location: str, handles: Mapping[str, str]) -> None:
+    """Note where ``backend`` records ``run`` in the run's directory, if it has one."""
+    if run.directory is None:
+        return
+    try:
+        tell_backend(run.directory, run.run_id, backend, location, handles)
+    except OSError as error:  # the listing of runs lacks it; nothing else does
+        log.info("a run's directory cannot tell where a backend is", run_id=run.run_id, reason=str(error))
 
 
 def _name(run: RunDescription) -> str:

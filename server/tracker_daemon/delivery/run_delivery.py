@@ -41,6 +41,7 @@ class RunDelivery:
         on_journal: JournalAccess,
         epoch: Callable[[], int],
         contents: Path = Path(),
+        state_dir: Path = Path(),
         on_thread: OnThread = asyncio.to_thread,
     ) -> None:
         self._pumps = pumps
@@ -48,7 +49,9 @@ class RunDelivery:
         self._on_journal = on_journal
         self._epoch = epoch
         self._contents = contents
-        self._directories = RunDirectories(registry, on_journal, self._describe, self._is_recorded, on_thread)
+        self._directories = RunDirectories(
+            registry, on_journal, self._describe, self._is_recorded, state_dir, on_thread
+        )
         self._opening: dict[int, asyncio.Task[None]] = {}
         self._ranks_awaited_until: dict[str, float] = {}
         """By run: when a restarted daemon stops waiting for the run's ranks, on the monotonic clock."""

@@ -19,6 +19,7 @@ import structlog
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.errors import BackendError
 from tracker_daemon.files.run_directory import ClaimedDirectory, Layout, claim_directory, close_directory
+from tracker_daemon.files.run_story import Story, beginning, ending
 from tracker_daemon.journal.access import JournalAccess
 from tracker_daemon.runs.registry import Registry
 from tracker_daemon.runs.run import Run
@@ -36,7 +37,7 @@ class RunDirectories:
     """Claims and closes directories. On the event loop.
 
     ``describe`` describes a run for a backend. ``is_recorded`` returns True once all files of an ended run
-    are written. ``on_thread`` calls a function that works on files.
+    are written. ``state_dir`` is the daemon's. ``on_thread`` calls a function that works on files.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class RunDirectories:
         on_journal: JournalAccess,
         describe: Callable[[Run], RunDescription],
         is_recorded: Callable[[Run], bool],
+        state_dir: Path,
         on_thread: OnThread = asyncio.to_thread,
     ) -> None:
         self._registry = registry
         self._on_journal = on_journal
         self._describe = describe
         self._is_recorded = is_recorded
+        self._state_dir = state_dir
         self._on_thread = on_thread
         self._open: dict[str, Path] = {}
         """By run: the directory that this daemon may write to."""
@@ -76,9 +79,11 @@ class RunDirectories:
         def is_closed(run_id: str) -> bool | None:
             return closed.get(run_id, True if run_id in forgotten else None)
 
+        name, created_ns, known = described.name, described.created_ns, described.known_directory
+        story = beginning(name, created_ns, world_size=run.world_size, state_dir=self._state_dir)
         try:
             claimed: ClaimedDirectory = await self._on_thread(
-                claim_directory, described.place, known=described.known_directory, is_closed=is_closed
+                claim_directory, described.place, story, known=known, is_closed=is_closed
             )
         except (OSError, BackendError) as error:
             log.warning("a run has no directory yet", run_id=run.run_id, reason=str(error))
@@ -156,8 +161,9 @@ class RunDirectories:
         async with self._locks[run_id]:
             if run_id in self._open:  # claimed again meanwhile
                 return
+            run = self._registry.runs.get(run_id)
             try:
-                await self._on_thread(close_directory, path, run_id)
+                await self._on_thread(close_directory, path, run_id, run and _end_of(run))
             except OSError as error:
                 log.warning("a run's directory could not be closed", path=str(path), reason=str(error))
 
@@ -165,3 +171,18 @@ class RunDirectories:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _end_of(run: Run) -> Story | None:
+    view, summary = run.live.view, run.live.at_end
+    if run.running:
+        return None
+    steps = () if summary is None else summary.last_step.values()
+    return ending(
+        view.status,
+        view.reason,
+        view.ended_ns,
+        attempt=run.attempt,
+        world_size=run.world_size or view.world_size,
+        last_step=max(steps, default=None),
+    )

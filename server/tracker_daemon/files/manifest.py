@@ -7,7 +7,9 @@ header. The later lines, in order, say
 * ``{"closed": true}`` or ``false``: nothing more will be written to the directory, or something may be;
 * ``{"moving_to": "runs/…"}``: the files are on their way there (see ``run_move``);
 * ``{"wrote": {file: digest}}``: the SHA-256 of a content that the run is about to give a file;
-* ``{"attempt": n}``: an attempt of a script without a daemon.
+* ``{"attempt": n}``: an attempt of a script without a daemon;
+* ``{"tags": […]}``: the tags that a user has given the run, all of them;
+* ``run``, ``backend`` and ``ended``: see ``run_story``.
 
 The manifest appears at once, complete with its header, and has one winner.
 """

@@ -24,6 +24,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -40,11 +41,16 @@ from tracker_daemon.files.manifest import (
 from tracker_daemon.files.run_lock import DirectoryLock, RunLock
 from tracker_daemon.files.run_move import finish_move, move_run
 from tracker_daemon.files.run_names import safe_part, with_id
+from tracker_daemon.files.run_story import Story
 from tracker_protocol import limits
-from tracker_protocol.run_files import LATEST_LINK, MANIFEST_FILE, RUNS_DIRECTORY
+from tracker_protocol.run_files import (
+    CONFIG_FILE,
+    LATEST_LINK,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    RUNS_DIRECTORY,
+)
 
-METRICS_FILE = "metrics.csv"
-CONFIG_FILE = "config.json"
 CONFIG_HISTORY_FILE = "config_history.jsonl"
 FIXED_FILES = (METRICS_FILE, CONFIG_FILE, CONFIG_HISTORY_FILE)
 """The files that have the same name in each run's directory."""
@@ -113,24 +119,33 @@ class ClaimedDirectory:
 
 
 def claim_directory(
-    place: RunPlace, *, known: KnownDirectory | None = None, is_closed: IsClosed = lambda _: None
+    place: RunPlace,
+    story: Story | None = None,
+    *,
+    known: KnownDirectory | None = None,
+    is_closed: IsClosed = lambda _: None,
 ) -> ClaimedDirectory:
     """Return the run's directory, after making it if there is none; it is open until :func:`close_directory`.
+
+    ``story`` is the run's beginning, which the manifest tells; None if the manifest has it already.
 
     Raises:
         OSError: a directory cannot be made or written.
         BackendUnavailable: another process holds the lock of ``base``.
         BackendRefused: other runs have claimed every directory that was tried.
     """
-    with closing(_Held(place.base)) as held:
+    with closing(HeldDirectory(place.base)) as held:
         if held.lock.is_shared:
             _finish_move(place.base)
         found = _find(place, known)
         if found is None:
             found = _claim_new(place, is_closed, may_move=held.lock.is_shared)
         manifest = Manifest.read(found.path)
+        said: dict[str, Any] = {} if story is None else {"run": {**story, "base": str(place.base)}}
         if manifest is not None and manifest.closed:
-            add_to_manifest(found.path, closed=False)
+            said |= {"closed": False, "ended": None}
+        if said:
+            add_to_manifest(found.path, **said)
         return replace(found, attempt=0 if manifest is None else manifest.attempt)
 
 
@@ -143,18 +158,20 @@ def find_directory(place: RunPlace, known: KnownDirectory | None = None) -> Path
     return next((path for path in _candidates(place, known) if _has_claimed(path, place.run_id)), None)
 
 
-def close_directory(path: Path, run_id: str) -> None:
+def close_directory(path: Path, run_id: str, story: Story | None = None) -> None:
     """Note that nothing more will be written to the run's directory: a later run may move its files.
+
+    ``story`` is the run's end, which the manifest tells; None if it is not known.
 
     Raises:
         OSError: the manifest cannot be read or written.
     """
     manifest = Manifest.read(path)
     if manifest is not None and manifest.run_id == run_id and not manifest.closed:
-        add_to_manifest(path, closed=True)
+        add_to_manifest(path, closed=True, **({} if story is None else {"ended": story}))
 
 
-class _Held:
+class HeldDirectory:
     """The lock of an output directory, as a context."""
 
     def __init__(self, base: Path) -> None:
@@ -165,6 +182,7 @@ class _Held:
         self.lock = DirectoryLock(base, _LOCK, limits.RUN_DIRECTORY_LOCK_WAIT_S)
 
     def close(self) -> None:
+        """Release the lock."""
         self.lock.release()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from tracker_client.backends.built_in import RunArguments
 from tracker_client.settings.reading import RUN_ID_BYTES, project_of
-from tracker_daemon.backends.base import RunDescription
+from tracker_daemon.backends.base import RunDescription, RunStatus
 from tracker_daemon.backends.csv.backend import CsvBackend
 from tracker_daemon.backends.csv.items import CsvItemsBackend
 from tracker_daemon.errors import BackendError
@@ -26,6 +27,7 @@ from tracker_daemon.files.run_directory import (
     close_directory,
 )
 from tracker_daemon.files.run_lock import RunLock
+from tracker_daemon.files.run_story import beginning, ending
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery
 from tracker_daemon.inprocess.description import directory_of, rank_of
 from tracker_daemon.inprocess.events import send_events_to_logging
@@ -133,7 +135,7 @@ class _ClaimedRun:
 
     def _claim(self, run: RunDescription) -> ClaimedDirectory:
         try:
-            claimed = claim_directory(run.place)
+            claimed = claim_directory(run.place, beginning(run.name, time.time_ns(), world_size=1))
             add_to_manifest(claimed.path, attempt=claimed.attempt + 1)
         except (OSError, BackendError):
             self._lock.release()
@@ -150,9 +152,10 @@ class _ClaimedRun:
             self._lock.release()
             raise
 
-    def _close(self) -> None:
+    def _close(self, status: RunStatus, reason: str) -> None:
+        end = ending(status.value, reason, time.time_ns(), attempt=self.attempt, world_size=1, last_step=None)
         try:
-            close_directory(self.directory, self._run.run_id)
+            close_directory(self.directory, self._run.run_id, end)
         except OSError as error:  # the next run finds the lock free, and so the directory too
             logger.info("%s could not be closed: %s", self.directory, error)
         self._lock.release()

@@ -52,9 +52,11 @@ class Delivery:
         run: RunDescription,
         files: Backend,
         *,
-        release: Callable[[], None] = lambda: None,
+        release: Callable[[RunStatus, str], None] = lambda *_: None,
     ) -> None:
         """Open the backend on this thread; call ``release`` once both backends have ended in time.
+
+        ``release`` is given the run's status and the reason for it.
 
         Raises as :meth:`Backend.open` does.
         """
@@ -167,7 +169,7 @@ class Delivery:
             ended = self._end_of(self._files_pump, limits.INPROCESS_FILES_FINISH_S, what) and ended
         if ended:
             self._lane.clear()
-            self._release()
+            self._release(status, reason)
         atexit.unregister(self._finish_at_exit)
         self.refusals.report()
         if self._outbox.dropped_points:

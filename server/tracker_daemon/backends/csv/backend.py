@@ -27,14 +27,9 @@ from tracker_daemon.backends.csv.metrics_file import MetricsCsv, Position
 from tracker_daemon.backends.decoding import read_block, read_config, read_state
 from tracker_daemon.files.file_errors import translated
 from tracker_daemon.files.own_files import OwnFiles
-from tracker_daemon.files.run_directory import (
-    CONFIG_FILE,
-    CONFIG_HISTORY_FILE,
-    METRICS_FILE,
-    KnownDirectory,
-    claim_directory,
-)
+from tracker_daemon.files.run_directory import CONFIG_HISTORY_FILE, KnownDirectory, claim_directory
 from tracker_daemon.outbox.entries import CONFIGS, EntryKind, OutboxEntry
+from tracker_protocol.run_files import CONFIG_FILE, METRICS_FILE
 
 
 class _State(msgspec.Struct, frozen=True):

@@ -31,7 +31,7 @@ import structlog
 
 from tracker_daemon.backends.csv.format import Header, widened
 from tracker_daemon.files.atomic_file import sync_directory, write_all
-from tracker_daemon.files.run_directory import METRICS_FILE
+from tracker_protocol.run_files import METRICS_FILE
 
 _GENERATION_PREFIX = f".{METRICS_FILE}.generation-"
 _COPY_CHUNK_BYTES = 1024 * 1024
