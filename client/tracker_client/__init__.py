@@ -13,6 +13,7 @@ The package needs grpcio and protobuf only. ``log()`` never blocks the training 
 * ``sending``: sends rows as numbered batches, on one background thread; ``transport``: gRPC and protobuf.
 * ``media``: tables, images and artifacts; ``watch``: statistics of a model's gradients and parameters.
 * ``backends``: the script's own classes, and handles of the daemon's backends.
+* ``recorded``: ``runs`` and ``read``, which find recorded runs and read their files.
 * ``inprocess``: backends in the script's own process, without a daemon.
 * ``settings``: the arguments and the environment; ``identity``: the rank and launch of this process.
 * ``endpoints``: the addresses of the daemon, and the start of a daemon if none is configured.
@@ -23,6 +24,7 @@ The package needs grpcio and protobuf only. ``log()`` never blocks the training 
 from typing import TYPE_CHECKING, Any
 
 from tracker_client.backends.base import TrackerBackend, register_backend
+from tracker_client.recorded import read, runs
 from tracker_client.setup import setup_tracker
 from tracker_client.trackers.null_tracker import NullTracker
 from tracker_client.trackers.tracker import Tracker
@@ -39,7 +41,9 @@ __all__ = [
     "TrackerBackend",
     "WandbBackend",
     "__version__",
+    "read",
     "register_backend",
+    "runs",
     "setup_tracker",
 ]
 

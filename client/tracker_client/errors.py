@@ -47,3 +47,7 @@ class NotLoggedHere(NotRemote, KeyError):
 
 class BackendNotInstalled(TrackerError, ImportError):
     """A backend in this process needs a package that is not installed."""
+
+
+class RunNotFound(TrackerError, LookupError):
+    """No recorded run has the name, or several have; the message lists those that there are."""

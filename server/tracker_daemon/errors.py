@@ -112,3 +112,11 @@ class CommandNotExecutable(CommandError):
 
 class DaemonStartError(TrackerDaemonError):
     """A daemon that was started as a child process did not become ready."""
+
+
+class RunNotFound(TrackerDaemonError):
+    """No recorded run has the name that a command was given, or several have."""
+
+
+class RunKept(TrackerDaemonError):
+    """A run cannot be removed: it may still be written, or is not delivered in full."""

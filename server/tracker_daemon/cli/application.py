@@ -30,6 +30,10 @@ COMMANDS = MappingProxyType(
         "wait": "observing",
         "stop": "observing",
         "sync": "syncing",
+        "ls": "recorded_runs",
+        "show": "recorded_runs",
+        "tag": "recorded_runs",
+        "rm": "recorded_runs",
         "check-config": "configuration",
         "doctor": "doctoring",
     }
