@@ -195,6 +195,45 @@ def test_tables_and_artifacts_reach_the_root_and_a_rank_can_wait_until_all_is_de
     assert not any("delivery waits" in node.log() for node in tree.nodes)
 
 
+FINISHING = """
+import csv, logging, os, sys
+from tracker_client import setup_tracker
+logging.basicConfig(format="%(message)s")
+tracker = setup_tracker("tree", outdir=os.environ["OUT"], handle_timeout=60)
+print(tracker.run_id, flush=True)
+timeout = float(sys.stdin.readline())
+for step in range(5):
+    tracker.log({"loss": float(step)}, step=step)
+print("logged", flush=True)
+tracker.finish(timeout=timeout)
+rows = csv.DictReader(open(tracker.directory / "metrics.csv")) if timeout == 60 else ()
+print("finished", [row["loss/mean"] for row in rows], flush=True)
+"""
+
+
+def test_finish_waits_for_the_root_and_then_on_the_primary_rank_for_its_files(make_daemon, tmp_path):
+    with planted(make_daemon, nodes=1) as tree:
+        primary, other = tree.start(FINISHING, OUT=str(tmp_path / "runs"))
+        for process in (primary, other):
+            process.stdout.readline()
+        tree.root.process.send_signal(signal.SIGSTOP)
+        try:
+            say(primary, "60")
+            assert primary.stdout.readline() == "logged\n"
+            say(other, "2")
+            out, err = other.communicate(timeout=PATIENCE_S)
+            assert out.split() == ["logged", "finished", "[]"]
+            assert f"the root ({tree.root.endpoint_file}) does not have everything yet" in err
+            assert str(tree.nodes[0].state_dir) in err
+            assert primary.poll() is None
+            assert heard(primary) == ""
+        finally:
+            tree.root.process.send_signal(signal.SIGCONT)
+        out, err = primary.communicate(timeout=PATIENCE_S)
+        assert out.strip() == f"finished {[f'{float(step)}' for step in range(5)]}"
+        assert err == ""
+
+
 OWN_CLASS = """
 import os
 from tracker_client import TrackerBackend, register_backend, setup_tracker
@@ -248,11 +287,18 @@ def test_what_a_node_could_not_forward_is_delivered_by_sync(make_daemon):
         for process in processes:
             process.stdout.readline()
         tree.root.kill()
+        (node,) = tree.nodes
         for process in processes:
             for step in range(5):
                 say(process, step)
-            finish(process)
-        (node,) = tree.nodes
+            process.stdin.close()
+            process.stdin = None
+        finished = ["finished", "finished"]
+        wait_until(
+            lambda: [rank["state"] for rank in node.status()["runs"][0]["ranks"]] == finished,
+            "the ends of the ranks, which wait for the root",
+        )
+        tree.kill_ranks()
         stop = [sys.executable, "-m", "tracker_daemon", "stop", "--timeout", "1"]
         subprocess.run([*stop, "--endpoint-file", str(node.endpoint_file)], check=True)
         node.process.wait(PATIENCE_S)

@@ -142,9 +142,13 @@ def test_the_next_trial_is_another_run_though_a_node_has_yet_to_tell_of_the_one_
         run_ids = {process.stdout.readline() for process in first}
         assert len(run_ids) == 1
         tree.root.kill()
-        for process in first:
+        for process, node in zip(first, tree.nodes, strict=True):
             say(process, "finish")
-            finish(process)
+            wait_until(
+                lambda node=node: node.status()["runs"][0]["ranks"][0]["state"] == "finished",
+                "the end of a rank, which waits for the root",
+            )
+            process.kill()
         tree.nodes[1].kill()
         tree.root.start()
         wait_until(lambda: state_of(tree, 0) == "finished", "the first node to tell of its rank")

@@ -108,7 +108,10 @@ class FakeDaemon:
         self.delivered = threading.Event()
         self.delivered.set()
         self.asked = []
-        """What ranks have waited for: "files" or "delivered"."""
+        """What ranks have waited for: "recorded", "files" or "delivered"."""
+        self.forwarder = None  # a pb.Forwarder: this is a node's daemon
+        self.root_has_all = threading.Event()
+        self.root_has_all.set()
         self.missing = ""
         """What the files lack, in answers to these."""
         self._server = None
@@ -187,7 +190,7 @@ class FakeDaemon:
             run_id="run-1", attempt=1, next_sequence=stored.next_sequence, next_step=self.next_step,
             flush_interval_ms=self.flush_interval_ms, run_name="name", outdir="/out",
             records_items=self.records_items, script_backends=self.script_backends,
-            backends=self.backends,
+            backends=self.backends, forwarder=self.forwarder,
         )  # fmt: skip
         yield pb.DaemonMessage(welcome=welcome)
         threading.Thread(target=self._read, args=(requests, stored, replies, ended), daemon=True).start()
@@ -227,6 +230,13 @@ class FakeDaemon:
             return pb.DaemonMessage(notice=pb.Notice(text=f"rank 0: {message.warning.text}"))
         return None
 
+    def _answer(self, asked):
+        self.delivery_asked.set()
+        self.asked.append("recorded" if asked.recorded else "files" if asked.files else "delivered")
+        (self.root_has_all if asked.recorded else self.delivered).wait(DEADLINE_S)
+        missing = "" if asked.recorded else self.missing
+        return pb.DaemonMessage(delivered=pb.Delivered(missing=missing, recorded=asked.recorded))
+
     def _take(self, message, stored):
         kind = message.WhichOneof("message")
         if kind in ("heartbeat", "backend_taken", "warning"):
@@ -235,10 +245,7 @@ class FakeDaemon:
             backend = message.handles_request.backend
             return pb.DaemonMessage(backend_handles=pb.BackendHandles(backend=backend, problem="not begun"))
         if kind == "await_delivery":
-            self.delivery_asked.set()
-            self.asked.append("files" if message.await_delivery.files else "delivered")
-            self.delivered.wait(DEADLINE_S)
-            return pb.DaemonMessage(delivered=pb.Delivered(missing=self.missing))
+            return self._answer(message.await_delivery)
         if kind == "gap":
             gap = message.gap
             if gap.from_sequence != stored.next_sequence:

@@ -14,6 +14,7 @@ from tracker_client.sending.link import Link
 from tracker_client.sending.published import Published
 from tracker_client.sending.state import NEVER, StreamMachine, StreamState
 from tracker_client.sending.window import SendWindow
+from tracker_client.transport.messages import Delivered
 from tracker_client.transport.stream import Connection
 from tracker_protocol import limits
 
@@ -51,7 +52,7 @@ class Finishing:
         """The time at which the wait for the daemon's files ends, even without an answer."""
         self._last_sequence = 0
         self._asked_on: Connection | None = None
-        """The connection on which the daemon was asked to report the delivery."""
+        """The connection on which the daemon was asked the question of the present state."""
 
     @property
     def due_at(self) -> float:
@@ -72,6 +73,8 @@ class Finishing:
             self._drain(finish, now)
         if self.stream.state is StreamState.RECORDING:
             self._await_acknowledgement()
+        if self.stream.state is StreamState.FORWARDING:
+            self._await_root()
         if self.stream.state is StreamState.DELIVERING:
             self._await_delivery(finish, now)
         if self.stream.state is StreamState.CLOSING_BACKENDS and not self._scripts.open_names:
@@ -79,12 +82,12 @@ class Finishing:
         if self.stream.is_overdue(now):
             self._run_out_of_time(finish, now)
 
-    def delivered(self, missing: str = "") -> None:
-        """Note that the daemon's backends have everything, or what its files lack."""
-        if self.stream.state is StreamState.DELIVERING:
-            self._files_until = NEVER
-            self._published.missing = missing
-            self.stream.delivered()
+    def answered(self, delivered: Delivered) -> None:
+        """Note the daemon's answer to the question of the present state."""
+        if delivered.recorded and self.stream.state is StreamState.FORWARDING:
+            self._forwarded()
+        elif not delivered.recorded and self.stream.state is StreamState.DELIVERING:
+            self._delivered(delivered.missing)
 
     def end(self) -> None:
         """End the stream and the link."""
@@ -104,19 +107,36 @@ class Finishing:
             self.stream.last_batch_encoded()
             self._window.send()
 
+    def _forwarded(self) -> None:
+        self._asked_on = None
+        self.stream.forwarded()
+
+    def _delivered(self, missing: str = "") -> None:
+        self._files_until = NEVER
+        self._published.missing = missing
+        self.stream.delivered()
+
     def _await_acknowledgement(self) -> None:
         if self._batches.unacknowledged.acknowledged >= self._last_sequence:
             self.stream.all_acknowledged()
 
+    def _await_root(self) -> None:
+        run, connection = self._published.run, self._link.streaming
+        if run is None or run.forwarder is None:
+            self._forwarded()
+        elif connection is not None and connection is not self._asked_on:
+            self._asked_on = connection
+            connection.await_delivery(recorded=True)
+
     def _await_delivery(self, finish: Finish, now: float) -> None:
         connection, files = self._link.streaming, finish.wait == "files"
         if finish.wait == "recorded" or (files and not self._has_files):
-            self.delivered()
+            self._delivered()
             return
         if files and self._files_until == NEVER:
             self._files_until = now + limits.FINISH_FILES_WAIT_S + ANSWER_GRACE_S
         if now >= self._files_until:
-            self.delivered("the daemon has not said if all rows are in its files")
+            self._delivered("the daemon has not said if all rows are in its files")
         elif connection is not None and connection is not self._asked_on:
             self._asked_on = connection
             connection.await_delivery(files=files)
@@ -129,8 +149,23 @@ class Finishing:
         else:
             self._link.connection.end_requests()
 
+    def _awaited(self) -> str:
+        """Return a sentence about the rest that is waited for, once the daemon has everything durably."""
+        run = self._published.run
+        if self.stream.state is StreamState.FORWARDING and run is not None and run.forwarder is not None:
+            node = run.forwarder
+            return (
+                f"the root ({node.root}) does not have everything yet. The daemon on {node.host} keeps it in "
+                f"{node.state_directory} and forwards it once it can; if that daemon has ended: "
+                f"tracker-daemon sync {node.state_directory} --upstream {node.root}"
+            )
+        if self.stream.state is StreamState.DELIVERING:
+            return "everything is recorded, but not all backends have it yet; see tracker-daemon status"
+        return ""
+
     def _run_out_of_time(self, finish: Finish, now: float) -> None:
         still_open = self._scripts.open_names
+        self._published.unfinished = self._published.unfinished or self._awaited()
         if self.stream.may_extend(backends_open=bool(still_open)):
             self._published.problem = (
                 self._published.problem or f"not all is given to {', '.join(still_open)}"

@@ -39,5 +39,7 @@ class Published:
         """True once everything that ``finish()`` asked for is done, and was done in time."""
         self.missing = ""
         """A sentence about the rows that the daemon's files lacked when ``finish()`` ended; "" for none."""
+        self.unfinished = ""
+        """A sentence about what ``finish()`` still waited for at its timeout, beside acknowledgements."""
         self.unrecorded: list[ItemDraft] = []
         """Items that did not reach the daemon. Complete once ``ended`` is set."""

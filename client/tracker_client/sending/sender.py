@@ -209,7 +209,7 @@ class Sender:
         elif isinstance(reply, Challenge):
             connection.answer(reply)
         elif isinstance(reply, Delivered):
-            self._finishing.delivered(reply.missing)
+            self._finishing.answered(reply)
         elif self._finishing.stream.state is StreamState.PARTING:
             self._finishing.end()
         else:

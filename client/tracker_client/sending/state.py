@@ -18,8 +18,9 @@ The sender is three small state machines:
 2. The *stream* (:class:`StreamState`) is all that this rank sends, over all of its connections. This machine
    only moves forward. It leaves OPEN when ``finish()`` is called::
 
-       OPEN --FINISH_ASKED--> DRAINING --LAST_BATCH_ENCODED--> RECORDING --ALL_ACKNOWLEDGED--> DELIVERING
-            --DELIVERED--> CLOSING_BACKENDS --BACKENDS_CLOSED--> PARTING --ENDED--> ENDED
+       OPEN --FINISH_ASKED--> DRAINING --LAST_BATCH_ENCODED--> RECORDING --ALL_ACKNOWLEDGED--> FORWARDING
+            --FORWARDED--> DELIVERING --DELIVERED--> CLOSING_BACKENDS --BACKENDS_CLOSED--> PARTING
+            --ENDED--> ENDED
 
 3. The *patience* (:class:`Patience`) of ``finish()``: IN_TIME until the caller's timeout is over, then
    OVERTIME, a short time for the script's own backends to close with what they have.
@@ -151,9 +152,12 @@ class StreamState(Enum):
     """``finish()`` was called. Rows and items that were logged before are still to be encoded."""
     RECORDING = "recording"
     """The last batch is encoded. The daemon's acknowledgement of that batch is awaited."""
+    FORWARDING = "forwarding"
+    """The daemon has everything durably. If it is a node's daemon, the root may not have all of that yet.
+    With a daemon that records itself, ``finish()`` leaves this state at once."""
     DELIVERING = "delivering"
-    """The daemon has everything durably. Its files, or its backends, may not have all of that yet.
-    ``finish(wait="recorded")`` leaves this state at once."""
+    """The daemon that records has everything durably. Its files, or its backends, may not have all of that
+    yet. ``finish(wait="recorded")`` leaves this state at once."""
     CLOSING_BACKENDS = "closing backends"
     """The script's own backends process the last records and close."""
     PARTING = "parting"
@@ -168,6 +172,8 @@ class StreamEvent(Enum):
     FINISH_ASKED = "finish asked"
     LAST_BATCH_ENCODED = "last batch encoded"
     ALL_ACKNOWLEDGED = "all acknowledged"
+    FORWARDED = "forwarded"
+    """The root has everything, or there is none."""
     DELIVERED = "delivered"
     """The daemon's backends have everything, or ``finish()`` does not wait for that."""
     BACKENDS_CLOSED = "backends closed"
@@ -184,7 +190,11 @@ STREAM_TRANSITIONS: Mapping[StreamState, Mapping[StreamEvent, StreamState]] = {
         StreamEvent.ENDED: StreamState.ENDED,
     },
     StreamState.RECORDING: {
-        StreamEvent.ALL_ACKNOWLEDGED: StreamState.DELIVERING,
+        StreamEvent.ALL_ACKNOWLEDGED: StreamState.FORWARDING,
+        StreamEvent.ENDED: StreamState.ENDED,
+    },
+    StreamState.FORWARDING: {
+        StreamEvent.FORWARDED: StreamState.DELIVERING,
         StreamEvent.ENDED: StreamState.ENDED,
     },
     StreamState.DELIVERING: {
@@ -242,8 +252,12 @@ class StreamMachine:
         self._move(StreamEvent.LAST_BATCH_ENCODED)
 
     def all_acknowledged(self) -> None:
-        """Begin to wait for the daemon's backends."""
+        """Begin to wait for the root."""
         self._move(StreamEvent.ALL_ACKNOWLEDGED)
+
+    def forwarded(self) -> None:
+        """Begin to wait for the daemon's backends."""
+        self._move(StreamEvent.FORWARDED)
 
     def delivered(self) -> None:
         """Begin to wait for the script's backends."""

@@ -308,12 +308,12 @@ class RemoteTracker(Tracker):
 
         Args:
             exit_code: 0, or the code that the run failed with.
-            wait: "recorded" waits until the daemon has everything durably. "files" also waits until the
-                rows, configurations, tables and images of the primary rank are in the files of the ``csv``
-                backend, for 10 s at most; then a warning names the rows and the ranks for which they wait.
-                "delivered" waits until all backends have everything.
-            timeout: the longest wait, in seconds; the default is 60. A warning counts the values that are not
-                acknowledged by then.
+            wait: "recorded" waits until the daemon has everything durably; behind a node's daemon: until the
+                root has. "files" also waits until the rows, configurations, tables and images of the primary
+                rank are in the files of the ``csv`` backend, for 10 s at most; then a warning names the rows
+                and the ranks for which they wait. "delivered" waits until all backends have everything.
+            timeout: the longest wait, in seconds; the default is 60. A warning names what is missing then:
+                the number of values that are not acknowledged, or the root, and where the values lie.
 
         On the primary rank, ``finish`` also waits for the classes that ``register_backend`` named: until they
         have received their records and have finished.
@@ -351,10 +351,10 @@ class RemoteTracker(Tracker):
     def _warn_unfinished(self, wait: str, timeout: float) -> None:
         status = self.status()
         missing = status.buffered_points + status.unacknowledged_points
-        logger.warning(
-            "finish(wait=%r) ended after %.0f s; %d values are not acknowledged by the daemon%s",
-            wait, timeout, missing, f" ({status.problem})" if status.problem else "",
-        )  # fmt: skip
+        problem = f" ({status.problem})" if status.problem else ""
+        unacknowledged = f"{missing} values are not acknowledged by the daemon{problem}"
+        rest = self._published.unfinished or unacknowledged
+        logger.warning("finish(wait=%r) ended after %.0f s; %s", wait, timeout, rest)
 
     def _finish_at_exit(self, code: int | None) -> None:
         exit_status = exit_status_file() if code is None else ExitStatusFile()

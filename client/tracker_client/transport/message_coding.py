@@ -18,6 +18,7 @@ from tracker_client.transport.messages import (
     Acknowledgement,
     Challenge,
     Delivered,
+    Forwarder,
     Introduction,
     Notice,
     Reply,
@@ -137,7 +138,7 @@ def reply_of(message: pb.DaemonMessage) -> Reply | None:
         acknowledgement = message.acknowledgement
         return Acknowledgement(acknowledgement.sequence, acknowledgement.flush_interval_ms / 1000)
     if kind == "delivered":
-        return Delivered(message.delivered.missing)
+        return Delivered(message.delivered.missing, message.delivered.recorded)
     if kind == "backend_entry":
         return delivered_entry(message.backend_entry)
     if kind == "backend_handles":
@@ -162,7 +163,12 @@ def _welcome(welcome: pb.Welcome) -> Welcome:
         records_items=welcome.records_items,
         backends=tuple(welcome.backends),
         script_backends=tuple(welcome.script_backends),
+        forwarder=_forwarder(welcome.forwarder) if welcome.HasField("forwarder") else None,
     )
+
+
+def _forwarder(forwarder: pb.Forwarder) -> Forwarder:
+    return Forwarder(forwarder.root, forwarder.host, forwarder.state_directory)
 
 
 def delivered_entry(entry: pb.BackendEntry) -> DeliveredEntry:

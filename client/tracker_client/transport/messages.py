@@ -62,6 +62,15 @@ class Introduction:
 
 
 @dataclass(frozen=True)
+class Forwarder:
+    """A node's daemon: its ``host`` and ``state_directory``, and the ``root`` that it forwards to."""
+
+    root: str
+    host: str
+    state_directory: str
+
+
+@dataclass(frozen=True)
 class Welcome:
     """The daemon admits this stream."""
 
@@ -78,6 +87,8 @@ class Welcome:
     """The run's backends."""
     script_backends: tuple[str, ...] = ()
     """The run's backends that are classes of the script; this stream delivers their records."""
+    forwarder: Forwarder | None = None
+    """The daemon, if it forwards to a root; None if it records itself."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +104,12 @@ class Acknowledgement:
 class Delivered:
     """Every backend of the daemon, or its files, have everything that this stream sent.
 
-    ``missing``: a sentence about the rows that the files lack; "" if they lack none.
+    ``missing``: a sentence about the rows that the files lack; "" if they lack none. ``recorded``: no backend
+    is meant, but the journal of the daemon that records.
     """
 
     missing: str = ""
+    recorded: bool = False
 
 
 @dataclass(frozen=True)

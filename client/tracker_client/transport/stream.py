@@ -82,9 +82,9 @@ class Connection:
         """Declare that everything logged is in the batches up to ``flushed_through``."""
         self._put(pb.ClientMessage(heartbeat=pb.Heartbeat(flushed_through=flushed_through)))
 
-    def await_delivery(self, *, files: bool) -> None:
-        """Ask for a Delivered; ``files``: of the daemon's files alone."""
-        self._put(pb.ClientMessage(await_delivery=pb.AwaitDelivery(files=files)))
+    def await_delivery(self, *, files: bool = False, recorded: bool = False) -> None:
+        """Ask for a Delivered: of all backends, of the ``files`` alone, or of the root's journal alone."""
+        self._put(pb.ClientMessage(await_delivery=pb.AwaitDelivery(files=files, recorded=recorded)))
 
     def taken(self, taken: TakenEntry) -> None:
         """Send the answer of a class of the script."""

@@ -1,4 +1,4 @@
-"""Answers ranks that wait until their values are delivered: in every backend, or in the files alone.
+"""Answers ranks that wait for their values to be in every backend, in the files, or in the journal.
 
 A rank waits in ``finish``. So these answers have a task of their own, which looks more often than the
 daemon's other periodic work.
@@ -28,7 +28,7 @@ _RANKS_NAMED = 8
 
 @dataclass(slots=True, eq=False)
 class _Awaited:
-    files: bool
+    asked: pb.AwaitDelivery
     until_s: float
     rows: WaitingRows | None = None
     """The rows of the rank that waited when they were last looked at."""
@@ -58,9 +58,9 @@ class DeliveryAnswers:
         self.on_files_delivered: Callable[[], Awaitable[None]] | None = None
         """Awaited before the answer that all files are written."""
 
-    def expect(self, session: Session, files: bool) -> None:  # noqa: FBT001 - as the session calls it
-        """Answer ``session`` once its values are delivered; with ``files`` after some seconds at most."""
-        self._awaited[session] = _Awaited(files, self._clock() + limits.FINISH_FILES_WAIT_S)
+    def expect(self, session: Session, asked: pb.AwaitDelivery) -> None:
+        """Answer ``session`` once its values are where it asks; of files after some seconds at most."""
+        self._awaited[session] = _Awaited(asked, self._clock() + limits.FINISH_FILES_WAIT_S)
         self._pumps.hasten(session.stream.run.live.row_id)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
@@ -74,13 +74,16 @@ class DeliveryAnswers:
             for session, awaited in list(self._awaited.items()):
                 missing = await self._missing(session, awaited)
                 if missing is not None and self._awaited.pop(session, None) is not None:
-                    session.send(pb.DaemonMessage(delivered=pb.Delivered(missing=missing)))
+                    answer = pb.Delivered(missing=missing, recorded=awaited.asked.recorded)
+                    session.send(pb.DaemonMessage(delivered=answer))
             await asyncio.sleep(_LOOK_INTERVAL_S)
 
     async def _missing(self, session: Session, awaited: _Awaited) -> str | None:
         """Return "" if everything is delivered, None to look again, else what is missing and why."""
         run = session.stream.run
-        if not awaited.files:
+        if awaited.asked.recorded:
+            return "" if session.all_committed else None
+        if not awaited.asked.files:
             return "" if self._delivery.is_delivered(run, all_committed=session.all_committed) else None
         if (
             awaited.entry is None

@@ -36,8 +36,8 @@ class SessionContext:
     flush_interval_ms: Callable[[], int]
     on_exiting: Callable[[Stream, Exiting], None] = lambda *_: None
     """Called for a rank whose script has ended without ``finish()``."""
-    on_delivery_awaited: Callable[[Session, bool], None] = lambda *_: None
-    """Called if a rank waits until its values are delivered; True: to the files alone."""
+    on_delivery_awaited: Callable[[Session, pb.AwaitDelivery], None] = lambda *_: None
+    """Called if a rank waits until its values are delivered."""
     on_warning: Callable[[Stream, str], None] = lambda _, __: None
     """Receives a stream's sentences for the user."""
 
@@ -124,7 +124,7 @@ class Session:
 
     def _take_other(self, kind: str, message: pb.ClientMessage) -> None:
         if kind == "await_delivery":
-            self._on_delivery_awaited(self, message.await_delivery.files)
+            self._on_delivery_awaited(self, message.await_delivery)
         elif kind == "backend_taken":
             self.on_taken(message.backend_taken)
         elif kind == "warning":

@@ -15,7 +15,7 @@ class ForwardedSession(Session):
     """One rank's connection.
 
     ``send_to_root`` sends a message of the rank's stream to the root. ``root_welcome`` is the root's Welcome
-    for a rank that is new here; None for one that has returned.
+    for a rank that is new here; None for one that has returned. ``forwarder`` describes this daemon.
     """
 
     def __init__(
@@ -24,10 +24,12 @@ class ForwardedSession(Session):
         serving: SessionContext,
         send_to_root: Callable[[bytes, pb.ClientMessage], None],
         root_welcome: pb.Welcome | None,
+        forwarder: pb.Forwarder,
     ) -> None:
         super().__init__(admission, serving)
         self._send_to_root = send_to_root
         self._root_welcome = root_welcome
+        self._forwarder = forwarder
 
     async def welcome(
         self, hello: pb.Hello, *, new_backends: Mapping[str, bytes], script_backends: list[str], version: str
@@ -37,6 +39,7 @@ class ForwardedSession(Session):
             hello, new_backends=new_backends, script_backends=script_backends, version=version
         )
         welcome, forwarding = message.welcome, self.stream.run.options.forwarding
+        welcome.forwarder.CopyFrom(self._forwarder)
         del welcome.backends[:]
         welcome.backends.extend(forwarding.backends if forwarding is not None else ())
         if self._root_welcome is not None:

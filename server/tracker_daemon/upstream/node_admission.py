@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -58,6 +59,7 @@ class NodeAdmission:
         forwarder: Forwarder,
         root: Root,
         node: ThisNode,
+        state_directory: Path,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -69,6 +71,9 @@ class NodeAdmission:
         self._root = root
         self._node = node
         self._sessions: set[Session] = set()
+        self._this_forwarder = pb.Forwarder(
+            root=str(root), host=node.host, state_directory=str(state_directory)
+        )
 
     # ---- admission -------------------------------------------------------------------------------
 
@@ -129,7 +134,9 @@ class NodeAdmission:
     ) -> tuple[Session, pb.DaemonMessage]:
         stream, run = admission.stream, admission.stream.run
         link = self._forwarder.link_of(run)
-        session = ForwardedSession(admission, self._session_context(), link.send_from_rank, root_welcome)
+        session = ForwardedSession(
+            admission, self._session_context(), link.send_from_rank, root_welcome, self._this_forwarder
+        )
         self._registry.connect(stream, session)
         new = {UPSTREAM: b"", UPSTREAM_FILES: b""} if admission.new_run else {}
         classes = _receiving_classes(stream, hello)
@@ -183,7 +190,7 @@ class NodeAdmission:
             asyncio.get_running_loop(),
             self._flush_interval_ms,
             self._endings.expect_exit_status,
-            self._ask_for_delivery,
+            self._await_delivery,
         )
 
     def _flush_interval_ms(self) -> int:
@@ -204,11 +211,17 @@ class NodeAdmission:
         self._endings.poll(self._registry.runs.values())
         self._forwarder.poll()
 
-    def _ask_for_delivery(self, session: Session, files: bool) -> None:  # noqa: FBT001 - as the session calls it
-        """Ask the root to report the delivery of a rank's values, once the root has them."""
-        stream, message = session.stream, pb.ClientMessage(await_delivery=pb.AwaitDelivery(files=files))
-        ask = partial(self._forwarder.link_of(stream.run).send_from_rank, stream.stream_id, message)
-        self._forwarder.once_acknowledged(stream.run, ask, with_files=True)
+    def _await_delivery(self, session: Session, asked: pb.AwaitDelivery) -> None:
+        """Once the root has a rank's values, answer the rank, or ask the root to report their delivery."""
+        stream = session.stream
+        if asked.recorded:
+            answer = pb.DaemonMessage(delivered=pb.Delivered(recorded=True))
+            proceed = partial(session.send, answer)
+        else:
+            message = pb.ClientMessage(await_delivery=asked)
+            link = self._forwarder.link_of(stream.run)
+            proceed = partial(link.send_from_rank, stream.stream_id, message)
+        self._forwarder.once_acknowledged(stream.run, proceed, with_files=True)
 
     def end_killed(self, runs: list[Run]) -> None:
         """Note that the job and the connected ranks of ``runs`` are about to be killed."""

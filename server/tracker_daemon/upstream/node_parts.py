@@ -35,7 +35,7 @@ def build_node_parts(
     )
     admission = NodeAdmission(
         common.settings, common.registry, common.recorder, delivery, common.stored_runs, common.endings,
-        Forwarder(runs, pumps), root, node,
+        Forwarder(runs, pumps), root, node, common.journal.directory,
     )  # fmt: skip
     return RoleParts(pumps, delivery, admission)
 

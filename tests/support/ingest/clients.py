@@ -113,8 +113,8 @@ class NodesDesk:
             self.recorder, asyncio.get_running_loop(), lambda: 200, on_delivery_awaited=self._await
         )
 
-    def _await(self, session, files):
-        self.awaited.append((session.stream.rank, files))
+    def _await(self, session, asked):
+        self.awaited.append((session.stream.rank, asked.files))
 
     async def node(self, **keywords):
         """The node's daemon connects."""

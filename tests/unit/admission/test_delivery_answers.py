@@ -11,6 +11,7 @@ import pytest
 from tracker_daemon.admission.delivery_answers import DeliveryAnswers
 from tracker_daemon.aggregation.shared.fold import WaitingRows
 from tracker_protocol import limits
+from tracker_protocol.v1 import tracker_pb2 as pb
 
 
 @dataclass(eq=False)
@@ -19,6 +20,7 @@ class Session:
 
     run: SimpleNamespace
     answers: list = field(default_factory=list)
+    kinds: list = field(default_factory=list)
     all_committed: bool = True
 
     @property
@@ -27,6 +29,7 @@ class Session:
 
     def send(self, message):
         self.answers.append(message.delivered.missing)
+        self.kinds.append("recorded" if message.delivered.recorded else "delivered")
 
 
 @dataclass
@@ -77,7 +80,7 @@ def play(scenario):
 @pytest.mark.parametrize("files", [False, True])
 def test_an_answer_comes_once_everything_is_delivered(files):
     async def scenario(desk):
-        desk.waiting.expect(desk.session, files)
+        desk.waiting.expect(desk.session, pb.AwaitDelivery(files=files))
         assert await desk.pause() == []
         desk.delivered = True
         assert await desk.pause() == [""]
@@ -90,7 +93,7 @@ def test_an_answer_comes_once_everything_is_delivered(files):
 def test_rows_that_wait_for_other_ranks_are_waited_for_some_seconds_and_named():
     async def scenario(desk):
         desk.rows, desk.delivered = WaitingRows((95, 96, 99), (1, 3)), True
-        desk.waiting.expect(desk.session, files=True)
+        desk.waiting.expect(desk.session, pb.AwaitDelivery(files=True))
         desk.now = limits.FINISH_FILES_WAIT_S - 0.1
         assert await desk.pause() == []
         desk.now = limits.FINISH_FILES_WAIT_S
@@ -103,7 +106,7 @@ def test_rows_that_wait_for_other_ranks_are_waited_for_some_seconds_and_named():
 def test_rows_that_come_in_time_are_no_matter():
     async def scenario(desk):
         desk.rows, desk.delivered = WaitingRows((3,), (1,)), True
-        desk.waiting.expect(desk.session, files=True)
+        desk.waiting.expect(desk.session, pb.AwaitDelivery(files=True))
         assert await desk.pause() == []
         desk.rows, desk.now = WaitingRows(), 1.0
         assert await desk.pause() == [""]
@@ -114,7 +117,7 @@ def test_rows_that_come_in_time_are_no_matter():
 def test_files_that_cannot_be_written_are_reported_with_the_reason():
     async def scenario(desk):
         desk.rows, desk.trouble = WaitingRows(), "no space left on device"
-        desk.waiting.expect(desk.session, files=True)
+        desk.waiting.expect(desk.session, pb.AwaitDelivery(files=True))
         assert await desk.pause() == []
         desk.now = limits.FINISH_FILES_WAIT_S
         (missing,) = await desk.pause()
@@ -125,9 +128,21 @@ def test_files_that_cannot_be_written_are_reported_with_the_reason():
 
 def test_a_rank_that_has_gone_is_not_answered():
     async def scenario(desk):
-        desk.waiting.expect(desk.session, files=False)
+        desk.waiting.expect(desk.session, pb.AwaitDelivery(files=False))
         desk.waiting.remove(desk.session)
         desk.delivered = True
         assert await desk.pause() == []
+
+    play(scenario)
+
+
+def test_a_rank_that_asks_for_the_journal_alone_waits_for_no_backend_and_no_row():
+    async def scenario(desk):
+        desk.rows, desk.session.all_committed = WaitingRows((3,), (1,)), False
+        desk.waiting.expect(desk.session, pb.AwaitDelivery(recorded=True))
+        assert await desk.pause() == []
+        desk.session.all_committed = True
+        assert await desk.pause() == [""]
+        assert desk.session.kinds == ["recorded"]
 
     play(scenario)

@@ -114,6 +114,29 @@ def test_a_rank_s_wait_for_delivery_is_passed_on_once_the_root_has_everything(pl
     play_node(scenario)
 
 
+def test_a_rank_that_asks_for_the_root_s_journal_is_answered_by_its_node_once_the_root_has_all(play_node):
+    async def scenario(node):
+        session, welcome = await node.come(1, 0)
+        assert welcome.forwarder.root == str(node.server.address)
+        assert welcome.forwarder.state_directory == str(node.journal.directory)
+        await node.connected()
+        node.server.acknowledges = False
+        session.take(batch(1, config=['{"lr": 1}']))
+        session.take(pb.ClientMessage(await_delivery=pb.AwaitDelivery(recorded=True)))
+        connection = node.server.connection
+        await until(lambda: configs(connection) == ['{"lr": 1}'], "the batch at the root")
+        for _ in range(5):
+            node.admission.poll()
+            await node.committed()
+        assert await sent_by(session) == []
+        await connection.acknowledge(connection.sequences[-1])
+        (answer,) = await sent_by(session, at_least=1)
+        assert answer == pb.DaemonMessage(delivered=pb.Delivered(recorded=True))
+        assert connection.of("from_rank") == []
+
+    play_node(scenario)
+
+
 def test_a_wait_that_the_root_has_answered_is_over_for_good(play_node):
     async def scenario(node):
         session, _ = await node.come(1, 0)

@@ -35,6 +35,7 @@ def parting(now=5.0, **arguments):
     stream = finishing(**arguments)
     stream.last_batch_encoded()
     stream.all_acknowledged()
+    stream.forwarded()
     stream.delivered()
     stream.backends_closed(now)
     return stream
@@ -173,6 +174,7 @@ def test_a_stream_that_needs_the_overtime_goes_on_but_has_not_finished():
     stream.last_batch_encoded()
     stream.extend(60.0)
     stream.all_acknowledged()
+    stream.forwarded()
     stream.delivered()
     stream.backends_closed(60.5)
     assert stream.state is StreamState.PARTING

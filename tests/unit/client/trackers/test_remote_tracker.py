@@ -26,6 +26,7 @@ from tests.support.waiting import wait_until
 from tracker_client import Tracker, TrackerBackend, register_backend, setup_tracker
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_protocol import PROTOCOL_VERSION, limits
+from tracker_protocol.v1 import tracker_pb2 as pb
 
 TOKEN = "right-token"
 
@@ -543,6 +544,52 @@ def test_finish_waits_for_files_on_the_primary_rank_unless_told_otherwise(
     tracker.finish(**arguments)
     assert daemon.asked == asked
     assert daemon.stream.finish == 0
+
+
+NODE = pb.Forwarder(root="root.example:4000", host="node7", state_directory="/node/state")
+
+
+@pytest.mark.parametrize(
+    ("rank", "wait", "asked"),
+    [
+        (0, "recorded", ["recorded"]),
+        (1, "recorded", ["recorded"]),
+        (0, "files", ["recorded", "files"]),
+        (1, "files", ["recorded"]),
+        (1, "delivered", ["recorded", "delivered"]),
+    ],
+)
+def test_behind_a_node_finish_waits_for_the_root_first(daemon, connect, caplog, rank, wait, asked):
+    daemon.forwarder = NODE
+    tracker = connect(daemon, rank=rank, world_size=2)
+    tracker.log({"loss": 1.0})
+    tracker.finish(wait=wait)
+    assert daemon.asked == asked
+    assert not any("finish(" in text for text in texts_of(caplog.records))
+    assert tracker.status().state == "finished"
+
+
+def test_a_root_that_does_not_have_everything_is_named_with_the_place_of_the_values(daemon, connect, caplog):
+    daemon.forwarder = NODE
+    daemon.root_has_all.clear()
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0})
+    tracker.finish(wait="recorded", timeout=0.5)
+    (text,) = texts_of(caplog.records)
+    for part in ("root.example:4000", "node7", "/node/state", "tracker-daemon sync /node/state --upstream"):
+        assert part in text
+    assert tracker.status().state == "unfinished"
+    daemon.root_has_all.set()
+
+
+def test_backends_that_do_not_have_everything_are_no_missing_acknowledgement(daemon, connect, caplog):
+    daemon.delivered.clear()
+    tracker = connect(daemon)
+    tracker.log({"loss": 1.0})
+    tracker.finish(wait="delivered", timeout=0.5)
+    (text,) = texts_of(caplog.records)
+    assert "everything is recorded, but not all backends have it yet" in text
+    daemon.delivered.set()
 
 
 def test_the_rows_that_the_files_lack_are_named_once_and_no_failure(daemon, connect, caplog):
