@@ -15,7 +15,7 @@ import typer.main
 
 from tracker_client.settings.reading import KNOWN_OPTIONS
 from tracker_client.settings.selectors import ARGUMENTS
-from tracker_daemon.cli.application import application
+from tracker_daemon.cli import application as cli
 from tracker_daemon.settings.definitions import Settings, flag_of, variable_of
 from tracker_protocol import limits
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "deploy/README.md", *PAGES]
-COMMANDS = typer.main.get_command(application()).commands
+COMMANDS = typer.main.get_command(cli.application(*cli.COMMANDS)).commands
 GLOSSARY = (
     "call", "row", "cell", "home", "record", "tick", "cursor", "lane", "epoch", "attempt", "root", "node",
     "rank", "stream", "batch", "journal", "outbox", "pump", "fold",

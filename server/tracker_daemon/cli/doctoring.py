@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(flags: Mapping[str, Any]) -> None:
-    """Check this machine as a daemon with these settings would use it, and say what to fix.
+    """Check this machine as a daemon with these settings would; say what to fix.
 
     Checks directories and their file systems, locks, commits, the clock, addresses, proxies and a running
     daemon; then each backend's credentials, or the root. Leaves no files. Exits with 1 if there is a problem.

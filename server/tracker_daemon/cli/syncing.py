@@ -46,7 +46,7 @@ def sync(
         float | None, typer.Option(metavar="SECONDS", min=0, help="Give up after this time; unset: never.")
     ] = None,
 ) -> None:
-    """Deliver the data that an ended daemon could not deliver, from a login node for example.
+    """Deliver the data that an ended daemon could not, from a login node for example.
 
     Uses the credentials of this environment. Runs that the daemon left running end too, unless their ranks
     reconnect. Exits with 0 if all is delivered, with 1 if something is left; the journal keeps it.

@@ -17,14 +17,16 @@ from typing import Any
 
 import msgspec
 import pytest
+import typer
 
 from tracker_daemon.cli import main
-from tracker_daemon.cli.application import COMMANDS
+from tracker_daemon.cli.application import COMMANDS, application
 from tracker_daemon.cli.process_watch import ProcessWatch
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME
 from tracker_daemon.launch.launcher import Launch
 from tracker_daemon.settings.definitions import Settings, flag_of, variable_of
 from tracker_daemon.settings.loading import load
+from tracker_daemon.version import VERSION
 from tracker_protocol.v1 import tracker_pb2 as pb
 
 OTHER_VALUES = {
@@ -233,10 +235,52 @@ def test_a_command_that_is_missing_is_status_127_and_no_program_126(
     ]
 
 
-@pytest.mark.parametrize("command", ["serve", "run", "status", "wait", "stop", "check-config"])
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"doctor"}))
 def test_help_has_examples(command: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert exit_status(command, "--help") == 0
     assert f"tracker-daemon {command}" in capfd.readouterr().out.partition("Example")[2]
+
+
+def test_the_overview_has_each_command_with_the_first_line_of_its_help() -> None:
+    whole = typer.main.get_command(application(*COMMANDS)).commands
+    assert {name: command.help.split("\n\n")[0] for name, command in whole.items()} == {
+        name: command.summary for name, command in COMMANDS.items()
+    }
+    overview = typer.main.get_command(application()).commands
+    assert {name: command.help for name, command in overview.items()} == {
+        name: command.summary for name, command in COMMANDS.items()
+    }
+
+
+@pytest.mark.parametrize("asked", ["--version", "--help", "-h"])
+def test_version_and_overview_need_none_of_the_daemon(asked: str) -> None:
+    script = (
+        "import sys; from tracker_daemon.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as ended: print(ended.code, *sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, asked], capture_output=True, text=True, check=True, timeout=60
+    )
+    status, *modules = done.stderr.split()
+    assert status in ("0", "None")
+    assert not {"grpc", "pydantic", "numpy", "structlog", "tracker_client"} & set(modules)
+    assert ("tracker-daemon 0." if asked == "--version" else "check-config") in done.stdout
+
+
+def test_version_is_that_of_the_installed_distribution(capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_status("--version") == 0
+    assert capfd.readouterr().out == f"tracker-daemon {VERSION}\n"
+
+
+def test_a_shell_completes_the_options_of_a_command() -> None:
+    words = {"COMP_WORDS": "tracker-daemon status --w", "COMP_CWORD": "2"}
+    asked = {**os.environ, **words, "_TRACKER_DAEMON_COMPLETE": "complete_bash"}
+    script = "import sys; sys.argv[0] = 'tracker-daemon'; from tracker_daemon.cli import main; main([])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=asked, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["--watch"]
 
 
 def test_help_shows_every_setting(capfd: pytest.CaptureFixture[str]) -> None:
