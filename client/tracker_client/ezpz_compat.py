@@ -4,7 +4,8 @@
 >>> from tracker_client.ezpz_compat import register_backend, CSVBackend, MLflowBackend, WandbBackend
 >>> from tracker_client.ezpz_compat import resolve_backend_names
 
-``setup_tracker`` of this module has the default project of ``ezpz``: ``ezpz.<directory>.<script>``.
+``setup_tracker`` of this module has the default project of ``ezpz``: ``ezpz.<directory>.<script>``. In MLflow
+the own value of a metric with aggregates is ``<metric>/local``, as in ``ezpz``.
 
 The differences from ``ezpz``, all on purpose:
 
@@ -27,6 +28,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +75,7 @@ def setup_tracker(
     names an output directory, it is the working directory.
     """
     project = given_project(project_name) or _default_project(sys.modules)
+    kwargs.setdefault("mlflow_own_name", "local")
     return set_up(
         project, backends, config, outdir, rank, run_id, endpoint, run_key, kwargs, default_outdir="."
     )
@@ -95,8 +98,23 @@ def _default_project(modules: Mapping[str, Any]) -> str:
     return f"{_PACKAGE}.{path.parent.stem}.{path.stem}"
 
 
+@cache
+def _mlflow_backend() -> type:
+    """Return MLflow's backend with the names of ``ezpz``."""
+
+    class MLflowBackend(tracker_client.MLflowBackend):
+        __doc__ = tracker_client.MLflowBackend.__doc__
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **{"own_name": "local", **named})
+
+    return MLflowBackend
+
+
 def __getattr__(name: str) -> Any:
-    """Import a built-in backend's class from :mod:`tracker_client` when a script asks for it."""
+    """Import a built-in backend's class when a script asks for it."""
+    if name == "MLflowBackend":
+        return _mlflow_backend()
     if name in __all__:
         return getattr(tracker_client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

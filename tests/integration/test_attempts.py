@@ -57,7 +57,7 @@ def test_torchrun_s_restart_from_an_earlier_checkpoint_is_the_next_attempt_of_th
         *(("2", str(step)) for step in range(100, 151)),
     ]
     assert {float(row["loss/mean"]) - float(row["step"]) for row in rows} == {1000.0, 2000.0}
-    points = mlflow_history(daemon, "loss/local")
+    points = mlflow_history(daemon, "loss")
     at_120 = sorted((point.timestamp, point.value) for point in points if point.step == 120)
     assert [value for _, value in at_120] == [1120.0, 2120.0]
     assert at_120[0][0] < at_120[1][0]

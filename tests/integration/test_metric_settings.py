@@ -110,7 +110,7 @@ def test_mlflow_has_the_epoch_as_step_and_the_summary_as_a_metric(stored):
 
 
 def test_thinned_mlflow_has_few_points_and_the_extremes_among_them(run, stored):
-    for key, offset in (("loss/local", 0.0), ("loss/mean", 1.5), ("loss/max", 3.0)):
+    for key, offset in (("loss", 0.0), ("loss/mean", 1.5), ("loss/max", 3.0)):
         whole = [(step, (7 * step) % 23 + offset) for step in range(60)]
         kept = points(stored, key)
         assert set(kept) < set(whole)

@@ -125,7 +125,7 @@ def test_a_server_gets_every_kind_of_value_and_says_where_the_run_is(
     handles = backend.handles()
     assert (handles["run_url"], handles["tracking_uri"]) == (backend.location(), server.uri)
     assert (handles["run_id"], handles["artifact_uri"]) == (run.info.run_id, run.info.artifact_uri)
-    assert points(client, run, "x/local") == [(step, float(step)) for step in range(700)]
+    assert points(client, run, "x") == [(step, float(step)) for step in range(700)]
     assert math.isnan(run.data.metrics["nan"])
     assert run.data.metrics["inf"] == -run.data.metrics["-inf"] == sys.float_info.max
     assert "loss[%]" in run.data.tags.values()
@@ -178,7 +178,7 @@ def test_a_server_killed_and_restarted_mid_way_and_a_killed_child_leave_every_po
     client = MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)
     run = the_run(client, project)
     assert run.info.status == "FINISHED"
-    for key in ("x/local", "x/mean"):
+    for key in ("x", "x/mean"):
         assert points(client, run, key) == [(step, float(step)) for step in range(rows * blocks)]
 
 
@@ -376,7 +376,7 @@ def children_of(pid):
 def assert_the_whole_run_is_there(client, steps, ranks, project="whole-way"):
     run = the_run(client, project)
     assert run.info.status == "FINISHED"
-    assert points(client, run, "loss/local") == [(step, float(step)) for step in range(steps)]
+    assert points(client, run, "loss") == [(step, float(step)) for step in range(steps)]
     assert points(client, run, "loss/mean") == [(step, step + (ranks - 1) / 2) for step in range(steps)]
     assert points(client, run, "loss/max") == [(step, float(step + ranks - 1)) for step in range(steps)]
     assert points(client, run, "lr") == [(0, 0.1)]

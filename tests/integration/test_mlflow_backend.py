@@ -145,6 +145,30 @@ def test_a_later_configuration_has_no_prefix_and_no_value_hides_another(opened, 
     assert run.data.tags[f"tracker.renamed.{hashed}"] == '["config", "a.b"]'
 
 
+def test_the_script_and_the_setting_choose_the_name_of_the_own_value_for_the_runs_life(opened, client):
+    for run_id, chosen in (("a", {"options": {"own_name": "local"}}), ("b", {"mlflow_own_name": "local"})):
+        backend = opened(run_id=run_id, **chosen)
+        state = backend.deliver(entries_of(block(["loss", "loss/mean"], [1.0, 2.0])), no_commit)
+        assert set(the_run(client).data.metrics) == {"loss/local", "loss/mean"}
+        backend.close()
+        later = opened(state, run_id=run_id)
+        later.deliver(entries_of(block(["loss"], [0.5], first_step=1), first=2), no_commit)
+        assert points(client, the_run(client), "loss/local") == [(0, 1.0), (1, 0.5)]
+        client.delete_run(the_run(client).info.run_id)
+
+
+def test_a_file_store_which_cannot_hold_both_names_has_the_own_value_at_local(
+    describe, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = (tmp_path / "store").as_uri()
+    backend = MlflowBackend(environ={"MLFLOW_TRACKING_URI": uri})
+    backend.open(describe(), None)
+    backend.deliver(entries_of(block(["loss", "loss/mean"], [1.0, 2.0])), no_commit)
+    assert backend.set_aside() == ()
+    assert the_run(MlflowClient(uri)).data.metrics == {"loss/local": 1.0, "loss/mean": 2.0}
+
+
 def test_a_whole_run_arrives_with_its_metrics_config_and_end(opened, client, outdir):
     backend = opened()
     backend.deliver(
@@ -158,10 +182,9 @@ def test_a_whole_run_arrives_with_its_metrics_config_and_end(opened, client, out
     run = the_run(client)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "the-name"
-    assert points(client, run, "loss/local") == [(0, 1.0), (1, 0.5)]
+    assert points(client, run, "loss") == [(0, 1.0), (1, 0.5)]
     assert points(client, run, "loss/mean") == [(0, 2.0)]
     assert points(client, run, "lr") == [(0, 0.1), (1, 0.1)]
-    assert "loss" not in run.data.metrics
     assert run.data.params["config.model.width"] == "3"
     assert run.data.params["config.model.lr"] == "0.1"
     assert backend.location() == str(outdir / "mlflow.db")
@@ -220,7 +243,7 @@ def test_two_runs_of_a_project_share_its_experiment_and_nothing_else(opened, cli
 def test_the_own_value_stays_at_local_after_a_restart(opened, client):
     state = opened().deliver(entries_of(block(["loss", "loss/mean"], [1.0, 1.0])), no_commit)
     opened(state).deliver(entries_of(block(["loss"], [2.0], first_step=1), first=2), no_commit)
-    assert points(client, the_run(client), "loss/local") == [(0, 1.0), (1, 2.0)]
+    assert points(client, the_run(client), "loss") == [(0, 1.0), (1, 2.0)]
 
 
 def test_non_finite_values_are_recorded(opened, client):
@@ -539,7 +562,7 @@ def test_children_killed_again_and_again_leave_every_point_once(describe, client
     assert lost == [4, 8]
     run = the_run(client)
     assert run.info.status == "FINISHED"
-    assert points(client, run, "x/local") == [(step, 1.0) for step in range(12 * rows)]
+    assert points(client, run, "x") == [(step, 1.0) for step in range(12 * rows)]
     assert points(client, run, "x/mean") == [(step, 2.0) for step in range(12 * rows)]
     assert len(client.search_runs([run.info.experiment_id], run_view_type=ViewType.ALL)) == 1
     assert not list(Path(describe().outdir).glob(".tracker-mlflow-*.lock"))

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_mlflow_has_the_same_points_at_the_steps_of_their_axes(home: Path, world
             for key, value in row.values.items():
                 step = row.values[axis_of[key]] if key in axis_of else row.step
                 wanted[key].append((step, float(value)))
-        found = read_mlflow(home, f"{name}-{world_size}", keys_of(rows))
+        found = read_mlflow(home, f"{name}-{world_size}")
         summaries = {key: found.pop(key) for key in list(found) if key.endswith((".max", ".mean"))}
         assert found == {key: sorted(points) for key, points in wanted.items()}, name
         if name == "open_clip":
@@ -118,12 +118,6 @@ def axes_of(name: str, rows: list[Row]) -> dict[str, str]:
     return {
         key: axis for glob, axis in AXES.get(name, {}).items() for key in columns if fnmatchcase(key, glob)
     }
-
-
-def keys_of(rows: list[Row]) -> Callable[[str], str]:
-    """Return the column of a key of MLflow's: a metric with aggregates has its own value under ``/local``."""
-    columns = {key for row in rows for key in row.values}
-    return lambda key: key.removesuffix("/local") if key not in columns else key
 
 
 def read_wandb(directory: Path) -> tuple[list[Row], dict[str, LoggedMetric]]:
@@ -141,13 +135,11 @@ def as_floats(values: Mapping[str, Value]) -> dict[str, Value]:
     return {key: value if isinstance(value, (bool, str)) else float(value) for key, value in values.items()}
 
 
-def read_mlflow(home: Path, experiment: str, column_of: Callable[[str], str]) -> Points:
+def read_mlflow(home: Path, experiment: str) -> Points:
     """Return the points of the only run of an experiment."""
     client = MlflowClient(f"sqlite:///{home / 'mlflow.db'}")
     (run,) = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
     return {
-        column_of(key): sorted(
-            (point.step, point.value) for point in client.get_metric_history(run.info.run_id, key)
-        )
+        key: sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, key))
         for key in run.data.metrics
     }

@@ -133,7 +133,7 @@ def _bare_names(choice: _Choice) -> frozenset[str]:
 def _warn_of_unknown(choices: Sequence[_Choice], names: frozenset[str], options: Mapping[str, Any]) -> None:
     if any(choice.accepts_any for choice in choices):
         return
-    known = {*names, "name"}.union(*map(_bare_names, choices))
+    known = {*names, "name", "mlflow_own_name"}.union(*map(_bare_names, choices))
     if unknown := sorted(set(options) - known):
         logger.warning(
             "setup_tracker does not know %s, and none of the backends takes it; each takes a dict of its own "

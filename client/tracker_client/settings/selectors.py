@@ -42,6 +42,7 @@ MLFLOW_ARGUMENTS: Mapping[str, str] = {
     "description": "description",
     "tags": "tags",
     "log_system_metrics": "log_system_metrics",
+    "mlflow_own_name": "own_name",
 }
 """Bare arguments, each with the backend's name for it; of two with the same name the later wins."""
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {WANDB: WANDB_ARGUMENTS, MLFLOW: MLFLOW_ARGUMENTS}

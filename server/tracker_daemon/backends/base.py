@@ -81,6 +81,8 @@ class RunDescription:
     """The run's beginning, in ns since the Unix epoch; 0 means now."""
     system_prefix: str = "tracker"
     """The first part of the names of params that describe the script and its host."""
+    mlflow_own_name: str = "plain"
+    """The name in MLflow of the own value of a metric with aggregates, unless the script's options say it."""
     layout: Layout = Layout.BASE
     """The place of the run's own directory within ``outdir``."""
     directory: Path | None = None

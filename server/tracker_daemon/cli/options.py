@@ -42,6 +42,7 @@ METAVARS = {
     "thinning": "RULES",
     "config_may_differ": "GLOBS",
     "system_prefix": "WORD",
+    "mlflow_own_name": "NAME",
     "log_level": "LEVEL",
     "log_format": "FORMAT",
 }

@@ -128,6 +128,7 @@ class RunDelivery:
             metrics=options.metrics,
             created_ns=row.created_ns,
             system_prefix=options.system_prefix,
+            mlflow_own_name=options.mlflow_own_name,
             layout=options.layout,
             directory=Path(options.directory) if options.directory else None,
             directory_id=options.directory_id,

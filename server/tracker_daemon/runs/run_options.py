@@ -47,6 +47,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     described_by: int = -1
     """The rank that sent ``environment``; -1 if none has."""
     system_prefix: str = "tracker"
+    mlflow_own_name: str = "plain"
     forwarding: RootBackends | None = None
     """Set if this daemon only forwards the run to a root."""
     layout: Layout = Layout.BASE
@@ -71,6 +72,7 @@ class RunOptions(msgspec.Struct, frozen=True):
             metrics=_daemon_metric_settings(settings),
             config_may_differ=settings.config_may_differ,
             system_prefix=settings.system_prefix,
+            mlflow_own_name=settings.mlflow_own_name,
             layout=layout,
         )
 
@@ -135,6 +137,7 @@ def complete_options(hello: pb.Hello, defaults: RunOptions) -> RunOptions:
         defaults.config_may_differ,
         hello.process.rank,
         defaults.system_prefix,
+        defaults.mlflow_own_name,
         layout=layout,
         label=hello.launch.name or hello.launch.run_id or hello.launch.project,
         resumes=bool(hello.launch.run_id),

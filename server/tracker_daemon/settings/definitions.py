@@ -158,6 +158,11 @@ class Settings(BaseModel):
         description="First part of the names of MLflow params that describe the script and its host. "
         "`ezpz` keeps the saved searches of users of `ezpz.tracker` valid.",
     )
+    mlflow_own_name: Literal["plain", "local"] = Field(
+        "plain",
+        description="Name in MLflow of the own value of a metric with aggregates: `plain` is `loss`, `local` "
+        "is `loss/local`, as in `ezpz.tracker`. A file store cannot hold both, and always has `loss/local`.",
+    )
     learn_wait_s: float = Field(
         limits.LEARN_WAIT_S,
         ge=0,

@@ -44,6 +44,7 @@ OTHER_VALUES = {
     "thinning": "mlflow:*=10",
     "config_may_differ": "rank",
     "system_prefix": "ezpz",
+    "mlflow_own_name": "local",
     "log_level": "error",
     "log_format": "json",
     "commit_window_s": "0.5",

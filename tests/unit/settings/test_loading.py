@@ -39,6 +39,7 @@ FORMS: dict[str, tuple[str, str, str]] = {
     "thinning": ("csv:a=2", "*:b=1s", "mlflow:*=none"),
     "config_may_differ": ("rank", "rank,host", "*"),
     "system_prefix": ("a", "ezpz", "c"),
+    "mlflow_own_name": ("local", "plain", "local"),
     "learn_wait_s": ("1.5", "2.5", "3.5"),
     "partial_after_s": ("11.5", "12.5", "13.5"),
     "lagging_after_cells": ("1", "2", "4"),

@@ -27,7 +27,7 @@ from tracker_daemon.backends.decoding import RunEnd, read_block, read_config, re
 from tracker_daemon.backends.mlflow.connection import MlflowConnection
 from tracker_daemon.backends.mlflow.description import system_params
 from tracker_daemon.backends.mlflow.metric_display import named, other_steps, summarised
-from tracker_daemon.backends.mlflow.names import Param, mlflow_key, number_in, params_of, text_key
+from tracker_daemon.backends.mlflow.names import MetricKeys, Param, mlflow_key, number_in, params_of, text_key
 from tracker_daemon.backends.mlflow.requests import metric_requests, summary_requests, text_requests
 from tracker_daemon.backends.mlflow.run_lookup import find_or_create_run, resume_run
 from tracker_daemon.backends.mlflow.run_writer import MlflowState, RunWriter
@@ -186,6 +186,9 @@ class MlflowBackend(Backend):
 
 
 def _opened_run(connection: MlflowConnection, run: RunDescription, known: MlflowState | None) -> RunWriter:
+    own_name = run.options.get("own_name", run.mlflow_own_name)
+    names = MetricKeys(local=own_name == "local" or connection.address.is_file_store)
     if known is None:
-        return RunWriter.of(connection, find_or_create_run(connection, run), None)
-    return RunWriter.of(connection, resume_run(connection, run, known.mlflow_run_id, known.store), known)
+        return RunWriter.of(connection, find_or_create_run(connection, run), None, names)
+    found = resume_run(connection, run, known.mlflow_run_id, known.store)
+    return RunWriter.of(connection, found, known, names)

@@ -26,7 +26,7 @@ _NAMES_OF_PARAMS = {"host": "hostname"}
 OPTIONS = frozenset(
     {
         "experiment_name", "experiment_id", "run_name", "run_id", "tags", "description", "parent_run_id",
-        "nested", "log_system_metrics",
+        "nested", "log_system_metrics", "own_name",
     }
 )  # fmt: skip
 

@@ -70,18 +70,20 @@ def experiment_name(asked: object, project: str) -> str:
 
 
 class MetricKeys:
-    """The keys of a run's metrics; ``aggregated`` holds the metrics that have aggregates so far.
+    """The keys of a run's metrics.
 
-    The own value of such a metric is stored as ``<metric>/local``. The set follows from the records alone
-    and is part of the backend's state, so a repeated delivery uses the same keys.
+    With ``local`` the own value of a metric that has aggregates is stored as ``<metric>/local``;
+    ``aggregated`` holds these metrics so far. The set follows from the records alone and is part of the
+    backend's state, so a repeated delivery uses the same keys.
     """
 
-    def __init__(self, aggregated: Sequence[str] = ()) -> None:
+    def __init__(self, aggregated: Sequence[str] = (), *, local: bool = False) -> None:
         self.aggregated = set(aggregated)
+        self.local = local
 
     def of(self, columns: Sequence[str]) -> list[str]:
         """Return the keys of a block's columns, and note the metrics that have aggregates."""
-        for column in columns:
+        for column in columns if self.local else ():
             base = aggregate_base(column)
             if base is not None and column.rpartition("/")[2] in STATISTICS:
                 self.aggregated.add(base)

@@ -51,6 +51,8 @@ class MlflowState(msgspec.Struct, frozen=True):
     set_aside: tuple[SetAside, ...] = ()
     """The refused parts of the last delivery, which may be repeated."""
     summaries: dict[str, RunningSummary] = {}
+    own_is_local: bool = False
+    """True if own values of metrics with aggregates are at ``<metric>/local``, for the run's life."""
 
 
 @dataclass(slots=True)
@@ -76,15 +78,21 @@ class RunWriter:
     summaries: dict[str, RunningSummary] = field(default_factory=dict)
 
     @staticmethod
-    def of(connection: MlflowConnection, found: Run, known: MlflowState | None) -> RunWriter:
-        """Return the writer of ``found``, with the progress of the last committed state ``known``."""
+    def of(
+        connection: MlflowConnection, found: Run, known: MlflowState | None, names: MetricKeys
+    ) -> RunWriter:
+        """Return the writer of ``found``, with the progress of the last committed state ``known``.
+
+        ``names`` are the keys of a run without such a state.
+        """
         info, data = found.info, found.data
         params, tags = dict(data.params), dict(data.tags)
-        run = RunWriter(connection, info.experiment_id, info.run_id, MetricKeys(), params, tags)
+        run = RunWriter(connection, info.experiment_id, info.run_id, names, params, tags)
         run.handles = _handles(connection, info)
         if known is None:
             return run
-        run.names = MetricKeys(msgspec.msgpack.decode(zlib.decompress(known.aggregated), type=list[str]))
+        aggregated = msgspec.msgpack.decode(zlib.decompress(known.aggregated), type=list[str])
+        run.names = MetricKeys(aggregated, local=known.own_is_local)
         run.through, run.attempt, run.ended = known.through, known.attempt, known.ended
         run.set_aside = list(known.set_aside)
         run.summaries = known.summaries
@@ -100,7 +108,7 @@ class RunWriter:
             MlflowState(
                 self.connection.address.shown, self.experiment_id, self.mlflow_run_id,
                 self.through, self.attempt, self.ended, self.packed[1], tuple(self.set_aside),
-                self.summaries,
+                self.summaries, self.names.local,
             )
         )  # fmt: skip
 

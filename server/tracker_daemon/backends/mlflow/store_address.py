@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tracker_daemon.settings.credentials import without_user_information
 from tracker_protocol.run_files import MLFLOW_ARTIFACTS, MLFLOW_DATABASE
@@ -47,6 +48,11 @@ class StoreAddress:
     def is_sql(self) -> bool:
         """True if the store is a database that is used directly."""
         return self.uri.startswith(_SQL_SCHEMES)
+
+    @property
+    def is_file_store(self) -> bool:
+        """True if the store is a directory, in which a metric and its aggregates cannot have one name."""
+        return not self.uri.startswith("databricks") and urlsplit(self.uri).scheme in ("", "file")
 
     def run_location(self, experiment_id: str, run_id: str) -> str:
         """Return the path or URL at which a person finds a run."""

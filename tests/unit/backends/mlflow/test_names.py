@@ -102,18 +102,23 @@ def test_texts_cannot_take_the_tags_that_mlflow_and_the_tracker_set():
     assert text_key("tracker.run_uid") == "text/tracker.run_uid"
 
 
-def test_the_own_value_is_stored_at_local_beside_aggregates_and_stays_there():
-    names = MetricKeys()
+def test_the_own_value_is_plain_beside_aggregates():
+    columns = ["loss", "loss/mean", "loss/local", "loss/rank8"]
+    assert MetricKeys().of(columns) == columns
+
+
+def test_the_own_value_may_be_stored_at_local_beside_aggregates_and_stays_there():
+    names = MetricKeys(local=True)
     assert names.of(["lr"]) == ["lr"]
     assert names.of(["loss", "loss/mean", "loss/min", "loss/rank8"]) == [
         "loss/local", "loss/mean", "loss/min", "loss/rank8",
     ]  # fmt: skip
     assert names.of(["loss", "lr"]) == ["loss/local", "lr"]
-    assert MetricKeys(sorted(names.aggregated)).of(["loss"]) == ["loss/local"]
+    assert MetricKeys(sorted(names.aggregated), local=True).of(["loss"]) == ["loss/local"]
 
 
 def test_a_count_alone_makes_no_aggregate_and_a_scripts_own_local_is_kept_apart():
-    names = MetricKeys()
+    names = MetricKeys(local=True)
     assert names.of(["tokens", "tokens/count"]) == ["tokens", "tokens/count"]
     own, theirs = names.of(["loss", "loss/local", "loss/mean"])[:2]
     assert own == "loss/local"
