@@ -25,6 +25,10 @@ hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
 
+# The packages that tests import make many objects, which stay; to search them for garbage takes long.
+gc.set_threshold(50_000)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=3, help="how often the fault tests kill the daemon")
     parser.addoption(
