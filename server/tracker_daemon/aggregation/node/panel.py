@@ -19,6 +19,7 @@ from tracker_daemon.aggregation.numbers.summary import Floats, Integers
 from tracker_daemon.aggregation.shared.attempt import NO_ROW, RankReport
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits, Panel
+from tracker_daemon.aggregation.shared.placement import Index
 from tracker_daemon.aggregation.values.batch import Kinds
 from tracker_protocol.kinds import Kind
 
@@ -95,19 +96,15 @@ class NodePanel(Panel):
 
     def rows_at(self, report: RankReport, window: int) -> Integers:
         """Return the rows of the report's keys; missing ones are opened, with its times."""
-        found = []
-        for i, key in enumerate(report.keys):
-            row = self.row_of.get(key)
-            if row is None:
-                row = self.open_row(key, int(report.times_ns[i]), window)
-            found.append(row)
-        return np.array(found, np.int64)
+        missing = [i for i, key in enumerate(report.keys) if key not in self.row_of]
+        if missing:
+            self.open_rows([report.keys[i] for i in missing], report.times_ns[missing], window)
+        return np.array([self.row_of[key] for key in report.keys], np.int64)
 
-    def open_row(self, key: Key, time_ns: int, window: int) -> int:
-        """Start a row for ``key``."""
-        row = self.take_row(key, time_ns)
-        self.window[row] = window
-        return row
+    def open_rows(self, keys: list[Key], times_ns: Integers, windows: int | Integers) -> None:
+        """Start rows for ``keys``."""
+        rows = self.take_rows(keys, times_ns)
+        self.window[rows] = windows
 
     def write(self, slot: int, rows: Integers, report: RankReport) -> None:
         """Write a rank's report into ``rows``; each of these cells is new to this rank."""
@@ -126,7 +123,7 @@ class NodePanel(Panel):
         self.number[rows[i], columns[j]] = report.numbers[i]
         self.bar[rows[i], columns[j]] = report.bars[i]
 
-    def clear(self, rows: Integers) -> None:
+    def clear(self, rows: Index) -> None:
         """Make ``rows`` as new rows are."""
         super().clear(rows)
         self.reporter[rows] = NOBODY

@@ -203,10 +203,9 @@ def _load_panel(plain: Plain) -> NodePanel:
     load_slots(panel, plain)
     slots = len(panel.ranks)
     arrays = {name: load_array(plain[name]) for name in (*_PER_ROW, *_BY_SLOT)}
-    keys = zip(arrays["step"].tolist(), arrays["occurrence"].tolist(), strict=True)
-    windows = zip(arrays["time_ns"].tolist(), arrays["window"].tolist(), strict=True)
-    for key, (time_ns, window) in zip(keys, windows, strict=True):
-        panel.open_row(key, time_ns, window)
+    keys = list(zip(arrays["step"].tolist(), arrays["occurrence"].tolist(), strict=True))
+    if keys:
+        panel.open_rows(keys, arrays["time_ns"], arrays["window"])
     rows = panel.live_rows()
     for name in _BY_SLOT:
         getattr(panel, name)[rows, :slots] = arrays[name]

@@ -55,7 +55,7 @@ class Accumulators:
         fractional[: len(self.fractional)] = self.fractional
         self.fractional = fractional
 
-    def clear(self, rows: Integers) -> None:
+    def clear(self, rows: Integers | slice) -> None:
         """Reset these rows to summaries over no rank."""
         self.floats[:, rows] = 0.0
         self.integers[:, rows] = 0

@@ -21,6 +21,7 @@ from tracker_daemon.aggregation.root.panel import (
     PRIMARY,
     SOLE,
     UNLEARNED,
+    Homes,
     RootPanel,
 )
 from tracker_daemon.aggregation.root.progress import RankProgress
@@ -29,7 +30,7 @@ from tracker_daemon.aggregation.shared.attempt import Attempt, RankReport
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.marks import ClosedMarks, Key
 from tracker_daemon.aggregation.shared.panel import Bits
-from tracker_daemon.aggregation.shared.placement import Plan
+from tracker_daemon.aggregation.shared.placement import Index, Plan, index_of, numbers_of
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.values.batch import Rows
 from tracker_daemon.rules.metric_names import SUFFIXES, rank_column
@@ -62,7 +63,9 @@ class RootAttempt(Attempt[RootPanel]):
         """Keys that only lagging ranks have reached."""
         self.caught_up: dict[int, list[tuple[int, RankReport, int]]] = {}
         """By lagging rank, its reports of this tick: the panel, the report, the lowest serial in time."""
-        self.touched: dict[int, list[Integers]] = {}
+        self.touched: set[int] = set()
+        """The panels with rows to look at when the tick settles."""
+        self._home_codes: dict[int, int] = {}
         self.next_timeout_ns = 0
         self.settled_ns = 0
 
@@ -157,47 +160,62 @@ class RootAttempt(Attempt[RootPanel]):
             return
         slot = panel.slot_of[rank]
         rows = self.rows(index, report.keys, report.times_ns, [rank])
-        homes = self._home_codes(panel, rank, report.columns)
-        late = panel.contribute(slot, rows, report, homes, now_ns)
-        self.note_in_time([rank], report.keys, late)
+        home = self._home(panel, rank, report.index)
+        late = panel.contribute(slot, rows, report, home, now_ns)
+        self.note_in_time([rank], late)
         if late is not None:
             self.keep_late(panel, report, late)
-        if homes[0] < OTHER or homes.min() < OTHER:
-            self._house(index, rows, report, homes, late, now_ns)
-        if self.unawaited(panel, slot, report.columns).any():
-            self.become_reporter(index, slot, report, rows, late)
-        self.touched.setdefault(index, []).append(rows)
+        if not isinstance(home, int) or home < OTHER:
+            self._house(index, rows, report, home, late, now_ns)
+        if panel.awaited_from(slot, report.index) == NEVER:
+            self._note_joining(index, slot, report, rows, late)
+        self.touch(index, rows)
 
-    def _home_codes(self, panel: RootPanel, rank: int, columns: Integers) -> Integers:
-        if rank == self.rules.primary_rank:
-            return np.full(len(columns), PRIMARY, np.int64)
-        code = rank if self.rules.records(rank) else OTHER + rank
+    def _note_joining(
+        self, index: int, slot: int, report: RankReport, rows: Index, late: Bits | None
+    ) -> None:
+        if self.unawaited(self.panels[index], slot, report.columns).any():
+            self.become_reporter(index, slot, report, numbers_of(rows), late)
+
+    def _home(self, panel: RootPanel, rank: int, columns: Index) -> Homes:
+        code = self._home_codes.get(rank)
+        if code is None:
+            code = self._home_codes[rank] = self._home_code(rank)
         if rank in self.sole_owners:
             return np.where(panel.owner[columns] == rank, SOLE, code)
-        return np.full(len(columns), code, np.int64)
+        return code
+
+    def _home_code(self, rank: int) -> int:
+        if rank == self.rules.primary_rank:
+            return PRIMARY
+        return rank if self.rules.records(rank) else OTHER + rank
 
     def _house(
         self,
         index: int,
-        rows: Integers,
+        rows: Index,
         report: RankReport,
-        homes: Integers,
+        home: Homes,
         late: Bits | None,
         now_ns: int,
     ) -> None:
         """Add the cells that are in time to the rows of a rank whose rows are homes."""
         panel, queue = self.panels[index], self.queue(report.rank)
-        housed = homes < OTHER
-        columns = report.columns if housed.all() else report.columns[housed]
-        serials = panel.serial[rows].tolist()
-        axis = zip(report.numbers.tolist(), report.keys, report.times_ns.tolist(), strict=True)
-        for i, (number, (step, _), time_ns) in enumerate(axis):
+        columns = report.columns if isinstance(home, int) else report.columns[home < OTHER]
+        if not len(columns):
+            return
+        serials, panel_rows = panel.serial[rows].tolist(), numbers_of(rows).tolist()
+        numbers, times = report.numbers.tolist(), report.times_ns.tolist()
+        for i, (number, (step, _)) in enumerate(zip(numbers, report.keys, strict=True)):
             if number < 0:
                 continue
-            taken = columns if late is None else report.columns[housed & ~late[i]]
-            if len(taken):
-                home = queue.row(number, step, time_ns, now_ns)
-                home.parts.append((index, int(rows[i]), serials[i], taken))
+            taken = columns
+            if late is not None:
+                taken = report.columns[(home < OTHER) & ~late[i]]
+                if not len(taken):
+                    continue
+            row = queue.row(number, step, times[i], now_ns)
+            row.parts.append((index, panel_rows[i], serials[i], taken))
 
     def note_axes(
         self, known: frozenset[str], rank: int, names: tuple[str, ...], block: Rows, now_ns: int
@@ -227,20 +245,27 @@ class RootAttempt(Attempt[RootPanel]):
         """Return True if more than one rank is expected."""
         return self.membership.expects_several()
 
-    def rows(self, index: int, keys: list[Key], times_ns: Integers, ranks: list[int]) -> Integers:
+    def rows(self, index: int, keys: list[Key], times_ns: Integers, ranks: list[int]) -> Index:
         """Return the rows of a panel at ``keys``, where ``ranks`` report something; open missing ones."""
-        panel, lagging = self.panels[index], self.lagging
-        vouched = not lagging or not lagging.issuperset(ranks) or self.membership.none_awaited()
+        panel = self.panels[index]
         rows = [panel.row_of.get(key, -1) for key in keys]
-        for i, row in enumerate(rows):
-            key = keys[i]
-            if row < 0:
+        if self.unvouched or -1 in rows:
+            self._note_reached(panel, keys, rows, ranks)
+            missing = [i for i, row in enumerate(rows) if row < 0]
+            if missing:
+                opened = panel.open_rows([keys[i] for i in missing], self.serial, times_ns[missing])
+                self.serial += len(missing)
+                for i, row in zip(missing, opened, strict=True):
+                    rows[i] = row
+        return index_of(rows)
+
+    def _note_reached(self, panel: RootPanel, keys: list[Key], rows: list[int], ranks: list[int]) -> None:
+        """Note reached keys that have no row yet, and those that no rank beside lagging ones had reached."""
+        lagging = self.lagging
+        vouched = not lagging or not lagging.issuperset(ranks) or self.membership.none_awaited()
+        for key, row in zip(keys, rows, strict=True):
+            if row < 0 or (vouched and key in self.unvouched):
                 self._note_recent(panel, key, vouched=vouched)
-                rows[i] = panel.open_row(key, self.serial, int(times_ns[i]))
-                self.serial += 1
-            elif vouched and key in self.unvouched:
-                self._note_recent(panel, key, vouched=True)
-        return np.array(rows, np.int64)
 
     def _note_recent(self, panel: RootPanel, key: Key, *, vouched: bool) -> None:
         """Remember the newest keys of ranks that do not lag: a lagging rank catches up by reaching one."""
@@ -252,9 +277,9 @@ class RootAttempt(Attempt[RootPanel]):
         elif len(self.unvouched) < limits.CLOSED_MARKS_PER_PANEL:
             self.unvouched.add(key)
 
-    def note_in_time(self, ranks: list[int], keys: list[Key], late: Bits | None) -> None:
+    def note_in_time(self, ranks: list[int], late: Bits | None) -> None:
         """Note that ``ranks`` have reported something in time."""
-        if (late is not None and late.all()) or not keys:
+        if late is not None and late.all():
             return
         for rank in ranks:
             self.missed[rank] = 0
@@ -339,7 +364,12 @@ class RootAttempt(Attempt[RootPanel]):
 
     def touch_all(self, index: int) -> None:
         """Mark every row of a panel for a look when the tick settles."""
-        self.touched.setdefault(index, []).append(self.panels[index].live_rows())
+        self.touch(index, self.panels[index].live_rows())
+
+    def touch(self, index: int, rows: Index) -> None:
+        """Mark rows of a panel for a look when the tick settles."""
+        self.panels[index].touched[rows] = True
+        self.touched.add(index)
 
     def restart_timers(self, now_ns: int) -> None:
         """Start every wait again: the daemon was away until now, and no rank could be in time."""

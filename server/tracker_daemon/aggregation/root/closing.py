@@ -15,12 +15,13 @@ from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.panel import CLOSED, OPEN, UNLEARNED, RootPanel
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits
+from tracker_daemon.aggregation.shared.placement import Index
 from tracker_protocol import limits
 
 SILENT_FLUSH_NS = int(limits.SILENT_FLUSH_S * 1_000_000_000)
 
 
-def settle(attempt: RootAttempt, now_ns: int) -> dict[int, Integers]:
+def settle(attempt: RootAttempt, now_ns: int) -> dict[int, Index]:
     """Close the cells that can close; return, by panel, the rows of which something may have changed."""
     attempt.settled_ns = now_ns
     _catch_up(attempt)
@@ -29,7 +30,7 @@ def settle(attempt: RootAttempt, now_ns: int) -> dict[int, Integers]:
         _close_first_cells(attempt, index, now_ns)
     if now_ns >= attempt.next_timeout_ns:
         _time_out(attempt, now_ns)
-    touched = {index: np.unique(np.concatenate(rows)) for index, rows in attempt.touched.items()}
+    touched = {index: attempt.panels[index].take_touched() for index in sorted(attempt.touched)}
     attempt.touched.clear()
     for index, rows in touched.items():
         attempt.panels[index].complete_rows(rows)
@@ -51,7 +52,7 @@ def _note_passes(attempt: RootAttempt) -> None:
             highs = attempt.progress.high[ranks]
             rows = panel.note_passes(slots, highs, attempt.rules.lagging_after_cells)
             if len(rows):
-                attempt.touched.setdefault(index, []).append(rows)
+                attempt.touch(index, rows)
 
 
 def _catch_up(attempt: RootAttempt) -> None:
@@ -74,6 +75,8 @@ def _catch_up(attempt: RootAttempt) -> None:
 
 def _close_first_cells(attempt: RootAttempt, index: int, now_ns: int) -> None:
     panel = attempt.panels[index]
+    if panel.derived().all_learned:
+        return
     pending = np.flatnonzero(panel.first_row != UNLEARNED)
     for row in np.unique(panel.first_row[pending]).tolist():
         columns = pending[panel.first_row[pending] == row]
@@ -162,19 +165,13 @@ def _close_partial(
     """Close the cells that are ``due``; note in ``missed`` the keys that each awaited rank owes."""
     panel = attempt.panels[index]
     attempt.touch_all(index)
-    _close(panel, rows, due)
+    panel.set_state(rows, due, CLOSED)
     awaited = panel.member_from[None] <= panel.serial[rows][:, None, None]
     passed = panel.passed_to[None, :, None] > panel.bar[rows][:, None, :]
     absent = awaited & ~panel.seen[rows] & ~passed & due[:, None, :]
     for slot in np.flatnonzero(absent.any(axis=(0, 2))).tolist():
         behind = rows[absent[:, slot].any(axis=1)]
         missed.setdefault(panel.ranks[slot], set()).update(panel.keys_at(behind))
-
-
-def _close(panel: RootPanel, rows: Integers, due: Bits) -> None:
-    state = panel.state[rows]
-    state[due] = CLOSED
-    panel.state[rows] = state
 
 
 def _count_missed(attempt: RootAttempt, rank: int, cells: int) -> None:
@@ -196,7 +193,7 @@ def close_all(attempt: RootAttempt) -> None:
         if len(unlearned):
             _learn(attempt, index, unlearned)
         rows = panel.live_rows()
-        _close(panel, rows, panel.state[rows] == OPEN)
+        panel.set_state(rows, panel.state[rows] == OPEN, CLOSED)
         attempt.touch_all(index)
 
 
@@ -213,5 +210,5 @@ def close_oldest(attempt: RootAttempt, rows_to_close: int) -> None:
         unlearned = np.flatnonzero(due.any(axis=0) & ~panel.learned)
         if len(unlearned):
             _learn(attempt, index, unlearned)
-        _close(panel, rows, due)
+        panel.set_state(rows, due, CLOSED)
         attempt.touch_all(index)

@@ -17,7 +17,7 @@ from tracker_daemon.aggregation.root.reports import SummaryReport
 from tracker_daemon.aggregation.shared.attempt import NO_ROW, RankReport
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits
-from tracker_daemon.aggregation.shared.placement import Plan, PlanPart
+from tracker_daemon.aggregation.shared.placement import Plan, PlanPart, numbers_of
 from tracker_daemon.aggregation.values.contribution import Contribution
 from tracker_protocol.kinds import Kind
 
@@ -47,6 +47,7 @@ def _report(part: PlanPart, contribution: Contribution) -> RankReport:
         int(contribution.ranks[0]),
         _keys(contribution),
         part.columns,
+        part.index,
         contribution.times_ns,
         contribution.values[:, taken],
         None if contribution.kinds is None else contribution.kinds[:, taken],
@@ -126,15 +127,15 @@ def _merge(attempt: RootAttempt, index: int, cells: SummaryReport, now_ns: int) 
     if attempt.fenced:
         _all_late(attempt, panel, cells, np.ones(cells.summary.count.shape, np.bool_))
         return
-    rows = attempt.rows(index, cells.keys, cells.times_ns, cells.ranks)
+    rows = numbers_of(attempt.rows(index, cells.keys, cells.times_ns, cells.ranks))
     late = panel.summarised(rows, cells, now_ns)
-    attempt.note_in_time(cells.ranks, cells.keys, late)
+    attempt.note_in_time(cells.ranks, late)
     if late is not None:
         _all_late(attempt, panel, cells, late)
     joining = attempt.unawaited(panel, cells.slots[:, None], cells.columns).any(axis=1)
     for i in np.flatnonzero(joining).tolist():
         attempt.become_reporter(index, int(cells.slots[i]), cells.report(cells.ranks[i]), rows, late)
-    attempt.touched.setdefault(index, []).append(rows)
+    attempt.touch(index, rows)
 
 
 def _all_late(attempt: RootAttempt, panel: RootPanel, cells: SummaryReport, late: Bits) -> None:

@@ -18,6 +18,7 @@ that reported first. ``home_row`` is the number of that row.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +30,7 @@ from tracker_daemon.aggregation.root.reports import SummaryReport
 from tracker_daemon.aggregation.shared.attempt import NO_ROW, RankReport
 from tracker_daemon.aggregation.shared.marks import ClosedMarks, Key
 from tracker_daemon.aggregation.shared.panel import Bits, Panel
+from tracker_daemon.aggregation.shared.placement import Index, cells_at, index_of, numbers_of
 from tracker_daemon.aggregation.values.batch import Kinds
 from tracker_daemon.aggregation.values.contribution import NO_STEP
 from tracker_daemon.rules.metric_names import SUFFIXES
@@ -41,11 +43,36 @@ UNLEARNED = -1
 PRIMARY, SOLE, OTHER = -2, -1, 1 << 30
 
 
+Homes = int | Integers
+"""The code of a rank's rows as homes; by column, if the rank is the sole reporter of some metrics."""
+
+
+def _all(state: NDArray[np.uint8], value: int) -> bool:
+    """Return True if every state is ``value``; this is much faster than an operation of numpy."""
+    return state.tobytes() == bytes((value,)) * state.size
+
+
+@dataclass(slots=True, eq=False)
+class _Derived:
+    """By metric, the number of its ``reporters``, and of its reporters at any time.
+
+    ``last_join`` is the latest serial from which a reporter counts. ``awaited_from`` has, by slot, the serial
+    from which rows wait for all metrics of the rank.
+    """
+
+    reporters: Integers
+    ever_members: Integers
+    last_join: int
+    all_learned: bool
+    awaited_from: dict[int, int] = field(default_factory=dict)
+
+
 class RootPanel(Panel):
     """The cells of ``names``, for one attempt. ``values`` is (rows, places, metrics)."""
 
     ROW_ARRAYS: ClassVar[tuple[str, ...]] = (
         *Panel.ROW_ARRAYS, "state", "missing", "opened_ns", "bar", "home", "home_row", "own_out", "serial",
+        "touched",
     )  # fmt: skip
     places = 0
     """The places that there is room for."""
@@ -55,7 +82,7 @@ class RootPanel(Panel):
         width = self.width
         self.place_of: dict[int, int] = {}  # by slot
         self.placed: list[int] = []  # the slot at each place
-        self._order = (np.empty(0, np.int64), np.empty(0, np.int64))
+        self._order: tuple[list[int], Index, Index] = ([], slice(0, 0), slice(0, 0))
         self.marks = ClosedMarks(width)
         # Per slot and metric.
         self.member_from: Integers = np.empty((0, width), np.int64)
@@ -73,6 +100,8 @@ class RootPanel(Panel):
         self.owner = np.full(width, NO_OWNER, np.int64)
         self.first_row = np.full(width, UNLEARNED, np.int64)
         self.joined_at = np.zeros(width, np.int64)  # the latest serial from which a reporter counts
+        self.last_pass = NO_STEP  # the highest of ``passed_to``
+        self._derived: _Derived | None = None
 
     # ---- storage ---------------------------------------------------------------------------------
 
@@ -89,6 +118,7 @@ class RootPanel(Panel):
         self.home_row = np.zeros((capacity, self.width), np.int64)
         self.own_out = np.zeros((capacity, self.width), np.bool_)  # own value emitted before the cell closed
         self.serial = np.zeros(capacity, np.int64)
+        self.touched = np.zeros(capacity, np.bool_)  # since the last tick settled
         self.kinds: Kinds | None = None  # as values, from the first value on that is no float
 
     def grow_rows(self) -> None:
@@ -138,22 +168,26 @@ class RootPanel(Panel):
         if self.accumulators is not None:
             self.accumulators.valued = with_room(self.accumulators.valued, places)
 
-    def rank_order(self) -> tuple[Integers, Integers]:
-        """Return the places in ascending order of their ranks, and the slots that have them."""
+    def rank_order(self) -> tuple[list[int], Index, Index]:
+        """Return the ranks that have places, ascending; these places, and their slots."""
         if len(self._order[0]) != len(self.placed):
-            placed = np.array(self.placed, np.int64)
-            order = np.argsort(np.array(self.ranks, np.int64)[placed], kind="stable")
-            self._order = order, placed[order]
+            ranks = [self.ranks[slot] for slot in self.placed]
+            order = sorted(range(len(ranks)), key=ranks.__getitem__)
+            slots = [self.placed[place] for place in order]
+            self._order = [ranks[place] for place in order], index_of(order), index_of(slots)
         return self._order
 
-    def own_values(self, rows: Integers) -> tuple[Integers, Floats, Bits, Kinds | None]:
-        """Return the slots that have places, by rank; their values in ``rows``, which exist, their kinds."""
-        places, slots = self.rank_order()
-        values = self.values[rows[:, None], places]
-        kinds = None if self.kinds is None else self.kinds[rows[:, None], places]
+    def own_values(self, rows: Index) -> tuple[list[int], Floats, Bits, Kinds | None]:
+        """Return the ranks that have places, ascending; their values in ``rows``, which exist, their kinds.
+
+        The arrays may show the panel's own memory.
+        """
+        ranks, places, slots = self.rank_order()
+        at = cells_at(rows, places)
+        values, kinds = self.values[at], None if self.kinds is None else self.kinds[at]
         if self.accumulators is None:
-            return slots, values, self.seen[rows[:, None], slots], kinds
-        return slots, values, self.accumulators.valued[rows[:, None], places], kinds
+            return ranks, values, self.seen[cells_at(rows, slots)], kinds
+        return ranks, values, self.accumulators.valued[at], kinds
 
     def array_bytes(self) -> int:
         """Return the memory of the large arrays, for all rows."""
@@ -162,36 +196,52 @@ class RootPanel(Panel):
 
     # ---- rows ------------------------------------------------------------------------------------
 
-    def open_row(self, key: Key, serial: int, time_ns: int) -> int:
-        """Start a row for ``key``; metrics already emitted there stay EMITTED."""
-        row = self.take_row(key, time_ns)
-        self.serial[row] = serial
-        closed = self.marks.closed(key)
-        if closed is not None:
-            self.state[row, closed] = EMITTED
-        return row
+    def open_rows(self, keys: list[Key], serial: int, times_ns: Integers) -> list[int]:
+        """Start rows for ``keys``, with serials from ``serial`` on; metrics already emitted stay EMITTED."""
+        rows = self.take_rows(keys, times_ns)
+        self.serial[index_of(rows)] = np.arange(serial, serial + len(rows))
+        for row, key in zip(rows, keys, strict=True):
+            closed = self.marks.closed(key)
+            if closed is not None:
+                self.state[row, closed] = EMITTED
+        return rows
 
-    def release(self, rows: Integers) -> None:
+    def _oldest_serial(self) -> int:
+        """Return the lowest serial of the rows in use; there is one."""
+        return int(self.serial[next(iter(self.row_of.values()))])
+
+    def release(self, rows: Index) -> None:
         """Free those of ``rows`` whose reported cells are all emitted, and mark these."""
-        rows = rows[rows < len(self.state)]
-        state = self.state[rows]
-        done = rows[~((state == OPEN) | (state == CLOSED)).any(axis=1) & self.in_use[rows]]
-        if len(done):
+        if not self.row_of:
+            return
+        if not _all(self.state[rows], EMITTED):
+            rows = self._emitted(numbers_of(rows))
+        serials = self.serial[rows]
+        if not len(serials):
+            return
+        if len(serials) > 1 and (serials[1:] <= serials[:-1]).any():
             # The indices of rows may differ after a replay; the order of marks decides which are forgotten.
-            done = done[np.argsort(self.serial[done])]
-            self.marks.add(self.keys_at(done), self.state[done] == EMITTED)
-            self.free_rows(done)
+            rows = numbers_of(rows)[np.unique(serials, return_index=True)[1]]
+        self.marks.add(self.keys_at(rows), self.state[rows] == EMITTED)
+        self.free_rows(rows)
+
+    def _emitted(self, rows: Integers) -> Integers:
+        """Return those of ``rows`` that are in use and whose reported cells are all emitted."""
+        rows = rows[self.in_use[rows]]
+        state = self.state[rows]
+        emitted: Integers = rows[~((state == OPEN) | (state == CLOSED)).any(axis=1)]
+        return emitted
 
     def shrink(self) -> None:
         """Return the memory of an empty panel; places are kept only if every rank has one."""
         if len(self.placed) < len(self.ranks):
             self.place_of, self.placed = {}, []
-            self._order = (np.empty(0, np.int64), np.empty(0, np.int64))
+            self._order = ([], slice(0, 0), slice(0, 0))
         if not self.placed:
             self.places = 0
         super().shrink()
 
-    def clear(self, rows: Integers) -> None:
+    def clear(self, rows: Index) -> None:
         """Make ``rows`` as new rows are."""
         super().clear(rows)
         if self.accumulators is not None:
@@ -201,69 +251,83 @@ class RootPanel(Panel):
 
     # ---- contributions ---------------------------------------------------------------------------
 
-    def contribute(
-        self, slot: int, rows: Integers, report: RankReport, homes: Integers, now_ns: int
-    ) -> Bits | None:
+    def contribute(self, slot: int, rows: Index, report: RankReport, home: Homes, now_ns: int) -> Bits | None:
         """Write a rank's report into ``rows``; each of these cells is new to this rank.
 
-        ``homes`` are the codes of the rank's own rows as homes, by column of the report. A closed cell takes
-        nothing: return these late (row, column) pairs as a mask, or None if there are none.
+        ``home`` is the code of the rank's own rows as homes, or one code by column of the report. A closed
+        cell takes nothing: return these late (row, column) pairs as a mask, or None if there are none.
         """
-        state = self.state[rows[:, None], report.columns]
-        late: Bits = state >= CLOSED
-        if not late.any():
-            self._write(slot, rows, report, homes, state, now_ns)
+        state = self.state[cells_at(rows, report.index)]
+        if _all(state, OPEN) or not (late := state >= CLOSED).any():
+            self._write(slot, rows, report, home, state, now_ns)
             return None
+        numbers = numbers_of(rows)
         for i in np.flatnonzero(~late.all(axis=1)).tolist():
             row, taken = np.array([i]), np.flatnonzero(~late[i])
+            homes = home if isinstance(home, int) else home[taken]
             some = report.rows(row, taken)
-            self._write(slot, rows[row], some, homes[taken], state[row[:, None], taken], now_ns)
+            self._write(slot, numbers[row], some, homes, state[row[:, None], taken], now_ns)
         return late
 
     def _write(
         self,
         slot: int,
-        rows: Integers,
+        rows: Index,
         report: RankReport,
-        homes: Integers,
+        home: Homes,
         state: NDArray[np.uint8],
         now_ns: int,
     ) -> None:
-        columns = report.columns
-        self._open(rows, columns, state, report.bars, now_ns)
-        self._settle_homes(rows, report, homes, state == NONE)
-        place = self.place(slot)
-        at = rows[:, None], place, columns
-        self.values[at] = report.values
+        columns = report.index
+        at = rows_at, columns_at = cells_at(rows, columns)
+        new = None if _all(state, OPEN) else self._open(rows, columns, state, report.bars, now_ns)
+        self._settle_homes(at, report, home, new)
+        own = rows_at, self.place(slot), columns_at
+        self.values[own] = report.values
         if report.kinds is not None and self.kinds is None:
             self.kinds = np.zeros(self.values.shape, np.uint8)
         if self.kinds is not None:
-            self.kinds[at] = Kind.FLOAT if report.kinds is None else report.kinds
+            self.kinds[own] = Kind.FLOAT if report.kinds is None else report.kinds
         if self.accumulators is not None:
-            self.accumulators.valued[at] = True
-        self.seen[rows[:, None], slot, columns] = True
+            self.accumulators.valued[own] = True
+        self.seen[rows_at, slot, columns_at] = True
         self.skips[slot, columns] = 0
-        highest = np.maximum(self.reported_to[slot, columns], self.step[rows].max())
-        self.reported_to[slot, columns] = highest
-        awaited = self.member_from[slot, columns] <= self.serial[rows][:, None]
-        # A bar is at least the step, so most reports need no look at the bars.
-        if self.passed_to[slot] > self.step[rows].min():
-            awaited &= self.passed_to[slot] <= self.bar[rows[:, None], columns]
-        self.missing[rows[:, None], columns] -= awaited
+        if report.rising:
+            self.reported_to[slot, columns] = report.highest_step()
+        else:
+            before = self.reported_to[slot, columns]
+            self.reported_to[slot, columns] = np.maximum(before, report.highest_step())
+        self._count_reported(slot, at, report.lowest_step())
 
-    def _settle_homes(self, rows: Integers, report: RankReport, homes: Integers, new: Bits) -> None:
-        """Make the rank's rows the homes of cells that are ``new`` or had a worse home."""
-        if homes[0] >= OTHER and not new.any():
+    def _count_reported(self, slot: int, at: tuple[Index, Index], lowest_step: int) -> None:
+        """Wait no more for the rank's values of cells ``at`` rows and columns."""
+        rows, columns = at
+        # A bar is at least the step, so most reports need no look at the bars.
+        passed = int(self.passed_to[slot]) > lowest_step
+        if not passed and self.awaited_from(slot, columns) <= self._oldest_serial():
+            self.missing[at] -= 1
             return
-        at = rows[:, None], report.columns
-        better = new | (homes < self.home[at])
+        serials = self.serial[rows] if isinstance(rows, slice) else self.serial[rows.ravel()]
+        awaited = self.member_from[slot, columns] <= serials[:, None]
+        if passed:
+            awaited &= self.passed_to[slot] <= self.bar[at]
+        self.missing[at] -= awaited
+
+    def _settle_homes(
+        self, at: tuple[Index, Index], report: RankReport, home: Homes, new: Bits | None
+    ) -> None:
+        """Make the rank's rows the homes of the cells that are ``new``, or had a worse home."""
+        if new is None and (home if isinstance(home, int) else home.min()) >= OTHER:
+            return
+        better: Bits = home < self.home[at]
+        if new is not None:
+            better |= new
         if better.all():
-            self.home[at] = homes
+            self.home[at] = home
             self.home_row[at] = report.numbers[:, None]
         elif better.any():
-            i, j = np.nonzero(better)
-            self.home[rows[i], report.columns[j]] = homes[j]
-            self.home_row[rows[i], report.columns[j]] = report.numbers[i]
+            self.home[at] = np.where(better, home, self.home[at])
+            self.home_row[at] = np.where(better, report.numbers[:, None], self.home_row[at])
 
     def summarised(self, rows: Integers, cells: SummaryReport, now_ns: int) -> Bits | None:
         """Add the summary of several ranks, as :meth:`contribute` writes the values of one."""
@@ -281,10 +345,10 @@ class RootPanel(Panel):
         self, rows: Integers, cells: SummaryReport, state: NDArray[np.uint8], now_ns: int
     ) -> None:
         slots, columns = cells.slots, cells.columns
-        self._open(rows, columns, state, cells.bars, now_ns)
-        i, j = np.nonzero(state == NONE)
-        self.home[rows[i], columns[j]] = OTHER + cells.ranks[0]
-        self.home_row[rows[i], columns[j]] = NO_ROW
+        if not _all(state, OPEN):
+            i, j = np.nonzero(self._open(rows, columns, state, cells.bars, now_ns))
+            self.home[rows[i], columns[j]] = OTHER + cells.ranks[0]
+            self.home_row[rows[i], columns[j]] = NO_ROW
         self.accumulate().add(rows, columns, cells.summary, cells.fractional)
         self.seen[rows[:, None, None], slots[:, None], columns] = True
         self.skips[slots[:, None], columns] = 0
@@ -303,23 +367,33 @@ class RootPanel(Panel):
         return self.accumulators
 
     def _open(
-        self, rows: Integers, columns: Integers, state: NDArray[np.uint8], bars: Integers, now_ns: int
-    ) -> None:
-        new = state == NONE
-        if not new.any():
-            return
-        i, j = np.nonzero(new)
-        new_rows, new_columns = rows[i], columns[j]
-        self.state[new_rows, new_columns] = OPEN
-        self.opened_ns[new_rows, new_columns] = now_ns
-        self.bar[new_rows, new_columns] = bars[i]
-        reporters = (self.member_from[:, columns] != NEVER).sum(axis=0)
-        self.missing[new_rows, new_columns] = reporters[j]
-        joined_later = self.joined_at[columns].max(initial=0) > self.serial[rows].min()
-        if joined_later or self.passed_to.max(initial=NO_STEP) > bars.min():
-            self.recount(np.unique(new_rows), np.unique(new_columns))
-        for row, column in self._first_cells(rows, columns, new):
-            self.first_row[column] = row
+        self, rows: Index, columns: Index, state: NDArray[np.uint8], bars: Integers, now_ns: int
+    ) -> Bits:
+        """Open those cells of which ``state``, (rows, columns), says that they are new; return their mask."""
+        new: Bits = state == NONE
+        at = cells_at(rows, columns)
+        reporters = self.derived().reporters[columns]
+        if new.all():
+            self.state[at] = OPEN
+            self.opened_ns[at] = now_ns
+            self.bar[at] = bars[:, None]
+            self.missing[at] = reporters
+        elif new.any():
+            i, j = np.nonzero(new)
+            cells = numbers_of(rows)[i], numbers_of(columns)[j]
+            self.state[cells] = OPEN
+            self.opened_ns[cells] = now_ns
+            self.bar[cells] = bars[i]
+            self.missing[cells] = reporters[j]
+        else:
+            return new
+        joined_later = self.derived().last_join > int(self.serial[rows].min())
+        if joined_later or self.last_pass > int(bars.min()):
+            self.recount(numbers_of(rows)[new.any(axis=1)], numbers_of(columns)[new.any(axis=0)])
+        if not self.derived().all_learned:
+            for row, column in self._first_cells(numbers_of(rows), numbers_of(columns), new):
+                self.first_row[column] = row
+        return new
 
     def _first_cells(self, rows: Integers, columns: Integers, new: Bits) -> list[tuple[int, int]]:
         unlearned = np.flatnonzero(~self.learned[columns] & (self.first_row[columns] == UNLEARNED))
@@ -330,6 +404,24 @@ class RootPanel(Panel):
         return int(self.reported_to[slot, column]) != NO_STEP
 
     # ---- membership ------------------------------------------------------------------------------
+
+    def derived(self) -> _Derived:
+        """Return what follows from the reporters; it is the same until they change."""
+        if self._derived is None:
+            reporters, ever = (self.member_from != NEVER).sum(axis=0), self.ever_member.sum(axis=0)
+            last_join = int(self.joined_at.max(initial=0))
+            self._derived = _Derived(reporters, ever, last_join, bool(self.learned.all()))
+        return self._derived
+
+    def awaited_from(self, slot: int, columns: Index) -> int:
+        """Return the serial from which rows wait for all these metrics of the rank; NEVER for one of none."""
+        if not isinstance(columns, slice) or columns.stop - columns.start < self.width:
+            return int(self.member_from[slot, columns].max())
+        known = self.derived().awaited_from
+        serial = known.get(slot)
+        if serial is None:
+            serial = known[slot] = int(self.member_from[slot].max())
+        return serial
 
     def recount(self, rows: Integers, columns: Integers) -> None:
         """Count again, for these rows and metrics, the reporters that have neither reported nor passed."""
@@ -342,6 +434,7 @@ class RootPanel(Panel):
 
     def join(self, slot: int, columns: Integers, serial: int) -> None:
         """Wait for this rank's values of ``columns`` in rows from ``serial`` on."""
+        self._derived = None
         self.member_from[slot, columns] = serial
         self.joined_at[columns] = np.maximum(self.joined_at[columns], serial)
         rows = self.live_rows()
@@ -352,6 +445,7 @@ class RootPanel(Panel):
         rows = self.live_rows()
         self.missing[rows[:, None], columns] -= self._owed(slot, rows, columns)
         self.member_from[slot, columns] = NEVER
+        self._derived = None
 
     def _owed(self, slot: int, rows: Integers, columns: Integers) -> Bits:
         at = rows[:, None], columns
@@ -365,10 +459,13 @@ class RootPanel(Panel):
 
         A reporter that has passed a metric at ``lagging_after`` steps in a row is no reporter any more.
         """
+        self.last_pass = max(self.last_pass, int(highs.max(initial=NO_STEP)))
         before = self.passed_to[slots]
         self.passed_to[slots] = np.maximum(before, highs)
         rows: Integers = self.live_rows()
-        rows = rows[(self.state[rows] == OPEN).any(axis=1)]
+        if not len(rows):
+            return rows
+        rows = rows[((self.missing[rows] > 0) & (self.state[rows] == OPEN)).any(axis=1)]
         rows = rows[self.bar[rows].min(axis=1, initial=NEVER) < highs.max(initial=NO_STEP)]
         if not len(rows):
             return rows
@@ -391,6 +488,7 @@ class RootPanel(Panel):
 
     def learn(self, column: int, slots: Integers, waited: Bits) -> None:
         """Fix the reporters of a metric: the ranks in ``slots``. Cells wait for those of ``waited``."""
+        self._derived = None
         self.learned[column] = True
         self.first_row[column] = UNLEARNED
         self.member_from[:, column] = NEVER
@@ -399,6 +497,7 @@ class RootPanel(Panel):
 
     def note_reporter(self, slot: int, columns: Integers) -> None:
         """Note that this rank has reported these learned metrics; those of several ranks have aggregates."""
+        self._derived = None
         self.ever_member[slot, columns] = True
         self.note_several(columns)
 
@@ -406,12 +505,29 @@ class RootPanel(Panel):
         """Aggregate metrics that several ranks have reported."""
         self.aggregated[columns] = self.ever_member[:, columns].sum(axis=0) > 1
 
-    def complete_rows(self, rows: Integers) -> None:
+    def take_touched(self) -> Index:
+        """Return the rows that were touched since the last call."""
+        rows = self.touched.nonzero()[0]
+        self.touched[:] = False
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+            return slice(int(rows[0]), int(rows[-1]) + 1)
+        return rows
+
+    def complete_rows(self, rows: Index) -> None:
         """Close the cells of ``rows`` that wait for no rank."""
-        closing = (self.state[rows] == OPEN) & (self.missing[rows] <= 0) & self.learned
         state = self.state[rows]
-        state[closing] = CLOSED
-        self.state[rows] = state
+        closing: Bits = (state == OPEN) & (self.missing[rows] <= 0)
+        if not self.derived().all_learned:
+            closing &= self.learned
+        self.set_state(rows, closing, CLOSED)
+
+    def set_state(self, rows: Index, chosen: Bits, value: int) -> None:
+        """Set the state of ``chosen`` cells (n, metrics) of n ``rows``, which may have a row twice."""
+        if chosen.all():
+            self.state[rows] = value
+        else:
+            i, j = chosen.nonzero()
+            self.state[numbers_of(rows)[i], j] = value
 
     def open_points(self) -> int:
         """Return the number of values in cells that are not emitted."""

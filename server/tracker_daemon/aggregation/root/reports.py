@@ -32,7 +32,9 @@ class SummaryReport:
     def report(self, rank: int) -> RankReport:
         """Return the report of one of the ranks, whose values are not known."""
         numbers = np.full(len(self.keys), NO_ROW, np.int64)
-        return RankReport(rank, self.keys, self.columns, self.times_ns, None, None, numbers, self.bars)
+        return RankReport(
+            rank, self.keys, self.columns, self.columns, self.times_ns, None, None, numbers, self.bars
+        )
 
     def part(self, rows: Integers, columns: Integers) -> SummaryReport:
         """Return some of the cells, by the indices of keys and columns."""

@@ -35,6 +35,7 @@ from tracker_daemon.aggregation.shared.plain_state import (
     load_streams,
 )
 from tracker_daemon.aggregation.shared.rules import Rules
+from tracker_daemon.aggregation.values.contribution import NO_STEP
 from tracker_daemon.aggregation.values.record import RecordTimes
 
 FORMAT = 3
@@ -232,6 +233,7 @@ def _load_panel(plain: Plain) -> RootPanel:
     panel.free = sorted(set(range(len(panel.state))) - set(rows.tolist()), reverse=True)
     for name in _PER_SLOT:
         getattr(panel, name)[:slots] = load_array(plain[name])
+    panel.last_pass = int(panel.passed_to.max(initial=NO_STEP))
     for name in (*_PER_METRIC, "first_row"):
         getattr(panel, name)[:] = load_array(plain[name])
     for name in _PER_ROW:

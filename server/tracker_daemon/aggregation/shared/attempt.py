@@ -14,7 +14,7 @@ from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.occurrence import UNPLACED
 from tracker_daemon.aggregation.shared.panel import Panel
-from tracker_daemon.aggregation.shared.placement import Place, Plan, plan_parts
+from tracker_daemon.aggregation.shared.placement import Index, Place, Plan, plan_parts
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.values.batch import Kinds, Rows
 
@@ -29,33 +29,47 @@ NO_ROW = -1
 class RankReport:
     """A rank's report of some ``columns`` of a panel at n ``keys``: ``values`` (n, columns).
 
-    ``values`` are None if they are known only in a summary over several ranks. ``kinds`` (n, columns) are
-    None if all values are floats. ``numbers`` (n,) are the numbers of the rank's rows, or NO_ROW. ``bars``
-    (n,) are the highest steps that the rank had logged when it reported each row.
+    ``index`` selects the columns in the panel's arrays. ``rising``: the steps rise, beyond all that the rank
+    has reported of these metrics before. ``values`` are None if they are known only in a summary over several
+    ranks. ``kinds`` (n, columns) are None if all values are floats. ``numbers`` (n,) are the numbers of the
+    rank's rows, or NO_ROW. ``bars`` (n,) are the highest steps that the rank had logged when it reported each
+    row.
     """
 
     rank: int
     keys: list[Key]
     columns: Integers
+    index: Index
     times_ns: Integers
     values: Floats | None
     kinds: Kinds | None
     numbers: Integers
     bars: Integers
+    rising: bool = False
 
     def rows(self, chosen: Integers, columns: Integers) -> RankReport:
         """Return the report of the rows at these indices, and of the columns at those."""
         cells = np.ix_(chosen, columns)
+        taken = self.columns[columns]
         return RankReport(
             self.rank,
             [self.keys[row] for row in chosen.tolist()],
-            self.columns[columns],
+            taken,
+            taken,
             self.times_ns[chosen],
             None if self.values is None else self.values[cells],
             None if self.kinds is None else self.kinds[cells],
             self.numbers[chosen],
             self.bars[chosen],
         )
+
+    def lowest_step(self) -> int:
+        """Return the lowest step."""
+        return self.keys[0][0] if self.rising else min(step for step, _ in self.keys)
+
+    def highest_step(self) -> int:
+        """Return the highest step."""
+        return self.keys[-1][0] if self.rising else max(step for step, _ in self.keys)
 
 
 class Attempt(ABC, Generic[PanelT]):
@@ -110,15 +124,16 @@ class Attempt(ABC, Generic[PanelT]):
             panel = self.panels[part.panel]
             slot = panel.slot(rank)
             values, kinds = part.of_block(block.values), part.kinds_of(block)
-            whole = RankReport(
-                rank, keys, part.columns, block.times_ns, values, kinds, block.row_numbers, bars
-            )
-            if panel.occurrences.advance(slot, part.columns, steps):
+            rising = panel.occurrences.advance(slot, part.index, steps)
+            place, row_numbers = (part.columns, part.index), block.row_numbers
+            whole = RankReport(rank, keys, *place, block.times_ns, values, kinds, row_numbers, bars, rising)
+            if rising:
                 yield part.panel, whole
                 continue
             every_row = np.arange(len(steps))
             for columns, occurrences in panel.occurrences.assign(slot, part.columns, steps):
-                repeated = replace(whole, keys=list(zip(steps.tolist(), occurrences.tolist(), strict=True)))
+                its_keys = list(zip(steps.tolist(), occurrences.tolist(), strict=True))
+                repeated = replace(whole, keys=its_keys)
                 unplaced = np.flatnonzero(occurrences == UNPLACED)
                 if not len(unplaced):
                     yield part.panel, repeated.rows(every_row, columns)

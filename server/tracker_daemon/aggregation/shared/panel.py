@@ -19,6 +19,7 @@ from tracker_daemon.aggregation.numbers.accumulator import with_room
 from tracker_daemon.aggregation.numbers.summary import Floats, Integers
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.occurrence import OccurrenceCounter
+from tracker_daemon.aggregation.shared.placement import Index, index_of, numbers_of
 
 Bits = NDArray[np.bool_]
 _ROWS_AT_FIRST = 8
@@ -61,11 +62,11 @@ class Panel:
     def grow_rows(self) -> None:
         """Double the room for rows."""
         old = {name: getattr(self, name) for name in self.ROW_ARRAYS}
-        capacity = len(self.step)
+        capacity, free = len(self.step), self.free
         self.allocate(2 * capacity)
         for name, array in old.items():
             getattr(self, name)[:capacity] = array
-        self.free = list(range(2 * capacity - 1, capacity - 1, -1))
+        self.free = [*range(2 * capacity - 1, capacity - 1, -1), *free]
 
     def slot(self, rank: int) -> int:
         """Return the rank's slot; make one if it has none."""
@@ -97,25 +98,29 @@ class Panel:
 
     # ---- rows ------------------------------------------------------------------------------------
 
-    def take_row(self, key: Key, time_ns: int) -> int:
-        """Return a free row, which is from now on that of ``key``."""
-        if not self.free:
+    def take_rows(self, keys: list[Key], times_ns: Integers) -> list[int]:
+        """Return free rows, which are from now on those of ``keys``, each of which is there once."""
+        while len(self.free) < len(keys):
             self.grow_rows()
-        row = self.row_of[key] = self.free.pop()
-        self.step[row], self.occurrence[row] = key
-        self.time_ns[row] = time_ns
-        self.in_use[row] = True
-        return row
+        kept = len(self.free) - len(keys)
+        rows = self.free[kept:][::-1]
+        del self.free[kept:]
+        self.row_of.update(zip(keys, rows, strict=True))
+        at = index_of(rows)
+        self.step[at], self.occurrence[at] = np.array(keys, np.int64).T
+        self.time_ns[at] = times_ns
+        self.in_use[at] = True
+        return rows
 
-    def keys_at(self, rows: Integers) -> list[Key]:
+    def keys_at(self, rows: Index) -> list[Key]:
         """Return the (step, occurrence) of each of ``rows``."""
         return list(zip(self.step[rows].tolist(), self.occurrence[rows].tolist(), strict=True))
 
-    def free_rows(self, rows: Integers) -> None:
+    def free_rows(self, rows: Index) -> None:
         """Forget what ``rows`` hold. A panel that becomes empty returns large memory."""
         for key in self.keys_at(rows):
             del self.row_of[key]
-        self.free.extend(rows.tolist())
+        self.free.extend(numbers_of(rows)[::-1].tolist())  # so that they are taken in this order again
         self.in_use[rows] = False
         if not self.row_of and self.values.nbytes > _IDLE_BYTES_MAX:
             self.shrink()
@@ -126,6 +131,6 @@ class Panel:
         """Return the memory of an empty panel."""
         self.allocate(_ROWS_AT_FIRST)
 
-    def clear(self, rows: Integers) -> None:
+    def clear(self, rows: Index) -> None:
         """Make ``rows`` as new rows are."""
         self.seen[rows] = False

@@ -13,15 +13,41 @@ from tracker_daemon.aggregation.values.batch import Kinds, Rows
 
 Place = tuple[int, int]
 """The index of a panel, and of one of its columns."""
+Index = Integers | slice
+"""Indices on one axis of an array; a slice where they are consecutive, since numpy copies nothing then."""
+
+
+def index_of(numbers: Sequence[int]) -> Index:
+    """Return ``numbers`` as an index: a slice if each is the successor of the one before."""
+    first, end = numbers[0], numbers[0] + len(numbers)
+    if numbers[-1] + 1 == end and (len(numbers) <= 2 or list(numbers) == list(range(first, end))):
+        return slice(first, end)
+    return np.array(numbers, np.int64)
+
+
+def numbers_of(index: Index) -> Integers:
+    """Return the numbers that an index selects."""
+    return np.arange(index.start, index.stop) if isinstance(index, slice) else index
+
+
+def cells_at(rows: Index, columns: Index) -> tuple[Index, Index]:
+    """Return ``rows`` and ``columns`` as indices of two axes that select each row with each column."""
+    if isinstance(rows, slice) or isinstance(columns, slice):
+        return rows, columns
+    return rows[:, None], columns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlanPart:
-    """The columns of a block that go to one panel; ``block_columns`` None: all of them."""
+    """The columns of a block that go to one panel; ``block_columns`` None: all of them.
+
+    ``index`` selects the ``columns`` in the panel's arrays.
+    """
 
     panel: int
     columns: Integers
-    block_columns: Integers | None
+    index: Index
+    block_columns: Index | None
 
     def of_block(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return these columns of a block's ``values``, which are (rows, columns of the block)."""
@@ -50,7 +76,7 @@ def plan_parts(places: Sequence[Place | None]) -> tuple[PlanPart, ...]:
     parts = []
     for panel in dict.fromkeys(panel for _, panel, _ in placed):
         block = [i for i, index, _ in placed if index == panel]
-        columns = np.array([column for _, index, column in placed if index == panel], np.int64)
-        whole = len(block) == len(places)
-        parts.append(PlanPart(panel, columns, None if whole else np.array(block, np.int64)))
+        columns = [column for _, index, column in placed if index == panel]
+        taken = None if len(block) == len(places) else index_of(block)
+        parts.append(PlanPart(panel, np.array(columns, np.int64), index_of(columns), taken))
     return tuple(parts)

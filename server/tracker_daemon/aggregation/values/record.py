@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 import numpy as np
@@ -127,6 +128,33 @@ class RecordTimes:
         self.last_ms = OrderedDict(last_ms)
         """By step, the time of its last record."""
         self.forgotten_ms = forgotten_ms
+
+    def of(self, steps: list[int], times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the times of records, in order; ``times_ns`` are the times at which they were logged."""
+        at_once = self._of_new_steps(steps, times_ns // _MS_NS)
+        if at_once:
+            return times_ns
+        return np.array(list(map(self.next, steps, times_ns.tolist())), np.int64)
+
+    def _of_new_steps(self, steps: list[int], times_ms: NDArray[np.int64]) -> bool:
+        """Note the times of records whose steps are new and whose times are later than the forgotten ones.
+
+        Return False, and note nothing, if there are others.
+        """
+        excess = len(self.last_ms) + len(steps) - limits.RECORD_TIMES_KEPT
+        if excess > len(self.last_ms) or len(set(steps)) < len(steps):
+            return False
+        if not self.last_ms.keys().isdisjoint(steps):
+            return False
+        leaving = list(islice(self.last_ms, max(0, excess)))
+        forgotten_ms = max(map(self.last_ms.__getitem__, leaving), default=-1)
+        if int(times_ms.min()) <= max(self.forgotten_ms, forgotten_ms):
+            return False
+        for step in leaving:
+            del self.last_ms[step]
+        self.last_ms.update(zip(steps, times_ms.tolist(), strict=True))
+        self.forgotten_ms = max(self.forgotten_ms, forgotten_ms)
+        return True
 
     def next(self, step: int, time_ns: int) -> int:
         """Return the time of a record at ``step`` that was logged at ``time_ns``, in ns."""

@@ -16,6 +16,7 @@ from tracker_daemon.aggregation.root.emission.gathering import Gather
 from tracker_daemon.aggregation.root.panel import EMITTED, NO_OWNER, RootPanel
 from tracker_daemon.aggregation.root.rows import HomeRow
 from tracker_daemon.aggregation.shared.panel import Bits
+from tracker_daemon.aggregation.shared.placement import Index, numbers_of
 from tracker_daemon.aggregation.values.batch import Kinds
 from tracker_daemon.aggregation.values.record import AxisColumn, RecordBlock, RecordTimes, TextCell
 from tracker_daemon.rules.metric_names import STATISTICS, column_names, rank_column
@@ -61,23 +62,46 @@ class _Columns:
     valid: Bits
     kinds: Kinds | None
 
+    def at(self, chosen: Bits) -> _Columns:
+        """Return some rows."""
+        kinds = None if self.kinds is None else self.kinds[chosen]
+        return _Columns(self.positions[chosen], self.names, self.values[chosen], self.valid[chosen], kinds)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cells:
     """The values of n rows of a panel: ``closed`` and ``early`` (n, metrics) are those to emit.
 
-    ``values``, ``seen`` and ``kinds`` (n, ranks, metrics) are the ``ranks``' own; ``accumulated`` is over
-    others, and ``fractional`` (n, metrics) marks those that are not all integers.
+    ``values``, ``seen`` and ``kinds`` (n, ranks, metrics) are the ``ranks``' own; ``counted`` marks those of
+    closed cells. ``accumulated`` is over others, and ``fractional`` (n, metrics) marks those that are not all
+    integers. ``early`` is None if there are none.
     """
 
+    rows: Index
     closed: Bits
-    early: Bits
+    early: Bits | None
     ranks: list[int]
     values: Floats
     seen: Bits
+    counted: Bits
     kinds: Kinds | None
     accumulated: Summary | None
     fractional: Bits | None
+
+
+class _Layout:
+    """The columns of n rows of a panel, metric by metric: arrays (n, metrics, columns of a metric)."""
+
+    def __init__(self, rows: int, metrics: int, columns: int) -> None:
+        self.values: Floats = np.zeros((rows, metrics, columns))
+        self.valid: Bits = np.zeros(self.values.shape, np.bool_)
+        self.kinds: Kinds | None = None
+
+    def set_kinds(self, metrics: Index, column: int, kinds: Kinds | int) -> None:
+        """Set the kinds of a column of some metrics; the others are floats."""
+        if self.kinds is None:
+            self.kinds = np.zeros(self.values.shape, np.uint8)
+        self.kinds[:, metrics, column] = kinds
 
 
 class Emitter:
@@ -91,64 +115,64 @@ class Emitter:
     def emit(self, attempt: RootAttempt, emissions: Iterable[Emission]) -> Iterator[RecordBlock]:
         """Yield the records of rows, in order; what they had in panels is released."""
         for emission in emissions:
-            widths = {one.panel: _columns_per_row(attempt, one.panel) for one in emission.gathers}
-            rows = max(1, _BLOCK_CELLS_MAX // max(1, sum(widths.values())))
-            for part in emission.slices(rows):
+            panels = [attempt.panels[index] for index in {one.panel for one in emission.gathers}]
+            for part in emission.slices(_rows_per_block(attempt, panels, len(emission.rows))):
                 yield from self._records(attempt, part)
 
     def _records(self, attempt: RootAttempt, emission: Emission) -> Iterator[RecordBlock]:
-        parts = [_panel_columns(attempt, one, emission.early) for one in emission.gathers if len(one.rows)]
+        parts = [
+            _panel_columns(attempt, one, emission.early) for one in emission.gathers if len(one.positions)
+        ]
         rows = emission.rows
         columns = _merged([*parts, *_numbers(rows)], len(rows))
         texts = [TextCell(i, name, text) for i, row in enumerate(rows) for name, text in row.texts.items()]
         kept: Bits = np.logical_or.reduce(columns.valid, axis=1)
-        kept[[cell.row for cell in texts]] = True
-        if not kept.any():
-            return
-        new_row = np.cumsum(kept) - 1
-        emitted = [row for row, keep in zip(rows, kept.tolist(), strict=True) if keep]
-        valid = columns.valid[kept]
-        kinds = None if columns.kinds is None else columns.kinds[kept]
+        if not kept.all():
+            kept[[cell.row for cell in texts]] = True
+            if not kept.any():
+                return
+            new_row = np.cumsum(kept) - 1
+            rows = [row for row, keep in zip(rows, kept.tolist(), strict=True) if keep]
+            texts = [TextCell(int(new_row[cell.row]), cell.column, cell.value) for cell in texts]
+            columns = columns.at(kept)
+        steps = [row.step for row in rows]
         block = RecordBlock(
             self.next_ordinal,
             attempt.number,
             columns.names,
-            np.array([row.step for row in emitted], np.int64),
-            np.array([self.times.next(row.step, row.time_ns) for row in emitted], np.int64),
-            columns.values[kept],
-            None if valid.all() else valid,
-            tuple(TextCell(int(new_row[cell.row]), cell.column, cell.value) for cell in texts),
-            kinds if kinds is not None and kinds.any() else None,
-            self._axes(attempt, columns.names, valid, texts, new_row, emitted),
+            np.array(steps, np.int64),
+            self.times.of(steps, np.array([row.time_ns for row in rows], np.int64)),
+            columns.values,
+            None if columns.valid.all() else columns.valid,
+            tuple(texts),
+            columns.kinds if columns.kinds is not None and columns.kinds.any() else None,
+            self._axes(attempt, columns, texts, rows),
             self.axes.summaries(columns.names),
         )
         self.next_ordinal += len(block)
         yield block
 
     def _axes(
-        self,
-        attempt: RootAttempt,
-        names: Sequence[str],
-        valid: Bits,
-        texts: Iterable[TextCell],
-        new_row: Integers,
-        rows: Sequence[HomeRow],
+        self, attempt: RootAttempt, columns: _Columns, texts: Iterable[TextCell], rows: Sequence[HomeRow]
     ) -> tuple[AxisColumn, ...]:
         first_rows: dict[str, int] = {}
         for cell in texts:
-            first_rows.setdefault(cell.column, int(new_row[cell.row]))
-        return self.axes.columns(names, valid, first_rows, [row.axes for row in rows], attempt.place_of)
+            first_rows.setdefault(cell.column, cell.row)
+        axes = [row.axes for row in rows]
+        return self.axes.columns(columns.names, columns.valid, first_rows, axes, attempt.place_of)
 
 
-def _columns_per_row(attempt: RootAttempt, index: int) -> int:
-    panel = attempt.panels[index]
-    return panel.width * (_COUNT + 1 + len(_recorded(attempt, panel)))
+def _rows_per_block(attempt: RootAttempt, panels: list[RootPanel], rows: int) -> int:
+    widest = sum(panel.width * (_COUNT + 1 + len(panel.placed)) for panel in panels)
+    if rows * widest <= _BLOCK_CELLS_MAX:
+        return rows
+    width = sum(panel.width * (_COUNT + 1 + len(_recorded(attempt, panel))) for panel in panels)
+    return max(1, _BLOCK_CELLS_MAX // max(1, width))
 
 
 def _recorded(attempt: RootAttempt, panel: RootPanel) -> list[int]:
     """Return, in order, the ranks that have own values recorded under their names."""
-    ranks = [panel.ranks[slot] for slot in panel.rank_order()[1].tolist()]
-    return [rank for rank in ranks if attempt.records(panel, rank)]
+    return [rank for rank in panel.rank_order()[0] if attempt.records(panel, rank)]
 
 
 # ---- the columns of one panel --------------------------------------------------------------------
@@ -156,94 +180,93 @@ def _recorded(attempt: RootAttempt, panel: RootPanel) -> list[int]:
 
 def _panel_columns(attempt: RootAttempt, gathered: Gather, early: Bits) -> _Columns:
     """Reduce the closed cells of a panel's rows and lay them out, metric by metric; release the rows."""
-    panel, rows = attempt.panels[gathered.panel], gathered.rows
+    panel = attempt.panels[gathered.panel]
     attempt.naming.give_way(panel)
     cells = _cells(panel, gathered, early)
-    attempt.books.folded += int((cells.seen & cells.closed[:, None, :]).sum())
+    attempt.books.folded += int(np.count_nonzero(cells.counted))
     if cells.accumulated is not None:
         attempt.books.folded += int(cells.accumulated.count[cells.closed].sum())
     recorded = _recorded(attempt, panel)
-    out = np.zeros((len(rows), panel.width, _COUNT + 1 + len(recorded)))
-    valid = np.zeros(out.shape, np.bool_)
-    kinds = np.zeros(out.shape, np.uint8)
-    _own_values(attempt, panel, gathered, cells, out, valid, kinds)
-    _statistics(panel, cells, out, valid, kinds)
+    layout = _Layout(len(cells.closed), panel.width, _COUNT + 1 + len(recorded))
+    _own_values(attempt, panel, cells, layout)
+    _statistics(panel, cells, layout)
     for position, rank in enumerate(recorded, _COUNT + 1):
         i = cells.ranks.index(rank)
-        out[:, :, position] = cells.values[:, i]
-        valid[:, :, position] = cells.seen[:, i] & cells.closed & (panel.owner != rank)
+        layout.values[:, :, position] = cells.values[:, i]
+        layout.valid[:, :, position] = cells.counted[:, i] & (panel.owner != rank)
         if cells.kinds is not None:
-            kinds[:, :, position] = cells.kinds[:, i]
-    _mark(panel, rows, cells)
-    return _valid_columns(attempt, panel, gathered.positions, recorded, (out, valid, kinds))
+            layout.set_kinds(slice(None), position, cells.kinds[:, i])
+    _mark(panel, cells)
+    return _valid_columns(attempt, panel, gathered.positions, recorded, layout)
 
 
 def _cells(panel: RootPanel, gathered: Gather, early: Bits) -> _Cells:
-    rows = gathered.rows
-    slots, values, seen, kinds = panel.own_values(rows)
+    rows, closed = gathered.rows, gathered.closed
+    ranks, values, seen, kinds = panel.own_values(rows)
     accumulated = fractional = None
     if panel.accumulators is not None:
-        accumulated = panel.accumulators.at(rows, np.arange(panel.width))
+        accumulated = panel.accumulators.at(numbers_of(rows), np.arange(panel.width))
         fractional = panel.accumulators.fractional[rows]
-    ranks = [panel.ranks[slot] for slot in slots.tolist()]
-    open_early = gathered.opened & early[gathered.positions][:, None]
-    return _Cells(gathered.closed, open_early, ranks, values, seen, kinds, accumulated, fractional)
+    counted = seen if closed.all() else seen & closed[:, None, :]
+    open_early = gathered.opened & early[gathered.positions][:, None] if early.any() else None
+    return _Cells(rows, closed, open_early, ranks, values, seen, counted, kinds, accumulated, fractional)
 
 
-def _mark(panel: RootPanel, rows: Integers, cells: _Cells) -> None:
+def _mark(panel: RootPanel, cells: _Cells) -> None:
     """Mark the cells that are emitted, and free the rows that have no others."""
-    i, j = np.nonzero(cells.closed)
-    panel.state[rows[i], j] = EMITTED
-    i, j = np.nonzero(cells.early)
-    panel.own_out[rows[i], j] = True
-    panel.release(np.unique(rows))
+    panel.set_state(cells.rows, cells.closed, EMITTED)
+    if cells.early is not None:
+        i, j = cells.early.nonzero()
+        panel.own_out[numbers_of(cells.rows)[i], j] = True
+    panel.release(cells.rows)
 
 
-def _own_values(
-    attempt: RootAttempt,
-    panel: RootPanel,
-    gathered: Gather,
-    cells: _Cells,
-    out: Floats,
-    valid: Bits,
-    kinds: Kinds,
-) -> None:
+def _own_values(attempt: RootAttempt, panel: RootPanel, cells: _Cells, layout: _Layout) -> None:
     place = {rank: i for i, rank in enumerate(cells.ranks)}
     primary = attempt.rules.primary_rank
     owners = [primary if owner == NO_OWNER else owner for owner in panel.owner.tolist()]
-    places = np.array([place.get(owner, -1) for owner in owners], np.int64)
-    columns = np.flatnonzero(places >= 0)
-    own = places[columns]
-    wanted = (cells.closed & ~panel.own_out[gathered.rows]) | cells.early
-    out[:, columns, 0] = cells.values[:, own, columns]
-    valid[:, columns, 0] = cells.seen[:, own, columns] & wanted[:, columns]
-    if cells.kinds is not None:
-        kinds[:, columns, 0] = cells.kinds[:, own, columns]
-
-
-def _statistics(panel: RootPanel, cells: _Cells, out: Floats, valid: Bits, kinds: Kinds) -> None:
-    columns = np.flatnonzero(panel.aggregated & panel.wanted.any(axis=1) & cells.closed.any(axis=0))
-    if not len(columns):
+    columns: Index = slice(None)
+    own: int | Integers = place.get(owners[0], -1)
+    if len(set(owners)) > 1:
+        places = np.array([place.get(owner, -1) for owner in owners], np.int64)
+        columns = np.flatnonzero(places >= 0)
+        own = places[columns]
+    elif own == -1:
         return
-    values, accumulated = cells.values, cells.accumulated
-    seen = cells.seen & cells.closed[:, None, :]
-    if len(columns) < panel.width:
-        values, seen = values[:, :, columns], seen[:, :, columns]
+    closed = cells.closed
+    if panel.own_out[cells.rows].any():
+        closed = closed & ~panel.own_out[cells.rows]
+    wanted = closed if cells.early is None else closed | cells.early
+    layout.values[:, columns, 0] = cells.values[:, own, columns]
+    layout.valid[:, columns, 0] = cells.seen[:, own, columns] & wanted[:, columns]
+    if cells.kinds is not None:
+        layout.set_kinds(columns, 0, cells.kinds[:, own, columns])
+
+
+def _statistics(panel: RootPanel, cells: _Cells, layout: _Layout) -> None:
+    chosen: Bits = panel.aggregated & panel.wanted.any(axis=1) & cells.closed.any(axis=0)
+    if not chosen.any():
+        return
+    columns: Index = slice(None)
+    values, counted, accumulated = cells.values, cells.counted, cells.accumulated
+    if not chosen.all():
+        columns = np.flatnonzero(chosen)
+        values, counted = values[:, :, columns], counted[:, :, columns]
         accumulated = None if accumulated is None else accumulated[:, columns]
-    reduced = reduce_with(values, seen, cells.ranks, accumulated)
-    closed, wanted = cells.closed[:, columns], panel.wanted[columns]
-    some = (reduced.count > 0) & closed
+    reduced = reduce_with(values, counted, cells.ranks, accumulated)
+    some, wanted = (reduced.count > 0) & cells.closed[:, columns], panel.wanted[columns]
     for kind, statistic in enumerate((reduced.mean, reduced.minimum, reduced.maximum, reduced.std)):
-        out[:, columns, kind + 1] = statistic
-        valid[:, columns, kind + 1] = some & wanted[:, kind]
-    partial = reduced.count != panel.ever_member[:, columns].sum(axis=0)
-    out[:, columns, _COUNT] = reduced.count
-    valid[:, columns, _COUNT] = some & partial & wanted[:, _COUNT - 1]
-    kinds[:, columns, _COUNT] = Kind.INT
+        layout.values[:, columns, kind + 1] = statistic
+        layout.valid[:, columns, kind + 1] = some & wanted[:, kind]
+    some &= reduced.count != panel.derived().ever_members[columns]  # the count of a partial cell
+    if some.any():
+        layout.values[:, columns, _COUNT] = reduced.count
+        layout.valid[:, columns, _COUNT] = some & wanted[:, _COUNT - 1]
+        layout.set_kinds(columns, _COUNT, Kind.INT)
     whole = _all_integers(cells)
     if whole is not None:
         for extreme in (_MINIMUM, _MAXIMUM):
-            kinds[:, columns, extreme] = np.where(whole[:, columns], Kind.INT, Kind.FLOAT)
+            layout.set_kinds(columns, extreme, np.where(whole[:, columns], Kind.INT, Kind.FLOAT))
 
 
 def _all_integers(cells: _Cells) -> Bits | None:
@@ -259,22 +282,20 @@ def _all_integers(cells: _Cells) -> Bits | None:
 
 
 def _valid_columns(
-    attempt: RootAttempt,
-    panel: RootPanel,
-    positions: Integers,
-    recorded: list[int],
-    laid_out: tuple[Floats, Bits, Kinds],
+    attempt: RootAttempt, panel: RootPanel, positions: Integers, recorded: list[int], layout: _Layout
 ) -> _Columns:
     n = len(positions)
-    out, valid, out_kinds = laid_out
-    flat, flat_valid, flat_kinds = out.reshape(n, -1), valid.reshape(n, -1), out_kinds.reshape(n, -1)
-    kept: Bits = np.logical_or.reduce(flat_valid, axis=0)
+    valid = layout.valid.reshape(n, -1)
+    kept: Bits = np.logical_or.reduce(valid, axis=0)
     names = _names(attempt, panel, recorded, kept)
-    values, here, kinds = flat[:, kept], flat_valid[:, kept], flat_kinds[:, kept]
+    chosen = kept.nonzero()[0]
+    values, here = layout.values.reshape(n, -1).take(chosen, axis=1), valid.take(chosen, axis=1)
+    kinds = None if layout.kinds is None else layout.kinds.reshape(n, -1).take(chosen, axis=1)
     if not here.all():
         values[~here] = 0.0  # an old value there would differ after a replay
-        kinds[~here] = Kind.FLOAT
-    return _Columns(positions, names, values, here, kinds if kinds.any() else None)
+        if kinds is not None:
+            kinds[~here] = Kind.FLOAT
+    return _Columns(positions, names, values, here, kinds if kinds is not None and kinds.any() else None)
 
 
 def _names(attempt: RootAttempt, panel: RootPanel, recorded: list[int], kept: Bits) -> tuple[str, ...]:
@@ -310,9 +331,9 @@ def _numbers(rows: Sequence[HomeRow]) -> Iterator[_Columns]:
 def _merged(parts: list[_Columns], n: int) -> _Columns:
     """Bring the columns of parts of the rows together; a column of several parts is one."""
     parts = [part for part in parts if part.names]
-    if len(parts) == 1 and len(parts[0].positions) == n and (parts[0].positions == np.arange(n)).all():
-        return parts[0]
     names = tuple(dict.fromkeys(chain.from_iterable(part.names for part in parts)))
+    if parts and len(names) == sum(len(part.names) for part in parts) and _all_have(parts, np.arange(n)):
+        return parts[0] if len(parts) == 1 else _beside(parts, names)
     place = {name: i for i, name in enumerate(names)}
     values, valid = np.zeros((n, len(names))), np.zeros((n, len(names)), np.bool_)
     kinds = np.zeros((n, len(names)), np.uint8)
@@ -324,3 +345,18 @@ def _merged(parts: list[_Columns], n: int) -> _Columns:
         if part.kinds is not None:
             kinds[at] = part.kinds[i, j]
     return _Columns(np.arange(n), names, values, valid, kinds if kinds.any() else None)
+
+
+def _all_have(parts: list[_Columns], positions: Integers) -> bool:
+    return all(np.array_equal(part.positions, positions) for part in parts)
+
+
+def _beside(parts: list[_Columns], names: tuple[str, ...]) -> _Columns:
+    """Put parts that are of the same rows, and have no column in common, beside each other."""
+    values = np.concatenate([part.values for part in parts], axis=1)
+    valid = np.concatenate([part.valid for part in parts], axis=1)
+    kinds = None
+    if any(part.kinds is not None for part in parts):
+        of_parts = (np.zeros(p.values.shape, np.uint8) if p.kinds is None else p.kinds for p in parts)
+        kinds = np.concatenate(list(of_parts), axis=1)
+    return _Columns(parts[0].positions, names, values, valid, kinds)

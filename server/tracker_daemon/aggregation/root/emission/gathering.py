@@ -14,22 +14,25 @@ import numpy as np
 from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.panel import CLOSED, OPEN, OTHER, PRIMARY, SOLE, RootPanel
-from tracker_daemon.aggregation.root.rows import HomeRow
+from tracker_daemon.aggregation.root.rows import HomeRow, Part
 from tracker_daemon.aggregation.shared.panel import Bits
+from tracker_daemon.aggregation.shared.placement import Index, index_of, numbers_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gather:
-    """Cells of one panel: ``positions`` and ``rows`` are (n,), ``closed`` and ``opened`` (n, metrics)."""
+    """Cells of one panel: ``positions`` and ``rows`` are of n, ``closed`` and ``opened`` (n, metrics)."""
 
     panel: int
     positions: Integers
-    rows: Integers
+    rows: Index
     closed: Bits
     opened: Bits
 
     def between(self, first: int, end: int) -> Gather:
         """Return the pairs of the rows at these positions, which count from ``first`` then."""
+        if not first and int(self.positions[-1]) < end:
+            return self  # positions ascend
         some = self.at((self.positions >= first) & (self.positions < end))
         return some.moved(some.positions - first)
 
@@ -39,9 +42,8 @@ class Gather:
 
     def at(self, chosen: Bits) -> Gather:
         """Return the chosen pairs."""
-        return Gather(
-            self.panel, self.positions[chosen], self.rows[chosen], self.closed[chosen], self.opened[chosen]
-        )
+        rows = numbers_of(self.rows)[chosen]
+        return Gather(self.panel, self.positions[chosen], rows, self.closed[chosen], self.opened[chosen])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,52 +58,58 @@ class Gathered:
 
 def gather(attempt: RootAttempt, rank: int, rows: Sequence[HomeRow]) -> Gathered:
     """Gather the cells of ``rows``, which are of ``rank`` and the homes of these cells."""
-    collected: dict[int, list[tuple[int, int, int, Integers]]] = {}
+    collected: dict[int, tuple[list[int], list[Part]]] = {}
     for position, row in enumerate(rows):
-        for index, panel_row, serial, columns in row.parts:
-            collected.setdefault(index, []).append((position, panel_row, serial, columns))
-    shape = len(rows)
-    closed, opened, awaited = (np.zeros(shape, np.bool_) for _ in range(3))
+        for part in row.parts:
+            found = collected.get(part[0])
+            if found is None:
+                found = collected[part[0]] = [], []
+            found[0].append(position)
+            found[1].append(part)
+    closed, opened, awaited = (np.zeros(len(rows), np.bool_) for _ in range(3))
     gathers = []
-    for index, parts in collected.items():
-        one = _gather(attempt, rank, index, parts)
+    for index, (positions, parts) in collected.items():
+        one = _gather(attempt, rank, index, np.array(positions, np.int64), parts)
         gathers.append(one)
-        np.logical_or.at(closed, one.positions, one.closed.any(axis=1))
-        np.logical_or.at(opened, one.positions, one.opened.any(axis=1))
-        learned = attempt.panels[index].learned
-        np.logical_or.at(awaited, one.positions, (one.opened & learned).any(axis=1))
+        closed[one.positions[one.closed.any(axis=1)]] = True
+        if one.opened.any():
+            opened[one.positions[one.opened.any(axis=1)]] = True
+            learned = one.opened & attempt.panels[index].learned
+            awaited[one.positions[learned.any(axis=1)]] = True
     return Gathered(tuple(gathers), closed, opened, awaited)
 
 
-def _gather(
-    attempt: RootAttempt, rank: int, index: int, parts: list[tuple[int, int, int, Integers]]
-) -> Gather:
+def _gather(attempt: RootAttempt, rank: int, index: int, positions: Integers, parts: list[Part]) -> Gather:
     panel = attempt.panels[index]
-    positions = np.array([position for position, *_ in parts], np.int64)
-    rows = np.array([row for _, row, *_ in parts], np.int64)
-    serials = np.array([serial for *_, serial, _ in parts], np.int64)
-    # A row of the panel may have been freed, and even its place, once another rank's row was emitted.
-    there = rows < len(panel.serial)
-    rows = np.where(there, rows, 0)
+    rows = index_of([row for _, row, _, _ in parts])
+    serials = np.array([serial for _, _, serial, _ in parts], np.int64)
+    there: Bits = np.ones(len(parts), np.bool_)
+    if (rows.stop if isinstance(rows, slice) else int(rows.max()) + 1) > len(panel.serial):
+        # A row of the panel may have been freed, and even its place, once another rank's row was emitted.
+        rows = numbers_of(rows)
+        there = rows < len(panel.serial)
+        rows = np.where(there, rows, 0)
     there &= (panel.serial[rows] == serials) & panel.in_use[rows]
-    mask = _mask(panel.width, [columns for *_, columns in parts]) & there[:, None]
-    mask &= _is_home(attempt, panel, rank, rows)
+    mask = _is_home(attempt, panel, rank, rows) & there[:, None]
+    _leave_out_others(mask, [columns for *_, columns in parts])
     state = panel.state[rows]
     return Gather(index, positions, rows, mask & (state == CLOSED), mask & (state == OPEN))
 
 
-def _mask(width: int, columns: list[Integers]) -> Bits:
-    mask = np.zeros((len(columns), width), np.bool_)
-    first = columns[0]
+def _leave_out_others(mask: Bits, columns: list[Integers]) -> None:
+    """Leave out of each row of ``mask`` all columns but those of the row."""
+    first, width = columns[0], mask.shape[1]
     if all(some is first for some in columns):
-        mask[:, first] = True
-    else:
-        for row, some in zip(mask, columns, strict=True):
-            row[some] = True
-    return mask
+        if len(first) < width:
+            mask[:, np.setdiff1d(np.arange(width), first, assume_unique=True)] = False
+        return
+    for row, some in zip(mask, columns, strict=True):
+        own = row[some]
+        row[:] = False
+        row[some] = own
 
 
-def _is_home(attempt: RootAttempt, panel: RootPanel, rank: int, rows: Integers) -> Bits:
+def _is_home(attempt: RootAttempt, panel: RootPanel, rank: int, rows: Index) -> Bits:
     """Return which cells of ``rows`` have a row of ``rank`` as their home."""
     home = panel.home[rows]
     if rank == attempt.rules.primary_rank:
@@ -111,8 +119,10 @@ def _is_home(attempt: RootAttempt, panel: RootPanel, rank: int, rows: Integers) 
     return housed
 
 
-def homeless(panel: RootPanel, rows: Integers) -> Bits:
+def homeless(panel: RootPanel, rows: Index) -> Bits:
     """Return the closed cells of ``rows`` that no rank's row is the home of: (n, metrics)."""
-    home, without_row = panel.home[rows], panel.home_row[rows] < 0
-    found: Bits = (panel.state[rows] == CLOSED) & ((home >= OTHER) | without_row)
-    return found & panel.in_use[rows][:, None]
+    found: Bits = (panel.home[rows] >= OTHER) | (panel.home_row[rows] < 0)
+    if found.any():
+        found &= panel.state[rows] == CLOSED
+        found &= panel.in_use[rows][:, None]
+    return found

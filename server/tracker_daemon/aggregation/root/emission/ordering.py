@@ -26,19 +26,20 @@ from tracker_daemon.aggregation.root.emission.gathering import Gather, Gathered,
 from tracker_daemon.aggregation.root.rows import HomeRow, RowQueue
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits
+from tracker_daemon.aggregation.shared.placement import Index, numbers_of
 from tracker_protocol import limits
 
 _NS = 1_000_000_000
 EARLY_ROW_NS = int(limits.EARLY_ROW_S * _NS)
 JOIN_WAIT_NS = int(limits.JOIN_WAIT_S * _NS)
-_CHUNK_ROWS = 64
+_CHUNK_ROWS = 256
 """The rows that are looked at together at first: usually the first is due, and so are the next."""
 _CHUNK_ROWS_MAX = 2_048
 NO_NUMBER = -1
 _HomelessPart = tuple[int, int, Bits]
 
 
-def due(attempt: RootAttempt, touched: dict[int, Integers], now_ns: int) -> Iterator[Emission]:
+def due(attempt: RootAttempt, touched: dict[int, Index], now_ns: int) -> Iterator[Emission]:
     """Yield the rows that are due, in order. Each must be emitted before the next is taken."""
     strays = _Strays(attempt, touched)
     for rank in sorted(attempt.queues, key=lambda rank: (rank != attempt.rules.primary_rank, rank)):
@@ -56,15 +57,19 @@ def due(attempt: RootAttempt, touched: dict[int, Integers], now_ns: int) -> Iter
 class _Strays:
     """The closed cells of this tick that have no home, until they join a record or make one."""
 
-    def __init__(self, attempt: RootAttempt, touched: dict[int, Integers]) -> None:
+    def __init__(self, attempt: RootAttempt, touched: dict[int, Index]) -> None:
         self._attempt = attempt
         self._by_step: defaultdict[int, dict[Key, list[_HomelessPart]]] = defaultdict(dict)
         for index, rows in sorted(touched.items()):
             panel = attempt.panels[index]
             cells = homeless(panel, rows)
-            for i in np.flatnonzero(cells.any(axis=1)).tolist():
-                [key] = panel.keys_at(rows[i : i + 1])
-                self._by_step[key[0]].setdefault(key, []).append((index, int(rows[i]), cells[i]))
+            if cells.any():
+                self._add(index, numbers_of(rows), cells)
+
+    def _add(self, index: int, rows: Integers, cells: Bits) -> None:
+        for i in np.flatnonzero(cells.any(axis=1)).tolist():
+            [key] = self._attempt.panels[index].keys_at(rows[i : i + 1])
+            self._by_step[key[0]].setdefault(key, []).append((index, int(rows[i]), cells[i]))
 
     def joining(self, rows: list[HomeRow], gathers: tuple[Gather, ...]) -> tuple[Gather, ...]:
         """Return ``gathers`` with the cells that join these rows; such cells are no strays any more."""
@@ -116,8 +121,8 @@ def _collide(
 
 def _gather_of(position: int, part: _HomelessPart) -> Gather:
     index, row, cells = part
-    at, rows = np.array([position], np.int64), np.array([row], np.int64)
-    return Gather(index, at, rows, cells[None], np.zeros((1, len(cells)), np.bool_))
+    at = np.array([position], np.int64)
+    return Gather(index, at, slice(row, row + 1), cells[None], np.zeros((1, len(cells)), np.bool_))
 
 
 # ---- rows of ranks -------------------------------------------------------------------------------
@@ -161,14 +166,15 @@ def _waiting(
         yield Emission(taken, strays.joining(taken, gathers), early)
         if count < len(rows):
             return
-        size = min(16 * size, _CHUNK_ROWS_MAX)
+        size = _CHUNK_ROWS_MAX
 
 
 def _due(attempt: RootAttempt, rank: int, rows: list[HomeRow], gathered: Gathered, now_ns: int) -> Bits:
     members = attempt.membership
     is_over = attempt.fenced or rank in members.gone or members.over()
-    whole = [is_over or attempt.progress.is_whole(rank, row.number) for row in rows]
-    is_due: Bits = np.array(whole, np.bool_)
+    is_due: Bits = np.ones(len(rows), np.bool_)
+    if not is_over and not attempt.progress.is_whole(rank, rows[-1].number):  # no earlier row is whole later
+        is_due[:] = [attempt.progress.is_whole(rank, row.number) for row in rows]
     if gathered.opened.any():
         is_due &= ~gathered.opened | (~gathered.awaited & _early(attempt, rank, rows, now_ns))
     return is_due
