@@ -195,8 +195,10 @@ def test_any_interleaving_of_ragged_repeating_and_rewinding_streams_gives_what_n
         _check_own_values(records, name, here, sole=len(reporters[name]) == 1)
         if run.fold.books.late == 0 and len(reporters[name]) > 1:
             of_metric = [record for record in records if f"{name}/mean" in record]
-            assert len(of_metric) == len(here)
-            for values in here:
+            # A cell of one rank has none if it closed before any other rank had reported the metric.
+            several = [values for values in here if len(values) > 1]
+            assert len(several) <= len(of_metric) <= len(here)
+            for values in several:
                 _check_one_of(of_metric, name, [values[rank] for rank in sorted(values)])
 
 
