@@ -155,6 +155,7 @@ def test_where_a_script_logs_what_the_daemon_computes_the_daemons_value_wins_wit
     assert [run.row(step)["loss/mean"] for step in range(3)] == [5, 5, 5]
     assert [run.row(step)["loss/mean/logged"] for step in range(3)] == [999, 999, 999]
     assert len([notice for notice in run.notices if "'loss/mean'" in notice]) == 1
+    assert len([warning for warning in run.warnings if "'loss/mean'" in warning]) == 1
 
 
 def test_a_scripts_own_aggregate_that_comes_late_does_not_stand_beside_the_daemons() -> None:

@@ -53,9 +53,11 @@ class RootFold(Fold):
 
     def __init__(self, rules: Rules, books: Books | None = None) -> None:
         super().__init__(rules, books)
-        self.naming = Naming(rules, self.books, self.notices)
+        self.warnings: list[str] = []
+        """Notices about the script itself, which the primary rank's user must see at once."""
+        self.naming = Naming(rules, self.books, self.warnings)
         self.definitions = Definitions(rules.step_axes, rules.summaries)
-        self.emitter = Emitter(SeriesAxes(self.definitions, self.books, self.notices))
+        self.emitter = Emitter(SeriesAxes(self.definitions, self.books, self.warnings))
         self.config = ConfigLedger(rules)
         self.items: list[Item] = []
         self.steps = AutomaticSteps()
@@ -64,8 +66,6 @@ class RootFold(Fold):
         self.dropped_shown = 0
         self.others_recorded = False
         """True if there were texts, or a rank's own statistics, that are recorded."""
-        self.warnings: list[str] = []
-        """Those notices of the tick that the primary rank's user must see at once."""
         self._finished_blocks: list[RecordBlock] = []
 
     def _new_attempt(self, number: int) -> RootAttempt:
@@ -162,7 +162,6 @@ class RootFold(Fold):
         )
         sentence = self.emitter.axes.define(definition, recorded, others_recorded=self.others_recorded)
         if sentence:
-            self.notices.append(sentence)
             self.warnings.append(sentence)
 
     def _attempt_of(self, number: int) -> RootAttempt | None:
@@ -381,8 +380,9 @@ class RootFold(Fold):
         blocks = (*self._finished_blocks, *late, *self._emit(self.attempt, now_ns))
         config = self.config.settle(now_ns, self.attempt.membership.expected, over=self.over())
         settled = TickOutput(
-            tuple(config.documents), blocks, (*self.notices, *config.notices), tuple(self.items),
-            tuple(config.changes), (*self.warnings, *config.warnings), later_configs=tuple(config.later),
+            tuple(config.documents), blocks, (*self.notices, *self.warnings, *config.notices),
+            tuple(self.items), tuple(config.changes), (*self.warnings, *config.warnings),
+            later_configs=tuple(config.later),
         )  # fmt: skip
         self.books.records += sum(map(len, blocks))
         self._finished_blocks.clear()

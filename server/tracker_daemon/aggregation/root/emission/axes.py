@@ -141,8 +141,8 @@ class SeriesAxes:
             return axis
         self._books.warn_once(
             self._notices,
-            ("axis", name),
-            f"{name!r} has the axis {axis!r}, and was logged before any value of {axis!r}; it is recorded "
-            f"over the step. Log {axis!r} with it, or earlier.",
+            ("axis", axis),
+            f"{metric_of(name)!r} has the axis {axis!r}, and was logged before any value of {axis!r}; such a "
+            f"metric is recorded over the step. Log {axis!r} with it, or earlier",
         )
         return STEP
