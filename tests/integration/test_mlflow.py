@@ -26,7 +26,8 @@ from tests.support.servers.mlflow_server import Gateway, MlflowServer
 from tests.support.waiting import wait_until
 from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.backends.base import RunDescription
-from tracker_daemon.backends.mlflow.child import MlflowChildBackend
+from tracker_daemon.backends.mlflow.backend import MlflowBackend
+from tracker_daemon.backends.mlflow.child import SETTINGS, MlflowChildBackend
 from tracker_daemon.delivery.pump import Pump
 from tracker_daemon.errors import BackendRefused, BackendUnavailable
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
@@ -64,6 +65,7 @@ def describe(tmp_path, project):
 
 @pytest.fixture
 def make_backend():
+    """The backend as a daemon has it, in a process of its own."""
     made = []
 
     def make(**deadlines):
@@ -73,6 +75,18 @@ def make_backend():
     yield make
     for backend in made:
         backend.close()
+
+
+@pytest.fixture
+def backend_here(monkeypatch):
+    """The backend in this process, with the settings of its child process, which takes 2 s to begin."""
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "")  # the backend sets it, so that it is to be restored
+    monkeypatch.delenv("MLFLOW_TRACKING_TOKEN")
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    backend = MlflowBackend()
+    yield backend
+    backend.close()
 
 
 def block(columns, rows, first_step=0):
@@ -202,14 +216,12 @@ def test_a_server_that_accepts_and_never_answers_is_given_up_at_the_deadline(
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_refused_credentials_pause_the_backend_and_it_goes_on_when_they_are_taken(
-    server, client, make_backend, describe, project, monkeypatch, status
+    server, client, backend_here, describe, project, monkeypatch, status
 ):
     with Gateway(server, lambda headers: status) as gateway:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.uri)
         entries = [entry(1, block(["x"], 10)), entry(2, {"status": "FINISHED", "reason": ""})]
-        pump = Pump(
-            make_backend(), describe(), read=lambda after: entries[after:], commit=lambda *cursor: None
-        )
+        pump = Pump(backend_here, describe(), read=lambda after: entries[after:], commit=lambda *cursor: None)
         pump.start()
         pump.notify()
         wait_until(lambda: pump.health().state.value == "paused", "the backend to pause")
@@ -221,7 +233,7 @@ def test_refused_credentials_pause_the_backend_and_it_goes_on_when_they_are_take
 
 
 def test_what_the_servers_store_refuses_is_set_aside_and_the_rest_goes_on(
-    server, client, make_backend, describe, project, monkeypatch
+    server, client, backend_here, describe, project, monkeypatch
 ):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     with closing(sqlite3.connect(server.home / "server.db")) as database:
@@ -230,7 +242,7 @@ def test_what_the_servers_store_refuses_is_set_aside_and_the_rest_goes_on(
             "BEGIN SELECT RAISE(ABORT, 'this key is not taken here'); END"
         )
     entries = [entry(1, block(["x", "refused"], 5)), entry(2, block(["y"], 5))]
-    pump = Pump(make_backend(), describe(), read=lambda after: entries[after:], commit=lambda *cursor: None)
+    pump = Pump(backend_here, describe(), read=lambda after: entries[after:], commit=lambda *cursor: None)
     pump.start()
     pump.notify()
     assert pump.drain(time.monotonic() + 60), pump.health()
@@ -245,11 +257,11 @@ def test_what_the_servers_store_refuses_is_set_aside_and_the_rest_goes_on(
 
 @pytest.mark.parametrize("code", ["BAD_REQUEST", "INVALID_PARAMETER_VALUE"])
 def test_a_server_that_calls_everything_bad_pauses_and_costs_no_record(
-    server, client, make_backend, describe, project, monkeypatch, code
+    server, client, backend_here, describe, project, monkeypatch, code
 ):
     with Gateway(server) as gateway:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.uri)
-        backend, entries = make_backend(), [entry(1, block(["x"], 10))]
+        backend, entries = backend_here, [entry(1, block(["x"], 10))]
         backend.open(describe(), None)
         gateway.refusal = {"error_code": code, "message": "not like this"}
         gateway.admit = lambda headers: 400
@@ -298,7 +310,7 @@ MlflowClient(tracking_uri="{other}").search_experiments()
 
 
 def test_a_bearer_token_wins_over_the_key_and_is_read_again_from_its_file_when_refused(
-    server, make_backend, describe, tmp_path, monkeypatch
+    server, backend_here, describe, tmp_path, monkeypatch
 ):
     token = tmp_path / "token"
     token.write_text("first\n")
@@ -308,13 +320,12 @@ def test_a_bearer_token_wins_over_the_key_and_is_read_again_from_its_file_when_r
         monkeypatch.setenv("MLFLOW_TRACKING_URI", gateway.uri)
         monkeypatch.setenv("MLFLOW_TRACKING_TOKEN_FILE", str(token))
         monkeypatch.setenv("AMSC_API_KEY", "not-to-be-sent")
-        backend = make_backend()
-        backend.open(describe(), None)
+        backend_here.open(describe(), None)
         wanted[0] = "second"
         with pytest.raises(BackendRefused, match="MLFLOW_TRACKING_TOKEN"):
-            backend.deliver([entry(1, block(["x"], 10))], on_the_way)
+            backend_here.deliver([entry(1, block(["x"], 10))], on_the_way)
         token.write_text("second\n")
-        backend.deliver([entry(1, block(["x"], 10))], on_the_way)
+        backend_here.deliver([entry(1, block(["x"], 10))], on_the_way)
         assert not any("x-api-key" in headers for headers in gateway.headers)
 
 
@@ -333,15 +344,14 @@ def test_a_password_in_the_uri_is_used_and_shown_nowhere(server, make_backend, d
 
 
 def test_an_experiment_that_was_deleted_is_refused_with_what_to_do(
-    server, client, make_backend, describe, project, monkeypatch
+    server, client, backend_here, describe, project, monkeypatch
 ):
     experiment = client.create_experiment(project)
     client.delete_experiment(experiment)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    backend = make_backend()
     with pytest.raises(BackendRefused, match=f"mlflow experiments restore --experiment-id {experiment}"):
-        backend.open(describe(), None)
-    backend.open(describe(options={"experiment_name": f"{project}.v2"}), None)
+        backend_here.open(describe(), None)
+    backend_here.open(describe(options={"experiment_name": f"{project}.v2"}), None)
     assert client.get_experiment_by_name(f"{project}-v2") is not None
 
 
@@ -420,8 +430,8 @@ def test_run_tells_at_the_start_and_at_the_end_where_each_backend_records(
     assert "a run is recorded" in (tmp_path / "out" / ".tracker" / "daemon.log").read_text()
 
 
-def test_a_daemon_killed_mid_run_and_a_killed_child_leave_every_point_once(make_daemon):
-    daemon = make_daemon("--backends", "mlflow")
+def test_a_daemon_killed_mid_run_and_a_killed_child_leave_every_point_once(make_daemon, empty_database):
+    daemon = make_daemon("--backends", "mlflow", mlflow_store=empty_database)
     training = TRAINING.replace("    if rank == 0:", "        time.sleep(0.01)\n    if rank == 0:")
     ranks = Ranks(daemon)
     started = ranks.start("import time\n" + training, range(4), 4, STEPS="600")
