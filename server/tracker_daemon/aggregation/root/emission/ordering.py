@@ -75,13 +75,14 @@ class _Strays:
         """Return ``gathers`` with the cells that join these rows; such cells are no strays any more."""
         if not self._by_step:
             return gathers
-        more: list[tuple[int, _HomelessPart]] = []
+        more: list[Gather] = []
+        taken = _TakenCells(gathers)
         for position, row in enumerate(rows):
             for key, parts in sorted(self._by_step.get(row.step, {}).items(), key=itemgetter(0)):
-                if not _collide(gathers, more, position, parts):
-                    more.extend((position, part) for part in parts)
+                if taken.take(position, parts):
+                    more.extend(_gather_of(position, part) for part in parts)
                     del self._by_step[row.step][key]
-        return (*gathers, *(_gather_of(position, part) for position, part in more))
+        return (*gathers, *more)
 
     def rest(self) -> Iterator[Emission]:
         """Yield the cells that joined no record, by step and occurrence."""
@@ -103,20 +104,27 @@ class _Strays:
         yield Emission(rows, tuple(gathers), np.zeros(len(rows), np.bool_))
 
 
-def _collide(
-    gathers: tuple[Gather, ...],
-    more: list[tuple[int, _HomelessPart]],
-    position: int,
-    parts: list[_HomelessPart],
-) -> bool:
-    """Return True if the row at ``position`` has a cell of a metric that ``parts`` have a cell of."""
-    joined = [part for at, part in more if at == position]
-    for index, _, cells in parts:
-        own = [(one.closed | one.opened)[one.positions == position] for one in gathers if one.panel == index]
-        others = [theirs[None] for other, _, theirs in joined if other == index]
-        if any(bool((mask & cells).any()) for mask in (*own, *others)):
-            return True
-    return False
+class _TakenCells:
+    """The metrics of which each row of an emission has a cell, as the bits of an integer for each panel."""
+
+    def __init__(self, gathers: tuple[Gather, ...]) -> None:
+        self._taken: defaultdict[tuple[int, int], int] = defaultdict(int)
+        for one in gathers:
+            for position, cells in zip(one.positions.tolist(), one.closed | one.opened, strict=True):
+                self._taken[position, one.panel] |= _as_integer(cells)
+
+    def take(self, position: int, parts: list[_HomelessPart]) -> bool:
+        """Add ``parts`` to the row at ``position``; return False if it has a cell of their metrics."""
+        numbers = [((position, index), _as_integer(cells)) for index, _, cells in parts]
+        if any(self._taken[place] & number for place, number in numbers):
+            return False
+        for place, number in numbers:
+            self._taken[place] |= number
+        return True
+
+
+def _as_integer(cells: Bits) -> int:
+    return int.from_bytes(cells.tobytes(), "little")
 
 
 def _gather_of(position: int, part: _HomelessPart) -> Gather:
