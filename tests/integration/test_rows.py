@@ -10,9 +10,21 @@ import pytest
 
 from tests.support.daemon import Daemon
 from tests.support.daemon_tree import planted
+from tests.support.followed_rows import FollowedRows
 from tests.support.ranks import Ranks, finish
-from tests.support.rows_runs import REPLAY, PlannedRun, one_rank, ragged, several_ranks, write_plan
+from tests.support.rows_runs import (
+    REPLAY,
+    PlannedRun,
+    one_rank,
+    ragged,
+    seeds_example,
+    several_ranks,
+    write_plan,
+)
+from tracker_daemon.backends.wandb.transaction_log import LoggedRow, TransactionLog
 
+LATE_S = 3.0
+"""A row is due 1 s after the last rank has passed its step; the rest is for slow machines."""
 MakeDaemon: TypeAlias = Callable[..., Daemon]
 
 
@@ -49,10 +61,30 @@ def test_rows_and_cells_of_several_ranks_are_right_whatever_their_timing(
     assert errors(runs, tmp_path) == {}
 
 
-def test_ragged_ranks_lose_no_value_of_any_aggregate(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+def test_ragged_ranks_lose_no_value_of_any_aggregate_and_no_row_is_late(
+    make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
     runs = [ragged(4, 200)]
-    run_directly(make_daemon, runs, 4, tmp_path)
+    with FollowedRows(tmp_path / runs[0].name / "metrics.csv") as rows:
+        run_directly(make_daemon, runs, 4, tmp_path)
     assert errors(runs, tmp_path) == {}
+    assert max(rows.latencies(runs[0].passed(tmp_path))) < (LATE_S, 0)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_a_metric_of_the_primary_alone_delays_no_row_and_changes_no_order(
+    make_daemon: MakeDaemon, tmp_path: Path, world_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run = seeds_example(world_size)
+    run.options = {"backends": "csv,wandb"}
+    with FollowedRows(tmp_path / run.name / "metrics.csv") as rows:
+        run_directly(make_daemon, [run], world_size, tmp_path)
+    assert errors([run], tmp_path) == {}
+    assert max(rows.latencies(run.passed(tmp_path))) < (LATE_S, 0)
+    (log,) = (tmp_path / run.name).glob("wandb/*run-*/run-*.wandb")
+    logged = [row for row in TransactionLog(log).read() if isinstance(row, LoggedRow)]
+    assert [(row.step, row.values["step"]) for row in logged] == [(step, step) for step in range(13)]
 
 
 def test_rows_and_cells_that_nodes_forward_are_as_right(make_daemon: MakeDaemon, tmp_path: Path) -> None:

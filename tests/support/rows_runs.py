@@ -26,16 +26,21 @@ for run in json.load(open(sys.argv[1])):
         time.sleep(0.01)
     tracker = setup_tracker(run["name"], outdir=run["outdir"], **run["options"])
     time.sleep(run["late_s"].get(rank, 0.0))
-    reached = None
+    reached, begun = None, {}
     for values, step, commit in run["calls"].get(rank, []):
         # Not between calls that make one row: a row that was flushed may be recorded, and is so in parts.
         if step != reached and draw.random() < run["pauses"]:
             time.sleep(0.05 * draw.random())
+        begun.setdefault(step, time.time())
         tracker.log(values, step=step, commit=commit)
         reached = step
+    ended = time.time()
     tracker.finish()
+    (gate / rank).write_text(json.dumps({"begun": list(begun.items()), "ended": ended}))
 """
-"""Makes the calls of this rank, run by run, as the file that is its argument has them."""
+"""Makes the calls of this rank, run by run, as the file that is its argument has them.
+
+Then writes when it began each step, and when it had made all calls."""
 
 
 @dataclass
@@ -57,6 +62,16 @@ class PlannedRun:
             "name": self.name, "outdir": str(outdir / self.name), "calls": calls, "pauses": self.pauses,
             "late_s": self.late_s, "options": self.options,
         }  # fmt: skip
+
+    def passed(self, outdir: Path) -> dict[int, float]:
+        """Return the time at which the last of the ranks began a later step, or ended, by step."""
+        found: dict[int, float] = {}
+        for file in Path(f"{outdir / self.name}.ranks").iterdir():
+            noted = json.loads(file.read_text())
+            steps, times = zip(*noted["begun"], strict=True)
+            for step, time_s in zip(steps, (*times[1:], noted["ended"]), strict=True):
+                found[step] = max(found.get(step, 0.0), time_s)
+        return found
 
     def errors(self, outdir: Path) -> list[str]:
         """What is wrong in the run's file."""
@@ -180,7 +195,15 @@ def ragged(ranks: int, steps: int) -> PlannedRun:
                 if rank == 0 and index == 0:
                     values["fps"] = draw.random()
                 calls[rank].append(Call(values, step))
-    return PlannedRun(f"ragged_{ranks}", calls, pauses=0.01, late_s={1: 3.0})
+    return PlannedRun(f"ragged_{ranks}", calls, pauses=0.5, late_s={1: 3.0})
+
+
+def seeds_example(ranks: int) -> PlannedRun:
+    """All ranks log a loss; the primary also logs a rate apart, and a summary alone when all is done."""
+    calls = {rank: [Call({"loss": rank + step / 10}, step) for step in range(12)] for rank in range(ranks)}
+    calls[0] = [call for loss in calls[0] for call in (Call({"lr": 0.1}, loss.step), loss)]
+    calls[0].append(Call({"summary/best": 0.5}, 12))
+    return PlannedRun(f"seeds_{ranks}", calls, pauses=1.0)
 
 
 def mixed(ranks: int, seed: int) -> PlannedRun:
