@@ -356,22 +356,33 @@ for number in range(50):
     assert sorted(float(rows[0]["loss"]) for rows in place.rows()) == [float(number) for number in range(50)]
 
 
-def test_ranks_without_a_tracker_are_no_failure_and_their_daemon_ends_soon_after_the_launcher(
+def test_ranks_without_a_tracker_delay_and_fail_nothing_and_their_daemon_ends_soon_after_the_launcher(
     place: Place,
 ) -> None:
     script = """
-import os
+import json, os, pathlib, time
 from tracker_client import setup_tracker
 if os.environ["RANK"] == "0":
     tracker = setup_tracker("primary alone")
-    for step in range(3):
+    rows, waits = pathlib.Path(tracker.directory) / "metrics.csv", []  # which waits for the daemon
+    for step in range(10):
+        logged = time.monotonic()
         tracker.log({"loss": float(step)}, step=step)
+        while not rows.exists() or f"{step},{step}.0" not in rows.read_text().split():
+            time.sleep(0.01)
+        waits.append(time.monotonic() - logged)
+    print(json.dumps(waits))
 """
     place.environ["TRACKER_IDLE_TIMEOUT_S"] = "600"
-    place.run(script, sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    out, _ = place.run(script, *torchrun)
     ended = time.monotonic()
     place.await_end()
     assert time.monotonic() - ended <= 5.0
-    assert [row["loss"] for row in place.rows()[0]] == ["0.0", "1.0", "2.0"]
+    assert [row["loss"] for row in place.rows()[0]] == [f"{step}.0" for step in range(10)]
+    first, *others = json.loads(out)
+    # Rank 1 is awaited for 5 s. Both bounds leave a second for a slow machine.
+    assert first <= 7.0
+    assert max(others) <= 2.0
     (run,) = place.last_status()["runs"]
     assert (run["status"], run["reason"]) == ("FINISHED", "rank 1 never connected")
