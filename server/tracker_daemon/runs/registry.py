@@ -227,7 +227,7 @@ class Registry:
         holder = run.by_rank.get((run.attempt, hello.process.rank))
         if holder is not None:
             return [holder] if holder.may_return() else []
-        if run.is_resized_by(hello.process):
+        if run.is_rearranged_by(hello.process):
             return [stream for stream in run.current() if stream.may_return()]
         return []
 
@@ -306,7 +306,7 @@ class Registry:
     def _join(self, run: Run, hello: pb.Hello) -> Stream:
         process = hello.process
         taken = (run.attempt, process.rank) in run.by_rank
-        if taken or not run.running or run.is_restarted_by(process) or run.is_resized_by(process):
+        if taken or not run.running or run.is_restarted_by(process) or run.is_rearranged_by(process):
             # The next process of a rank whose former process is gone opens the next attempt; others join.
             run.open_attempt()
         if not run.running:

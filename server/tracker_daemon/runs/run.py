@@ -219,10 +219,22 @@ class Run:
             return False
         return process.agent in self.agents or any(map(_lives_here, self.agents))
 
-    def is_resized_by(self, process: pb.Process) -> bool:
-        """Return True if ``process`` belongs to a launch of another world size, and no rank is connected."""
+    def is_rearranged_by(self, process: pb.Process) -> bool:
+        """Return True if ``process`` belongs to another arrangement of the launch, and no rank is connected.
+
+        The world size differs, or torchrun started the process after the other ranks had gone without
+        ``finish()``. Torchrun starts the ranks of one arrangement together. If their number is the same as
+        before, nothing else shows a new arrangement: its first rank may be one that had never connected.
+        """
         differs = 0 < process.world_size != self.world_size > 0
-        return differs and self.is_disconnected()
+        return (differs or self._are_gone_before(process)) and self.is_disconnected()
+
+    def _are_gone_before(self, process: pb.Process) -> bool:
+        if not (process.agent and process.age_ms):
+            return False
+        began_s, ranks = time.monotonic() - process.age_ms / 1000.0, list(self.current())
+        left = any(not stream.finished for stream in ranks)
+        return left and all(stream.last_seen_s < began_s for stream in ranks)
 
     def is_back(self) -> bool:
         """Return True if every admitted rank is connected, finished or lost."""

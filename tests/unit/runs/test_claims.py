@@ -211,6 +211,36 @@ def test_a_launch_of_another_size_opens_the_next_attempt_whoever_comes_first(reg
     assert [admission.stream.attempt for admission in grown] == [2, 2, 2]
 
 
+def of_torchrun(number, rank, age_s, agent="agent"):
+    message = asked(number, rank, host="a", world=2)
+    message.process.agent, message.process.age_ms = agent, int(1000 * age_s)
+    return message
+
+
+@pytest.mark.parametrize("agent", ["agent", "the agent of a new node"])
+def test_ranks_that_torchrun_starts_after_the_others_had_gone_are_the_next_attempt_whoever_comes_first(
+    registry, come, agent
+):
+    run = gone(registry, come, of_torchrun(1, 0, 9.0))  # rank 1 was killed before it had a tracker
+    for stream in run.current():
+        stream.reserved_until_s, stream.last_seen_s = 0.0, time.monotonic() - 5.0
+    renewed = [claim(registry, of_torchrun(11, 1, 1.0, agent)), claim(registry, of_torchrun(12, 0, 1.0))]
+    assert [admission.stream.attempt for admission in renewed] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("age_s", "agent", "finished"), [(6.0, "agent", False), (1.0, "", False), (1.0, "agent", True)],
+    ids=["started with the others", "of another launcher", "the others finished"],
+)  # fmt: skip
+def test_a_rank_that_comes_late_joins_the_attempt_of_those_that_have_gone(
+    registry, come, age_s, agent, finished
+):
+    run = gone(registry, come, of_torchrun(1, 0, 9.0))
+    for stream in run.current():
+        stream.finished, stream.last_seen_s = finished, time.monotonic() - 5.0
+    assert claim(registry, of_torchrun(11, 1, age_s, agent)).stream.attempt == 1
+
+
 def test_a_rank_that_states_another_size_beside_live_ones_joins_them(registry, come):
     come(asked(1, 0))
     assert claim(registry, asked(2, 2, world=3)).stream.attempt == 1
