@@ -5,11 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from wandb.proto.wandb_internal_pb2 import Record
 
 from tests.support.ranks import Ranks, finish
 from tests.support.waiting import wait_until
+from tracker_daemon.backends.wandb.transaction_log import TransactionLog
 
 MEDIA = """
 import os, pathlib
@@ -186,3 +192,57 @@ def test_a_file_delays_no_metric_and_its_upload_outlives_the_daemon(make_daemon,
     assert int(resumed_from) > 10_000_000  # and not from the beginning
     assert (daemon.outdir / "artifacts" / "big" / "big.bin").read_bytes() == data
     assert daemon.stop() == 0
+
+
+OUTPUTS = """
+import pathlib
+from tracker_client import setup_tracker
+options = {"outdir": "out", "backends": "csv,mlflow,wandb", "wandb": {"mode": "offline"}}
+for name in ("first", "second"):
+    tracker = setup_tracker(name, **options)
+    tracker.log({"loss": 1.0}, step=0)
+    tracker.log_artifacts({"script": "train.py"})
+    tracker.finish(wait="files" if name == "second" else "delivered", timeout=90)
+    pathlib.Path("out/model.txt").write_text(name)
+tracker = setup_tracker(run_id=tracker.run_id, **options)
+tracker.log_artifacts({"outputs": "out"})
+tracker.finish(wait="delivered", timeout=90)
+"""
+
+
+def files_below(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def test_the_output_directory_as_an_artifact_has_nothing_of_the_product_but_the_run_s_record(
+    tmp_path, empty_database
+):
+    """With the daemon's state, an earlier run, and the stores of MLflow and W&B in it."""
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copy(empty_database, out / "mlflow.db")
+    (tmp_path / "train.py").write_text(OUTPUTS)
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("TRACKER_")}
+    subprocess.run(
+        [sys.executable, "train.py"], cwd=tmp_path, check=True, timeout=300,
+        env=environ | {"TRACKER_IDLE_TIMEOUT_S": "1"},
+    )  # fmt: skip
+    assert {".tracker", "runs", "wandb", "mlartifacts"} <= {path.name for path in out.iterdir()}
+    expected = {"metrics.csv", "model.txt"}
+    assert files_below(out / "artifacts" / "outputs") == expected
+    (in_mlflow,) = (out / "mlartifacts").glob("*/artifacts/outputs")
+    assert files_below(in_mlflow) == expected
+    assert wandb_artifacts(out)["outputs"] == expected
+
+
+def wandb_artifacts(outdir: Path) -> dict[str, set[str]]:
+    """The files of each artifact that the offline runs have, by its name."""
+    found = {}
+    for log in outdir.glob("wandb/*run-*/run-*.wandb"):
+        for payload in TransactionLog(log).payloads():
+            record = Record.FromString(payload)
+            kind = record.WhichOneof("record_type")
+            artifact = record.artifact if kind == "artifact" else record.request.log_artifact.artifact
+            if artifact.name:
+                found[artifact.name] = {entry.path for entry in artifact.manifest.contents}
+    return found
