@@ -7,6 +7,7 @@ named before it is made, so a crash leaves no file of the run that the manifest 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,19 @@ DEFAULT_OUTPUT_DIRECTORY = "tracker-runs"
 """The output directory, in the working directory, if none is named."""
 RUNS_DIRECTORY = "runs"
 """The directory of earlier runs, in an output directory that was named."""
+LAUNCH_FILES = "launch-*.json"
+"""The endpoint files of the launches that a script's own daemon serves, in its state directory."""
 LATEST_LINK = "latest"
 """The link beside runs' directories to the run that began last."""
 MLFLOW_DATABASE = "mlflow.db"
 MLFLOW_ARTIFACTS = "mlartifacts"
 WANDB_DIRECTORY = "wandb"
+
+
+def launch_file_name(launch_key: str) -> str:
+    """Return the name of a launch's endpoint file: a hash, since the key may have any characters."""
+    digest = hashlib.sha256(launch_key.encode(errors="surrogateescape")).hexdigest()
+    return LAUNCH_FILES.replace("*", digest[:20])
 
 
 def manifest_lines(directory: Path) -> Iterator[dict[str, Any]]:

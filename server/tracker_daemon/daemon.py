@@ -61,6 +61,7 @@ def serve(
     on_located: OnLocated = log_location,
     abandoned_timeout_s: float | None = None,
     layout: Layout = Layout.PROJECT,
+    serves_launch: Callable[[str], bool] | None = None,
 ) -> int:
     """Run a daemon until SIGTERM or SIGINT, or a Stop call; return its exit status.
 
@@ -72,6 +73,8 @@ def serve(
         abandoned_timeout_s: the daemon ends if it has been idle for so long since what started its ranks
             ended; None: it does not.
         layout: the place of a run's directory within the output directory, unless its script names one.
+        serves_launch: returns True for the name of a launch's endpoint file if the daemon serves that launch;
+            None: it serves any.
 
     Raises:
         StateDirectoryError: the state directory is held by another daemon or cannot be used.
@@ -82,7 +85,9 @@ def serve(
 
     async def run() -> int:
         loop = asyncio.get_running_loop()
-        daemon = Daemon(settings, journal, loop, on_located, launch_id, abandoned_timeout_s, layout)
+        daemon = Daemon(
+            settings, journal, loop, on_located, launch_id, abandoned_timeout_s, layout, serves_launch
+        )
         return await daemon.run(on_ready)
 
     try:
@@ -107,6 +112,7 @@ class Daemon:
         launch_id: str,
         abandoned_timeout_s: float | None,
         layout: Layout,
+        serves_launch: Callable[[str], bool] | None,
     ) -> None:
         self._loop = loop
         self._service_manager = ServiceManager.of(os.environ)
@@ -136,7 +142,8 @@ class Daemon:
         rest = self._build_rest(content_care, reporter) if abandoned_timeout_s is not None else None
         self._care = Care(self._common, self._role, content_care, idle, self._stop, rest)
         calls = Calls(self._role.admission, self._backpressure, self._grace, reporter, self._stop)
-        self._server.add_generic_rpc_handlers((TrackerService(calls, UploadService(contents)).handlers(),))
+        service = TrackerService(calls, UploadService(contents), serves_launch)
+        self._server.add_generic_rpc_handlers((service.handlers(),))
         self._announcement = Announcement(journal.directory, settings.endpoint_file)
         self._shutdown = Shutdown(
             self._common, self._role, self._grace, reporter, self._announcement, self._stop, launch_id,

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import wait_until
+from tracker_protocol.run_files import launch_file_name
 
 PATIENCE_S = 90.0
 PID = re.compile(r"\bpid=(\d+)")
@@ -283,6 +284,26 @@ def test_ranks_whose_directories_differ_find_the_daemon_of_rank_0_on_their_host(
     (log,) = place.home.rglob("daemon.log")
     Place(log.parents[2]).await_end()
     assert not list(temporary.rglob("launch-*.json"))
+
+
+def test_a_file_that_names_the_daemon_of_another_launch_is_refused_by_that_daemon(place: Place) -> None:
+    held = place.start(SCRIPT + HOLD, TRACKER_LAUNCH_ID="one")
+    assert held.stdout.readline() == "logged\n"
+    (file,) = place.launch_files()
+    elsewhere = place.home / "copied" / ".tracker"
+    elsewhere.mkdir(parents=True)
+    forged = json.loads(file.read_text()) | {"launch_key": "two"}
+    (elsewhere / launch_file_name("two")).write_text(json.dumps(forged))
+    lost = place.start(
+        SCRIPT.replace('"embedded"', '"embedded", outdir="copied"') + "tracker.finish(timeout=3)\n",
+        TRACKER_LAUNCH_ID="two", RANK="1", LOCAL_RANK="1", WORLD_SIZE="2",
+    )  # fmt: skip
+    _, err = lost.communicate(timeout=PATIENCE_S)
+    assert (lost.returncode, "this daemon serves other launches" in err) == (0, True), err
+    held.communicate("\n", timeout=PATIENCE_S)
+    place.await_end()
+    (run,) = place.last_status()["runs"]
+    assert (run["status"], [rank["rank"] for rank in run["ranks"]]) == ("FINISHED", [0])
 
 
 def listed(directory: Path) -> dict[str, tuple[int, int]]:

@@ -17,13 +17,12 @@ each connection, and the token in it keeps clients from using a wrong daemon.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from tracker_client.identity.launch import first_process, process_key
 from tracker_client.identity.own_process import age_ms
 from tracker_client.identity.rank import LOCAL_SIZE_VARIABLES, RankInfo
 from tracker_protocol import limits
-from tracker_protocol.run_files import STATE_DIRECTORY
+from tracker_protocol.run_files import STATE_DIRECTORY, launch_file_name
 from tracker_protocol.runtime_directory import is_private, runtime_directories
 
 CONNECTIONS_BEFORE_RESTART = 4
@@ -50,9 +49,8 @@ class LaunchFile:
 
     @property
     def path(self) -> Path:
-        """The file's path; its name is a hash of the launch key, which may have any characters."""
-        digest = hashlib.sha256(self.launch_key.encode(errors="surrogateescape")).hexdigest()
-        return self.directory / f"launch-{digest[:20]}.json"
+        """The file's path."""
+        return self.directory / launch_file_name(self.launch_key)
 
     def read(self) -> dict[str, Any] | None:
         """Return the file's JSON object; None if there is no file, or it belongs to another launch."""
@@ -126,7 +124,7 @@ class EmbeddedEndpoint:
             document = self._host_files.read()
         if document is not None and self._is_usable(document):
             try:
-                return endpoint_in(document)
+                return replace(endpoint_in(document), launch_file=self._file.path.name)
             except ValueError:
                 pass  # treated as missing
         if self._daemon is None:

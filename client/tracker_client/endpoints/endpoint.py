@@ -25,11 +25,13 @@ class Endpoint:
         addresses: each ``host:port`` or ``unix:/path``.
         token: the daemon's token; None if it is not known.
         tls_root_pem: the root certificate, in PEM; None for a connection without TLS.
+        launch_file: the name of the launch's endpoint file that this is from; "" for any other endpoint.
     """
 
     addresses: tuple[str, ...]
     token: str | None = field(default=None, repr=False)
     tls_root_pem: bytes | None = field(default=None, repr=False)
+    launch_file: str = ""
 
 
 class EndpointSource(Protocol):

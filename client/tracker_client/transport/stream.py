@@ -38,6 +38,7 @@ class Connection:
         self, address: str, endpoint: Endpoint, deliver: Callable[[Connection, Reply], None]
     ) -> None:
         self.address = address
+        self._launch_file = endpoint.launch_file
         self._outgoing: SimpleQueue[bytes | None] = SimpleQueue()
         self._deliver = deliver
         self._channel = open_channel(address, endpoint)
@@ -66,9 +67,9 @@ class Connection:
         self, introduction: Introduction, *, acknowledged: int, oldest_held: int, names: list[str]
     ) -> None:
         """Send the first message."""
-        self._put(
-            hello_message(introduction, acknowledged=acknowledged, oldest_held=oldest_held, names=names)
-        )
+        message = hello_message(introduction, acknowledged=acknowledged, oldest_held=oldest_held, names=names)
+        message.hello.launch_file = self._launch_file
+        self._put(message)
 
     def batch(self, sequence: int, body: bytes) -> None:
         """Send one batch."""

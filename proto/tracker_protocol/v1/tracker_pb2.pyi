@@ -97,6 +97,7 @@ class Hello(google.protobuf.message.Message):
     SCRIPT_BACKENDS_FIELD_NUMBER: builtins.int
     ANSWERS_CHALLENGES_FIELD_NUMBER: builtins.int
     NODE_FIELD_NUMBER: builtins.int
+    LAUNCH_FILE_FIELD_NUMBER: builtins.int
     protocol_version: builtins.int
     stream_id: builtins.bytes
     """16 random bytes, one per process and run; kept over reconnections"""
@@ -106,6 +107,10 @@ class Hello(google.protobuf.message.Message):
     """the lowest sequence that the client can still send"""
     answers_challenges: builtins.bool
     """True if the client answers a Challenge. If it is false, any message of the client counts as an answer."""
+    launch_file: builtins.str
+    """The name of the launch's endpoint file, which has a hash of the launch key, if the client has found a
+    script's own daemon by it; empty if it has found the daemon otherwise.
+    """
     @property
     def names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """The stream's whole dictionary of metric names, by index. Batches of this connection add only further
@@ -140,9 +145,10 @@ class Hello(google.protobuf.message.Message):
         script_backends: collections.abc.Iterable[builtins.str] | None = ...,
         answers_challenges: builtins.bool = ...,
         node: global___Node | None = ...,
+        launch_file: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["launch", b"launch", "node", b"node", "options", b"options", "process", b"process"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["answers_challenges", b"answers_challenges", "last_acknowledged", b"last_acknowledged", "launch", b"launch", "names", b"names", "node", b"node", "oldest_held", b"oldest_held", "options", b"options", "process", b"process", "protocol_version", b"protocol_version", "script_backends", b"script_backends", "stream_id", b"stream_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["answers_challenges", b"answers_challenges", "last_acknowledged", b"last_acknowledged", "launch", b"launch", "launch_file", b"launch_file", "names", b"names", "node", b"node", "oldest_held", b"oldest_held", "options", b"options", "process", b"process", "protocol_version", b"protocol_version", "script_backends", b"script_backends", "stream_id", b"stream_id"]) -> None: ...
 
 global___Hello = Hello
 

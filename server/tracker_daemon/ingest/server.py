@@ -111,11 +111,18 @@ def _refusal(*, streaming: bool) -> Handler:
 
 
 class TrackerService:
-    """The methods of the protocol, answered by ``calls`` and ``uploads``."""
+    """The methods of the protocol, answered by ``calls`` and ``uploads``.
 
-    def __init__(self, calls: DaemonCalls, uploads: UploadService) -> None:
+    ``serves_launch`` returns True for the name of a launch's endpoint file if the daemon serves that launch;
+    None: it serves any.
+    """
+
+    def __init__(
+        self, calls: DaemonCalls, uploads: UploadService, serves_launch: Callable[[str], bool] | None = None
+    ) -> None:
         self._calls = calls
         self._uploads = uploads
+        self._serves_launch = serves_launch
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """Return the handlers for ``add_generic_rpc_handlers``."""
@@ -164,7 +171,17 @@ class TrackerService:
         if first is None or first.WhichOneof("message") != "hello":
             raise ProtocolError("a stream begins with a Hello")
         _check_version(first.hello)
+        self._check_launch(first.hello)
         return await self._calls.admit(first.hello)
+
+    def _check_launch(self, hello: pb.Hello) -> None:
+        """Refuse a client whose endpoint file is of a launch that has not made this daemon its own."""
+        served = self._serves_launch
+        if hello.launch_file and served is not None and not served(hello.launch_file):
+            raise ClientRefused(
+                f"this daemon serves other launches, and the endpoint file {hello.launch_file} names it by "
+                "mistake (in a copied output directory?); remove that file, or choose another outdir"
+            )
 
     async def _serve(
         self, session: Session, requests: AsyncIterator[pb.ClientMessage], context: Context

@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,13 @@ from tracker_daemon.journal.lock import foreign_holder
 from tracker_daemon.settings.definitions import Settings
 from tracker_daemon.settings.listen_address import is_loopback
 from tracker_protocol import limits
+from tracker_protocol.run_files import LAUNCH_FILES
 from tracker_protocol.runtime_directory import is_private, make_runtime_directory, runtime_directories
 
 JOIN_PATIENCE_S = 10.0
 """The longest wait for a daemon that holds the state directory and is starting or ending, in seconds."""
 JOIN_RETRY_S = 0.2
 STATUS_TIMEOUT_S = 2.0
-LAUNCH_FILES = "launch-*.json"
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +61,17 @@ class EmbeddedLaunch:
             "idle_timeout_s": limits.EMBEDDED_IDLE_TIMEOUT_S,
             "orphan_timeout_s": limits.EMBEDDED_ORPHAN_TIMEOUT_S,
         }
+
+    def serves(self, launch_file: str) -> bool:
+        """Return True if the endpoint file of that name is this launch's, or of one that has joined it."""
+        if launch_file == self.file.name:
+            return True
+        if "/" in launch_file or not fnmatchcase(launch_file, LAUNCH_FILES):
+            return False
+        try:
+            return EndpointInfo.read(self.file.parent / launch_file).pid == os.getpid()
+        except EndpointError:
+            return False
 
     def publish(self, info: EndpointInfo) -> None:
         """Write the launch file, by which the launch's ranks find the daemon, in both of its places."""
@@ -103,6 +115,7 @@ def _serve(settings: Settings, launch: EmbeddedLaunch) -> int:
             on_ready=launch.publish,
             abandoned_timeout_s=limits.EMBEDDED_ABANDONED_TIMEOUT_S,
             layout=settings.launch_layout,
+            serves_launch=launch.serves,
         )
     finally:
         for directory in (launch.file.parent, *filter(is_private, runtime_directories(os.environ))):
