@@ -25,6 +25,8 @@ for run in json.load(open(sys.argv[1])):
     while len(list(gate.iterdir())) < int(os.environ["WORLD_SIZE"]):
         time.sleep(0.01)
     tracker = setup_tracker(run["name"], outdir=run["outdir"], **run["options"])
+    while run["connected"] and not tracker.status().run_id:
+        time.sleep(0.01)
     time.sleep(run["late_s"].get(rank, 0.0))
     reached, begun = None, {}
     for values, step, commit in run["calls"].get(rank, []):
@@ -45,13 +47,17 @@ Then writes when it began each step, and when it had made all calls."""
 
 @dataclass
 class PlannedRun:
-    """A run: each rank's calls, the share of steps with a pause before them, and ranks that begin late."""
+    """A run: each rank's calls, the share of steps with a pause before them, and ranks that begin late.
+
+    ``connected``: the ranks make no call before the daemon has admitted them.
+    """
 
     name: str
     calls: Mapping[int, list[Call]]
     pauses: float = 0.0
     late_s: Mapping[int, float] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    connected: bool = False
 
     def plain(self, outdir: Path) -> dict[str, Any]:
         calls = {
@@ -60,7 +66,7 @@ class PlannedRun:
         }
         return {
             "name": self.name, "outdir": str(outdir / self.name), "calls": calls, "pauses": self.pauses,
-            "late_s": self.late_s, "options": self.options,
+            "late_s": self.late_s, "options": self.options, "connected": self.connected,
         }  # fmt: skip
 
     def passed(self, outdir: Path) -> dict[int, float]:
@@ -203,7 +209,8 @@ def seeds_example(ranks: int) -> PlannedRun:
     calls = {rank: [Call({"loss": rank + step / 10}, step) for step in range(12)] for rank in range(ranks)}
     calls[0] = [call for loss in calls[0] for call in (Call({"lr": 0.1}, loss.step), loss)]
     calls[0].append(Call({"summary/best": 0.5}, 12))
-    return PlannedRun(f"seeds_{ranks}", calls, pauses=1.0)
+    options = {"backends": "csv,wandb"}
+    return PlannedRun(f"seeds_{ranks}", calls, pauses=1.0, options=options, connected=True)
 
 
 def mixed(ranks: int, seed: int) -> PlannedRun:
