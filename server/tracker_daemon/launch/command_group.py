@@ -101,9 +101,16 @@ def find_program(name: str, path: str | None) -> None:
     """
     if shutil.which(name, path=path):
         return
-    if os.sep in name and Path(name).exists():
+    if os.sep in name and _may_be_there(Path(name)):
         raise CommandNotExecutable(_NOT_EXECUTABLE.format(name))
     raise CommandNotFound(_NOT_FOUND.format(name))
+
+
+def _may_be_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # a directory on the way is closed to this user
+        return True
 
 
 _NOT_FOUND = "the command {!r} is not found: neither a file nor on PATH"

@@ -17,6 +17,7 @@ import pytest
 from tests.support.waiting import wait_until
 from tracker_daemon.errors import CommandNotExecutable, CommandNotFound, DaemonStartError
 from tracker_daemon.launch.attended_daemon import DaemonPlace
+from tracker_daemon.launch.command_group import find_program
 from tracker_daemon.launch.launcher import Launch, Launcher
 from tracker_daemon.lifecycle.grace import ranks_share_s
 from tracker_daemon.runs.launch_outcome import LaunchOutcome
@@ -151,6 +152,17 @@ def test_a_file_that_is_no_program_is_told_as_such(tmp_path: Path) -> None:
     script.write_text("echo")
     with pytest.raises(CommandNotExecutable, match="permission"):
         Launcher(launch(tmp_path, str(script))).run()
+
+
+def test_a_command_in_a_directory_that_is_closed_to_the_user_cannot_be_executed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", closed)  # root, as whom tests may run, may enter every directory
+    with pytest.raises(CommandNotExecutable, match="/closed/train"):
+        find_program("/closed/train", "/bin")
 
 
 def test_a_script_whose_interpreter_is_missing_leaves_no_daemon_behind(tmp_path: Path) -> None:
