@@ -8,7 +8,8 @@ created.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
@@ -34,6 +35,21 @@ ELSEWHERE = frozenset({"mlflow", "wandb"})
 def known() -> list[str]:
     """Return the names that :func:`create` accepts, sorted."""
     return sorted({*_BUILT_IN, *_registered()})
+
+
+def require(names: Iterable[str], where: str) -> None:
+    """Check that there are backends of these names, and that their packages are installed.
+
+    ``where`` says where the names stand, for the message. Nothing is imported.
+
+    Raises:
+        SettingsError: there is no such backend, or its package is not installed.
+    """
+    for name in names:
+        if name in _BUILT_IN:
+            _require_package(name)
+        elif name not in _registered():
+            raise SettingsError(f"{where}: {_unknown(name)}")
 
 
 def create(name: str) -> Backend:
@@ -105,8 +121,11 @@ def _instance(name: str, found: object) -> Backend:
 
 
 def _unknown(name: str) -> str:
-    here = ", ".join(known())
+    here = known()
+    listed = ", ".join(here)
+    near = difflib.get_close_matches(name.lower(), here, n=1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
     return (
-        f"there is no backend {name!r}; there are: {here}; "
-        f"an installed package can add one by the entry-point group {ENTRY_POINT_GROUP}"
+        f"there is no backend {name!r}{meant}; there are: {listed}; an installed package can add one "
+        f"by the entry-point group {ENTRY_POINT_GROUP}, and a script its own classes by register_backend"
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tracker_daemon.cli.options import check_backends
 from tracker_daemon.settings.loading import load
 from tracker_daemon.settings.view import SettingRow, describe
 
@@ -25,7 +26,9 @@ def check_config(
 
     The output is a settings file; a comment after each value names its source.
     """
-    rows = describe(load({} if file is None else {"config": file}))
+    settings = load({} if file is None else {"config": file})
+    check_backends(settings)
+    rows = describe(settings)
     width = max(len(_assignment(row)) for row in rows)
     for row in rows:
         typer.echo(f"{_assignment(row):<{width}}  # {row.source}")

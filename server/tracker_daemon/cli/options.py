@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from pydantic.fields import FieldInfo
 
-from tracker_daemon.settings.definitions import Settings, flag_of
+from tracker_daemon.settings.definitions import DEFAULT_ORIGIN, Settings, flag_of
 
 PANEL = "Settings (also TRACKER_<NAME> in the environment, <name> in the file)"
 REPEATABLE = frozenset({"listen", "interface"})
@@ -67,6 +67,21 @@ def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     accept.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
     accept.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *options]}
     return accept
+
+
+def check_backends(settings: Settings) -> None:
+    """Refuse backends that this machine does not have, where a flag or a file names them.
+
+    A name from the environment may be a script's own class: scripts read ``TRACKER_BACKENDS`` too.
+
+    Raises:
+        SettingsError: a backend or its package is missing.
+    """
+    source = settings.origin("backends")
+    if source != DEFAULT_ORIGIN and not source.startswith("environment"):
+        from tracker_daemon.backends import registry  # noqa: PLC0415 - the other commands spare it
+
+        registry.require(settings.backend_names, source)
 
 
 def as_arguments(flags: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tracker_daemon.cli.options import as_arguments, with_settings
+from tracker_daemon.cli.options import as_arguments, check_backends, with_settings
 from tracker_daemon.cli.ourselves import ourselves
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
 from tracker_daemon.endpoints.locate import EndpointChoice
@@ -79,6 +79,7 @@ def run(
             raise typer.Exit(Joining(tuple(command), choice, os.environ).run())
     elif join is not None:
         raise SettingsError(JOIN_OR_FORWARD)
+    check_backends(load(flags))
     _leave_outer_launch()
     raise typer.Exit(Launcher(_launch(flags, load(flags), tuple(command))).run())
 

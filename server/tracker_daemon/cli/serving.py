@@ -9,7 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from tracker_daemon.cli.options import with_settings
+from tracker_daemon.cli.options import check_backends, with_settings
 from tracker_daemon.files.run_directory import Layout
 from tracker_daemon.launch.daemon_process import (
     LAUNCH_KEY_OPTION,
@@ -54,6 +54,7 @@ def serve(
     from tracker_daemon.delivery.locations import log_location, print_location  # noqa: PLC0415
 
     settings = load(flags)
+    check_backends(settings)
     _leave_deleted_directory(settings)
     logs.configure(settings.log_level, settings.log_format)
     if until_stdin_closes:

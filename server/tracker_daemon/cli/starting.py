@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tracker_daemon.cli.options import as_arguments, with_settings
+from tracker_daemon.cli.options import as_arguments, check_backends, with_settings
 from tracker_daemon.cli.ourselves import ourselves
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME
 from tracker_daemon.launch.detached import start_detached
@@ -43,6 +43,7 @@ def start(
     state directory. `serve` runs a daemon in the foreground.
     """
     settings = load(flags)
+    check_backends(settings)
     state_dir = settings.state_directory
     arguments = as_arguments(dict(flags) | {"outdir": settings.output_directory, "state_dir": state_dir})
     log_path = state_dir / LOG_FILE_NAME

@@ -47,7 +47,9 @@ def test_an_installed_package_adds_a_backend(installed):
 
 
 def test_the_error_for_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(SettingsError, match=r"no backend 'cvs'; there are: csv, memory"):
+    with pytest.raises(
+        SettingsError, match=r"no backend 'cvs' \(did you mean 'csv'\?\); there are: csv, memory"
+    ):
         registry.create("cvs")
 
 

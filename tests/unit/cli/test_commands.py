@@ -299,6 +299,26 @@ def test_help_shows_globs_of_a_default_with_their_asterisks(
     assert "rank,*_rank,host" in capfd.readouterr().out
 
 
+@pytest.mark.parametrize("command", [("serve",), ("start",), ("run",)])
+def test_a_backend_that_is_not_there_is_refused_before_anything_starts(
+    command: tuple[str, ...], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trained = tmp_path / "trained"
+    rest = ("--", "touch", str(trained)) if command == ("run",) else ()
+    assert exit_status(*command, "--backends", "csvv", "--outdir", str(tmp_path / "out"), *rest) == 2
+    assert capfd.readouterr().err.startswith(
+        "error: flag --backends: there is no backend 'csvv' (did you mean 'csv'?); there are: csv, "
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backend_of_the_environment_may_be_a_script_s_own_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKER_BACKENDS", "mine")
+    assert exit_status("run", "--outdir", str(tmp_path / "out"), "--", "true") == 0
+
+
 # ---- check-config --------------------------------------------------------------------------------
 
 
