@@ -55,39 +55,35 @@ from tracker_client.backends.base import registered_backends
 from tracker_client.backends.built_in import RunArguments
 from tracker_client.backends.script_classes import ScriptClasses, script_classes
 from tracker_client.endpoints.embedded import embedded_endpoint
-from tracker_client.endpoints.endpoint import (
-    Endpoint,
-    EndpointFile,
-    EndpointSource,
-    FixedEndpoint,
-    is_address,
-)
-from tracker_client.errors import EndpointError, SettingsError
+from tracker_client.endpoints.endpoint import EndpointSource
 from tracker_client.identity.launch import agent, restarts
 from tracker_client.identity.mark import Mark, find_mark, mark_process
 from tracker_client.identity.process import identify
 from tracker_client.identity.rank import RankInfo, RankOverrides
 from tracker_client.identity.script_metadata import Script, describe
 from tracker_client.identity.workers import Standing, standing_of
+from tracker_client.settings.configured_endpoint import ENDPOINT_VARIABLES, endpoint_source
 from tracker_client.settings.metric_options import METRIC_OPTIONS, MetricOptions, read_metric_options
 from tracker_client.settings.output import OutputSettings, read_output_directory, working_directory
-from tracker_client.settings.selectors import ARGUMENTS, read_selectors
-from tracker_protocol import limits
+from tracker_client.settings.selectors import ARGUMENTS, Selectors, read_selectors
+from tracker_client.settings.single_values import (
+    buffer_bytes,
+    exit_timeout_s,
+    first_given,
+    flag,
+    handle_timeout_s,
+    primary_rank_of,
+    rank_set,
+    run_key_of,
+)
 from tracker_protocol.backend_names import split_backend_names
 from tracker_protocol.run_files import DEFAULT_OUTPUT_DIRECTORY
 
-ENDPOINT_VARIABLES = ("TRACKER_ENDPOINT", "TRACKER_ENDPOINT_FILE")
 INPROCESS = "inprocess"
 RUN_ID_BYTES = 4
 RUN_NAME_VARIABLES = ("TRACKER_RUN_NAME", "WANDB_NAME")
 PROJECT_VARIABLES = ("WB_PROJECT", "WANDB_PROJECT", "WB_PROJECT_NAME")
 BACKENDS_VARIABLES = ("TRACKER_BACKENDS", "EZPZ_TRACKER_BACKENDS", "EZPZ_TRACKERS")
-HANDLE_TIMEOUT_S = 10.0
-EXIT_TIMEOUT_S = 30.0
-"""The longest wait for the daemon at the interpreter's exit, if the script did not call ``finish``."""
-TIMEOUT_MAX_S = 1e6
-"""The upper bound of a timeout; far below the longest timeout of a lock on any platform."""
-BUFFER_BYTES_MIN = 1024 * 1024
 KNOWN_OPTIONS = frozenset(
     (
         "name", "primary_rank", "record_ranks", "item_ranks", "world_size", "local_rank", "launch_id",
@@ -183,53 +179,75 @@ def read_settings(
     mark = find_mark(environ, os.getpid())
     identity = identify(environ, modules, os.getpid(), overrides, options.get("launch_id"), mark)
     environ, info, key = identity.environ, identity.rank, identity.launch_key
-    arguments = backends_arguments(options)
-    classes = script_classes(backends, registered_backends(), arguments)
     host, directory = socket.gethostname(), working_directory(environ)
     facts = describe(Script(environ, modules, sys.argv, info, host, directory))
-    if info.rank == (options.get("primary_rank") or 0):
-        classes = with_own_run(classes, backends, arguments, modules, json.loads(facts))
-    others = {name: value for name, value in arguments.items() if name not in classes.by_name}
-    selectors = read_selectors(environ, others, backends)
-    unknown = sorted(set(options) - KNOWN_OPTIONS - selectors.argument_names - classes.argument_names)
-    source = _endpoint_source(environ, endpoint, options.get("token"))
+    chosen = _read_backends(backends, options, environ, modules, info, facts)
+    source = endpoint_source(environ, endpoint, options.get("token"))
     output = OutputSettings.read(outdir, environ, default_outdir, needed=source is None)
     return ClientSettings(
         source=embedded_endpoint(environ, output.path, info, key) if source is None else source,
         project=project_of(project_name, environ),
-        name=_first(environ, RUN_NAME_VARIABLES, options.get("name")) or "",
-        run_id=_first(environ, ("TRACKER_RUN_ID",), run_id) or "",
+        name=first_given(environ, RUN_NAME_VARIABLES, options.get("name")) or "",
+        run_id=first_given(environ, ("TRACKER_RUN_ID",), run_id) or "",
         run_id_is_shared=not run_id,
         backends=backends,
         outdir=output.outdir,
         default_outdir=output.default_outdir,
-        primary_rank=_optional_rank(options.get("primary_rank")),
-        record_ranks=_rank_set("record_ranks", options.get("record_ranks")),
-        item_ranks=_rank_set("item_ranks", options.get("item_ranks")),
+        primary_rank=primary_rank_of(options.get("primary_rank")),
+        record_ranks=rank_set("record_ranks", options.get("record_ranks")),
+        item_ranks=rank_set("item_ranks", options.get("item_ranks")),
         metrics=read_metric_options(options),
         rank=info,
         launch_key=key,
         restarts=restarts(environ),
         agent=agent(environ),
-        run_key=_run_key(run_key),
+        run_key=run_key_of(run_key),
         host=host,
         pid=os.getpid(),
         working_directory=directory,
-        buffer_bytes=_buffer_bytes(environ, options.get("buffer_bytes")),
-        handle_timeout_s=_handle_timeout_s(environ, options),
-        exit_timeout_s=_exit_timeout_s(environ, options),
-        strict=_flag(environ, "TRACKER_STRICT", options.get("strict")),
-        backend_options=selectors.document,
-        script_classes=classes,
+        buffer_bytes=buffer_bytes(environ, options.get("buffer_bytes")),
+        handle_timeout_s=handle_timeout_s(environ, options),
+        exit_timeout_s=exit_timeout_s(environ, options),
+        strict=flag(environ, "TRACKER_STRICT", options.get("strict")),
+        backend_options=chosen.selectors.document,
+        script_classes=chosen.classes,
         environment=facts,
         warnings=(
             *identity.warnings,
             *([identity.shared_daemon_warning] if source and identity.shared_daemon_warning else ()),
-            *selectors.warnings,
-            *_unknown_warnings(unknown),
+            *chosen.selectors.warnings,
+            *_unknown_warnings(chosen.unknown),
         ),
         is_child=identity.is_child,
     )
+
+
+@dataclass(frozen=True)
+class _ChosenBackends:
+    """The script's classes, the backends' selectors, and the options that nobody knows."""
+
+    classes: ScriptClasses
+    selectors: Selectors
+    unknown: list[str]
+
+
+def _read_backends(
+    backends: str | None,
+    options: Mapping[str, Any],
+    environ: Mapping[str, str],
+    modules: Mapping[str, Any],
+    info: RankInfo,
+    facts: str,
+) -> _ChosenBackends:
+    """Read what concerns backends; ``facts`` describe the script, as JSON."""
+    arguments = backends_arguments(options)
+    classes = script_classes(backends, registered_backends(), arguments)
+    if info.rank == (options.get("primary_rank") or 0):
+        classes = with_own_run(classes, backends, arguments, modules, json.loads(facts))
+    others = {name: value for name, value in arguments.items() if name not in classes.by_name}
+    selectors = read_selectors(environ, others, backends)
+    unknown = set(options) - KNOWN_OPTIONS - selectors.argument_names - classes.argument_names
+    return _ChosenBackends(classes, selectors, sorted(unknown))
 
 
 def calls_of_parent(rank: int | None) -> str | None:
@@ -264,7 +282,7 @@ def is_inprocess(endpoint: str | os.PathLike[str] | None, environ: Mapping[str, 
     """Return True if the endpoint is "inprocess", from the argument or a variable."""
     environ = os.environ if environ is None else environ
     if endpoint is None:
-        endpoint = _first(environ, ENDPOINT_VARIABLES, None)
+        endpoint = first_given(environ, ENDPOINT_VARIABLES, None)
     return endpoint == INPROCESS
 
 
@@ -287,13 +305,13 @@ def read_run_arguments(
     mark = find_mark(os.environ, os.getpid())
     identity = identify(os.environ, sys.modules, os.getpid(), overrides, mark=mark)
     environ, info = identity.environ, identity.rank
-    given = _first(environ, ("TRACKER_RUN_ID",), run_id)
+    given = first_given(environ, ("TRACKER_RUN_ID",), run_id)
     run_id = given or secrets.token_hex(RUN_ID_BYTES)
     output = read_output_directory(outdir, environ, default_outdir or DEFAULT_OUTPUT_DIRECTORY)
     return RunArguments(
         project_of(project_name, environ), config, output.path, info.rank, run_id,
         continues=given is not None,
-        name=_first(environ, RUN_NAME_VARIABLES, options.get("name")) or "",
+        name=first_given(environ, RUN_NAME_VARIABLES, options.get("name")) or "",
         outdir_is_named=output.named or default_outdir is not None,
     )  # fmt: skip
 
@@ -311,7 +329,7 @@ def project_of(project_name: str | None, environ: Mapping[str, str]) -> str:
 
 def given_project(project_name: str | None, environ: Mapping[str, str] | None = None) -> str | None:
     """Return the project: the argument, else a variable of the environment; None if neither gives it."""
-    return _first(os.environ if environ is None else environ, PROJECT_VARIABLES, project_name)
+    return first_given(os.environ if environ is None else environ, PROJECT_VARIABLES, project_name)
 
 
 def script_name(argv: Sequence[str]) -> str:
@@ -319,131 +337,6 @@ def script_name(argv: Sequence[str]) -> str:
     path = Path(argv[0] if argv else "")
     stem = path.parent.name if path.stem == "__main__" else path.stem
     return stem if stem and stem != "-c" else "tracker"
-
-
-def _endpoint_source(
-    environ: Mapping[str, str], endpoint: str | os.PathLike[str] | None, token: str | None
-) -> EndpointSource | None:
-    """Return the configured endpoint; None if none is configured and the launch starts its own daemon."""
-    if endpoint is None:
-        endpoint = _first(environ, ENDPOINT_VARIABLES, None)
-    if endpoint is None:
-        return None
-    token = token or _token(environ)
-    text = os.fspath(endpoint)
-    addresses = tuple(part.strip() for part in text.split(","))
-    if all(map(is_address, addresses)):
-        return FixedEndpoint(Endpoint(addresses, token, _tls_root(environ)))
-    if "/" in text or text.endswith(".json") or Path(text).exists():
-        return EndpointFile(_endpoint_path(text), token)
-    raise EndpointError(f"endpoint {text!r} is not host:port, unix:/path or the path of an endpoint file")
-
-
-def _endpoint_path(text: str) -> Path:
-    try:
-        return Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - Path's raises RuntimeError
-    except FileNotFoundError:
-        raise EndpointError(
-            f"endpoint is {text!r}, relative to the working directory, and that has been deleted; "
-            "name the endpoint file in full"
-        ) from None
-
-
-def _token(environ: Mapping[str, str]) -> str | None:
-    if environ.get("TRACKER_TOKEN"):
-        return environ["TRACKER_TOKEN"]
-    path = environ.get("TRACKER_TOKEN_FILE")
-    return _read_file("TRACKER_TOKEN_FILE", path).decode().strip() if path else None
-
-
-def _tls_root(environ: Mapping[str, str]) -> bytes | None:
-    path = environ.get("TRACKER_TLS_ROOT")
-    return _read_file("TRACKER_TLS_ROOT", path) if path else None
-
-
-def _read_file(variable: str, path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise SettingsError(f"{variable} names {path}, which cannot be read: {error.strerror}") from None
-
-
-def _first(environ: Mapping[str, str], variables: Sequence[str], argument: str | None) -> str | None:
-    if argument:
-        return str(argument)
-    return next((environ[name] for name in variables if environ.get(name)), None)
-
-
-def _run_key(value: object) -> str:
-    if value is None or isinstance(value, str):
-        return value or ""
-    raise SettingsError(f"run_key is {value!r}; it must be a text that all ranks of the run share")
-
-
-def _optional_rank(value: object) -> int | None:
-    if value is None:
-        return None
-    if not isinstance(value, int) or not 0 <= value < limits.WORLD_SIZE_MAX:
-        raise SettingsError(f"primary_rank is {value!r}; it must be a rank, from 0")
-    return int(value)
-
-
-def _rank_set(name: str, value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, Sequence):
-        return ",".join(str(rank) for rank in value)
-    raise SettingsError(f"{name} is {value!r}; it must be like '0,8-15', 'all' or a list of ranks")
-
-
-def _buffer_bytes(environ: Mapping[str, str], argument: object) -> int:
-    given = environ.get("TRACKER_BUFFER_BYTES") if argument is None else argument
-    if given is None or given == "":
-        return limits.CLIENT_BUFFER_BYTES
-    try:
-        size = int(str(given))
-    except ValueError:
-        size = 0
-    if size < BUFFER_BYTES_MIN:
-        raise SettingsError(
-            f"buffer_bytes is {given!r}; it must be a number of bytes from {BUFFER_BYTES_MIN}"
-        )
-    return size
-
-
-def _handle_timeout_s(environ: Mapping[str, str], options: Mapping[str, Any]) -> float:
-    given = options.get("handle_timeout")
-    return _seconds(environ, "TRACKER_HANDLE_TIMEOUT_S", given, HANDLE_TIMEOUT_S)
-
-
-def _exit_timeout_s(environ: Mapping[str, str], options: Mapping[str, Any]) -> float:
-    return _seconds(environ, "TRACKER_EXIT_TIMEOUT_S", options.get("exit_timeout"), EXIT_TIMEOUT_S)
-
-
-def _seconds(environ: Mapping[str, str], variable: str, argument: object, default: float) -> float:
-    given = environ.get(variable) if argument is None else argument
-    if given is None or given == "":
-        return default
-    try:
-        seconds = float(str(given))
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < TIMEOUT_MAX_S:
-        raise SettingsError(
-            f"{variable.removeprefix('TRACKER_').lower()} is {given!r}; it must be seconds from 0"
-        )
-    return seconds
-
-
-def _flag(environ: Mapping[str, str], variable: str, argument: object) -> bool:
-    if argument is not None:
-        return bool(argument)
-    text = environ.get(variable, "").strip().lower()
-    if text in ("", "0", "false", "no", "off"):
-        return False
-    if text in ("1", "true", "yes", "on"):
-        return True
-    raise SettingsError(f"{variable} is {text!r}; it must be true or false")
 
 
 def _unknown_warnings(unknown: list[str]) -> tuple[str, ...]:
