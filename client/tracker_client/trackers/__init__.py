@@ -1,7 +1,7 @@
 """Trackers: what ``setup_tracker`` returns to a training script.
 
 * ``tracker``: :class:`Tracker`, over backends in the script's own process, and the base of all trackers.
-* ``remote_tracker``: the tracker that streams to a daemon; ``remote_status``: its status.
+* ``remote_tracker``: the tracker that streams to a daemon; ``remote_run``: what it knows of its run.
 * ``null_tracker``: the tracker that records nothing.
 * ``remote_backends``: the handles of backends at the daemon, on ``remote_handle``, their base.
 * ``wandb_run``, ``mlflow_run``: the handles of runs at the daemon.

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from time import time_ns
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,6 @@ from tracker_client.backends.script_backends import Construct, ScriptBackends
 from tracker_client.backends.script_entries import DirectCall
 from tracker_client.backends.wandb_module import ModuleNames, names_of_handle
 from tracker_client.endpoints.embedded import EmbeddedEndpoint
-from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_client.media.drafts import Media
 from tracker_client.sending.events import WAITS, Finish, LogConfig
 from tracker_client.sending.sender import Sender
@@ -35,10 +33,8 @@ from tracker_client.staging.buffer import FAST_ROW_VALUES_MAX, StagingBuffer, we
 from tracker_client.trackers.exit_code import exit_status_file
 from tracker_client.trackers.introduction import introduce
 from tracker_client.trackers.remote_backends import RemoteBackends
-from tracker_client.trackers.remote_status import remote_status
-from tracker_client.trackers.status import TrackerStatus
-from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, Tracker, finish_first_at_exit
-from tracker_client.transport.messages import Welcome
+from tracker_client.trackers.remote_run import RemoteRun
+from tracker_client.trackers.tracker import FINISH_TIMEOUT_S, finish_first_at_exit
 from tracker_client.values.arguments import bounded_seconds, exit_code_for
 from tracker_client.values.configuration import EMPTY_CONFIGURATION, read_configuration
 from tracker_client.values.exit_status import ExitStatusFile
@@ -65,7 +61,7 @@ _all_plain = PLAIN.issuperset  # looked up once: log() is measured in nanosecond
 logger = logging.getLogger("tracker_client")
 
 
-class RemoteTracker(Tracker):
+class RemoteTracker(RemoteRun):
     """A rank's connection to its run on a daemon; :func:`setup_tracker` makes it.
 
     Any thread may call all methods. No method raises for bad input.
@@ -359,97 +355,6 @@ class RemoteTracker(Tracker):
     def _finish_at_exit(self, code: int | None) -> None:
         exit_status = exit_status_file() if code is None else ExitStatusFile()
         self._finish(Finish(code, exit_status=exit_status), "files", self._settings.exit_timeout_s)
-
-    # ---- what it knows ---------------------------------------------------------------------------
-
-    @property
-    def run_id(self) -> str | None:
-        """The run's id. If the script gives none, waits up to ``handle_timeout`` for it; then None."""
-        if self._given_run_id:
-            return self._given_run_id
-        run = self._await_run()
-        return None if run is None else run.run_id
-
-    @property
-    def attempt(self) -> int | None:
-        """The number of this attempt at the run, from 1. Waits up to ``handle_timeout`` for it; then None."""
-        run = self._await_run()
-        return None if run is None else run.attempt
-
-    @property
-    def directory(self) -> Path | None:
-        """The directory of the run's files, on the daemon's host.
-
-        Waits up to ``handle_timeout`` for the daemon to send it; then None.
-        """
-        seconds = self._settings.handle_timeout_s
-        if not self._inert and not self._published.located.wait(seconds):
-            reason = self._published.problem or "the daemon could not make it"
-            self._refusals.warn_once("directory", f"not known after {seconds:.0f} s ({reason}); it is None")
-        path = self._published.directory
-        return None if path is None else Path(path)
-
-    def _await_run(self) -> Welcome | None:
-        """Return the daemon's Welcome; None, with a warning, if there is none within ``handle_timeout``."""
-        seconds = self._settings.handle_timeout_s
-        if self._inert or self._published.welcomed.wait(seconds):
-            return self._published.run
-        self._refusals.warn_once("run_id", f"the daemon did not answer within {seconds:.0f} s; it is None")
-        return None
-
-    def get_backend(self, name: str) -> Any:
-        """Return the backend ``name``; None if the run has no such backend.
-
-        In the primary rank's process, a class of the script is returned as the object itself. A backend at
-        the daemon is returned as a :class:`~tracker_client.trackers.remote_backends.RemoteBackend`; for this
-        the call waits up to ``handle_timeout`` for the daemon's list of the run's backends.
-        """
-        name = name.strip().lower()
-        own = self._scripts.get(name, self._settings.handle_timeout_s)
-        if own is not None:
-            return own
-        run = self._published.run if self._sender.handles.is_given(name) else self._await_run()
-        if name in self._settings.script_classes.by_name:
-            return None
-        known = (self._settings.backends or "").split(",") if run is None else run.backends
-        return self._remote.get(name) if name in known else None
-
-    def status(self) -> TrackerStatus:
-        """Return this process's own state: counts of buffered, acknowledged and dropped values."""
-        if self._inert:
-            return TrackerStatus(calls_elsewhere=self._calls_elsewhere.count)
-        return remote_status(
-            self._sender,
-            self._staging,
-            self._media.uploads.progress(),
-            refused_values=self._refusals.count,
-            calls_after_finish=self._count_late_rows(),
-            calls_elsewhere=self._calls_elsewhere.count,
-            backend_failures=self._scripts.failures,
-        )
-
-    def wait_until_admitted(self) -> None:
-        """Wait for the daemon's first answer.
-
-        Raises:
-            DaemonRefused: the daemon refused this rank.
-            EndpointError: the daemon did not answer within ``handle_timeout``.
-        """
-        self._published.answered.wait(self._settings.handle_timeout_s)
-        if self._published.welcomed.is_set():
-            return
-        kind = DaemonRefused if self._published.answered.is_set() else EndpointError
-        problem = self._published.problem or f"{self._settings.source}: no answer"
-        self.finish(1, timeout=0)
-        raise kind(problem)
-
-    # ---- after the end, and after a fork ---------------------------------------------------------
-
-    def _count_late_rows(self) -> int:
-        # A call of log() that had begun before finish() may have added its row after the last drain.
-        if self._published.ended.is_set() and self._published.finished:
-            self._calls_after_finish.add(self._staging.drop_rows())
-        return self._calls_after_finish.value
 
     def _warn(self, text: str) -> None:
         self._sender.warnings.warn(text)
