@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from tracker_daemon.aggregation.numbers.accumulator import Accumulators, with_room
 from tracker_daemon.aggregation.numbers.summary import Floats, Integers
 from tracker_daemon.aggregation.root.reports import SummaryReport
-from tracker_daemon.aggregation.shared.attempt import NO_ROW, RankReport
+from tracker_daemon.aggregation.shared.attempt import RankReport
 from tracker_daemon.aggregation.shared.marks import ClosedMarks, Key
 from tracker_daemon.aggregation.shared.panel import Bits, Panel
 from tracker_daemon.aggregation.shared.placement import Index, cells_at, index_of, numbers_of
@@ -280,8 +280,13 @@ class RootPanel(Panel):
     ) -> None:
         columns = report.index
         at = rows_at, columns_at = cells_at(rows, columns)
-        new = None if _all(state, OPEN) else self._open(rows, columns, state, report.bars, now_ns)
-        self._settle_homes(at, report, home, new)
+        if _all(state, NONE):
+            self._open(rows, columns, state, report, home, now_ns)
+        else:
+            if not _all(state, OPEN):
+                self._open(rows, columns, state, report, home, now_ns)
+            if (home if isinstance(home, int) else int(home.min())) < OTHER:
+                self._improve_homes(at, report, home)
         own = rows_at, self.place(slot), columns_at
         self.values[own] = report.values
         if report.kinds is not None and self.kinds is None:
@@ -313,19 +318,10 @@ class RootPanel(Panel):
             awaited &= self.passed_to[slot] <= self.bar[at]
         self.missing[at] -= awaited
 
-    def _settle_homes(
-        self, at: tuple[Index, Index], report: RankReport, home: Homes, new: Bits | None
-    ) -> None:
-        """Make the rank's rows the homes of the cells that are ``new``, or had a worse home."""
-        if new is None and (home if isinstance(home, int) else home.min()) >= OTHER:
-            return
+    def _improve_homes(self, at: tuple[Index, Index], report: RankReport, home: Homes) -> None:
+        """Make the rank's rows the homes of the cells that have a worse home."""
         better: Bits = home < self.home[at]
-        if new is not None:
-            better |= new
-        if better.all():
-            self.home[at] = home
-            self.home_row[at] = report.numbers[:, None]
-        elif better.any():
+        if better.any():
             self.home[at] = np.where(better, home, self.home[at])
             self.home_row[at] = np.where(better, report.numbers[:, None], self.home_row[at])
 
@@ -346,9 +342,7 @@ class RootPanel(Panel):
     ) -> None:
         slots, columns = cells.slots, cells.columns
         if not _all(state, OPEN):
-            i, j = np.nonzero(self._open(rows, columns, state, cells.bars, now_ns))
-            self.home[rows[i], columns[j]] = OTHER + cells.ranks[0]
-            self.home_row[rows[i], columns[j]] = NO_ROW
+            self._open(rows, columns, state, cells.report(cells.ranks[0]), OTHER + cells.ranks[0], now_ns)
         self.accumulate().add(rows, columns, cells.summary, cells.fractional)
         self.seen[rows[:, None, None], slots[:, None], columns] = True
         self.skips[slots[:, None], columns] = 0
@@ -367,33 +361,55 @@ class RootPanel(Panel):
         return self.accumulators
 
     def _open(
-        self, rows: Index, columns: Index, state: NDArray[np.uint8], bars: Integers, now_ns: int
-    ) -> Bits:
-        """Open those cells of which ``state``, (rows, columns), says that they are new; return their mask."""
-        new: Bits = state == NONE
-        at = cells_at(rows, columns)
-        reporters = self.derived().reporters[columns]
-        if new.all():
-            self.state[at] = OPEN
-            self.opened_ns[at] = now_ns
-            self.bar[at] = bars[:, None]
-            self.missing[at] = reporters
-        elif new.any():
-            i, j = np.nonzero(new)
-            cells = numbers_of(rows)[i], numbers_of(columns)[j]
-            self.state[cells] = OPEN
-            self.opened_ns[cells] = now_ns
-            self.bar[cells] = bars[i]
-            self.missing[cells] = reporters[j]
+        self,
+        rows: Index,
+        columns: Index,
+        state: NDArray[np.uint8],
+        report: RankReport,
+        home: Homes,
+        now_ns: int,
+    ) -> None:
+        """Open those cells of which ``state``, (rows, columns), says that they are new."""
+        if _all(state, NONE):
+            new: Bits = np.ones(state.shape, np.bool_)
+            self._open_all(cells_at(rows, columns), report, home, now_ns)
         else:
-            return new
+            new = state == NONE
+            chosen = np.flatnonzero(new.any(axis=1))
+            if not len(chosen):
+                return
+            rows, new = index_of(numbers_of(rows)[chosen].tolist()), new[chosen]
+            report = report.rows(chosen, np.arange(len(report.columns)))
+            if new.all():
+                self._open_all(cells_at(rows, columns), report, home, now_ns)
+            else:
+                self._open_some(numbers_of(rows), numbers_of(columns), new, report, home, now_ns)
         joined_later = self.derived().last_join > int(self.serial[rows].min())
-        if joined_later or self.last_pass > int(bars.min()):
-            self.recount(numbers_of(rows)[new.any(axis=1)], numbers_of(columns)[new.any(axis=0)])
+        if joined_later or self.last_pass > int(report.bars.min()):
+            self.recount(numbers_of(rows), numbers_of(columns)[new.any(axis=0)])
         if not self.derived().all_learned:
             for row, column in self._first_cells(numbers_of(rows), numbers_of(columns), new):
                 self.first_row[column] = row
-        return new
+
+    def _open_all(self, at: tuple[Index, Index], report: RankReport, home: Homes, now_ns: int) -> None:
+        self.state[at] = OPEN
+        self.opened_ns[at] = now_ns
+        self.bar[at] = report.bars[:, None]
+        self.missing[at] = self.derived().reporters[at[1]]
+        self.home[at] = home
+        self.home_row[at] = report.numbers[:, None]
+
+    def _open_some(
+        self, rows: Integers, columns: Integers, new: Bits, report: RankReport, home: Homes, now_ns: int
+    ) -> None:
+        i, j = np.nonzero(new)
+        cells = rows[i], columns[j]
+        self.state[cells] = OPEN
+        self.opened_ns[cells] = now_ns
+        self.bar[cells] = report.bars[i]
+        self.missing[cells] = self.derived().reporters[columns[j]]
+        self.home[cells] = home if isinstance(home, int) else home[j]
+        self.home_row[cells] = report.numbers[i]
 
     def _first_cells(self, rows: Integers, columns: Integers, new: Bits) -> list[tuple[int, int]]:
         unlearned = np.flatnonzero(~self.learned[columns] & (self.first_row[columns] == UNLEARNED))
@@ -463,28 +479,42 @@ class RootPanel(Panel):
         before = self.passed_to[slots]
         self.passed_to[slots] = np.maximum(before, highs)
         rows: Integers = self.live_rows()
+        if len(rows):
+            rows = rows[((self.missing[rows] > 0) & (self.state[rows] == OPEN)).any(axis=1)]
         if not len(rows):
             return rows
-        rows = rows[((self.missing[rows] > 0) & (self.state[rows] == OPEN)).any(axis=1)]
-        rows = rows[self.bar[rows].min(axis=1, initial=NEVER) < highs.max(initial=NO_STEP)]
-        if not len(rows):
-            return rows
-        owed = self.member_from[slots][None] <= self.serial[rows][:, None, None]
-        owed &= ~self.seen[rows][:, slots]
-        owed &= (self.state[rows] == OPEN)[:, None, :]
-        bars = self.bar[rows][:, None, :]
-        passed = owed & (before[:, None] <= bars) & (bars < highs[:, None])
+        rows, ranks = self._unreported(rows, slots, before, highs)
+        at = slots[ranks]
+        bars = self.bar[rows]
+        passed = (self.state[rows] == OPEN) & ~self.seen[rows, at]
+        passed &= self.member_from[at] <= self.serial[rows][:, None]
+        passed &= (before[ranks][:, None] <= bars) & (bars < highs[ranks][:, None])
         if not passed.any():
             return rows[:0]
-        self.missing[rows] -= passed.sum(axis=1, dtype=np.int32)
+        np.subtract.at(self.missing, rows, passed.astype(np.int32))
         # A rank that repeats a metric less often than others at a step goes on reporting it.
-        skipped = passed & (self.occurrence[rows] == 0)[:, None, None]
-        skipped &= self.step[rows][:, None, None] > self.reported_to[slots]
-        self.skips[slots] += skipped.sum(axis=0)
-        for slot in slots[(self.skips[slots] >= lagging_after).any(axis=1)].tolist():
+        skipped = passed & (self.occurrence[rows] == 0)[:, None]
+        skipped &= self.step[rows][:, None] > self.reported_to[at]
+        np.add.at(self.skips, at, skipped.astype(np.int64))
+        lagging = slots[(self.skips[slots] >= lagging_after).any(axis=1)].tolist()
+        for slot in lagging:
             gone = np.flatnonzero((self.skips[slot] >= lagging_after) & (self.member_from[slot] != NEVER))
             self.leave(slot, gone)
-        return rows
+        return self.live_rows() if lagging else np.unique(rows)
+
+    def _unreported(
+        self, rows: Integers, slots: Integers, before: Integers, highs: Integers
+    ) -> tuple[Integers, Integers]:
+        """Return pairs of one of ``rows`` and the index of a slot that may have passed a cell there.
+
+        The highest steps of the slots' ranks have risen from ``before`` to ``highs``.
+        """
+        waiting, bars = self.state[rows] == OPEN, self.bar[rows]
+        lowest = np.where(waiting, bars, NEVER).min(axis=1, initial=NEVER)
+        highest = np.where(waiting, bars, NO_STEP).max(axis=1, initial=NO_STEP)
+        i, j = np.nonzero((lowest[:, None] < highs) & (before <= highest[:, None]))
+        lacking = ~self.seen[rows[i], slots[j]].all(axis=1)
+        return rows[i[lacking]], j[lacking]
 
     def learn(self, column: int, slots: Integers, waited: Bits) -> None:
         """Fix the reporters of a metric: the ranks in ``slots``. Cells wait for those of ``waited``."""

@@ -15,8 +15,9 @@ from tracker_daemon.aggregation.values.batch import Rows, TextRows
 
 def bars_of(blocks: Sequence[Rows | TextRows], before: int) -> list[Integers]:
     """Return the bars of each block of a batch; ``before`` is the rank's highest step before it."""
-    if len(blocks) == 1:
-        return [np.maximum(np.maximum.accumulate(blocks[0].steps), before)]
+    first = blocks[0]
+    if len(blocks) == 1 or all(np.array_equal(first.row_numbers, other.row_numbers) for other in blocks[1:]):
+        return [np.maximum(np.maximum.accumulate(first.steps), before)] * len(blocks)
     numbers = np.concatenate([block.row_numbers for block in blocks])
     order = np.argsort(numbers, kind="stable")
     highest = np.empty(len(order), np.int64)
