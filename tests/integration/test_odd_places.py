@@ -17,7 +17,7 @@ AT_ONCE_S = 45.0
 SCRIPT = """
 import os, sys
 from tracker_client import setup_tracker
-with setup_tracker("odd", outdir=sys.argv[1] if len(sys.argv) > 1 else None) as tracker:
+with setup_tracker("odd", outdir="".join(sys.argv[1:]) or None) as tracker:
     tracker.log({"loss": 1.0 + int(os.environ.get("RANK", 0)), "Größe": 2})
 """
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -76,8 +76,9 @@ def test_a_script_of_an_ascii_locale_has_its_data_where_and_as_it_named_it(place
     assert {name: place.row("Lauf ä")[name] for name in ("loss", "loss/mean", "Größe")} == {
         "loss": "1.0", "loss/mean": "1.5", "Größe": "2",
     }  # fmt: skip
-    place.record("Lauf ö", *RUN, "--outdir", "anderswo", "--", **ASCII)
-    assert place.row("Lauf ö") == {"step": "0", "loss": "1.0", "Größe": "2"}
+    for script, run in (("Lauf ö", "anderswo"), ("", "Lauf ü")):
+        place.record(script, *RUN, "--outdir", run, "--", **ASCII)
+        assert place.row(script or run) == {"step": "0", "loss": "1.0", "Größe": "2"}
 
 
 def test_a_tilde_in_outdir_is_the_home_directory(place: Place) -> None:

@@ -27,8 +27,8 @@ def absolute(path: Path) -> Path:
         msg = f"no home directory is known for {path}; name it in full"
         raise SettingsError(msg) from None
     try:
-        str(found).encode()
-    except UnicodeEncodeError:
+        os.fsencode(found).decode()  # as the file system has it: the file-system encoding may be ASCII here
+    except UnicodeDecodeError:
         msg = f"the path {os.fsencode(found)!r} is not UTF-8, and a daemon's paths are; name another"
         raise SettingsError(msg) from None
     return found
