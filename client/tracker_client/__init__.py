@@ -51,9 +51,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import the class of a built-in backend when a script asks for it, and not before."""
     from tracker_client.backends.built_in import CLASSES  # noqa: PLC0415 - not before it is needed
-    from tracker_client.inprocess.loading import built_in_class  # noqa: PLC0415
+    from tracker_client.inprocess.loading import class_or_stand_in  # noqa: PLC0415
 
     for backend, class_name in CLASSES.items():
         if name == class_name:
-            return built_in_class(backend)
+            return class_or_stand_in(backend)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

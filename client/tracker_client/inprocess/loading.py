@@ -5,8 +5,9 @@ Nothing is imported before that: without the daemon's package the client needs g
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tracker_client.backends.built_in import CLASSES, BuiltInClass
 from tracker_client.errors import BackendNotInstalled
@@ -35,6 +36,26 @@ def built_in_class(name: str) -> BuiltInClass:
         raise BackendNotInstalled(_advice(name, str(error))) from error
     found: BuiltInClass = getattr(inprocess, CLASSES[name])
     return found
+
+
+def class_or_stand_in(name: str) -> Any:
+    """Return the class of the built-in backend ``name``; if it cannot be imported, one that says so.
+
+    The stand-in raises :class:`BackendNotInstalled` when it is constructed. So where a package is missing, a
+    script may still import the name, and ``from tracker_client import *`` and ``hasattr`` work.
+    """
+    try:
+        return built_in_class(name)
+    except BackendNotInstalled as missing:
+        return _stand_in(CLASSES[name], str(missing))
+
+
+@cache
+def _stand_in(class_name: str, reason: str) -> type:
+    def refuse(*_: object, **__: object) -> None:
+        raise BackendNotInstalled(reason)
+
+    return type(class_name, (), {"__init__": refuse, "__doc__": reason, "__module__": "tracker_client"})
 
 
 def _advice(name: str, reason: str) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import subprocess
 import sys
 from typing import ClassVar
 
@@ -159,7 +160,8 @@ def test_the_rank_is_detected_and_never_guessed(monkeypatch):
 def test_a_missing_package_names_its_extra(monkeypatch, caplog):
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(BackendNotInstalled, match=r"pip install 'tracker-daemon\[wandb\]'"):
-        tracker_client.WandbBackend  # noqa: B018
+        tracker_client.WandbBackend("p", rank=0)
+    assert tracker_client.WandbBackend is tracker_client.WandbBackend
     assert isinstance(set_up(backends="mlflow", endpoint="inprocess"), NullTracker)
     assert "pip install 'tracker-daemon[mlflow]'" in caplog.text
 
@@ -168,7 +170,7 @@ def test_without_the_daemons_package_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tracker_daemon.inprocess", None)
     monkeypatch.setitem(__import__("sys").modules, "tracker_daemon", None)
     with pytest.raises(ImportError, match=r"pip install 'tracker-daemon\[daemon\]'"):
-        exec("from tracker_client import CSVBackend")
+        exec("from tracker_client import CSVBackend\nCSVBackend('.')")
 
 
 def test_the_seeds_names_are_in_the_compatibility_module():
@@ -221,6 +223,28 @@ def test_the_names_of_the_backends_are_resolved_as_setup_tracker_does(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert ezpz_compat.resolve_backend_names(argument) == names
+
+
+ALONE = """
+import sys
+for package in ("mlflow", "wandb", "numpy", "msgspec", "structlog", "pydantic", "torch"):
+    sys.modules[package] = None
+import tracker_client
+assert not [name for name in sys.modules if name.startswith("tracker_daemon")]
+assert all(hasattr(tracker_client, name) for name in tracker_client.__all__)
+from tracker_client import *
+assert set(tracker_client.__all__) <= set(globals())
+try:
+    CSVBackend("out")
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_the_client_alone_can_be_imported_with_all_its_names():
+    command = [sys.executable, "-c", ALONE]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "run pip install 'tracker-daemon[daemon]'" in done.stdout
 
 
 def test_other_names_are_not_there():
