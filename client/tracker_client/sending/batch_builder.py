@@ -31,6 +31,11 @@ SLICES_PER_DRAIN_MAX = 128
 """After so many slices the sender looks at its inbox before it drains further."""
 HELD_SHARE = 0.75
 GIVE_UP_AT_ONCE_SHARE = 16
+LEFT_OUT = (
+    "tables, images, artifacts and histograms of this rank are not recorded, only those of the primary rank "
+    "and of the ranks in item_ranks. To record them, call setup_tracker(item_ranks='all') on all ranks, or "
+    "set TRACKER_ITEM_RANKS=all for the daemon"
+)
 
 
 class BatchBuilder:
@@ -42,7 +47,7 @@ class BatchBuilder:
 
     def __init__(self, staging: StagingBuffer, refusals: Refusals, buffer_bytes: int) -> None:
         self.unacknowledged = Unacknowledged()
-        self.items = ItemQueue()
+        self.items = ItemQueue(self.warn_left_out)
         self.encoder = Encoder(refusals, lambda: staging.dropped_points)
         self._staging = staging
         self._refusals = refusals
@@ -50,6 +55,8 @@ class BatchBuilder:
         self._held_max_bytes = int(buffer_bytes * HELD_SHARE)
         self._rows = RowAssembler(0, refusals)
         self._begun = False
+        self._left_out = False
+        """True once an item was left out, since this rank's items are not recorded."""
         self._definitions: deque[MetricDefinition] = deque()
         self._blocked: list[
             Entry | Dropped[DroppedRows]
@@ -191,6 +198,14 @@ class BatchBuilder:
             self._keep(self.encoder.add(row))
             if row.items and self.items.recorded:
                 self._send_items(items_of(row, self._refusals))
+            elif row.items:
+                self.warn_left_out(str(next(iter(row.items))))
+
+    def warn_left_out(self, key: str) -> None:
+        """Warn once that this rank's items are not recorded; ``key`` is that of the first. On any thread."""
+        if not self._left_out:
+            self._left_out = True
+            self._refusals.warn_once(key, LEFT_OUT)
 
     # ---- memory ----------------------------------------------------------------------------------
 

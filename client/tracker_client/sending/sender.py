@@ -108,6 +108,7 @@ class Sender:
             self._settings.source,
             published.welcomed,
             lambda: published.run is not None and published.run.records_items,
+            self.batches.warn_left_out,
             lambda draft, ok: self.inbox.put(ContentsSettled(draft, ok)),
             self._refusals,
         )

@@ -9,6 +9,7 @@ Otherwise it waits apart, so that nothing behind it waits for a file.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tracker_client.values.tally import Room
@@ -78,9 +79,13 @@ class ItemDraft:
 
 
 class ItemQueue:
-    """The items of one stream. Any thread may call ``announce``; only the sender's may call the rest."""
+    """The items of one stream. Any thread may call ``announce``; only the sender's may call the rest.
 
-    def __init__(self) -> None:
+    ``on_left_out`` receives the key of an item that the daemon does not record.
+    """
+
+    def __init__(self, on_left_out: Callable[[str], None] = lambda _: None) -> None:
+        self._on_left_out = on_left_out
         self.announced: deque[ItemDraft] = deque()
         self.recorded = True
         """True if the daemon records this rank's items. Otherwise they are discarded unsent."""
@@ -108,6 +113,8 @@ class ItemQueue:
                 continue
             draft.set_missing_step(step)
             draft.row = row
+            if not self.recorded:
+                self._on_left_out(draft.key)
             if draft.contents is None:
                 self._waiting[id(draft)] = draft
             elif self.recorded:

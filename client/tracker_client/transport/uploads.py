@@ -63,7 +63,8 @@ class Uploads:
     """One tracker's uploads. The first upload starts the thread.
 
     ``may_begin`` is set once the daemon has answered. ``wanted()`` then returns True if the daemon records
-    this rank's items. The thread calls ``settled(draft, ok)`` once for each upload that was submitted.
+    this rank's items; otherwise ``on_left_out`` receives their keys. The thread calls ``settled(draft, ok)``
+    once for each upload that was submitted.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Uploads:
         source: EndpointSource,
         may_begin: threading.Event,
         wanted: Callable[[], bool],
+        on_left_out: Callable[[str], None],
         settled: Callable[[ItemDraft, bool], None],
         refusals: Refusals,
     ) -> None:
         self._source = source
         self._may_begin = may_begin
         self._wanted = wanted
+        self._on_left_out = on_left_out
         self._settled = settled
         self._refusals = refusals
         self._queue: SimpleQueue[Upload] = SimpleQueue()
@@ -141,6 +144,7 @@ class Uploads:
         while not self._may_begin.wait(0.2):
             self._check_not_stopped()
         if not self._wanted():
+            self._on_left_out(upload.draft.key)
             return False
         try:
             contents = [self._store(upload.draft.key, source) for source in upload.sources()]

@@ -61,12 +61,13 @@ def test_many_items_share_batches_within_the_bound(daemon, connect):
 
 def test_items_that_the_daemon_does_not_record_are_not_sent(make_daemon, connect):
     daemon = make_daemon(records_items=False)
-    tracker = connect(daemon)
+    tracker = connect(daemon, rank=1, world_size=2)
     announce(tracker, "h", {})
     tracker.log({"a": 1.0})
     tracker.finish()
     assert daemon.stream.items == []
     assert len(daemon.points) == 1
+    assert [text.split(":")[0] for text in daemon.warnings if "item_ranks" in text] == ["'h'"]
 
 
 def test_what_has_no_room_is_refused_by_name(daemon, connect, caplog):
@@ -145,3 +146,12 @@ def test_a_histogram_that_is_logged_is_an_item_at_the_step_of_its_row(daemon, co
     assert json.loads(daemon.stream.items[0].document) == {"edges": [0.0, 1.0, 2.0], "counts": [1.0, 2.0]}
     assert {(point.name, point.step) for point in daemon.points} == {("loss", 4), ("x", 4), ("t", 5)}
     assert tracker.status().refused_values == 3
+
+
+def test_a_rank_whose_items_are_not_recorded_says_so_once_of_its_histograms(make_daemon, connect):
+    daemon = make_daemon(records_items=False)
+    tracker = connect(daemon, rank=1, world_size=2)
+    for step in range(3):
+        tracker.log({"loss": 1.0, "h": Histogram([1, 2], [0, 1, 2])}, step=step)
+    tracker.finish()
+    assert [text.split(":")[0] for text in daemon.warnings if "item_ranks" in text] == ["'h'"]

@@ -92,14 +92,21 @@ def test_what_the_daemon_refuses_is_named_and_the_rest_goes_on(daemon, connect, 
     assert len(daemon.points) == 1
 
 
-def test_nothing_is_uploaded_from_a_rank_whose_items_are_not_recorded(make_daemon, connect, big):
+def test_nothing_is_uploaded_from_a_rank_whose_items_are_not_recorded_and_it_says_so_once(
+    make_daemon, connect, big
+):
     daemon = make_daemon(records_items=False)
-    tracker = connect(daemon)
+    tracker = connect(daemon, rank=1, world_size=2)
     tracker.log_artifacts({"model": big})
-    tracker.log_table("t", ["a"], [[1]])
+    for _ in range(3):
+        tracker.log_table("t", ["a"], [[1]])
     tracker.finish()
     assert daemon.contents == {}
     assert daemon.stream.items == []
+    (text,) = [text for text in daemon.warnings if "not recorded" in text]
+    assert text.startswith("'model': tables, images, artifacts and histograms of this rank are not recorded")
+    assert "item_ranks" in text
+    assert "TRACKER_ITEM_RANKS" in text
 
 
 def test_bad_input_of_any_kind_raises_nothing_and_is_counted(daemon, connect, caplog, tmp_path):

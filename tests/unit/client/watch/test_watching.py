@@ -359,13 +359,14 @@ def test_a_tracker_sends_statistics_with_the_step_of_the_next_log(daemon, connec
 def test_a_rank_whose_items_are_not_recorded_sends_nothing(make_daemon, connect):
     daemon = make_daemon(records_items=False)
     model = net()
-    tracker = connect(daemon)
+    tracker = connect(daemon, rank=1, world_size=2)
     tracker.watch(model, log_freq=1)
     train(model)
     tracker.log({"loss": 1.0})
     tracker.finish()
     assert {point.name for point in daemon.points} == {"loss"}
     assert daemon.stream.items == []
+    assert not any("item_ranks" in text for text in daemon.warnings), "every rank may watch its model"
 
 
 def test_statistics_still_on_their_device_count_as_buffered_and_hold_back_what_follows(
