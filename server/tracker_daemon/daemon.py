@@ -62,6 +62,7 @@ def serve(
     abandoned_timeout_s: float | None = None,
     layout: Layout = Layout.PROJECT,
     serves_launch: Callable[[str], bool] | None = None,
+    print_line: Callable[[str], None] | None = None,
 ) -> int:
     """Run a daemon until SIGTERM or SIGINT, or a Stop call; return its exit status.
 
@@ -75,6 +76,7 @@ def serve(
         layout: the place of a run's directory within the output directory, unless its script names one.
         serves_launch: returns True for the name of a launch's endpoint file if the daemon serves that launch;
             None: it serves any.
+        print_line: prints a line for the user who started the daemon; None if no user did.
 
     Raises:
         StateDirectoryError: the state directory is held by another daemon or cannot be used.
@@ -86,8 +88,9 @@ def serve(
     async def run() -> int:
         loop = asyncio.get_running_loop()
         daemon = Daemon(
-            settings, journal, loop, on_located, launch_id, abandoned_timeout_s, layout, serves_launch
-        )
+            settings, journal, loop, on_located, launch_id, abandoned_timeout_s, layout, serves_launch,
+            print_line,
+        )  # fmt: skip
         return await daemon.run(on_ready)
 
     try:
@@ -113,6 +116,7 @@ class Daemon:
         abandoned_timeout_s: float | None,
         layout: Layout,
         serves_launch: Callable[[str], bool] | None,
+        print_line: Callable[[str], None] | None,
     ) -> None:
         self._loop = loop
         self._service_manager = ServiceManager.of(os.environ)
@@ -120,7 +124,7 @@ class Daemon:
         contents = ContentStore.from_settings(settings, journal.directory)
         ticks = Ticks(loop, contents, self._stop)
         self._common = _build_common_parts(settings, journal, ticks, contents, launch_id, layout)
-        self._role = _build_role_parts(self._common, on_located, loop)
+        self._role = _build_role_parts(self._common, on_located, print_line, loop)
         self._backpressure = Backpressure(self._common.recorder)
         ticks.subscribe(self._on_commit)
         forwards = settings.upstream is not None
@@ -231,10 +235,13 @@ def _build_common_parts(
 
 
 def _build_role_parts(
-    common: CommonParts, on_located: OnLocated, loop: asyncio.AbstractEventLoop
+    common: CommonParts,
+    on_located: OnLocated,
+    print_line: Callable[[str], None] | None,
+    loop: asyncio.AbstractEventLoop,
 ) -> RoleParts:
     if common.settings.upstream is None:
-        return build_root_parts(common, on_located)
+        return build_root_parts(common, on_located, print_line)
     # Imports the client's package, which is a tenth of the time that a daemon needs to start.
     from tracker_daemon.upstream.node_parts import build_node_parts  # noqa: PLC0415
 

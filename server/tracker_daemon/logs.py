@@ -1,4 +1,4 @@
-"""The daemon's log: one line per event on stderr, readable for people or as JSON.
+"""The daemon's log: one line per event on stderr, readable for people or as JSON; and lines for its starter.
 
 One handler writes both structlog's events and the standard library's records (grpc, asyncio), so both
 have the same level, time and format.
@@ -7,6 +7,7 @@ have the same level, time and format.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Literal, TextIO
 
@@ -15,6 +16,7 @@ from structlog.typing import Processor
 
 LogFormat = Literal["auto", "console", "json"]
 TIMESTAMP_FORMAT = "iso"
+_STANDARD_OUTPUT = 1
 
 # structlog's default would write the frames' variables too, and with them any secret that they hold.
 _traceback = structlog.processors.ExceptionRenderer(
@@ -67,3 +69,15 @@ def _rendering(log_format: LogFormat, target: TextIO) -> list[Processor]:
     if log_format == "json" or (log_format == "auto" and not terminal):
         return [_traceback, structlog.processors.JSONRenderer()]
     return [structlog.dev.ConsoleRenderer(colors=terminal, exception_formatter=structlog.dev.plain_traceback)]
+
+
+def print_line(text: str) -> None:
+    """Print a line for the user who started the daemon.
+
+    Under ``run`` the daemon's log is a file. The daemon's standard output, which nothing else uses, is then
+    the standard error of ``run``, so the line appears in the user's terminal.
+    """
+    try:
+        os.write(_STANDARD_OUTPUT, f"{text}\n".encode(errors="backslashreplace"))
+    except OSError as error:  # the terminal or the pipe is closed: nobody reads it
+        structlog.get_logger(__name__).debug("a line could not be printed", reason=error.strerror)

@@ -2,9 +2,48 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
-from tests.support.daemon_tree import planted
+from tests.support.daemon_tree import planted, variables
+
+AFTER_THE_PRIMARY = """
+import os, subprocess, sys
+if "RANK" not in os.environ:
+    for rank in "01":
+        environ = {**os.environ, "RANK": rank, "WORLD_SIZE": "2"}
+        subprocess.run([sys.executable, __file__], env=environ, check=True)
+    sys.exit()
+from tracker_client import setup_tracker
+tracker = setup_tracker("warnings", handle_timeout=60)
+tracker.log({"loss": 1.0})
+if os.environ["RANK"] == "1":
+    tracker.log({"figure": object()})
+    tracker.log_table("samples", ["a"], [[1]])
+tracker.finish(wait="recorded")
+"""
+
+
+def test_warnings_after_the_primary_rank_s_end_are_shown_by_run_and_are_in_the_status(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(AFTER_THE_PRIMARY)
+    tracker_daemon = [sys.executable, "-m", "tracker_daemon"]
+    run = [*tracker_daemon, "run", "--backends", "csv", "--outdir", str(tmp_path / "out")]
+    done = subprocess.run(
+        [*run, "--", sys.executable, str(script)], env=variables(), capture_output=True, text=True, check=True
+    )
+    lines = done.stderr.splitlines()
+    for cause in ("'figure'", "'samples': tables, images"):
+        beginnings = [line.partition(f" {cause}")[0] for line in lines if cause in line]
+        assert beginnings == ["tracker-daemon: rank 1:"], lines
+    (entry,) = json.loads((tmp_path / "out/.tracker/last-status.json").read_text())["runs"]
+    events = [event["text"] for event in entry["events"]]
+    for cause in ("rank 1: 'figure'", "rank 1: 'samples'"):
+        assert sum(text.startswith(cause) for text in events) == 1, events
+
 
 SCRIPT = """
 import os, sys

@@ -11,10 +11,10 @@ import structlog
 
 from tracker_daemon.admission.backend_news import send_backend_news
 from tracker_daemon.admission.delivery_answers import DeliveryAnswers
-from tracker_daemon.admission.primary_notices import send_warnings
 from tracker_daemon.admission.rank_admission import flush_interval_ms
 from tracker_daemon.admission.rank_warnings import RankWarnings
 from tracker_daemon.admission.script_backends import ScriptBackends, warn_of_unknown
+from tracker_daemon.admission.user_notices import UserNotices
 from tracker_daemon.backends.registry import files_lanes
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.run_delivery import RunDelivery
@@ -56,6 +56,7 @@ class RootAdmission:
         stored_runs: StoredRuns,
         endings: RunEndings,
         answers: DeliveryAnswers,
+        notices: UserNotices,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -72,6 +73,7 @@ class RootAdmission:
         self._nodes = Nodes(self._connect_rank_of_node, self.remove)
         self._sessions: set[Session] = set()
         self._warnings = RankWarnings()
+        self._notices = notices
 
     # ---- ranks -----------------------------------------------------------------------------------
 
@@ -101,10 +103,7 @@ class RootAdmission:
     async def _decide(self, hello: pb.Hello) -> Admission:
         """Find or make the stream of a rank, after the waits for its run and for the holder of its rank."""
         check_hello(hello)
-        admission = await self._meeting.admit(hello)
-        if admission.warning:
-            admission.stream.run.live.warnings.append(admission.warning)
-        return admission
+        return await self._meeting.admit(hello)
 
     async def _restore_forgotten(self, hello: pb.Hello) -> None:
         restored = await self._stored_runs.restore_forgotten(hello)
@@ -125,12 +124,16 @@ class RootAdmission:
 
     def _enter(self, session: Session, classes: list[str]) -> None:
         self._sessions.add(session)
+        self._notices.send_kept(session)
         self._script_backends.attach(session, classes)
         if directory := session.stream.run.options.directory:
             session.send_directory(directory)
 
     def _greet(self, session: Session, admission: Admission) -> None:
         stream, run = admission.stream, admission.stream.run
+        if admission.warning:
+            run.live.warnings.append(admission.warning)
+            self._notices.show_new(run.live)
         if admission.new_stream and stream.rank == run.options.primary_rank:
             warn_of_unknown(session, self._known_backends)
             send_backend_news(session, self._pumps)
@@ -160,13 +163,21 @@ class RootAdmission:
         self._warnings.add(stream.run.run_id, stream.rank, text, time.monotonic())
 
     def _pass_on_warnings(self) -> None:
-        """Show the primary ranks the warnings of their runs' ranks that are due."""
+        """Show the users the warnings of their runs' ranks that are due."""
         for run_id, text in self._warnings.take_due(time.monotonic()):
             run = self._registry.runs.get(run_id)
             if run is not None:
-                run.live.warnings.append(text)
-                send_warnings(self._registry, run.live)
-        self._warnings.forget(frozenset(self._registry.runs))
+                self._warn(run, text)
+        run_ids = frozenset(self._registry.runs)
+        self._warnings.forget(run_ids)
+        self._notices.forget(run_ids)
+
+    def _warn(self, run: Run, text: str) -> None:
+        """Show a sentence to a run's user, and add it to the run's events."""
+        run.live.warnings.append(text)
+        self._notices.show_new(run.live)
+        notice = events.encode(events.NoticeEvent(text))
+        self._recorder.submit(Submission(run.live, EventKind.NOTICE, payload=notice))
 
     def _flush_interval_ms(self) -> int:
         return flush_interval_ms(self._settings.flush_interval_s, self._connections)
@@ -254,7 +265,7 @@ class RootAdmission:
         if self._is_primary_ended(live):
             self._warnings.hurry(live.run_id)
             self._pass_on_warnings()
-        send_warnings(self._registry, live)
+        self._notices.show_new(live)
         self._delivery.deliver_new(live)
 
     def _is_primary_ended(self, live: LiveRun) -> bool:
@@ -278,6 +289,8 @@ class RootAdmission:
 
     def end_disconnected(self, runs: list[Run]) -> None:
         """End ``runs``: the daemon is ending, and none of their ranks is connected."""
+        self._warnings.hurry_all()
+        self._pass_on_warnings()
         self._endings.end_disconnected(runs)
 
     def end_all(self) -> None:

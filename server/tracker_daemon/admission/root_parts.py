@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from tracker_daemon.admission.delivery_answers import DeliveryAnswers
 from tracker_daemon.admission.parts import CommonParts, RoleParts
 from tracker_daemon.admission.root_admission import RootAdmission
 from tracker_daemon.admission.script_backends import ScriptBackends
+from tracker_daemon.admission.user_notices import UserNotices
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.backends.registry import known
 from tracker_daemon.backends.third_party.script_link import ScriptLinks
@@ -18,7 +19,9 @@ from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.run_delivery import RunDelivery
 
 
-def build_root_parts(common: CommonParts, on_located: OnLocated) -> RoleParts:
+def build_root_parts(
+    common: CommonParts, on_located: OnLocated, print_line: Callable[[str], None] | None
+) -> RoleParts:
     """Build the pumps, the delivery and the admission of a root."""
     links = ScriptLinks()
     pumps = PumpSet(common.journal_calls.wait, links, partial(_note_location, on_located))
@@ -31,7 +34,7 @@ def build_root_parts(common: CommonParts, on_located: OnLocated) -> RoleParts:
     admission = RootAdmission(
         common.settings, common.registry, common.recorder, pumps, delivery, script_backends,
         frozenset(known()), common.stored_runs, common.endings,
-        answers,
+        answers, UserNotices(common.registry, print_line),
     )  # fmt: skip
     return RoleParts(pumps, delivery, admission, answers)
 

@@ -16,7 +16,7 @@ from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointI
 from tracker_daemon.endpoints.locate import EndpointChoice
 from tracker_daemon.errors import SettingsError
 from tracker_daemon.launch.attended_daemon import DaemonPlace
-from tracker_daemon.launch.daemon_process import LAYOUT_OPTION, PRINT_LOCATIONS_OPTION, UNTIL_STDIN_CLOSES
+from tracker_daemon.launch.daemon_process import HAS_TERMINAL_OPTION, LAYOUT_OPTION, UNTIL_STDIN_CLOSES
 from tracker_daemon.launch.environment import (
     ENDPOINT_FILE_VARIABLE,
     ENDPOINT_VARIABLE,
@@ -117,7 +117,7 @@ def _launch(flags: Mapping[str, Any], settings: Settings, command: tuple[str, ..
             *ourselves(),
             "serve",
             UNTIL_STDIN_CLOSES,
-            PRINT_LOCATIONS_OPTION,
+            HAS_TERMINAL_OPTION,
             f"{LAYOUT_OPTION}={settings.launch_layout.value}",
             *as_arguments(arguments),
         ),

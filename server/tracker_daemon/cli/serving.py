@@ -12,9 +12,9 @@ import typer
 from tracker_daemon.cli.options import check_backends, with_settings
 from tracker_daemon.files.run_directory import Layout
 from tracker_daemon.launch.daemon_process import (
+    HAS_TERMINAL_OPTION,
     LAUNCH_KEY_OPTION,
     LAYOUT_OPTION,
-    PRINT_LOCATIONS_OPTION,
     UNTIL_STDIN_CLOSES,
     end_when_stdin_closes,
 )
@@ -40,7 +40,7 @@ def serve(
     flags: Mapping[str, Any],
     *,
     until_stdin_closes: Annotated[bool, typer.Option(UNTIL_STDIN_CLOSES, hidden=True)] = False,
-    print_locations: Annotated[bool, typer.Option(PRINT_LOCATIONS_OPTION, hidden=True)] = False,
+    has_terminal: Annotated[bool, typer.Option(HAS_TERMINAL_OPTION, hidden=True)] = False,
     ready_fd: Annotated[int | None, typer.Option(READY_FD_OPTION, hidden=True)] = None,
     embedded: Annotated[Path | None, typer.Option(hidden=True)] = None,
     launch_key: Annotated[str, typer.Option(LAUNCH_KEY_OPTION, hidden=True)] = "",
@@ -62,9 +62,15 @@ def serve(
         settings = settings.model_copy(update={"idle_timeout_s": None, "orphan_timeout_s": None})
         end_when_stdin_closes()
     on_ready = None if ready_fd is None else readiness_reporter(ready_fd)
-    on_located = print_location if print_locations else log_location
     raise typer.Exit(
-        daemon.serve(settings, on_ready=on_ready, launch_id=launch_key, on_located=on_located, layout=layout)
+        daemon.serve(
+            settings,
+            on_ready=on_ready,
+            launch_id=launch_key,
+            on_located=print_location if has_terminal else log_location,
+            layout=layout,
+            print_line=logs.print_line if has_terminal else None,
+        )
     )
 
 

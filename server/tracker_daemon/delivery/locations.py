@@ -1,20 +1,17 @@
 """Shows where a run is recorded, once for each run and backend: in the log, the terminal, and its directory.
 
-Under ``run`` the daemon's log is a file. The daemon's standard output, which nothing else uses, is then the
-standard error of ``run``, so these lines appear in the user's terminal.
+The terminal is that of ``run``.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import structlog
 
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.files.run_story import tell_backend
-
-_STANDARD_OUTPUT = 1
+from tracker_daemon.logs import print_line
 
 log = structlog.get_logger(__name__)
 
@@ -27,11 +24,7 @@ def log_location(run: RunDescription, backend: str, location: str, handles: Mapp
 def print_location(run: RunDescription, backend: str, location: str, handles: Mapping[str, str]) -> None:
     """Log where ``backend`` records ``run``, and print it for the user who started the daemon."""
     log_location(run, backend, location, handles)
-    line = f"tracker-daemon: run {_name(run)}: {backend} → {_where(location, handles)}\n"
-    try:
-        os.write(_STANDARD_OUTPUT, line.encode(errors="backslashreplace"))
-    except OSError as error:  # the terminal or the pipe is closed: nobody reads it
-        log.debug("a location could not be printed", reason=error.strerror)
+    print_line(f"tracker-daemon: run {_name(run)}: {backend} → {_where(location, handles)}")
 
 
 def note_location(run: RunDescription, backend: str, location: str, handles: Mapping[str, str]) -> None:

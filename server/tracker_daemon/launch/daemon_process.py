@@ -20,7 +20,8 @@ from tracker_daemon.launch.log_tail import log_tail
 
 UNTIL_STDIN_CLOSES = "--until-stdin-closes"
 LAUNCH_KEY_OPTION = "--launch-key"
-PRINT_LOCATIONS_OPTION = "--print-locations"
+HAS_TERMINAL_OPTION = "--has-terminal"
+"""The daemon's standard output is a user's terminal: it prints where runs are recorded, and warnings."""
 LAYOUT_OPTION = "--layout"
 
 

@@ -74,8 +74,8 @@ class RootLink:
         self._lanes: dict[bool, tuple[int, LaneStream]] = {}
         self._connected_ranks: dict[bytes, pb.PresentRank] = {}
         self._closed = False
-        self._kept_warnings: deque[pb.FromRank] | None = deque(maxlen=limits.WARNING_CAUSES_MAX)
-        """Warnings of ranks until the root is connected for the first time; then None."""
+        self._kept_warnings: deque[pb.FromRank] = deque(maxlen=limits.WARNING_CAUSES_MAX)
+        """Warnings of ranks that came while the root was not connected."""
         self._unanswered: dict[tuple[bytes, str], pb.FromRank] = {}
         """Requests of ranks without a final answer; sent again whenever the root is connected."""
 
@@ -137,6 +137,10 @@ class RootLink:
         known = self._lanes.get(False)
         return known[1] if known is not None else None
 
+    @property
+    def _is_connected(self) -> bool:
+        return self._batches is not None and self._batches.connection is not None
+
     def flush_interval_s(self) -> float | None:
         """Return the seconds between batches that the root asks for; None if there is no lane yet."""
         return self._batches.flush_interval_s if self._batches is not None else None
@@ -181,7 +185,7 @@ class RootLink:
             self._unanswered[stream_id, kind] = from_rank
         elif kind == "handles_request":
             self._unanswered[stream_id, f"{kind} {message.handles_request.backend}"] = from_rank
-        if kind == "warning" and self._kept_warnings is not None:
+        if kind == "warning" and not self._is_connected:
             self._kept_warnings.append(from_rank)
         else:
             self._send(pb.ClientMessage(from_rank=from_rank))
@@ -199,9 +203,9 @@ class RootLink:
         if files:
             return
         self._send_presence()
-        kept, self._kept_warnings = self._kept_warnings or (), None
-        for from_rank in (*kept, *self._unanswered.values()):
+        for from_rank in (*self._kept_warnings, *self._unanswered.values()):
             self._send(pb.ClientMessage(from_rank=from_rank))
+        self._kept_warnings.clear()
 
     def _send_presence(self) -> None:
         if self._batches is not None:

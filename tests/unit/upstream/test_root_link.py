@@ -262,6 +262,22 @@ def test_what_is_no_question_is_relayed_once_and_never_again(play):
     play(scenario)
 
 
+def test_a_warning_that_comes_while_the_root_is_away_is_sent_once_it_is_back(play):
+    async def scenario(server):
+        async with Tied(server) as tied:
+            connection = await tied.ready()
+            connection.break_off()
+            await until(lambda: tied.link.lane(LanePosition(1, 0)).connection is None, "the break")
+            tied.link.send_from_rank(RANK, pb.ClientMessage(warning=pb.Warning(text="no")))
+            for count in (2, 3):
+                again = await tied.ready(count)
+                assert await settled(tied, again) == [(RANK, "warning")] * (count == 2)
+                if count == 2:
+                    await tied.reconnected(3)
+
+    play(scenario)
+
+
 def test_who_is_there_is_told_before_what_they_ask(play):
     """The root takes nothing from a rank that it does not know to be there."""
 
