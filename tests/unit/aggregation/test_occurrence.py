@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.aggregation.scenario import Scenario
+from tracker_daemon.aggregation.root.snapshot import dump, load
 from tracker_daemon.aggregation.shared.occurrence import OccurrenceCounter
 from tracker_protocol import limits
 
@@ -124,6 +125,50 @@ def test_a_thousand_descending_steps_are_all_recorded_the_first_levels_with_aggr
     assert sum("sigma" in r.cells for r in run.records) == 1000
     assert sum("sigma/mean" in r.cells for r in run.records) == limits.OCCURRENCE_RUNS_MAX + 1
     assert run.fold.books.late == 2 * (1000 - limits.OCCURRENCE_RUNS_MAX - 1)
+
+
+def noise_levels(run: Scenario, *ranks: int) -> None:
+    """Each of the ranks logs a metric of its own at descending steps, before its reporters are learned."""
+    for rank in ranks:
+        run.log_rows(rank, range(1000, 0, -1), {f"sigma{rank}": list(range(1000))})
+
+
+def test_what_a_sole_reporter_logs_beyond_the_bounds_before_it_is_learned_is_recorded() -> None:
+    run = Scenario(3)
+    noise_levels(run, 1, 2)
+    run.tick()
+    assert run.records == []
+    for rank in range(3):
+        run.log(rank, step=2000, loss=1.0)
+    run.tick()
+    for rank in (1, 2):
+        assert [r[f"sigma{rank}"] for r in run.records if f"sigma{rank}" in r.cells] == list(range(1000))
+        assert run.fold.books.late_by_rank[rank] == 1000 - limits.OCCURRENCE_RUNS_MAX - 1
+        assert len([n for n in run.notices if f"rank {rank} logged 'sigma{rank}' at step" in n]) == 1
+    assert run.fold.attempt.unplaced == {}
+
+
+def test_what_a_rank_logs_beyond_the_bounds_is_not_recorded_if_another_rank_reports_the_metric_too() -> None:
+    run = Scenario(3)
+    run.log_rows(1, range(1000, 0, -1), {"sigma": list(range(1000))})
+    run.log(2, step=1000, sigma=0.5)
+    for rank in range(3):
+        run.log(rank, step=2000, loss=1.0)
+    run.tick()
+    assert not any("sigma" in r.cells for r in run.records)
+    assert run.fold.attempt.unplaced == {}
+
+
+def test_kept_values_beyond_the_bounds_are_in_the_snapshot_and_have_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "UNPLACED_VALUES_KEPT_MAX", 500)
+    run = Scenario(3)
+    noise_levels(run, 1, 2)
+    run.tick()
+    kept = run.fold.attempt.unplaced
+    assert sum(map(len, kept.values())) == 500
+    assert load(dump(run.fold), run.rules).attempt.unplaced == kept
 
 
 def test_a_single_process_loses_nothing_and_is_told_nothing_when_its_steps_descend() -> None:

@@ -7,7 +7,9 @@ are journalled, so a replay decides the same. Time is the tick's journalled time
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from tracker_daemon.aggregation.root.panel import (
     RootPanel,
 )
 from tracker_daemon.aggregation.root.progress import RankProgress
-from tracker_daemon.aggregation.root.rows import HomeRow, RowQueue
+from tracker_daemon.aggregation.root.rows import RowQueue, UnplacedValue
 from tracker_daemon.aggregation.shared.attempt import Attempt, RankReport
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.marks import ClosedMarks, Key
@@ -53,6 +55,8 @@ class RootAttempt(Attempt[RootPanel]):
         self.queues: dict[int, RowQueue] = {}
         self.sole_owners: set[int] = set()
         """Ranks, other than the primary, that alone report a metric."""
+        self.unplaced: dict[str, list[UnplacedValue]] = {}
+        """By unlearned metric, values without a cell of ranks that may turn out to be its sole reporter."""
         self.first_hello_ns: int | None = None
         self.serial = 0
         self.missed: dict[int, int] = {}
@@ -108,6 +112,7 @@ class RootAttempt(Attempt[RootPanel]):
         panel.note_several(np.array([column]))
         if sole and panel.owner[column] != self.rules.primary_rank:
             self._house_sole(panel, column)
+        self._emit_unplaced(panel, column)
 
     def _house_sole(self, panel: RootPanel, column: int) -> None:
         """Make the sole reporter's rows the homes of the metric's cells, also of those that are open."""
@@ -310,21 +315,34 @@ class RootAttempt(Attempt[RootPanel]):
 
     def _emit_alone(self, panel: RootPanel, report: RankReport, chosen: Bits) -> None:
         """Put own values of recorded ranks into their rows, apart from the cells."""
-        if report.values is None or not self.houses(report.rank):
+        unlearned = panel.owner[report.columns] == NO_OWNER
+        if report.values is None or not (self.houses(report.rank) or unlearned.any()):
             return
-        queue = self.queue(report.rank)
         for j in np.flatnonzero(chosen.any(axis=0)).tolist():
-            name = self.own_column(panel, int(report.columns[j]), report.rank)
-            if name is None:
-                continue
-            for i in np.flatnonzero(chosen[:, j]).tolist():
-                kind = Kind.FLOAT if report.kinds is None else int(report.kinds[i, j])
-                row = self._row_of(queue, report, i)
-                row.numbers[name] = float(report.values[i, j]), kind
+            column = int(report.columns[j])
+            name = self.own_column(panel, column, report.rank)
+            if name is not None:
+                self._add_to_rows(name, _values_of(report, chosen, j))
+            elif unlearned[j]:
+                self._keep_unplaced(panel.names[column], _values_of(report, chosen, j))
 
-    def _row_of(self, queue: RowQueue, report: RankReport, i: int) -> HomeRow:
-        number = max(0, int(report.numbers[i]))
-        return queue.row(number, report.keys[i][0], int(report.times_ns[i]), self.settled_ns)
+    def _add_to_rows(self, column: str, values: Iterable[UnplacedValue]) -> None:
+        for rank, number, step, time_ns, value, kind in values:
+            row = self.queue(rank).row(number, step, time_ns, self.settled_ns)
+            row.numbers[column] = value, kind
+
+    def _keep_unplaced(self, metric: str, values: Iterable[UnplacedValue]) -> None:
+        room = limits.UNPLACED_VALUES_KEPT_MAX - sum(map(len, self.unplaced.values()))
+        self.unplaced.setdefault(metric, []).extend(islice(values, room))
+
+    def _emit_unplaced(self, panel: RootPanel, column: int) -> None:
+        """Put the kept values of a metric's sole reporter into its rows; forget those of other ranks."""
+        kept = self.unplaced.pop(panel.names[column], None)
+        if kept is None:
+            return
+        own = [one for one in kept if one.rank == panel.owner[column]]
+        if own:
+            self._add_to_rows(self.naming.shown(panel, column, self), own)
 
     # ---- awaited ranks ---------------------------------------------------------------------------
 
@@ -406,3 +424,14 @@ class RootAttempt(Attempt[RootPanel]):
     def open_points(self) -> int:
         """Return the number of values in cells that are not emitted."""
         return sum(panel.open_points() for panel in self.panels)
+
+
+def _values_of(report: RankReport, chosen: Bits, j: int) -> Iterator[UnplacedValue]:
+    """Yield the chosen values of the report's column ``j``, apart from their cells."""
+    assert report.values is not None, "a summary has no own values"
+    for i in np.flatnonzero(chosen[:, j]).tolist():
+        kind = Kind.FLOAT if report.kinds is None else int(report.kinds[i, j])
+        number, step = max(0, int(report.numbers[i])), report.keys[i][0]
+        yield UnplacedValue(
+            report.rank, number, step, int(report.times_ns[i]), float(report.values[i, j]), kind
+        )

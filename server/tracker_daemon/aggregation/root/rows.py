@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import NamedTuple
 
 from tracker_daemon.aggregation.numbers.summary import Integers
 
@@ -21,6 +22,17 @@ Part = tuple[int, int, int, Integers]
 """Cells of a row: the panel, its row, the serial of that row, the columns."""
 Number = tuple[float, int]
 """A value and its :class:`Kind`."""
+
+
+class UnplacedValue(NamedTuple):
+    """A rank's own value that has no cell: the row's number, step and time, the value and its kind."""
+
+    rank: int
+    number: int
+    step: int
+    time_ns: int
+    value: float
+    kind: int
 
 
 @dataclass(slots=True, eq=False)

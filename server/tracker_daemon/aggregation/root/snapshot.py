@@ -17,7 +17,7 @@ from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.fold import RootFold
 from tracker_daemon.aggregation.root.panel import RootPanel
-from tracker_daemon.aggregation.root.rows import HomeRow, Part, RowQueue
+from tracker_daemon.aggregation.root.rows import HomeRow, Part, RowQueue, UnplacedValue
 from tracker_daemon.aggregation.shared.plain_state import (
     RECORDING,
     Plain,
@@ -38,7 +38,7 @@ from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.values.contribution import NO_STEP
 from tracker_daemon.aggregation.values.record import RecordTimes
 
-FORMAT = 3
+FORMAT = 4
 _PER_SLOT = ("member_from", "ever_member", "skips", "reported_to", "passed_to")
 _PER_METRIC = ("learned", "aggregated", "owner", "joined_at")
 _PER_ROW = (
@@ -119,6 +119,7 @@ def _dump_attempt(attempt: RootAttempt) -> Plain:
         "panels": [_dump_panel(panel) for panel in attempt.panels],
         "queues": {rank: _dump_queue(queue) for rank, queue in attempt.queues.items()},
         "sole_owners": sorted(attempt.sole_owners),
+        "unplaced": attempt.unplaced,
         "serial": attempt.serial,
         "missed": attempt.missed,
         "lagging": sorted(attempt.lagging),
@@ -150,6 +151,9 @@ def _load_attempt(plain: Plain, fold: RootFold) -> RootAttempt:
         attempt.add_panel(panel)
     attempt.queues = {rank: _load_queue(queue) for rank, queue in by_rank(plain["queues"]).items()}
     attempt.sole_owners = set(plain["sole_owners"])
+    attempt.unplaced = {
+        name: [UnplacedValue(*value) for value in values] for name, values in plain["unplaced"].items()
+    }
     attempt.serial = plain["serial"]
     attempt.missed = by_rank(plain["missed"])
     members.lagging = set(plain["lagging"])
