@@ -121,16 +121,18 @@ def test_a_handler_that_finishes_ends_the_run_whatever_it_interrupts(daemon):
 
 def test_finalizers_weak_references_and_exit_functions_may_log(daemon):
     script = """
-        import atexit, faulthandler, gc, os, signal, weakref
+        import atexit, faulthandler, gc, os, signal, time, weakref
         from tracker_client import setup_tracker
         faulthandler.enable()
         faulthandler.register(signal.SIGUSR1, file=open("/dev/null", "w"), all_threads=False)
         tracker = setup_tracker("finalizers")
         atexit.register(lambda: tracker.log({"after": 1.0}))
+        finalized = []
         class Finalized:
             def __del__(self):
                 tracker.log({"finalized": 1.0})
                 tracker.log({"finalized": None})
+                finalized.append(True)
         class Referred:
             pass
         for number in range(2000):
@@ -140,7 +142,9 @@ def test_finalizers_weak_references_and_exit_functions_may_log(daemon):
             del one, other
             tracker.log({"loss": float(number)})
             os.kill(os.getpid(), signal.SIGUSR1)
-        gc.collect()
+        while len(finalized) < 2000:  # another thread may be collecting; this call then does nothing
+            gc.collect()
+            time.sleep(0)
         at_the_end = Finalized()
     """
     done = run_script(daemon, script)
