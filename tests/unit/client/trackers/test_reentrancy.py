@@ -172,7 +172,7 @@ def test_a_thread_that_logs_while_the_interpreter_ends_does_not_hold_it_up(daemo
 
 def test_a_fork_while_other_threads_log_leaves_a_child_that_may_call_anything(daemon):
     script = """
-        import os, threading, time
+        import faulthandler, os, threading, time
         from tracker_client import setup_tracker
         tracker = setup_tracker("fork", buffer_bytes=1 << 20)
         tracker.run_id
@@ -188,6 +188,7 @@ def test_a_fork_while_other_threads_log_leaves_a_child_that_may_call_anything(da
         for _ in range(20):
             pid = os.fork()
             if pid == 0:
+                faulthandler.dump_traceback_later(15, exit=True)
                 tracker.log({"a": 1.0, "b": object()})
                 tracker.log_table("t", ["a"], [[1]])
                 tracker.log_image("i", b"x")
