@@ -36,6 +36,8 @@ OCCURRENCES_PER_STEP_MAX = 65_536
 """The number of times that a rank may log a metric at one step, and the value still joins the aggregates."""
 OCCURRENCE_RUNS_MAX = 64
 """The number of times that a rank's steps may go back, for a metric, and the values join the aggregates."""
+AXIS_CHANGES_KEPT_MAX = 1_024
+"""The last changes of a rank's axis values (`epoch`) that are kept, for items that come after later rows."""
 UNPLACED_VALUES_KEPT_MAX = 65_536
 """The values beyond these bounds that an attempt keeps until their metrics' reporters are known."""
 

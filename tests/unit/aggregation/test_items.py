@@ -105,3 +105,30 @@ def test_the_counts_of_items_survive_a_snapshot():
     run.tick()
     restored = snapshot.load(snapshot.dump(run.fold), run.rules)
     assert (restored.books.items, restored.books.items_left_out) == (1, 1)
+
+
+def epochs(run: Scenario, count: int) -> None:
+    """Log rows of rising epochs, two of each, which are emitted."""
+    for row in range(2 * count):
+        run.log(0, step=row, epoch=float(row // 2), loss=1.0)
+        run.tick()
+
+
+def test_an_item_that_comes_after_later_rows_has_the_axis_value_of_its_own_row():
+    run = Scenario(1, step_axes="samples=epoch")
+    run.give(0, "image", "samples")
+    epochs(run, 3)
+    run.fold = snapshot.load(snapshot.dump(run.fold), run.rules)
+    for row in (4, 1, 0, 3):
+        run.give(0, "image", "samples", step=row, row=row)
+    run.tick()
+    assert [item.axes for item in run.items] == [{}, *({"epoch": epoch} for epoch in (2.0, 0.0, 0.0, 1.0))]
+
+
+def test_beyond_the_bound_an_item_has_the_oldest_axis_value_that_is_known(monkeypatch):
+    monkeypatch.setattr(limits, "AXIS_CHANGES_KEPT_MAX", 2)
+    run = Scenario(1, step_axes="samples=epoch")
+    epochs(run, 4)
+    run.give(0, "image", "samples", step=0, row=0)
+    run.tick()
+    assert [item.axes for item in run.items] == [{"epoch": 2.0}]

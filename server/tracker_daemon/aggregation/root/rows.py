@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from tracker_daemon.aggregation.numbers.summary import Integers
+from tracker_protocol import limits
 
 NO_AXES: Mapping[str, float] = MappingProxyType({})
 Part = tuple[int, int, int, Integers]
@@ -61,10 +62,15 @@ class RowQueue:
         """In the order of their numbers."""
         self.following: list[HomeRow] = []
         """Emitted rows, of which cells are still open."""
-        self.axes: Mapping[str, float] = NO_AXES
-        """The axis values of the last emitted row."""
+        self.axes_from: deque[tuple[int, Mapping[str, float]]] = deque(maxlen=limits.AXIS_CHANGES_KEPT_MAX)
+        """The axis values of emitted rows, each with the number of the first row that has them."""
         self._by_number: dict[int, HomeRow] = {}
         self._unsorted = False
+
+    @property
+    def axes(self) -> Mapping[str, float]:
+        """The axis values of the last emitted row."""
+        return self.axes_from[-1][1] if self.axes_from else NO_AXES
 
     def row(self, number: int, step: int, time_ns: int, now_ns: int) -> HomeRow:
         """Return the unemitted row of this number; a value of it has come. It may be new."""
@@ -91,17 +97,26 @@ class RowQueue:
     def take(self, count: int) -> list[HomeRow]:
         """Remove and return the first ``count`` rows, with the axis values that hold for each."""
         taken = [self.waiting.popleft() for _ in range(count)]
+        axes = self.axes
         for row in taken:
             del self._by_number[row.number]
-            if row.axes:
-                self.axes = {**self.axes, **row.axes}
-            row.axes = self.axes
+            if row.axes and (changed := {**axes, **row.axes}) != axes:
+                axes = changed
+                self.axes_from.append((row.number, axes))
+            row.axes = axes
         return taken
 
     def axes_at(self, number: int) -> Mapping[str, float]:
-        """Return the axis values that hold for the row of this number."""
-        axes = dict(self.axes)
+        """Return the axis values that hold for the row of this number, emitted or not."""
+        axes = dict(self._emitted_axes_at(number))
         for row in sorted(self.waiting, key=lambda row: row.number):
             if row.number <= number:
                 axes.update(row.axes)
         return axes
+
+    def _emitted_axes_at(self, number: int) -> Mapping[str, float]:
+        for first, axes in reversed(self.axes_from):
+            if first <= number:
+                return axes
+        is_forgotten = len(self.axes_from) == self.axes_from.maxlen
+        return self.axes_from[0][1] if is_forgotten else NO_AXES

@@ -38,7 +38,7 @@ from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.values.contribution import NO_STEP
 from tracker_daemon.aggregation.values.record import RecordTimes
 
-FORMAT = 4
+FORMAT = 5
 _PER_SLOT = ("member_from", "ever_member", "skips", "reported_to", "passed_to")
 _PER_METRIC = ("learned", "aggregated", "owner", "joined_at")
 _PER_ROW = (
@@ -166,7 +166,7 @@ def _load_attempt(plain: Plain, fold: RootFold) -> RootAttempt:
 
 def _dump_queue(queue: RowQueue) -> list[Any]:
     waiting, following = map(_dump_row, queue.waiting), map(_dump_row, queue.following)
-    return [list(waiting), list(following), dict(queue.axes)]
+    return [list(waiting), list(following), [(first, dict(axes)) for first, axes in queue.axes_from]]
 
 
 def _dump_row(row: HomeRow) -> list[Any]:
@@ -176,7 +176,8 @@ def _dump_row(row: HomeRow) -> list[Any]:
 
 def _load_queue(plain: list[Any]) -> RowQueue:
     queue = RowQueue()
-    waiting, following, queue.axes = plain
+    waiting, following, axes_from = plain
+    queue.axes_from.extend((first, axes) for first, axes in axes_from)
     for row in waiting:
         queue.restore(_load_row(row))
     queue.following = [_load_row(row) for row in following]
