@@ -17,6 +17,9 @@ from tracker_daemon.upstream.forwarded_runs import ForwardedRun, ForwardedRuns, 
 from tracker_daemon.upstream.root_link import RootLink
 from tracker_protocol import limits
 
+_WATCH_INTERVAL_S = 0.01
+_WATCH_S = 5.0
+"""After this time without a new wait, :meth:`Forwarder.poll` alone looks."""
 UPSTREAM_FILES = UPSTREAM + FILES_LANE
 """The name of the cursor for items with contents."""
 
@@ -28,6 +31,8 @@ class Forwarder:
         self._runs = runs
         self._pumps = pumps
         self._closing: set[asyncio.Task[None]] = set()
+        self._watching: asyncio.Task[None] | None = None
+        self._watched_until_s = 0.0
         self._restored_positions: dict[str, Mapping[str, int]] = {}
         """By run: the position of each cursor when the run was restored; a delivered run has no pump."""
 
@@ -60,8 +65,24 @@ class Forwarder:
             view = run.live.view
             files = view.last_files if with_files else 0
             self._runs.find(run).waiting.append(Waiting(view.last_entry, files, callback))
+            self._watch_acknowledgements()
 
         self.cut(run, events.ForwardExtent.EVERYTHING, wait)
+
+    def _watch_acknowledgements(self) -> None:
+        """Look often for a while: a rank may wait in ``finish``."""
+        self._watched_until_s = time.monotonic() + _WATCH_S
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while time.monotonic() < self._watched_until_s:
+            waiting = [forwarded for forwarded in self._runs if forwarded.waiting]
+            if not waiting:
+                return
+            for forwarded in waiting:
+                self._call_acknowledged(forwarded)
+            await asyncio.sleep(_WATCH_INTERVAL_S)
 
     # ---- periodic work ---------------------------------------------------------------------------
 
@@ -117,6 +138,8 @@ class Forwarder:
 
     async def close(self) -> None:
         """Close the connections to the root."""
+        if self._watching is not None:
+            self._watching.cancel()
         await self._runs.close()
 
 
