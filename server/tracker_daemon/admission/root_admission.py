@@ -15,6 +15,7 @@ from tracker_daemon.admission.rank_admission import flush_interval_ms
 from tracker_daemon.admission.rank_warnings import RankWarnings
 from tracker_daemon.admission.script_backends import ScriptBackends, warn_of_unknown
 from tracker_daemon.admission.user_notices import UserNotices
+from tracker_daemon.backends.base import RunStatus
 from tracker_daemon.backends.registry import files_lanes
 from tracker_daemon.delivery.pump_set import PumpSet
 from tracker_daemon.delivery.run_delivery import RunDelivery
@@ -266,6 +267,8 @@ class RootAdmission:
             self._warnings.hurry(live.run_id)
             self._pass_on_warnings()
         self._notices.show_new(live)
+        if live.view.status != RunStatus.RUNNING.value:
+            self._nodes.send_run_ended(live.run_id)
         self._delivery.deliver_new(live)
 
     def _is_primary_ended(self, live: LiveRun) -> bool:

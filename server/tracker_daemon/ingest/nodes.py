@@ -236,6 +236,15 @@ class Nodes:
             self._links[key] = NodeLink(run, self._on_connected, self._on_disconnected)
         return self._links[key]
 
+    def send_run_ended(self, run_id: str) -> None:
+        """Send the end of a run, if it has ended, to the nodes that do not know it.
+
+        A node may end as soon as its ranks have. So the end is sent with their last acknowledgement.
+        """
+        for (_, linked_run_id), link in self._links.items():
+            if linked_run_id == run_id:
+                link.send_run_ended()
+
     def poll(self) -> None:
         """Send nodes the news of their runs, and remove the links that are no longer needed."""
         for key, link in list(self._links.items()):

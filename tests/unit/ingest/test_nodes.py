@@ -286,6 +286,21 @@ def test_a_node_is_told_once_that_its_run_is_over_and_how(play_nodes):
     play_nodes(scenario)
 
 
+def test_the_end_of_a_run_is_sent_without_a_wait_for_the_next_poll_to_its_nodes_alone(play_nodes):
+    async def scenario(desk):
+        session = await desk.node()
+        desk.nodes.send_run_ended(desk.run.run_id)
+        assert await sent_by(session) == []
+        desk.end()
+        desk.nodes.send_run_ended("another run")
+        assert await sent_by(session) == []
+        desk.nodes.send_run_ended(desk.run.run_id)
+        desk.nodes.poll()
+        assert [message.WhichOneof("message") for message in await sent_by(session)] == ["run_over"]
+
+    play_nodes(scenario)
+
+
 def test_a_node_is_told_again_after_a_reopening_and_on_another_connection(play_nodes):
     async def scenario(desk):
         session = await desk.node()
