@@ -33,6 +33,8 @@ class Books:
 
     def count_late(self, rank: int, points: int) -> None:
         """Count values that arrived after their cell had closed."""
+        if not points:
+            return
         self.late += points
         self.late_by_rank[rank] = self.late_by_rank.get(rank, 0) + points
 
