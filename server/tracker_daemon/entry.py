@@ -17,7 +17,9 @@ def main() -> None:
     """Run the command, or exit with status 1 and one line that names the extra to install."""
     try:
         from tracker_daemon.cli import main as run  # noqa: PLC0415  importing it is what may fail
+        from tracker_daemon.cli.ourselves import run_in_utf8  # noqa: PLC0415
 
+        run_in_utf8()
         run()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]

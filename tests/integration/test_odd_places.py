@@ -79,6 +79,10 @@ def test_a_script_of_an_ascii_locale_has_its_data_where_and_as_it_named_it(place
     for script, run in (("Lauf ö", "anderswo"), ("", "Lauf ü")):
         place.record(script, *RUN, "--outdir", run, "--", **ASCII)
         assert place.row(script or run) == {"step": "0", "loss": "1.0", "Größe": "2"}
+    status, shown = place.start(
+        sys.executable, "-m", "tracker_daemon", "status", "--state-dir", "Lauf ü", **ASCII
+    )
+    assert (status, "Lauf ü/endpoint.json" in shown, "Traceback" in shown) == (1, True, False), shown
 
 
 def test_a_tilde_in_outdir_is_the_home_directory(place: Place) -> None:
