@@ -85,6 +85,18 @@ def test_a_script_of_an_ascii_locale_has_its_data_where_and_as_it_named_it(place
     assert (status, "Lauf ü/endpoint.json" in shown, "Traceback" in shown) == (1, True, False), shown
 
 
+def test_a_script_without_a_daemon_has_its_data_there_too(place: Place) -> None:
+    (place.home / "train.py").write_text(
+        "import sys\nfrom tracker_client import CSVBackend, Tracker\n"
+        "tracker = Tracker([CSVBackend(sys.argv[1])])\ntracker.log({'loss': 1.0}, step=0)\ntracker.finish()\n"
+    )
+    place.record("Lauf ä", **ASCII)
+    place.record("~/a")
+    assert place.row("Lauf ä") == place.row("a") == {"step": "0", "loss": "1.0"}
+    status, shown = place.start(sys.executable, place.script, NOT_UTF_8)
+    assert (status, "not UTF-8" in shown) == (1, True), shown
+
+
 def test_a_tilde_in_outdir_is_the_home_directory(place: Place) -> None:
     place.record("~/a")
     assert place.row("a")["loss"] == "1.0"

@@ -36,7 +36,9 @@ def directory_of(outdir: str | os.PathLike[str] | None) -> Path:
     Raises:
         SettingsError: it cannot be a directory here; the message says why.
     """
-    return read_output_directory(outdir or ".", os.environ).path
+    output = read_output_directory(outdir or ".", os.environ)
+    _ = output.text  # an error if the path is not UTF-8, as with a daemon
+    return output.path
 
 
 def describe_run(

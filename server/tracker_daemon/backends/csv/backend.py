@@ -9,6 +9,7 @@ is truncated.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,7 +64,7 @@ class CsvBackend(Backend):
         self._directory = run.outdir
         known = read_state(state, _State, "CSV")
         with self._translated_errors():
-            before = KnownDirectory(Path(known.directory), known.directory_id) if known else None
+            before = KnownDirectory(_path(known.directory), known.directory_id) if known else None
             claimed = claim_directory(run.place, known=before or run.known_directory)
             self._directory, self._directory_id = claimed.path, claimed.directory_id
             self._files = OwnFiles(claimed.path, run.run_id)
@@ -138,7 +139,7 @@ class CsvBackend(Backend):
 
     def _state(self, position: Position) -> bytes:
         epoch = self._run.epoch if self._run is not None else 1
-        state = _State(str(self._directory), self._directory_id, epoch, position, self._columns.owners)
+        state = _State(_text(self._directory), self._directory_id, epoch, position, self._columns.owners)
         return msgspec.msgpack.encode(state)
 
     @contextmanager
@@ -160,3 +161,12 @@ def _changes(entry: OutboxEntry) -> list[dict[str, Any]]:
     if entry.kind is EntryKind.CONFIG_CHANGES:
         changes = json.loads(entry.payload)  # the daemon itself wrote this JSON
     return changes
+
+
+def _text(path: Path) -> str:
+    """Return a path in UTF-8 as a text; a script's file-system encoding may be another, such as ASCII."""
+    return os.fsencode(path).decode()
+
+
+def _path(text: str) -> Path:
+    return Path(os.fsdecode(text.encode()))
