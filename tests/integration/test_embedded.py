@@ -34,6 +34,9 @@ for step in range(20):
     tracker.log({"loss": float(step)}, step=step)
 """
 RANKED = SCRIPT.replace("float(step", "float(step + int(os.environ.get('RANK') or os.environ['PMI_RANK'])")
+TWO_RANKS = ("sh", "-c", 'for r in 0 1; do RANK=$r LOCAL_RANK=$r "$0" "$@" & done; wait')
+"""A launcher that begins at once; torchrun imports torch."""
+LAUNCH = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
 HOLD = 'settle(tracker)\nprint("logged", flush=True)\nsys.stdin.readline()\n'
 
 
@@ -266,8 +269,7 @@ def test_a_directory_whose_daemon_is_on_another_host_and_out_of_reach_is_not_wai
 def test_ranks_that_are_given_no_environment_find_the_daemon_of_run_in_its_directory(place: Place) -> None:
     run = [sys.executable, "-m", "tracker_daemon", "run", "--"]
     dropped = ["env", "-u", "TRACKER_ENDPOINT_FILE", "-u", "TRACKER_LAUNCH_ID"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    _, shown = place.run(RANKED + "tracker.finish()\n", *run, *dropped, *torchrun)
+    _, shown = place.run(RANKED + "tracker.finish()\n", *run, *dropped, *TWO_RANKS, **LAUNCH)
     assert "FINISHED, 20 records" in shown
     assert len(place.daemons()) == 1
     assert [row["loss/mean"] for row in place.rows()[0]] == [f"{n}.5" for n in range(20)]
@@ -275,10 +277,10 @@ def test_ranks_that_are_given_no_environment_find_the_daemon_of_run_in_its_direc
 
 def test_ranks_whose_directories_differ_find_the_daemon_of_rank_0_on_their_host(place: Place) -> None:
     apart = "import os\nos.makedirs(f'run-{os.getpid()}')\nos.chdir(f'run-{os.getpid()}')\n"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     temporary = place.home / "tmp"
     temporary.mkdir()
-    place.run(apart + RANKED + "tracker.finish()\n", *torchrun, TMPDIR=str(temporary), XDG_RUNTIME_DIR="")
+    script = apart + RANKED + "tracker.finish()\n"
+    place.run(script, *TWO_RANKS, **LAUNCH, TMPDIR=str(temporary), XDG_RUNTIME_DIR="")
     (rows,) = place.rows()
     assert [row["loss/mean"] for row in rows] == [f"{n}.5" for n in range(20)]
     (log,) = place.home.rglob("daemon.log")

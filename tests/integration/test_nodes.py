@@ -21,6 +21,12 @@ PORT = 7007  # both namespaces are the test's own
 RUN = (sys.executable, "-m", "tracker_daemon", "run")
 ROOT = (sys.executable, "-m", "tracker_daemon", "serve")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "2")
+TWO_RANKS = (
+    "sh", "-c", 'for r in 0 1; do RANK=$((2 * NODE_RANK + r)) LOCAL_RANK=$r "$0" train.py & done; wait',
+    sys.executable,
+)  # fmt: skip
+"""A launcher that begins at once; torchrun imports torch."""
+LAUNCH = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": "29511"}
 SCRIPT = """
 import os
 from tracker_client import setup_tracker
@@ -142,10 +148,9 @@ def test_daemons_of_both_hosts_forward_one_launch_to_a_root(nodes: tuple[Node, N
     first, second = nodes
     token = {"TRACKER_TOKEN": "a-token-that-all-nodes-have"}
     root = first.start(*ROOT, "--listen", f"10.77.0.1:{PORT}", "--state-dir", "root", **token)
-    there = ("--master-addr", "10.77.0.1", "--master-port", "29511", "--node-rank")
-    forward = [*RUN, "--upstream", f"10.77.0.1:{PORT}", "--", *TORCHRUN, *there]
-    two = second.start(*forward, "1", "train.py", **token, NODE_RANK="1")
-    one = first.start(*forward, "0", "train.py", **token)
+    forward = [*RUN, "--upstream", f"10.77.0.1:{PORT}", "--", *TWO_RANKS]
+    two = second.start(*forward, **token, **LAUNCH, NODE_RANK="1")
+    one = first.start(*forward, **token, **LAUNCH, NODE_RANK="0")
     assert "batches of 1 metric for the root" in second.finish(two)
     first.finish(one)
     wait_until(lambda: metrics(first.home).exists(), "the rows")
@@ -160,15 +165,12 @@ def test_daemons_of_both_hosts_forward_one_launch_to_a_root(nodes: tuple[Node, N
 def test_a_node_s_daemon_joins_the_launch_of_the_first_node_s_run(nodes: tuple[Node, Node]) -> None:
     first, second = nodes
     token = {"TRACKER_TOKEN": "a-token-that-all-nodes-have"}
-    there = ("--master-addr", "10.77.0.1", "--master-port", "29511", "--node-rank")
     listen = ("--listen", f"0.0.0.0:{PORT}", "--tls")
-    one = first.start(*RUN, *listen, "--", *TORCHRUN, *there, "0", "train.py", **token)
+    one = first.start(*RUN, *listen, "--", *TWO_RANKS, **token, **LAUNCH, NODE_RANK="0")
     root = first.home / "tracker-runs" / ".tracker" / "tls-cert.pem"
     wait_until(lambda: root.exists() and root.stat().st_size, "the certificate")
     above = ("--upstream", f"10.77.0.1:{PORT}", "--upstream-tls-root", str(root))
-    second.finish(
-        second.start(*RUN, *above, "--", *TORCHRUN, *there, "1", "train.py", **token, NODE_RANK="1")
-    )
+    second.finish(second.start(*RUN, *above, "--", *TWO_RANKS, **token, **LAUNCH, NODE_RANK="1"))
     assert "FINISHED, 20 records" in first.finish(one)
     assert rows(first.home) == EXPECTED
 

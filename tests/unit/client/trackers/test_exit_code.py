@@ -66,8 +66,9 @@ def run(statement):
 @pytest.mark.parametrize("how", ENDS)
 def test_the_status_that_the_kernel_reports_is_in_the_file_after_the_end(how):
     statement, known, written = ENDS[how]
-    assert run(statement)[:2] == (known, written)
-    assert written in (None, run(statement)[2])
+    known_to_handler, in_file, status = run(statement)
+    assert (known_to_handler, in_file) == (known, written)
+    assert written in (None, status)
 
 
 def test_sys_exit_is_not_replaced():
