@@ -24,7 +24,7 @@ from tracker_daemon.delivery.locations import log_location
 from tracker_daemon.endpoints.announcement import Announcement
 from tracker_daemon.endpoints.binding import bind_all
 from tracker_daemon.endpoints.endpoint_file import EndpointInfo
-from tracker_daemon.files.run_directory import Layout
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.ingest.server import SERVER_OPTIONS, TokenCheck, TrackerService
 from tracker_daemon.ingest.uploads import UploadService
 from tracker_daemon.journal.store import Journal

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tracker_daemon.errors import BackendUnavailable
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.files.manifest import DAEMON
-from tracker_daemon.files.run_directory import KnownDirectory, Layout, RunPlace
+from tracker_daemon.files.run_directory import KnownDirectory, RunPlace
 from tracker_daemon.files.run_names import run_directory_name
 from tracker_daemon.outbox.entries import OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricSettings

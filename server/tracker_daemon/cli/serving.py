@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from tracker_daemon.cli.options import check_backends, with_settings
-from tracker_daemon.files.run_directory import Layout
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.launch.daemon_process import (
     HAS_TERMINAL_OPTION,
     LAUNCH_KEY_OPTION,

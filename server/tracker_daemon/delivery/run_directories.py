@@ -18,7 +18,8 @@ import structlog
 
 from tracker_daemon.backends.base import RunDescription
 from tracker_daemon.errors import BackendError
-from tracker_daemon.files.run_directory import ClaimedDirectory, Layout, claim_directory, close_directory
+from tracker_daemon.files.layout import Layout
+from tracker_daemon.files.run_directory import ClaimedDirectory, claim_directory, close_directory
 from tracker_daemon.files.run_story import Story, beginning, ending
 from tracker_daemon.journal.access import JournalAccess
 from tracker_daemon.runs.registry import Registry

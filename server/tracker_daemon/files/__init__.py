@@ -2,7 +2,8 @@
 
 * ``atomic_file``: a file appears whole or not at all, and survives a crash.
 * ``run_directory``: the directory of a run's files, chosen once and found again by the run's id.
-* ``run_names``: the directories' names; ``run_move``: moves an ended run's files into ``runs``.
+* ``layout``: where the directories are in an output directory. ``run_names``: their names.
+* ``run_move``: moves an ended run's files into ``runs``.
 * ``manifest``: the file that says whose directory it is; ``own_files``: names the run's files in it.
 * ``run_story``: what the manifest tells of the run, from its beginning to its end.
 * ``run_removal``: removes an ended run's files.

@@ -22,7 +22,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ import structlog
 
 from tracker_daemon.errors import BackendRefused, BackendUnavailable
 from tracker_daemon.files.atomic_file import sync_directory
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.files.manifest import (
     DAEMON,
     SCRIPT,
@@ -63,14 +63,6 @@ IsClosed = Callable[[str], bool | None]
 """Returns True if the run of an id has ended and is recorded in full; None if that is not known."""
 
 log = structlog.get_logger(__name__)
-
-
-class Layout(str, Enum):
-    """The places of runs' directories within an output directory."""
-
-    BASE = "base"
-    NAME = "name"
-    PROJECT = "project"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,14 +18,9 @@ from tracker_daemon.backends.csv.backend import CsvBackend
 from tracker_daemon.backends.csv.items import CsvItemsBackend
 from tracker_daemon.errors import BackendError
 from tracker_daemon.files.file_errors import translated
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.files.manifest import SCRIPT, add_to_manifest
-from tracker_daemon.files.run_directory import (
-    CSV_LOCK,
-    ClaimedDirectory,
-    Layout,
-    claim_directory,
-    close_directory,
-)
+from tracker_daemon.files.run_directory import CSV_LOCK, ClaimedDirectory, claim_directory, close_directory
 from tracker_daemon.files.run_lock import RunLock
 from tracker_daemon.files.run_story import beginning, ending
 from tracker_daemon.inprocess.delivery import DeliveredBackend, Delivery

@@ -19,7 +19,7 @@ import msgspec
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import NODE
 from tracker_daemon.errors import ClientRefused, ProtocolError
-from tracker_daemon.files.run_directory import Layout
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.journal.rows import RunRow, StreamRow
 from tracker_daemon.processes.host_watch import Place
 from tracker_daemon.recording.live_run import LiveRun

@@ -9,7 +9,7 @@ import msgspec
 
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.errors import ProtocolError, SettingsError
-from tracker_daemon.files.run_directory import Layout
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.rules.metric_rules import (
     MetricSettings,
     read_aggregates,

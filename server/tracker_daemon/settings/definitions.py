@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
-from tracker_daemon.files.run_directory import Layout
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.settings.directories import absolute, default_state_directory
 from tracker_daemon.settings.metric_settings import (
     CONFIG_MAY_DIFFER,

@@ -8,8 +8,9 @@ import json
 import pytest
 
 from tracker_daemon.cli import main
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.files.manifest import add_files
-from tracker_daemon.files.run_directory import Layout, RunPlace, claim_directory, close_directory
+from tracker_daemon.files.run_directory import RunPlace, claim_directory, close_directory
 from tracker_daemon.files.run_story import beginning, ending, tell_backend
 from tracker_daemon.status.document import (
     BackendStatus,

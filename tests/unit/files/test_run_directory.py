@@ -10,12 +10,12 @@ import pytest
 
 from tracker_daemon.errors import BackendUnavailable
 from tracker_daemon.files import run_directory
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.files.manifest import SCRIPT, Manifest, add_files
 from tracker_daemon.files.own_files import OwnFiles
 from tracker_daemon.files.run_directory import (
     CSV_LOCK,
     KnownDirectory,
-    Layout,
     RunPlace,
     claim_directory,
     close_directory,

@@ -16,7 +16,7 @@ from tracker_daemon.errors import (
     PoisonEntry,
     UpstreamUnavailable,
 )
-from tracker_daemon.files.run_directory import Layout
+from tracker_daemon.files.layout import Layout
 from tracker_daemon.outbox.entries import EntryKind, OutboxEntry
 from tracker_daemon.rules.metric_rules import MetricSettings
 
