@@ -22,8 +22,8 @@ from tracker_daemon.rules.metric_rules import MetricSettings
 
 RUN = RunDescription(
     "run-a", "project", "name", Path("/out"), 3, 2, {"tags": ["x"], "n": {"k": 1.5}}, {"user": "u"},
-    Path("/state/contents"), True, MetricSettings(), 1_700_000_000_000_000_000, "ezpz", Layout.NAME,
-    Path("/out/run-a"), "id-a", "label", True, "script",
+    Path("/state/contents"), True, MetricSettings(), 1_700_000_000_000_000_000, "ezpz", "local",
+    Layout.NAME, Path("/out/run-a"), "id-a", "label", True, "script",
 )  # fmt: skip
 ASIDE = (SetAside(4, 2, "refused"),)
 
