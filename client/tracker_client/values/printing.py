@@ -13,7 +13,8 @@ from collections import deque
 from contextlib import suppress
 
 PRODUCT = "tracker-daemon"
-_IDLE_WAIT_S = 1.0
+_SHOWING_WAIT_S = 5.0
+"""The longest wait for a message that another thread is showing: a busy machine may suspend that thread."""
 _POLL_S = 0.005
 _OF_THE_DAEMON = {"tracker_begins_with": PRODUCT}
 
@@ -66,9 +67,9 @@ class WarningPrinter:
                 threading.Thread(target=self._print_waiting, name="tracker-warnings", daemon=True).start()
 
     def flush(self) -> None:
-        """Show what waits, on this thread; wait a moment for what another thread is showing."""
+        """Show what waits, on this thread; wait for what another thread is showing, for a bounded time."""
         self._show_waiting()
-        until = time.monotonic() + _IDLE_WAIT_S
+        until = time.monotonic() + _SHOWING_WAIT_S
         while self._printing.locked() and time.monotonic() < until:
             time.sleep(_POLL_S)
 
