@@ -14,18 +14,26 @@ from tests.support.waiting import wait_until
 
 pytest.importorskip("wandb")
 
-from tracker_daemon.backends.wandb.transaction_log import LoggedConfig, LoggedRow, TransactionLog
+from tracker_daemon.backends.wandb.transaction_log import (
+    LoggedConfig,
+    LoggedMetric,
+    LoggedRow,
+    TransactionLog,
+)
 
 TRAINING = """
 import os, time
 from tracker_client import setup_tracker
 rank = int(os.environ["RANK"])
 with setup_tracker(project_name="whole-way", config={"model": {"width": 3}}) as tracker:
+    tracker.define_metric("at_*", step_metric="epoch", summary="max")
+    if rank == 0:
+        tracker.log({"at_begin": 1.0, "epoch": 0}, step=0, commit=False)
     for step in range(int(os.environ["STEPS"])):
         tracker.log({"loss": step + rank}, step=step)
         time.sleep(float(os.environ.get("PAUSE", "0")))
     if rank == 0:
-        tracker.log({"phase": "done"}, step=0)
+        tracker.log({"phase": "done", "at_end": 2.0}, step=0)
 """
 
 
@@ -59,6 +67,12 @@ def recorded(outdir):
         if isinstance(change, LoggedConfig):
             config.update(change.values)
     return rows, config
+
+
+def assert_definitions_are_there(outdir):
+    (log,) = logs(outdir)
+    defined = [one for one in TransactionLog(log).read() if isinstance(one, LoggedMetric)]
+    assert defined == [LoggedMetric("at_begin", "epoch", "max"), LoggedMetric("at_end", "epoch", "max")]
 
 
 def assert_the_whole_run_is_there(rows, config, steps, ranks):
@@ -138,6 +152,7 @@ def test_four_ranks_end_in_an_offline_run(make_daemon, monkeypatch):
     Ranks(daemon).run(TRAINING, 4, STEPS="200")
     assert daemon.stop() == 0, daemon.log()
     assert_the_whole_run_is_there(*recorded(daemon.outdir), 200, 4)
+    assert_definitions_are_there(daemon.outdir)
     ((backend,),) = [run["backends"] for run in daemon.last_status()["runs"]]
     assert backend["pending"] == 0
     assert backend["location"] == str(logs(daemon.outdir)[0].parent)
@@ -185,6 +200,7 @@ def test_whatever_is_killed_mid_run_every_row_is_there_once(make_daemon, stub, m
     assert daemon.stop() == 0, daemon.log()
     if mode == "offline":
         rows, config = recorded(daemon.outdir)
+        assert_definitions_are_there(daemon.outdir)
     else:
         (run,) = stub.runs.values()
         rows, config = run.rows, run.config
