@@ -21,7 +21,7 @@ from typing import Any
 
 from tracker_client.identity.rank import LOCAL_SIZE_VARIABLES, RankInfo
 from tracker_client.values.arguments import valid_text
-from tracker_client.values.secret_names import MASK, is_secret, mask_secrets
+from tracker_client.values.secret_names import mask_arguments
 from tracker_client.version import __version__
 
 VALUE_MAX_CHARACTERS = 2_000
@@ -72,28 +72,15 @@ def describe(script: Script) -> str:
 
 
 def masked_command(argv: Sequence[str]) -> str:
-    """Quote ``argv`` as for a shell, with ``****`` for secrets.
-
-    A secret is recognised by the option's name: the value in ``--api-key=…``, and all values after
-    ``--api-key`` up to the next option.
-    """
+    """Quote ``argv`` as for a shell, with ``****`` for secrets; see :func:`mask_arguments`."""
     shown: list[str] = []
-    option, first = "", False
     characters = 0
     for argument in (str(argument)[:_ARGUMENT_MAX_CHARACTERS] for argument in argv):
         if characters > VALUE_MAX_CHARACTERS:
             break
         characters += len(argument) + 1
-        is_value = option and not argument.startswith("--" if first and is_secret(option, argument) else "-")
-        if is_value:
-            shown.append(MASK if is_secret(option, argument) else mask_secrets(argument))
-            first = False
-            continue
-        name, equals, value = argument.partition("=")
-        option, first = ("", False) if equals or not name.startswith("-") else (name, True)
-        secret = bool(equals) and is_secret(name, value)
-        shown.append(f"{mask_secrets(name)}={MASK}" if secret else mask_secrets(argument))
-    return shlex.join(shown)
+        shown.append(argument)
+    return shlex.join(mask_arguments(shown))
 
 
 def git_state(directory: Path) -> dict[str, str]:

@@ -32,7 +32,7 @@ from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from tracker_client.values.arguments import JSON_DEPTH_MAX, valid_text
-from tracker_client.values.secret_names import MASK, is_secret, is_secret_name, mask_secrets
+from tracker_client.values.secret_names import MASK, is_secret, is_secret_name, mask_arguments, mask_secrets
 from tracker_protocol import limits
 
 VALUES_MAX = limits.CONFIG_MAX_BYTES // 2
@@ -159,7 +159,9 @@ class _Reader:
         if count > self.left:
             self.left = -1
             return f"<{type(value).__name__} of {count}>"
-        return self._guarded(value, depth, lambda: [self.value(item, depth - 1) for item in _each(items)])
+        return self._guarded(
+            value, depth, lambda: _without_secrets([self.value(item, depth - 1) for item in _each(items)])
+        )
 
     def _guarded(self, value: Any, depth: int, read: Callable[[], Any]) -> Any:
         """Convert a container, unless it lies too deep or within itself."""
@@ -172,6 +174,12 @@ class _Reader:
             return read()
         finally:
             self._open.discard(id(value))
+
+
+def _without_secrets(plain: list[Any]) -> list[Any]:
+    """Mask secrets behind the names of options, in a list that may be a command's arguments."""
+    is_command = any(isinstance(item, str) and item.startswith("-") for item in plain)
+    return mask_arguments(plain) if is_command else plain
 
 
 def _masked(name: str, plain: Any) -> Any:

@@ -10,6 +10,8 @@ Only texts are secrets: numbers, booleans and None never are.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from typing import Any
 
 MASK = "****"
 _ALWAYS = re.compile(
@@ -61,6 +63,31 @@ def mask_secrets(text: str) -> str:
     text = _USER_INFORMATION.sub(MASK, text)
     text = _BEARER.sub(rf"\1 {MASK}", text)
     return _masked(_masked(text, _OPTION, _OPTION_VALUE), _NAMED, _NAMED_VALUE)
+
+
+def mask_arguments(arguments: Iterable[Any]) -> list[Any]:
+    """Replace secrets in a command's arguments by ``****``; whatever is no text stays.
+
+    A secret is recognised by the option's name: the value in ``--api-key=…``, and all values after
+    ``--api-key`` up to the next option.
+    """
+    masked: list[Any] = []
+    option, first = "", False
+    for argument in arguments:
+        if not isinstance(argument, str):
+            masked.append(argument)
+            first = False
+            continue
+        is_value = option and not argument.startswith("--" if first and is_secret(option, argument) else "-")
+        if is_value:
+            masked.append(MASK if is_secret(option, argument) else mask_secrets(argument))
+            first = False
+            continue
+        name, equals, value = argument.partition("=")
+        option, first = ("", False) if equals or not name.startswith("-") else (name, True)
+        secret = bool(equals) and is_secret(name, value)
+        masked.append(f"{mask_secrets(name)}={MASK}" if secret else mask_secrets(argument))
+    return masked
 
 
 def _masked(text: str, names: re.Pattern[str], values: re.Pattern[str]) -> str:

@@ -193,6 +193,18 @@ def test_a_long_text_is_searched_for_secrets_in_little_time(text):
     assert time.process_time() - begin < 5.0
 
 
+def test_a_list_of_arguments_is_masked_behind_the_options_that_name_secrets():
+    arguments = ["train.py", "--password", "hunter2", "--token=x", "--lr", 0.1, "-v", "--max_tokens", "512"]
+    arguments += ["--hosts", "a", "--api-key", "0123456789abcdef0123", "more"]
+    assert recorded({"argv": arguments})["argv"] == [
+        "train.py", "--password", "****", "--token=****", "--lr", 0.1, "-v", "--max_tokens", "512",
+        "--hosts", "a", "--api-key", "****", "****",
+    ]  # fmt: skip
+    assert recorded({"layers": ["-x", "y"], "words": ["password", "b"]}) == {
+        "layers": ["-x", "y"], "words": ["password", "b"],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
