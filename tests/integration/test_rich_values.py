@@ -71,12 +71,12 @@ with setup_tracker("values", config={"lr": 0.1, "a.b": 1, "a": {"b": 2}}) as tra
 
 
 def test_texts_tables_with_images_stacks_and_later_configurations_are_right_in_every_store(
-    make_daemon, monkeypatch, tmp_path
+    make_daemon, monkeypatch, tmp_path, empty_database
 ):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    daemon = make_daemon("--backends", "csv,mlflow,wandb")
+    daemon = make_daemon("--backends", "csv,mlflow,wandb", mlflow_store=empty_database)
     (refused,) = Ranks(daemon).run(VALUES, 1)
     assert daemon.stop() == 0, daemon.log()
     assert refused == "2\n"
