@@ -14,14 +14,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from tracker_daemon.aggregation.numbers.accumulator import with_room
 from tracker_daemon.aggregation.numbers.summary import Floats, Integers
 from tracker_daemon.aggregation.shared.attempt import NO_ROW, RankReport
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits, Panel
 from tracker_daemon.aggregation.shared.placement import Index
 from tracker_daemon.aggregation.values.batch import Kinds
-from tracker_protocol.kinds import Kind
 
 UNDECIDED, NOBODY = -2, -1
 
@@ -72,22 +70,11 @@ class NodePanel(Panel):
         self.bar: Integers = np.zeros((capacity, self.width), np.int64)
         self.reporter: Integers = np.full((capacity, self.width), NOBODY, np.int64)
         self.number: Integers = np.full((capacity, self.width), NO_ROW, np.int64)
-        self.kinds: Kinds | None = None  # as values, from the first value on that is no float
-
-    def grow_rows(self) -> None:
-        """Double the room for rows."""
-        kinds = self.kinds
-        super().grow_rows()
-        if kinds is not None:
-            self.kinds = np.zeros(self.values.shape, np.uint8)
-            self.kinds[: len(kinds)] = kinds
 
     def grow_slots(self, slots: int) -> None:
         """Make room for ``slots`` slots."""
         super().grow_slots(slots)
-        self.values = with_room(self.values, slots)
-        if self.kinds is not None:
-            self.kinds = with_room(self.kinds, slots)
+        self.widen_values(slots)
         ever = np.zeros((slots, self.width), np.bool_)
         ever[: len(self.ever)] = self.ever
         self.ever = ever
@@ -110,11 +97,7 @@ class NodePanel(Panel):
         """Write a rank's report into ``rows``; each of these cells is new to this rank."""
         assert report.values is not None, "a rank reports its own values"
         columns, at = report.columns, (rows[:, None], slot, report.columns)
-        self.values[at] = report.values
-        if report.kinds is not None and self.kinds is None:
-            self.kinds = np.zeros(self.values.shape, np.uint8)
-        if self.kinds is not None:
-            self.kinds[at] = Kind.FLOAT if report.kinds is None else report.kinds
+        self.set_values(at, report.values, report.kinds)
         self.seen[at] = True
         self.ever[slot, columns] = True
         self.points += report.values.size

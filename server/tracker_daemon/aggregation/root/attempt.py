@@ -16,16 +16,9 @@ import numpy as np
 from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.membership import Membership
 from tracker_daemon.aggregation.root.naming import Naming
-from tracker_daemon.aggregation.root.panel import (
-    NEVER,
-    NO_OWNER,
-    OTHER,
-    PRIMARY,
-    SOLE,
-    UNLEARNED,
-    Homes,
-    RootPanel,
-)
+from tracker_daemon.aggregation.root.panel.cells import NO_OWNER, OTHER, PRIMARY, SOLE
+from tracker_daemon.aggregation.root.panel.contributions import Homes, RootPanel
+from tracker_daemon.aggregation.root.panel.reporters import NEVER, UNLEARNED
 from tracker_daemon.aggregation.root.progress import RankProgress
 from tracker_daemon.aggregation.root.rows import RowQueue, UnplacedValue
 from tracker_daemon.aggregation.shared.attempt import Attempt, RankReport

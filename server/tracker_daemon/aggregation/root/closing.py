@@ -12,7 +12,9 @@ import numpy as np
 
 from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.attempt import RootAttempt
-from tracker_daemon.aggregation.root.panel import CLOSED, OPEN, UNLEARNED, RootPanel
+from tracker_daemon.aggregation.root.panel.cells import CLOSED, OPEN
+from tracker_daemon.aggregation.root.panel.contributions import RootPanel
+from tracker_daemon.aggregation.root.panel.reporters import UNLEARNED
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.panel import Bits
 from tracker_daemon.aggregation.shared.placement import Index

@@ -7,7 +7,9 @@ import numpy as np
 from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.closing import SILENT_FLUSH_NS
 from tracker_daemon.aggregation.root.emission.ordering import next_early_ns
-from tracker_daemon.aggregation.root.panel import OPEN, UNLEARNED, RootPanel
+from tracker_daemon.aggregation.root.panel.cells import OPEN
+from tracker_daemon.aggregation.root.panel.contributions import RootPanel
+from tracker_daemon.aggregation.root.panel.reporters import UNLEARNED
 
 
 def next_deadline_ns(attempt: RootAttempt) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.attempt import RootAttempt
-from tracker_daemon.aggregation.root.panel import RootPanel
+from tracker_daemon.aggregation.root.panel.contributions import RootPanel
 from tracker_daemon.aggregation.root.reports import SummaryReport
 from tracker_daemon.aggregation.shared.attempt import NO_ROW, RankReport
 from tracker_daemon.aggregation.shared.marks import Key

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tracker_daemon.aggregation.root.panel import RootPanel
+from tracker_daemon.aggregation.root.panel.contributions import RootPanel
 from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.placement import Place
 from tracker_daemon.aggregation.shared.rules import Rules

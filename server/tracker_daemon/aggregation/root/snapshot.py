@@ -16,7 +16,7 @@ import numpy as np
 from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.fold import RootFold
-from tracker_daemon.aggregation.root.panel import RootPanel
+from tracker_daemon.aggregation.root.panel.contributions import RootPanel
 from tracker_daemon.aggregation.root.rows import HomeRow, Part, RowQueue, UnplacedValue
 from tracker_daemon.aggregation.shared.plain_state import (
     RECORDING,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tracker_daemon.aggregation.root.attempt import RootAttempt
-from tracker_daemon.aggregation.root.panel import CLOSED, OPEN
+from tracker_daemon.aggregation.root.panel.cells import CLOSED, OPEN
 from tracker_daemon.aggregation.shared.fold import WaitingRows
 
 

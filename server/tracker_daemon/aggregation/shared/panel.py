@@ -20,6 +20,8 @@ from tracker_daemon.aggregation.numbers.summary import Floats, Integers
 from tracker_daemon.aggregation.shared.marks import Key
 from tracker_daemon.aggregation.shared.occurrence import OccurrenceCounter
 from tracker_daemon.aggregation.shared.placement import Index, index_of, numbers_of
+from tracker_daemon.aggregation.values.batch import Kinds
+from tracker_protocol.kinds import Kind
 
 Bits = NDArray[np.bool_]
 _ROWS_AT_FIRST = 8
@@ -28,7 +30,10 @@ _IDLE_BYTES_MAX = 32 * 1024 * 1024
 
 
 class Panel:
-    """The rows of ``names``, for one attempt. ``seen`` is (rows, slots, metrics): which values there are."""
+    """The rows of ``names``, for one attempt. ``seen`` is (rows, slots, metrics): which values there are.
+
+    ``kinds`` are those of ``values``; None as long as all are floats.
+    """
 
     ROW_ARRAYS: ClassVar[tuple[str, ...]] = ("values", "seen", "step", "occurrence", "time_ns", "in_use")
     values: Floats
@@ -58,15 +63,19 @@ class Panel:
         self.time_ns: Integers = np.zeros(capacity, np.int64)
         self.in_use: Bits = np.zeros(capacity, np.bool_)
         self.free = list(range(capacity - 1, -1, -1))
+        self.kinds: Kinds | None = None
 
     def grow_rows(self) -> None:
         """Double the room for rows."""
         old = {name: getattr(self, name) for name in self.ROW_ARRAYS}
-        capacity, free = len(self.step), self.free
+        capacity, free, kinds = len(self.step), self.free, self.kinds
         self.allocate(2 * capacity)
         for name, array in old.items():
             getattr(self, name)[:capacity] = array
         self.free = [*range(2 * capacity - 1, capacity - 1, -1), *free]
+        if kinds is not None:
+            self.kinds = np.zeros(self.values.shape, np.uint8)
+            self.kinds[:capacity] = kinds
 
     def slot(self, rank: int) -> int:
         """Return the rank's slot; make one if it has none."""
@@ -84,6 +93,20 @@ class Panel:
         self.occurrences.grow(slots)
         self.seen = with_room(self.seen, slots)
 
+    def widen_values(self, places: int) -> None:
+        """Make room for the values of ``places`` ranks."""
+        self.values = with_room(self.values, places)
+        if self.kinds is not None:
+            self.kinds = with_room(self.kinds, places)
+
+    def set_values(self, at: tuple[Index, int, Index], values: Floats, kinds: Kinds | None) -> None:
+        """Set the values of a rank; ``kinds`` None: all are floats."""
+        self.values[at] = values
+        if kinds is not None and self.kinds is None:
+            self.kinds = np.zeros(self.values.shape, np.uint8)
+        if self.kinds is not None:
+            self.kinds[at] = Kind.FLOAT if kinds is None else kinds
+
     def live_rows(self) -> Integers:
         """Return all rows in use, in the order in which they were opened."""
         return np.fromiter(self.row_of.values(), np.int64, len(self.row_of))
@@ -94,7 +117,7 @@ class Panel:
 
     def array_bytes(self) -> int:
         """Return the memory of the large arrays, for all rows."""
-        return self.values.nbytes + self.seen.nbytes
+        return self.values.nbytes + self.seen.nbytes + (0 if self.kinds is None else self.kinds.nbytes)
 
     # ---- rows ------------------------------------------------------------------------------------
 

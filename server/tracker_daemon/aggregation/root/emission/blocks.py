@@ -13,7 +13,8 @@ from tracker_daemon.aggregation.numbers.summary import Floats, Integers, Summary
 from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.emission.axes import SeriesAxes
 from tracker_daemon.aggregation.root.emission.gathering import Gather
-from tracker_daemon.aggregation.root.panel import EMITTED, NO_OWNER, RootPanel
+from tracker_daemon.aggregation.root.panel.cells import EMITTED, NO_OWNER
+from tracker_daemon.aggregation.root.panel.contributions import RootPanel
 from tracker_daemon.aggregation.root.rows import HomeRow
 from tracker_daemon.aggregation.shared.panel import Bits
 from tracker_daemon.aggregation.shared.placement import Index, numbers_of

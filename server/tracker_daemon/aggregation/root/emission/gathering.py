@@ -13,7 +13,8 @@ import numpy as np
 
 from tracker_daemon.aggregation.numbers.summary import Integers
 from tracker_daemon.aggregation.root.attempt import RootAttempt
-from tracker_daemon.aggregation.root.panel import CLOSED, OPEN, OTHER, PRIMARY, SOLE, RootPanel
+from tracker_daemon.aggregation.root.panel.cells import CLOSED, OPEN, OTHER, PRIMARY, SOLE
+from tracker_daemon.aggregation.root.panel.contributions import RootPanel
 from tracker_daemon.aggregation.root.rows import HomeRow, Part
 from tracker_daemon.aggregation.shared.panel import Bits
 from tracker_daemon.aggregation.shared.placement import Index, index_of, numbers_of
