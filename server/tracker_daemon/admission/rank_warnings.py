@@ -49,9 +49,10 @@ class RankWarnings:
                     cause.ranks.clear()
 
     def hurry(self, run_id: str) -> None:
-        """Let all causes of a run be due: its primary rank ends, or the daemon does."""
+        """Let all gathered warnings of a run be due: its primary rank ends, or the daemon does."""
         for cause in self._runs.get(run_id, {}).values():
-            cause.due_s = 0.0
+            if cause.ranks:
+                cause.due_s = 0.0
 
     def hurry_all(self) -> None:
         """Let the causes of all runs be due."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping
 
 import msgspec
@@ -75,6 +76,8 @@ class RootAdmission:
         self._sessions: set[Session] = set()
         self._warnings = RankWarnings()
         self._notices = notices
+        self._ended_primaries: deque[bytes] = deque(maxlen=limits.RUNS_ENDED_MAX)
+        """The streams of primary ranks after whose end the gathered warnings were passed on."""
 
     # ---- ranks -----------------------------------------------------------------------------------
 
@@ -263,18 +266,20 @@ class RootAdmission:
 
     def on_commit(self, live: LiveRun) -> None:
         """Send a run's new warnings, and deliver its new entries."""
-        if self._is_primary_ended(live):
-            self._warnings.hurry(live.run_id)
-            self._pass_on_warnings()
+        self._hurry_warnings(live)
         self._notices.show_new(live)
         if live.view.status != RunStatus.RUNNING.value:
             self._nodes.send_run_ended(live.run_id)
         self._delivery.deliver_new(live)
 
-    def _is_primary_ended(self, live: LiveRun) -> bool:
+    def _hurry_warnings(self, live: LiveRun) -> None:
+        """Pass on all gathered warnings of a run once its primary rank has ended."""
         run = self._registry.runs.get(live.run_id)
         primary = run.by_rank.get((run.attempt, run.options.primary_rank)) if run is not None else None
-        return primary is not None and primary.finished
+        if primary is not None and primary.finished and primary.stream_id not in self._ended_primaries:
+            self._ended_primaries.append(primary.stream_id)
+            self._warnings.hurry(live.run_id)
+            self._pass_on_warnings()
 
     def poll(self) -> None:
         """Do the work that is due; called several times a second."""

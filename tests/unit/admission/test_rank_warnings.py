@@ -46,6 +46,18 @@ def test_the_end_of_the_primary_rank_lets_its_run_wait_no_longer():
     assert list(warnings.take_due(0.0)) == [("ending", "rank 1: no")]
 
 
+def test_a_cause_that_was_passed_on_early_comes_again_after_the_interval_with_all_further_ranks():
+    warnings = RankWarnings()
+    warnings.add("run", 1, "no", 0.0)
+    for _ in range(2):
+        warnings.hurry("run")
+        list(warnings.take_due(0.0))
+    for rank in (2, 3):
+        warnings.add("run", rank, "no", 1.0)
+    assert texts(warnings, INTERVAL_S - 1) == []
+    assert texts(warnings, INTERVAL_S) == ["ranks 2-3: no"]
+
+
 def test_causes_are_bounded_and_forgotten_with_their_run():
     warnings = RankWarnings()
     for number in range(limits.WARNING_CAUSES_MAX + 50):
