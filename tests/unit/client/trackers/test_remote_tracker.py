@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tests.support.devices import KINDS, make_device
 from tests.support.messages import texts_of
 from tests.support.waiting import wait_until
-from tracker_client import Tracker, TrackerBackend, register_backend, setup_tracker
+from tracker_client import Tracker, TrackerBackend, ezpz_compat, register_backend, setup_tracker
 from tracker_client.errors import DaemonRefused, EndpointError
 from tracker_protocol import PROTOCOL_VERSION, limits
 from tracker_protocol.v1 import tracker_pb2 as pb
@@ -816,3 +816,10 @@ def test_a_definition_precedes_the_rows_that_are_logged_after_it_and_is_sent_onc
     assert (definition.glob, definition.step_metric, definition.summary) == ("val/*", "epoch", "max")
     assert not any("val/loss" in body.names for body in bodies[:at])
     assert len([text for text in caplog.messages if "define_metric(" in text]) == 2
+
+
+def test_the_compatible_import_asks_for_its_names_in_mlflow_unless_the_script_does(daemon):
+    for named, expected in (({}, "local"), ({"mlflow_own_name": "plain"}, "plain")):
+        ezpz_compat.setup_tracker("p", endpoint=daemon.endpoint, token=TOKEN, **named).finish()
+        options = json.loads(daemon.hellos[-1].options.backend_options)
+        assert options["mlflow"]["own_name"] == expected
