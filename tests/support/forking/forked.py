@@ -22,8 +22,11 @@ _AT_START = ("GRPC_", "LC_", "LANG", "MALLOC_", "PYTHON")
 
 
 def forks_with(environ: Mapping[str, str]) -> bool:
-    """True if a fork with this environment is what a new interpreter with it would be."""
-    return _read_at_start(environ) == _read_at_start(_first_environ())
+    """True if a fork with this environment is what a new interpreter with it would be.
+
+    An interpreter that was built on an old system has no ``pidfd_open``, by which a fork's end is seen.
+    """
+    return hasattr(os, "pidfd_open") and _read_at_start(environ) == _read_at_start(_first_environ())
 
 
 class ForkedProcess:
