@@ -49,7 +49,7 @@ def manifest_lines(directory: Path) -> Iterator[dict[str, Any]]:
     for line in (directory / MANIFEST_FILE).read_bytes().split(b"\n"):
         try:
             found = json.loads(line) if line else None
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(found, dict):
             yield found

@@ -120,3 +120,7 @@ class RunNotFound(TrackerDaemonError):
 
 class RunKept(TrackerDaemonError):
     """A run cannot be removed: it may still be written, or is not delivered in full."""
+
+
+class RunClosed(TrackerDaemonError):
+    """A file of a recorded run cannot be read or changed by this user."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -22,11 +23,11 @@ def runs(directory: str | os.PathLike[str] = ".") -> list[RecordedRun]:
     """Return the runs in and below ``directory``, the newest first.
 
     Looks three levels deep, and of a run's directory in its ``runs`` alone. Looks at
-    ``RUN_DIRECTORIES_SEARCHED_MAX`` directories at most.
+    ``RUN_DIRECTORIES_SEARCHED_MAX`` directories at most. Passes over what the user may not read.
 
     Raises:
         RunNotFound: ``directory`` is no directory.
-        OSError: a manifest cannot be read.
+        OSError: ``directory`` itself cannot be read.
     """
     base = Path(directory).expanduser().absolute()
     if not base.is_dir():
@@ -45,7 +46,7 @@ def read(run: str | os.PathLike[str], directory: str | os.PathLike[str] = ".") -
 
     Raises:
         RunNotFound: no run has this name, or several have.
-        OSError: a manifest cannot be read.
+        OSError: the directory that ``run`` names, or ``directory``, cannot be read.
     """
     named = os.fspath(run)
     if named and (found := read_run(Path(named).expanduser().resolve())) is not None:
@@ -68,8 +69,10 @@ def _below(directory: Path, depth: int, left: list[int]) -> Iterator[RecordedRun
     else:
         inner = _subdirectories(directory)
     for one in inner:
-        if left[0] > 0 and depth > 0 and one.is_dir():
-            yield from _below(one, depth - 1, left)
+        if left[0] > 0 and depth > 0:
+            with suppress(OSError):  # not ours to read, or gone by now
+                if one.is_dir():
+                    yield from _below(one, depth - 1, left)
 
 
 def _subdirectories(directory: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,8 @@ class FinalValue:
 def rows(directory: Path) -> Iterator[Row]:
     """Yield the rows in the order recorded, each with the columns that have a value; none without the file.
 
+    A last line that is not written to its end yet is left out.
+
     Raises:
         OSError: the file cannot be read.
     """
@@ -52,7 +54,7 @@ def rows(directory: Path) -> Iterator[Row]:
     except (FileNotFoundError, NotADirectoryError):
         return
     with file:
-        for cells in csv.DictReader(file):
+        for cells in csv.DictReader(_whole_lines(file)):
             yield {name: _value(text) for name, text in cells.items() if name and text}
 
 
@@ -88,11 +90,16 @@ def last_step(directory: Path) -> int | None:
     if STEP not in names:
         return None
     at = names.index(STEP)
-    for line in reversed(tail.decode(errors="replace").splitlines()):
+    whole = tail[: tail.rfind(b"\n") + 1]
+    for line in reversed(whole.decode(errors="replace").splitlines()):
         cells = next(csv.reader([line]), [])
         if len(cells) == len(names) and _INTEGER.fullmatch(cells[at]):
             return int(cells[at])
     return None
+
+
+def _whole_lines(file: Iterable[str]) -> Iterator[str]:
+    return (line for line in file if line.endswith("\n"))
 
 
 def _value(text: str) -> Value:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tracker_client.recorded.metrics import FinalValue, Row, final_values, last_step, rows
@@ -74,13 +74,22 @@ class RecordedRun:
 
     @property
     def last_step(self) -> int | None:
-        """The step of the last record; None if nothing is recorded, or nothing in ``metrics.csv``."""
-        return self._last_step if self._last_step is not None else last_step(self.directory)
+        """The step of the last record; None if it is not known: without ``metrics.csv``, say."""
+        if self._last_step is not None:
+            return self._last_step
+        try:
+            return last_step(self.directory)
+        except OSError:  # not ours to read
+            return None
 
     @property
     def size_bytes(self) -> int:
         """The size of the run's own files, in bytes."""
-        return sum(_size(self.directory / file) for file in self.files)
+        return sum(self.file_sizes().values())
+
+    def file_sizes(self) -> dict[str, int]:
+        """Return the size of each of the run's own files, in bytes; 0 for one that is gone."""
+        return {file: _size(self.directory / file) for file in self.files}
 
     def config(self) -> dict[str, Any]:
         """Return the run's configuration; empty if none is recorded.
@@ -122,7 +131,7 @@ def read_run(directory: Path) -> RecordedRun | None:
         lines = list(manifest_lines(directory))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if not lines or not isinstance(lines[0].get("run_id"), str):
+    if not lines or not _text(lines[0].get("run_id")):
         return None
     said: dict[str, Any] = {}
     places: dict[str, BackendPlace] = {}
@@ -133,34 +142,66 @@ def read_run(directory: Path) -> RecordedRun | None:
             # The file moves with the run; the places of other backends do not.
             is_csv = place.name == _CSV
             places[place.name] = replace(place, location=str(directory / METRICS_FILE)) if is_csv else place
-    files = {file for line in lines for file in line.get("files", ()) if (directory / file).is_file()}
-    return _run(directory, said, tuple(places.values()), tuple(sorted(files)))
+    named = {file for line in lines for file in _texts(line.get("files"))}
+    files = tuple(sorted(file for file in named if _is_file(directory, file)))
+    return _run(directory, said, tuple(places.values()), files)
 
 
 def _run(
     directory: Path, said: dict[str, Any], places: tuple[BackendPlace, ...], files: tuple[str, ...]
 ) -> RecordedRun:
-    story, end = said.get("run") or {}, said.get("ended") or {}
-    state_dir, run_id, name = story.get("state_dir"), said["run_id"], story.get("name")
+    story, end = _object(said.get("run")), _object(said.get("ended"))
+    state_dir, run_id, name = _text(story.get("state_dir")), said["run_id"], _text(story.get("name"))
     return RecordedRun(
         run_id,
-        name if name and name != run_id else str(said.get("name") or directory.name),
-        str(said.get("project", "")),
+        name if name and name != run_id else _text(said.get("name")) or directory.name,
+        _text(said.get("project")),
         directory,
-        end.get("status") or _state(story, is_closed=bool(said.get("closed"))),
-        end.get("reason", ""),
+        _text(end.get("status")) or _state(story, is_closed=bool(said.get("closed"))),
+        _text(end.get("reason")),
         _moment(story.get("created_ns")),
         _moment(end.get("ended_ns")),
-        end.get("world_size") or story.get("world_size") or None,
-        end.get("attempt") or said.get("attempt") or 1,
-        tuple(said.get("tags") or ()),
+        _whole(end.get("world_size")) or _whole(story.get("world_size")) or None,
+        _whole(end.get("attempt")) or _whole(said.get("attempt")) or 1,
+        tuple(_texts(said.get("tags"))),
         places,
         files,
         Path(state_dir) if state_dir else None,
         is_closed=bool(said.get("closed")),
         base=_base(directory, story.get("base")),
-        _last_step=end.get("last_step"),
+        _last_step=_whole(end.get("last_step")),
     )
+
+
+# A manifest may be damaged, of a later version or somebody else's: what is not of the kind expected counts as
+# not told.
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _texts(value: Any) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _is_file(directory: Path, file: str) -> bool:
+    """Return True for a file within the run's directory; no other is the run's."""
+    path = PurePosixPath(file)
+    if path.is_absolute() or ".." in path.parts:
+        return False
+    try:
+        return (directory / path).is_file()
+    except (OSError, ValueError):  # not ours to read; no path at all
+        return False
 
 
 def _base(directory: Path, told: Any) -> Path:
@@ -175,12 +216,17 @@ def _state(story: dict[str, Any], *, is_closed: bool) -> str:
     space = pid_space()
     if not story or not space or story.get("pid_space") != space:
         return RUNNING  # its host would know
-    alive = start_ticks(int(story.get("pid", 0))) == story.get("start_ticks")
+    alive = start_ticks(_whole(story.get("pid")) or 0) == story.get("start_ticks")
     return RUNNING if alive else INTERRUPTED
 
 
 def _moment(time_ns: Any) -> datetime | None:
-    return datetime.fromtimestamp(time_ns / _NS, tz=timezone.utc).astimezone() if time_ns else None
+    if not _whole(time_ns):
+        return None
+    try:
+        return datetime.fromtimestamp(time_ns / _NS, tz=timezone.utc).astimezone()
+    except (OverflowError, ValueError, OSError):  # beyond what the platform knows
+        return None
 
 
 def _size(path: Path) -> int:

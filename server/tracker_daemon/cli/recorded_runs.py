@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +18,7 @@ from tracker_client.recorded import RecordedRun, read, runs
 from tracker_daemon.cli.recorded_view import listed, listing, shown, sight
 from tracker_daemon.endpoints.control import CALL_TIMEOUT_S, DaemonClient
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
-from tracker_daemon.errors import EndpointError, RunKept, RunNotFound
+from tracker_daemon.errors import EndpointError, RunClosed, RunKept, RunNotFound
 from tracker_daemon.files.manifest import add_to_manifest
 from tracker_daemon.files.run_removal import remove_run
 from tracker_daemon.status import document as status_document
@@ -76,21 +79,22 @@ def list_runs(
     """List the recorded runs below a directory, the newest first."""
     with _translated():
         found = runs(directory)
-    if as_json:
-        typer.echo(listed(found))
-    elif found:
-        _print(listing(found))
-    else:
-        typer.echo(f"no run is recorded in {directory.absolute()} or below", err=True)
+        if as_json:
+            typer.echo(listed(found))
+        elif found:
+            _print(listing(found))
+        else:
+            typer.echo(f"no run is recorded in {directory.absolute()} or below", err=True)
 
 
 def show(run: RunArgument, directory: DirectoryOption = Path(), *, as_json: JsonOption = False) -> None:
     """Show one recorded run: its configuration, final values, files, and where each backend has it."""
-    found = _read(run, directory)
-    if as_json:
-        typer.echo(shown(found))
-    else:
-        _print(sight(found))
+    with _translated():
+        found = read(run, directory)
+        if as_json:
+            typer.echo(shown(found))
+        else:
+            _print(sight(found))
 
 
 def tag(
@@ -105,9 +109,10 @@ def tag(
         if not one.strip() or len(one) > TAG_MAX_CHARACTERS or not one.isprintable():
             msg = f"a tag has 1 to {TAG_MAX_CHARACTERS} printable characters, not {one!r}"
             raise typer.BadParameter(msg, param_hint="TAG")
-    found = _read(run, directory)
-    kept = [one for one in found.tags if one not in tags]
-    add_to_manifest(found.directory, tags=kept if remove_tags else [*kept, *dict.fromkeys(tags)])
+    with _translated():
+        found = read(run, directory)
+        kept = [one for one in found.tags if one not in tags]
+        add_to_manifest(found.directory, tags=kept if remove_tags else [*kept, *dict.fromkeys(tags)])
 
 
 def remove(
@@ -120,7 +125,11 @@ def remove(
 
     What W&B and MLflow have of the run stays there. Files that are not the run's stay too.
     """
-    found = _read(run, directory)
+    with _translated():
+        _remove(read(run, directory), yes=yes)
+
+
+def _remove(found: RecordedRun, *, yes: bool) -> None:
     if pending := _pending(found):
         msg = f"run {found.run_id} is not delivered in full: {pending}; tracker-daemon sync {found.state_dir}"
         raise RunKept(msg)
@@ -131,11 +140,6 @@ def remove(
     typer.echo(f"removed run {found.run_id}: {size}", err=True)
     if left:
         typer.echo(f"{found.directory} stays, with what is not the run's: {', '.join(left[:8])}", err=True)
-
-
-def _read(run: str, directory: Path) -> RecordedRun:
-    with _translated():
-        return read(run, directory)
 
 
 def _pending(run: RecordedRun) -> str:
@@ -165,10 +169,20 @@ def _translated() -> Iterator[None]:
         yield
     except NoSuchRun as error:
         raise RunNotFound(str(error)) from error
+    except json.JSONDecodeError as error:
+        raise RunClosed(f"the run's config.json is no JSON, {error}; correct it, or move it away") from error
+    except OSError as error:
+        if error.filename is None:  # not about a file of the run
+            raise
+        msg = f"{os.fsdecode(error.filename)}: {error.strerror}; its owner can give you access to it"
+        raise RunClosed(msg) from error
 
 
 def _print(renderable: object) -> None:
     from rich.console import Console  # noqa: PLC0415  only a person's tables need it
 
+    # A path may have bytes that are no text, and the terminal may know few characters.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     # A pipe has no width, so that nothing is cut there.
     Console(width=None if sys.stdout.isatty() else 10_000).print(renderable, soft_wrap=True)

@@ -107,17 +107,21 @@ def _facts(run: RecordedRun) -> Iterator[tuple[str, str]]:
 
 
 def _final_table(final: Mapping[str, FinalValue]) -> Table:
+    from rich.text import Text  # noqa: PLC0415
+
     table = _table("METRIC", ">STEP", ">VALUE", ">MEAN", ">MIN", ">MAX", ">STD")
     for name, value in final.items():
         cells = (value.value, value.mean, value.min, value.max, value.std)
-        table.add_row(name, _count(value.step), *map(_short, cells))
+        table.add_row(Text(name), _count(value.step), *(Text(_short(cell)) for cell in cells))
     return table
 
 
 def _files_table(run: RecordedRun) -> Table:
+    from rich.text import Text  # noqa: PLC0415
+
     table = _table("FILE", ">SIZE")
-    for file in run.files[:FILES_SHOWN]:
-        table.add_row(file, _size((run.directory / file).stat().st_size))
+    for file, size_bytes in list(run.file_sizes().items())[:FILES_SHOWN]:
+        table.add_row(Text(file), _size(size_bytes))
     if len(run.files) > FILES_SHOWN:
         table.add_row(f"and {len(run.files) - FILES_SHOWN} more", _size(run.size_bytes))
     return table
@@ -153,7 +157,16 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    return msgspec.json.encode(_printable(value)).decode()
+
+
+def _printable(value: Any) -> Any:
+    """Return ``value`` with texts that are Unicode; a path may have other bytes."""
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_printable(key): _printable(one) for key, one in value.items()}
+    return [_printable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _iso(moment: datetime | None) -> str | None:

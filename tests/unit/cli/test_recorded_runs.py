@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -155,3 +158,50 @@ def test_rm_refuses_a_run_that_a_backend_does_not_have_in_full_and_names_the_com
         f"tracker-daemon sync {recorded / '.tracker'}\n"
     )
     assert (recorded / "20260102-000000-k1/metrics.csv").exists()
+
+
+def test_names_with_brackets_are_shown_as_they_are(recorded, capsys):
+    path = recorded / "20260102-000000-k1"
+    (path / "metrics.csv").write_text("step,acc[top],[/b]\n0,1,[red]\n")
+    (path / "[bold].csv").touch()
+    add_files(path, ["[bold].csv"])
+    status, out, _ = run(capsys, "show", "k1")
+    assert status == 0
+    assert all(text in out for text in ("acc[top]", "[/b]", "[red]", "[bold].csv"))
+
+
+def test_a_path_that_is_no_text_is_printed_with_its_bytes_as_numbers(recorded, tmp_path):
+    (recorded / "20260102-000000-k1").rename(tmp_path / os.fsdecode(b"b\xff"))
+    for arguments in (["ls"], ["ls", "--json"], ["show", "k1"], ["show", "k1", "--json"]):
+        command = [sys.executable, "-m", "tracker_daemon", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"udcff" in done.stdout
+
+
+def test_a_terminal_of_few_characters_shows_a_run(recorded, tmp_path):
+    command = [sys.executable, "-m", "tracker_daemon", "show", "k1"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"digits (k1)" in done.stdout
+
+
+@pytest.mark.parametrize("file", ["metrics.csv", "config.json"])
+def test_a_file_that_cannot_be_read_is_named_in_one_line(recorded, capsys, file):
+    path = recorded / "20260102-000000-k1" / file
+    path.unlink()
+    path.mkdir()
+    status, out, err = run(capsys, "show", "k1")
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: {path}: ")
+    assert err.count("\n") == 1
+
+
+def test_a_configuration_that_is_no_json_is_said_in_one_line(recorded, capsys):
+    (recorded / "20260102-000000-k1/config.json").write_text('{"lr":')
+    status, _, err = run(capsys, "show", "k1", "--json")
+    assert status == 1
+    assert err.startswith("error: the run's config.json is no JSON, ")

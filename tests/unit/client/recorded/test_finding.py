@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from datetime import datetime
 from pathlib import Path
@@ -109,3 +110,20 @@ def test_times_have_a_time_zone(recorded):
     created = tracker_client.read("m1", recorded).created
     assert created.tzinfo is not None
     assert created == datetime.fromtimestamp(3, tz=created.tzinfo)
+
+
+@pytest.mark.parametrize("closed", ["a", "tracker-runs/20260103-train", "out"])
+def test_what_the_user_may_not_read_hides_no_other_run(recorded, monkeypatch, closed):
+    def opened(path, *arguments, **options):
+        if path.is_relative_to(recorded / closed):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *arguments, **options)
+
+    original = Path.open  # the superuser may read everything
+    monkeypatch.setattr(Path, "open", opened)
+    (recorded / "a").mkdir()
+    (recorded / "a" / MANIFEST_FILE).touch()
+    hidden = {"a": set(), "out": {"k1", "k2"}}.get(closed, {"m1"})
+    assert {run.run_id for run in tracker_client.runs(recorded)} == {"k1", "k2", "m1", "m2"} - hidden
+    with pytest.raises(PermissionError):
+        tracker_client.runs(recorded / closed)

@@ -124,3 +124,44 @@ def test_a_run_without_files_has_no_configuration_and_no_values(told):
 
 def test_its_configuration_is_that_of_its_file(told):
     assert told(config_json='{"lr": 0.1, "net": {"width": 3}}').config() == {"lr": 0.1, "net": {"width": 3}}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"run": 3, "ended": "x"},
+        {"run": {"created_ns": "yesterday", "pid": "x", "world_size": "a", "state_dir": 1, "name": []}},
+        {"run": {"created_ns": 10**40}},
+        {"ended": {"last_step": "x", "world_size": "3", "status": 1, "ended_ns": [1], "attempt": True}},
+        {"files": None, "tags": None, "backend": None},
+        {"files": [1, None, "a\0b"], "tags": [1], "backend": {}},
+    ],
+    ids=str,
+)
+def test_what_a_manifest_tells_in_another_form_counts_as_not_told(told, line):
+    run = told(line, metrics_csv="step,x\n4,1\n")
+    assert (run.run_id, run.name, run.created, run.ended, run.last_step) == (
+        "r",
+        HEADER["name"],
+        None,
+        None,
+        4,
+    )
+    assert (run.world_size, run.attempt, run.tags, run.files) == (None, 1, (), ())
+
+
+def test_a_manifest_that_nests_without_end_is_none(tmp_path):
+    (tmp_path / MANIFEST_FILE).write_bytes(b"[" * 100_000)
+    assert read_run(tmp_path) is None
+
+
+def test_a_file_outside_of_its_directory_is_not_the_runs(told, tmp_path):
+    (tmp_path.parent / "others").write_text("x")
+    assert told({"files": ["../others", str(tmp_path.parent / "others")]}).files == ()
+
+
+def test_a_line_that_is_not_written_to_its_end_is_no_row_and_has_no_step(told):
+    run = told(metrics_csv="step,x\n3,0.25\n12,1234")
+    assert [row["step"] for row in run.rows()] == [3]
+    assert run.final()["x"].value == 0.25
+    assert run.last_step == 3
