@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from tracker_daemon.aggregation.numbers.summary import Integers
-from tracker_daemon.aggregation.root import closing, merging
+from tracker_daemon.aggregation.root import closing
 from tracker_daemon.aggregation.root.attempt import RootAttempt
 from tracker_daemon.aggregation.root.configuration import ConfigLedger
 from tracker_daemon.aggregation.root.deadlines import next_deadline_ns
@@ -22,6 +22,7 @@ from tracker_daemon.aggregation.root.emission import ordering
 from tracker_daemon.aggregation.root.emission.axes import SeriesAxes
 from tracker_daemon.aggregation.root.emission.blocks import Emitter
 from tracker_daemon.aggregation.root.naming import Naming
+from tracker_daemon.aggregation.root.node_reports import NodeReports
 from tracker_daemon.aggregation.root.rows import HomeRow
 from tracker_daemon.aggregation.root.waiting_rows import waiting_rows
 from tracker_daemon.aggregation.shared.automatic_steps import AutomaticSteps
@@ -29,7 +30,6 @@ from tracker_daemon.aggregation.shared.books import Books
 from tracker_daemon.aggregation.shared.fold import (
     Activity,
     Ending,
-    Fold,
     FoldSummary,
     TickOutput,
     WaitingRows,
@@ -39,7 +39,6 @@ from tracker_daemon.aggregation.shared.fold import (
 from tracker_daemon.aggregation.shared.rules import Rules
 from tracker_daemon.aggregation.shared.stream import NODE, StreamFold
 from tracker_daemon.aggregation.values.batch import DecodedBatch, Rows, TextRows
-from tracker_daemon.aggregation.values.contribution import NO_STEP, Contribution, Progress
 from tracker_daemon.aggregation.values.item import Item
 from tracker_daemon.aggregation.values.record import RecordBlock
 from tracker_daemon.rules.metric_definitions import Definitions, MetricDefinition
@@ -48,7 +47,7 @@ from tracker_protocol import limits
 from tracker_protocol.kinds import Kind
 
 
-class RootFold(Fold):
+class RootFold(NodeReports):
     """The state of one run, of all its ranks."""
 
     def __init__(self, rules: Rules, books: Books | None = None) -> None:
@@ -61,8 +60,7 @@ class RootFold(Fold):
         self.config = ConfigLedger(rules)
         self.items: list[Item] = []
         self.steps = AutomaticSteps()
-        self.attempt: RootAttempt = self._new_attempt(1)
-        self.older: dict[int, RootAttempt] = {}
+        self.attempt = self._new_attempt(1)
         self.dropped_shown = 0
         self.others_recorded = False
         """True if there were texts, or a rank's own statistics, that are recorded."""
@@ -117,17 +115,19 @@ class RootFold(Fold):
         source.add_names(batch.names)
         self.books.received += batch.points
         if source.is_node:
-            self._apply_report(source, batch, now_ns)
+            self.apply_report(source, batch, now_ns)
         elif batch.forwarded is None:
-            self._apply(source, source, batch, now_ns)
+            self.apply_rank(source, source, batch, now_ns)
         else:
             text = f"rank {source.rank} sent what only a node's daemon may send; nothing of it is recorded"
             self.reject(batch.points, ("no node", source.rank), text)
 
-    def _apply(self, source: StreamFold, dictionary: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
+    def apply_rank(
+        self, source: StreamFold, dictionary: StreamFold, batch: DecodedBatch, now_ns: int
+    ) -> None:
         """Apply the batch of a rank; ``dictionary`` is the stream with its names, its own or its node's."""
         self.count_dropped(source, batch.dropped_points)
-        attempt = self._attempt_of(source.attempt)
+        attempt = self.attempt_of(source.attempt)
         if attempt is None:
             self._pass_on_items(source, batch.items, None)
             self.books.count_late(source.rank, batch.points)
@@ -163,9 +163,6 @@ class RootFold(Fold):
         sentence = self.emitter.axes.define(definition, recorded, others_recorded=self.others_recorded)
         if sentence:
             self.warnings.append(sentence)
-
-    def _attempt_of(self, number: int) -> RootAttempt | None:
-        return self.attempt if number == self.attempt.number else self.older.get(number)
 
     def _pass_on_items(self, source: StreamFold, items: Iterable[Item], attempt: RootAttempt | None) -> None:
         """Pass on items, which wait for no other rank; the key of one beside the primary's has its rank."""
@@ -217,7 +214,7 @@ class RootFold(Fold):
             self.known_names(source, dictionary, block)
             return
         if attempt is self.attempt and block.automatic_steps:
-            self._compare(rank, plan.names, block.steps.tolist())
+            self.compare(rank, plan.names, block.steps.tolist())
         attempt.note_axes(self.definitions.axes, rank, plan.names, block, now_ns)
         attempt.contribute(rank, plan, block, bars, now_ns)
 
@@ -251,71 +248,6 @@ class RootFold(Fold):
     def _own_column(self, name: str, rank: int, attempt: RootAttempt) -> str:
         shown = self.naming.shown_name(name, attempt)
         return shown if rank == self.rules.primary_rank else rank_column(shown, rank)
-
-    def _compare(self, rank: int, names: tuple[str, ...], steps: list[int]) -> None:
-        self.steps.compare(rank, names, steps, self.books, self.notices)
-
-    # ---- batches of a node's daemon --------------------------------------------------------------
-
-    def _apply_report(self, node: StreamFold, batch: DecodedBatch, now_ns: int) -> None:
-        """Apply the batch of a node's daemon: values first, since they precede the ends of ranks."""
-        self.count_dropped(node, batch.dropped_points)
-        report = batch.forwarded
-        if batch.own_points:
-            self._reject_unknown(batch.own_points)
-        if report is None:
-            return
-        for contribution in report.contributions:
-            self._apply_contribution(node, contribution, now_ns)
-        for stream, part in report.parts:
-            self._apply_part(node, stream, part, now_ns)
-        current = (keys for keys in report.automatic_keys if keys.attempt == self.attempt.number)
-        for given in current:
-            names = node.names_of(given.keys)
-            # Steps that a rank logged before the attempt began are not compared with those of this one.
-            if names is not None and given.rank in self.attempt.membership.seen:
-                self._compare(given.rank, names, given.steps.tolist())
-        for progress in report.progress:
-            self._apply_progress(progress, now_ns)
-        self.notices.extend(report.notices)
-
-    def _apply_contribution(self, node: StreamFold, contribution: Contribution, now_ns: int) -> None:
-        attempt = self._attempt_of(contribution.attempt)
-        if attempt is None:
-            for rank in contribution.ranks.tolist():
-                self.books.count_late(rank, contribution.points // len(contribution.ranks))
-            return
-        if not attempt.membership.may_have(contribution.ranks):
-            self._reject_unknown(contribution.points)
-            return
-        plan = plan_of(node, attempt, contribution.keys)
-        if plan is None:
-            self.reject_unnamed(contribution.points, "a node's daemon")
-            return
-        merging.contribute(attempt, plan, contribution, now_ns)
-
-    def _apply_part(self, node: StreamFold, stream: bytes, part: DecodedBatch, now_ns: int) -> None:
-        source = self.streams.get(stream)
-        if source is None or source.is_node:
-            self.books.items_left_out += len(part.items)
-            self._reject_unknown(part.points)
-            return
-        self._apply(source, node, part, now_ns)
-
-    def _reject_unknown(self, points: int) -> None:
-        text = "a node's daemon sent values of a process that this one does not know; they are not recorded"
-        self.reject(points, "nobody's", text)
-
-    def _apply_progress(self, progress: Progress, now_ns: int) -> None:
-        if progress.attempt != self.attempt.number:
-            return
-        logged = progress.last_steps != NO_STEP
-        ranks, steps = progress.ranks[logged].tolist(), progress.last_steps[logged].tolist()
-        for rank, step, high in zip(ranks, steps, progress.highest_steps[logged].tolist(), strict=True):
-            self.attempt.progress.note_step(rank, step, high)
-            self.steps.next_step[rank] = step + 1
-        for rank in progress.ranks[progress.flushed].tolist():
-            self.attempt.progress.flush_reported(rank, now_ns)
 
     def flushed(self, stream: bytes, now_ns: int) -> None:
         """Note that a stream has sent everything that it logged, with nothing new since its last flush."""
