@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from random import Random
 from typing import Any
 
 from hypothesis import given, settings
@@ -119,6 +120,25 @@ def test_ranks_in_summaries_are_waited_for_learned_and_late_as_those_that_report
     assert standing(flat) == standing(tree)
     assert_alike(flat.records, tree.records)
     assert_replays(tree)
+
+
+def test_the_oldest_rows_are_those_of_lower_steps_if_they_opened_in_one_tick_in_whatever_order() -> None:
+    chosen: dict[str, Any] = {"primary": 3, "record": "", "reporters": "", "lagging_after": 2}
+    nodes = [list(range(RANKS))]
+    flat, tree = Scenario(RANKS, **chosen), Tree(nodes, **chosen)
+    random = Random(1)
+    together(flat, tree, nodes, {0}, 0, ["loss", "acc"], random)
+    together(flat, tree, nodes, {1}, 0, ["loss"], random)
+    for run in (flat, tree):
+        run.wait(31)
+    for step, metrics in ((1, ["loss"]), (1, ["loss"]), (0, ["loss", "acc"])):
+        together(flat, tree, nodes, {0}, step, metrics, random)
+    # The last row has cells of two occurrences; flat and tree see them in a different order.
+    for run in (flat, tree):
+        run.overflow(3)
+        run.tick()
+    assert standing(flat) == standing(tree)
+    assert standing(flat)["open"] == (1, 1)
 
 
 def together(

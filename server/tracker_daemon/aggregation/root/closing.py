@@ -200,17 +200,37 @@ def close_all(attempt: RootAttempt) -> None:
 
 
 def close_oldest(attempt: RootAttempt, rows_to_close: int) -> None:
-    """Close the oldest rows as partial, to bound the memory that open cells hold."""
-    live = [panel.serial[panel.live_rows()] for panel in attempt.panels]
-    serials = np.sort(np.concatenate(live)) if live else np.zeros(0, np.int64)
-    oldest = serials[: max(0, rows_to_close)]
-    if not len(oldest):
+    """Close the oldest rows as partial, to bound the memory that open cells hold.
+
+    Of rows that opened in one tick those of lower steps count as older, in whatever order they came.
+    """
+    ages = [_ages(panel) for panel in attempt.panels]
+    all_ages = np.concatenate(ages) if ages else np.zeros((0, 3), np.int64)
+    order = np.lexsort(all_ages.T[::-1])[: max(0, rows_to_close)]
+    if not len(order):
         return
-    for index, panel in enumerate(attempt.panels):
-        rows = panel.live_rows()
-        due = (panel.state[rows] == OPEN) & (panel.serial[rows] <= oldest[-1])[:, None]
+    youngest = all_ages[order[-1]]
+    for index, (panel, age) in enumerate(zip(attempt.panels, ages, strict=True)):
+        rows = _open_rows(panel)
+        opened, step, occurrence = (age == youngest).T
+        before = age < youngest
+        due_rows = before[:, 0] | (opened & (before[:, 1] | (step & (before[:, 2] | occurrence))))
+        due = (panel.state[rows] == OPEN) & due_rows[:, None]
         unlearned = np.flatnonzero(due.any(axis=0) & ~panel.learned)
         if len(unlearned):
             _learn(attempt, index, unlearned)
         panel.set_state(rows, due, CLOSED)
         attempt.touch_all(index)
+
+
+def _open_rows(panel: RootPanel) -> Integers:
+    rows = panel.live_rows()
+    opened: Integers = rows[(panel.state[rows] == OPEN).any(axis=1)]
+    return opened
+
+
+def _ages(panel: RootPanel) -> Integers:
+    """Return, for each row with open cells, when the first of them opened, its step and its occurrence."""
+    rows = _open_rows(panel)
+    opened = np.where(panel.state[rows] == OPEN, panel.opened_ns[rows], np.iinfo(np.int64).max)
+    return np.stack((opened.min(axis=1), panel.step[rows], panel.occurrence[rows]), axis=1)
