@@ -31,6 +31,10 @@ SLICES_PER_DRAIN_MAX = 128
 """After so many slices the sender looks at its inbox before it drains further."""
 HELD_SHARE = 0.75
 GIVE_UP_AT_ONCE_SHARE = 16
+DROPPED = (
+    "the oldest values are dropped, since more are logged than the daemon takes, or it is away; the run has "
+    "their number as tracker/dropped_points"
+)
 LEFT_OUT = (
     "tables, images, artifacts and histograms of this rank are not recorded, only those of the primary rank "
     "and of the ranks in item_ranks. To record them, call setup_tracker(item_ranks='all') on all ranks, or "
@@ -55,6 +59,7 @@ class BatchBuilder:
         self._held_max_bytes = int(buffer_bytes * HELD_SHARE)
         self._rows = RowAssembler(0, refusals)
         self._begun = False
+        self._dropped_told = 0
         self._left_out = False
         """True once an item was left out, since this rank's items are not recorded."""
         self._definitions: deque[MetricDefinition] = deque()
@@ -217,3 +222,11 @@ class BatchBuilder:
         if self.unacknowledged.held_bytes > self._held_max_bytes:
             self.unacknowledged.shrink(self._held_max_bytes - self._held_max_bytes // GIVE_UP_AT_ONCE_SHARE)
         self._staging.set_budget(max(0, self._buffer_bytes - self.unacknowledged.held_bytes))
+        self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        dropped = self._staging.dropped_points + self.unacknowledged.lost_points
+        if dropped > self._dropped_told:
+            reason = f"the buffer of {self._buffer_bytes:,} bytes (buffer_bytes) is full; {DROPPED}"
+            self._refusals.warn_each_minute("log()", reason, values=dropped - self._dropped_told)
+            self._dropped_told = dropped

@@ -121,9 +121,12 @@ class Refusals:
         self._count.add(len(named))
         self._report(_Report(named, 1))
 
-    def warn_each_minute(self, key: object, reason: str) -> None:
-        """Warn about a value that is recorded in another form; as :meth:`refuse`, but count nothing."""
-        self._report(_Report([(shown(key), reason)], 1))
+    def warn_each_minute(self, key: object, reason: str, *, values: int = 1) -> None:
+        """Warn about ``values`` values that are recorded in another form, or are counted elsewhere.
+
+        As :meth:`refuse`, but :attr:`count` stays.
+        """
+        self._report(_Report([(shown(key), reason)], values))
 
     def warn_once(self, key: object, reason: str) -> None:
         """Warn about ``key``, unless it has been warned about already; count nothing."""
