@@ -15,6 +15,7 @@ import typer
 
 from tracker_client.errors import RunNotFound as NoSuchRun
 from tracker_client.recorded import RecordedRun, read, runs
+from tracker_client.recorded.run import INTERRUPTED
 from tracker_daemon.cli.recorded_view import listed, listing, shown, sight
 from tracker_daemon.endpoints.control import CALL_TIMEOUT_S, DaemonClient
 from tracker_daemon.endpoints.endpoint_file import ENDPOINT_FILE_NAME, EndpointInfo
@@ -130,6 +131,9 @@ def remove(
 
 
 def _remove(found: RecordedRun, *, yes: bool) -> None:
+    if found.state == INTERRUPTED and found.state_dir is not None:
+        msg = f"run {found.run_id} was interrupted; first end it with: tracker-daemon sync {found.state_dir}"
+        raise RunKept(msg)
     if pending := _pending(found):
         msg = f"run {found.run_id} is not delivered in full: {pending}; tracker-daemon sync {found.state_dir}"
         raise RunKept(msg)

@@ -12,7 +12,7 @@ import pytest
 
 from tracker_daemon.cli import main
 from tracker_daemon.files.layout import Layout
-from tracker_daemon.files.manifest import add_files
+from tracker_daemon.files.manifest import add_files, add_to_manifest
 from tracker_daemon.files.run_directory import RunPlace, claim_directory, close_directory
 from tracker_daemon.files.run_story import beginning, ending, tell_backend
 from tracker_daemon.status.document import (
@@ -22,6 +22,7 @@ from tracker_daemon.status.document import (
     StatusDocument,
     write_last,
 )
+from tracker_protocol.host_processes import pid_space
 
 NS = 1_000_000_000
 METRICS = "step,loss,loss/mean,loss/min,loss/max,loss/std\n0,2.5,3.0,2.5,3.5,0.5\n7,0.25,1.0,0.25,2.0,0.5\n"
@@ -145,6 +146,18 @@ def test_rm_refuses_a_run_that_still_runs(recorded, capsys):
     assert status == 1
     assert "has not ended" in err
     assert (recorded / "20260102-000001-k2/metrics.csv").exists()
+
+
+def test_rm_of_an_interrupted_run_names_the_command_that_ends_it(recorded, capsys):
+    path = recorded / "20260102-000001-k2"
+    here = {"pid": os.getpid(), "pid_space": pid_space(), "start_ticks": -1}
+    add_to_manifest(path, run={**here, "state_dir": str(recorded / ".tracker")})
+    status, _, err = run(capsys, "rm", "k2", "--yes")
+    assert status == 1
+    assert err == (
+        f"error: run k2 was interrupted; first end it with: tracker-daemon sync {recorded}/.tracker\n"
+    )
+    assert (path / "metrics.csv").exists()
 
 
 def test_rm_refuses_a_run_that_a_backend_does_not_have_in_full_and_names_the_command(recorded, capsys):
