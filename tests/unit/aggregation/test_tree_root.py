@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.support.aggregation.replaying import assert_replays
 from tests.support.aggregation.scenario import Scenario
 from tests.support.aggregation.tree import Tree, assert_alike
+from tracker_daemon.aggregation.shared.occurrence import BEFORE_ANY_STEP, Runs, next_occurrence
 
 RANKS = 6
 NAMES = ["loss", "acc", "lr"]
@@ -100,16 +101,16 @@ actions = st.one_of(
 def test_ranks_in_summaries_are_waited_for_learned_and_late_as_those_that_report_themselves(
     played: list[Any], nodes: list[list[int]], chosen: dict[str, Any], random: Any
 ) -> None:
-    flat, tree = Scenario(RANKS, **chosen), Tree(nodes, **chosen)
-    together(flat, tree, nodes, {0}, 0, ["loss", "acc"], random)
+    flat, tree, counts = Scenario(RANKS, **chosen), Tree(nodes, **chosen), Counts()
+    together(flat, tree, nodes, {0}, 0, ["loss", "acc"], random, counts)
     for name, *arguments in played:
         if name == "log":
-            together(flat, tree, nodes, *arguments, random)
+            together(flat, tree, nodes, *arguments, random, counts)
             continue
         for run in (flat, tree):
             happen(run, name, *arguments)
         if name == "attempt":
-            together(flat, tree, nodes, {*arguments}, 0, ["loss", "acc"], random)
+            together(flat, tree, nodes, {*arguments}, 0, ["loss", "acc"], random, counts)
         assert standing(flat) == standing(tree)
     for run in (flat, tree):
         run.tick()
@@ -125,20 +126,38 @@ def test_ranks_in_summaries_are_waited_for_learned_and_late_as_those_that_report
 def test_the_oldest_rows_are_those_of_lower_steps_if_they_opened_in_one_tick_in_whatever_order() -> None:
     chosen: dict[str, Any] = {"primary": 3, "record": "", "reporters": "", "lagging_after": 2}
     nodes = [list(range(RANKS))]
-    flat, tree = Scenario(RANKS, **chosen), Tree(nodes, **chosen)
+    flat, tree, counts = Scenario(RANKS, **chosen), Tree(nodes, **chosen), Counts()
     random = Random(1)
-    together(flat, tree, nodes, {0}, 0, ["loss", "acc"], random)
-    together(flat, tree, nodes, {1}, 0, ["loss"], random)
+    together(flat, tree, nodes, {0}, 0, ["loss", "acc"], random, counts)
+    together(flat, tree, nodes, {1}, 0, ["loss"], random, counts)
     for run in (flat, tree):
         run.wait(31)
     for step, metrics in ((1, ["loss"]), (1, ["loss"]), (0, ["loss", "acc"])):
-        together(flat, tree, nodes, {0}, step, metrics, random)
+        together(flat, tree, nodes, {0}, step, metrics, random, counts)
     # The last row has cells of two occurrences; flat and tree see them in a different order.
     for run in (flat, tree):
         run.overflow(3)
         run.tick()
     assert standing(flat) == standing(tree)
     assert standing(flat)["open"] == (1, 1)
+
+
+class Counts:
+    """The occurrences that ranks' values have, counted beside the folds."""
+
+    def __init__(self) -> None:
+        self.states: dict[tuple[int, int, str], tuple[int, Runs]] = {}
+
+    def of(self, flat: Scenario, rank: int, step: int, metrics: list[str]) -> tuple[int, ...]:
+        """Count one value of each metric."""
+        attempt = flat.fold.streams[flat.clients[rank].stream].attempt
+        found = []
+        for metric in metrics:
+            first, runs = self.states.get((attempt, rank, metric), (int(BEFORE_ANY_STEP), ()))
+            occurrence, first, runs = next_occurrence(first, runs, step)
+            self.states[attempt, rank, metric] = first, runs
+            found.append(occurrence)
+        return tuple(found)
 
 
 def together(
@@ -149,20 +168,28 @@ def together(
     step: int,
     metrics: list[str],
     random: Any,
+    counts: Counts,
 ) -> None:
-    """These ranks log one step, node by node, those that lag last; each node forwards it at once."""
+    """These ranks log one step, node by node, those that lag last; each node forwards it at once.
+
+    A node sends the cells of a step by occurrence, and not in the order of its ranks. So ranks whose values
+    have other occurrences follow apart: which cell of one tick is the older is not the matter here.
+    """
     for node in nodes:
         behind = set(flat.fold.attempt.lagging)
-        for rank in sorted(node, key=lambda rank: (rank in behind, rank)):
-            if rank in ranks:
+        alike: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
+        for rank in sorted(ranks.intersection(node), key=lambda rank: (rank in behind, rank)):
+            alike.setdefault((rank in behind, counts.of(flat, rank, step, metrics)), []).append(rank)
+        for group in alike.values() or [[]]:
+            for rank in group:
                 values = {metric: random.choice(SOME) for metric in metrics}
                 flat.log(rank, step, values)
                 tree.log(rank, step, values)
-        daemon = tree.node_of[node[0]]
-        daemon.behind = behind
-        daemon.add_contributions(daemon.gathered())
-        tree.add_flushes(daemon)
-        tree.pass_up(daemon)
+            daemon = tree.node_of[node[0]]
+            daemon.behind = behind
+            daemon.add_contributions(daemon.gathered())
+            tree.add_flushes(daemon)
+            tree.pass_up(daemon)
 
 
 def happen(run: Scenario, name: str, *arguments: Any) -> None:
