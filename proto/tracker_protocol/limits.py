@@ -270,6 +270,8 @@ JOIN_WAIT_S = 5.0
 """The time after a run's first Hello from which such a row waits for connected ranks alone."""
 PARTIAL_AFTER_S = 30.0
 LAGGING_AFTER_CELLS = 3
+PASSED_STEPS_MAX = 1_000
+"""A reporter that logs on, but not the metric, at so many of its steps in a row is its reporter no more."""
 CHALLENGE_TIMEOUT_S = 5.0
 """The time that a process has to answer if another process claims its rank."""
 PREDECESSOR_WAIT_S = 2.0

@@ -18,8 +18,6 @@ from tests.unit.aggregation.test_tree_of_folds import TreeOfFolds
 
 METRICS = ["loss", "acc", "lr", "val", "a/b"]
 Calls = list[tuple[int, dict[str, float]]]
-PATIENT = 1_000
-"""So many steps may a rank skip a metric and still be waited for."""
 
 
 def write_csv(path: Path, records: list[Record]) -> None:
@@ -120,7 +118,7 @@ def test_rows_are_whole_and_in_order_and_aggregates_complete(
     tmp_path_factory: pytest.TempPathFactory, random: Random
 ) -> None:
     job = Job(random)
-    run = Scenario(len(job.calls), lagging_after=PATIENT)
+    run = Scenario(len(job.calls))
     job.play(run)
     run.tick()
     assert_right(job, run, tmp_path_factory.mktemp("run"))
@@ -135,7 +133,7 @@ def test_rows_that_come_through_nodes_are_too(
     job = Job(random)
     of = {rank: random.randint(0, 1) for rank in job.calls}
     nodes = [[rank for rank in of if of[rank] == node] for node in (0, 1)]
-    run = TreeOfFolds([ranks for ranks in nodes if ranks], lagging_after=PATIENT)
+    run = TreeOfFolds([ranks for ranks in nodes if ranks])
     job.play(run)
     run.cut(everything=True)
     run.tick()

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.aggregation.scenario import Scenario, learned
 from tracker_daemon.aggregation.shared import panel
+from tracker_protocol import limits
 
 STATISTICS = {"loss/mean", "loss/min", "loss/max", "loss/std"}
 
@@ -97,7 +98,10 @@ def test_a_rank_that_joins_in_the_midst_does_not_hold_up_the_cells_before() -> N
     assert run.row(2)["loss/mean"] == 2
 
 
-def test_a_reporter_whose_stream_went_on_without_a_metric_leaves_and_is_not_lagging() -> None:
+def test_a_reporter_whose_stream_went_on_without_a_metric_leaves_and_is_not_lagging(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "PASSED_STEPS_MAX", 10)
     run = learned(Scenario(2), [0, 1])
     for step in range(1, 21):
         run.log(0, step, loss=step, other=1)
@@ -112,8 +116,9 @@ def test_a_reporter_whose_stream_went_on_without_a_metric_leaves_and_is_not_lagg
     assert run.row(21)["loss/count"] == 1
 
 
-def test_a_reporter_that_left_joins_again_when_it_reports_again() -> None:
-    run = learned(Scenario(2, lagging_after=2), [0, 1])
+def test_a_reporter_that_left_joins_again_when_it_reports_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PASSED_STEPS_MAX", 2)
+    run = learned(Scenario(2), [0, 1])
     for step in (1, 2, 3):
         run.log(0, step, loss=1, other=1)
     for step in (1, 2, 3):
@@ -130,6 +135,17 @@ def test_a_reporter_that_left_joins_again_when_it_reports_again() -> None:
     run.tick()
     assert run.row(5)["loss/mean"] == 2
     assert "loss/count" not in run.row(5)
+
+
+def test_a_reporter_that_logs_a_metric_now_and_then_is_in_every_aggregate() -> None:
+    run = learned(Scenario(2), [0, 1])
+    for step in range(1, 101):
+        run.log(0, step, loss=1, other=1)
+        run.tick()
+        run.log(1, step, other=1, **({"loss": 3} if step % 25 == 0 else {}))
+        run.tick()
+    assert run.fold.books.late == 0
+    assert [run.row(step)["loss/mean"] for step in (25, 50, 75, 100)] == [2, 2, 2, 2]
 
 
 def test_a_cell_waits_for_no_rank_that_has_logged_a_later_step() -> None:

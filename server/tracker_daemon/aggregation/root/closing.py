@@ -52,7 +52,7 @@ def _note_passes(attempt: RootAttempt) -> None:
         if ranks:
             slots = np.array([panel.slot_of[rank] for rank in ranks], np.int64)
             highs = attempt.progress.high[ranks]
-            rows = panel.note_passes(slots, highs, attempt.rules.lagging_after_cells)
+            rows = panel.note_passes(slots, highs, limits.PASSED_STEPS_MAX)
             if len(rows):
                 attempt.touch(index, rows)
 

@@ -127,10 +127,11 @@ class ReporterPanel(CellPanel):
         owed: Bits = waited & ~self.seen[rows[:, None], slot, columns]
         return owed
 
-    def note_passes(self, slots: Integers, highs: Integers, lagging_after: int) -> Integers:
+    def note_passes(self, slots: Integers, highs: Integers, leaves_after: int) -> Integers:
         """Note the highest steps of ``slots``; return the rows of which a slot has passed a cell.
 
-        A reporter that has passed a metric at ``lagging_after`` steps in a row is no reporter any more.
+        A reporter that has passed a metric at ``leaves_after`` steps in a row is no reporter any more. Cells
+        do not wait long for one that logs on. So the number may be large, for metrics logged now and then.
         """
         self.last_pass = max(self.last_pass, int(highs.max(initial=NO_STEP)))
         before = self.passed_to[slots]
@@ -153,11 +154,11 @@ class ReporterPanel(CellPanel):
         skipped = passed & (self.occurrence[rows] == 0)[:, None]
         skipped &= self.step[rows][:, None] > self.reported_to[at]
         np.add.at(self.skips, at, skipped.astype(np.int64))
-        lagging = slots[(self.skips[slots] >= lagging_after).any(axis=1)].tolist()
-        for slot in lagging:
-            gone = np.flatnonzero((self.skips[slot] >= lagging_after) & (self.member_from[slot] != NEVER))
+        leaving = slots[(self.skips[slots] >= leaves_after).any(axis=1)].tolist()
+        for slot in leaving:
+            gone = np.flatnonzero((self.skips[slot] >= leaves_after) & (self.member_from[slot] != NEVER))
             self.leave(slot, gone)
-        return self.live_rows() if lagging else np.unique(rows)
+        return self.live_rows() if leaving else np.unique(rows)
 
     def _unreported(
         self, rows: Integers, slots: Integers, before: Integers, highs: Integers
