@@ -68,6 +68,8 @@ def test_the_primarys_values_are_kept_under_its_name_where_a_sole_reporter_has_t
     run.tick()
     assert run.row(1)["loss"] == 9
     assert run.row(1)["loss/rank0"] == 7
+    (notice,) = [one for one in run.notices if "alone logged 'loss' at first" in one]
+    assert "the primary rank's are recorded as 'loss/rank0'" in notice
 
 
 def test_a_single_rank_run_has_no_aggregates() -> None:

@@ -352,6 +352,8 @@ class RootAttempt(Attempt[RootPanel]):
         new = self.unawaited(panel, slot, report.columns)
         joining = report.columns[new]
         panel.note_reporter(slot, joining)
+        if report.rank == self.rules.primary_rank:
+            self._warn_of_taken_names(panel, joining)
         in_time = rows if late is None else rows[~late[:, new].all(axis=1)]
         serial = int(panel.serial[in_time].min()) if len(in_time) else self.serial
         if self.membership.is_awaited(report.rank):
@@ -359,6 +361,17 @@ class RootAttempt(Attempt[RootPanel]):
         elif report.rank in self.lagging:
             columns = replace(report, columns=joining)
             self.caught_up.setdefault(report.rank, []).append((index, columns, serial))
+
+    def _warn_of_taken_names(self, panel: RootPanel, columns: Integers) -> None:
+        """Say once for each rank that it has the plain name of metrics that the primary now reports too."""
+        primary = self.rules.primary_rank
+        for column in columns[panel.owner[columns] != primary].tolist():
+            name, owner = panel.names[column], int(panel.owner[column])
+            text = (
+                f"rank {owner} alone logged {name!r} at first, so its own values have that name; the primary "
+                f"rank's are recorded as {rank_column(name, primary)!r}, also of other such metrics"
+            )
+            self.books.warn_once(self.notices, ("owner", owner), text)
 
     def depart(self, rank: int, how: str) -> None:
         """Note that a rank is "finished", "lost" or "absent": nothing waits for it any more."""
