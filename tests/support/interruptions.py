@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 
@@ -36,6 +37,8 @@ def _interrupted(action, handler, within, number):
         return trace
 
     before = sys.gettrace()
+    # Python 3.12 looks for opcodes only if some frame has asked for them before settrace.
+    inspect.currentframe().f_trace_opcodes = True
     sys.settrace(trace)
     try:
         action()

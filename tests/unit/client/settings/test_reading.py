@@ -83,6 +83,7 @@ def test_outdir_is_resolved_against_the_working_directory(tmp_path, monkeypatch)
 
 
 def test_a_script_with_a_daemon_of_its_own_need_not_distinguish_its_launch():
+    pytest.importorskip("structlog")  # the daemon's packages
     assert read_settings(environ={}, modules={}, rank=0).warnings == ()
     (warning,) = settings(rank=0).warnings
     assert "TRACKER_LAUNCH_ID" in warning

@@ -23,6 +23,7 @@ def unpickled(value):
 @pytest.fixture(params=["remote", "in process", "finished"])
 def tracker(request, daemon, connect, tmp_path):
     if request.param == "in process":
+        pytest.importorskip("structlog")  # the daemon's packages
         return Tracker([CSVBackend(tmp_path)])
     tracker = connect(daemon)
     if request.param == "finished":
@@ -43,7 +44,7 @@ def test_a_null_tracker_can_be_copied():
 
 
 def test_a_model_that_holds_its_tracker_is_averaged_copied_and_saved(daemon, connect):
-    import torch
+    torch = pytest.importorskip("torch")
     from torch.optim.swa_utils import AveragedModel
 
     tracker = connect(daemon)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.interruptions import at_each_opcode, in_a_thread
 from tests.unit.client.trackers.test_remote_tracker import run_script, series
 from tracker_client.staging.items import ItemDraft, ItemQueue
@@ -210,6 +212,7 @@ def test_a_fork_while_other_threads_log_leaves_a_child_that_may_call_anything(da
 
 
 def test_in_one_process_a_handler_may_log_and_finish_too(tmp_path):
+    pytest.importorskip("structlog")  # the daemon's packages
     script = f"""
 import signal, sys
 from tracker_client import setup_tracker

@@ -739,7 +739,8 @@ def test_the_client_imports_no_array_library_and_no_backend(daemon):
 
 def test_a_fork_prints_nothing_of_grpc_and_leaves_the_environment_as_it_is(daemon):
     script = """
-        import os
+        import os, warnings
+        warnings.simplefilter("ignore")  # Python 3.12 warns of every fork beside threads
         before = dict(os.environ)
         from tracker_client import setup_tracker
         tracker = setup_tracker("fork")
