@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from time import time_ns
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tracker_client.backends.adopted_wandb import WANDB
 from tracker_client.backends.script_backends import Construct, ScriptBackends
@@ -145,7 +145,10 @@ class RemoteTracker(RemoteRun):
             else:
                 self._log_checked(metrics, step, commit)
         except Exception as error:  # noqa: BLE001 - bad input is the user's code, and training must continue
-            self._refusals.refuse("log()", f"a call raised {error!r}; it recorded nothing")
+            what, given = f"a call raised {error!r}", cast("object", metrics)
+            if not isinstance(given, Mapping):
+                what = f"it takes a dict of names and values, not a {type(given).__name__}"
+            self._refusals.refuse("log()", f"{what}; it recorded nothing")
 
     def _log_checked(self, metrics: Mapping[Any, Any], step: Any, commit: Any) -> None:
         """Log any row: copy each value, and weigh the row exactly."""

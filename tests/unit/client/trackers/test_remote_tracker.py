@@ -286,6 +286,7 @@ def test_bad_input_is_warned_about_once_per_cause_and_counted_at_the_end(daemon,
     counted = [message for message in messages if "(5 values so far)" in message]
     assert sorted(messages) == sorted([*counted, *(one.replace(" (5 values so far)", "") for one in counted)])
     assert min(counted).startswith("'figure': a object is neither a number nor a text")
+    assert any("takes a dict of names and values, not a str; it recorded nothing" in one for one in counted)
 
 
 @pytest.mark.parametrize("step", [0.5, "7", "soon", float("nan"), 2**70, [1], {}], ids=repr)
