@@ -19,7 +19,7 @@ from tracker_client import setup_tracker
 arguments = json.loads(sys.argv[1])
 with setup_tracker("my project", backends="csv", **arguments) as tracker:
     tracker.log({"x": 0.5}, step=0)
-    print(json.dumps([tracker.run_id, tracker.attempt, str(tracker.directory)]))
+    print(json.dumps([tracker.run_id, tracker.attempt, str(tracker.directory)]), flush=True)
     tracker.finish(wait="delivered")
 """
 
