@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_the_oldest_rows_are_those_of_lower_steps_if_they_opened_in_one_tick_in_
     for run in (flat, tree):
         run.wait(31)
     for step, metrics in ((1, ["loss"]), (1, ["loss"]), (0, ["loss", "acc"])):
-        together(flat, tree, nodes, {0}, step, metrics, random, counts)
+        log_and_forward(flat, tree, tree.node_of[0], [0], step, metrics, random)
     # The last row has cells of two occurrences; flat and tree see them in a different order.
     for run in (flat, tree):
         run.overflow(3)
@@ -172,24 +173,36 @@ def together(
 ) -> None:
     """These ranks log one step, node by node, those that lag last; each node forwards it at once.
 
-    A node sends the cells of a step by occurrence, and not in the order of its ranks. So ranks whose values
+    A node sends the cells of a step by occurrence, and not in the order of ranks and calls. So values that
     have other occurrences follow apart: which cell of one tick is the older is not the matter here.
     """
     for node in nodes:
         behind = set(flat.fold.attempt.lagging)
-        alike: dict[tuple[bool, tuple[int, ...]], list[int]] = {}
+        alike: dict[tuple[bool, int, tuple[str, ...]], list[int]] = {}
         for rank in sorted(ranks.intersection(node), key=lambda rank: (rank in behind, rank)):
-            alike.setdefault((rank in behind, counts.of(flat, rank, step, metrics)), []).append(rank)
-        for group in alike.values() or [[]]:
-            for rank in group:
-                values = {metric: random.choice(SOME) for metric in metrics}
-                flat.log(rank, step, values)
-                tree.log(rank, step, values)
-            daemon = tree.node_of[node[0]]
-            daemon.behind = behind
-            daemon.add_contributions(daemon.gathered())
-            tree.add_flushes(daemon)
-            tree.pass_up(daemon)
+            found = counts.of(flat, rank, step, metrics)
+            for occurrence in sorted(set(found)):
+                some = tuple(name for name, one in zip(metrics, found, strict=True) if one == occurrence)
+                alike.setdefault((rank in behind, occurrence, some), []).append(rank)
+        daemon = tree.node_of[node[0]]
+        daemon.behind = behind
+        for (_, _, some), group in alike.items():
+            log_and_forward(flat, tree, daemon, group, step, some, random)
+        if not alike:
+            log_and_forward(flat, tree, daemon, [], step, (), random)
+
+
+def log_and_forward(
+    flat: Scenario, tree: Tree, daemon: Any, ranks: list[int], step: int, metrics: Sequence[str], random: Any
+) -> None:
+    """These ranks of one node log one step each; its daemon forwards it at once."""
+    for rank in ranks:
+        values = {metric: random.choice(SOME) for metric in metrics}
+        flat.log(rank, step, values)
+        tree.log(rank, step, values)
+    daemon.add_contributions(daemon.gathered())
+    tree.add_flushes(daemon)
+    tree.pass_up(daemon)
 
 
 def happen(run: Scenario, name: str, *arguments: Any) -> None:
