@@ -148,6 +148,15 @@ class Counts:
 
     def __init__(self) -> None:
         self.states: dict[tuple[int, int, str], tuple[int, Runs]] = {}
+        self.highest: dict[tuple[int, int], int] = {}
+
+    def goes_on(self, flat: Scenario, rank: int, step: int) -> bool:
+        """Return True, and note the step, if it is not below one that the rank has logged."""
+        key = flat.fold.streams[flat.clients[rank].stream].attempt, rank
+        if step < self.highest.get(key, step):
+            return False
+        self.highest[key] = step
+        return True
 
     def of(self, flat: Scenario, rank: int, step: int, metrics: list[str]) -> tuple[int, ...]:
         """Count one value of each metric."""
@@ -175,7 +184,12 @@ def together(
 
     A node sends the cells of a step by occurrence, and not in the order of ranks and calls. So values that
     have other occurrences follow apart: which cell of one tick is the older is not the matter here.
+
+    No rank goes back behind its highest step. A node says of a whole row, not of each of its cells, how far a
+    rank must have logged to have passed it, so the root may wait longer. The outcome after steps that go back
+    is compared in ``test_rows``.
     """
+    ranks = {rank for rank in ranks if counts.goes_on(flat, rank, step)}
     for node in nodes:
         behind = set(flat.fold.attempt.lagging)
         alike: dict[tuple[bool, int, tuple[str, ...]], list[int]] = {}
