@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 OWN_PREFIX = ".tracker"
@@ -53,6 +53,12 @@ def manifest_lines(directory: Path) -> Iterator[dict[str, Any]]:
             continue
         if isinstance(found, dict):
             yield found
+
+
+def is_inside(file: str) -> bool:
+    """Return True for a path within the run's directory, whatever a manifest names: no other is the run's."""
+    path = PurePosixPath(file)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def listed_files(directory: Path) -> frozenset[str] | None:

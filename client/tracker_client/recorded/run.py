@@ -6,12 +6,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from tracker_client.recorded.metrics import FinalValue, Row, final_values, last_step, rows
 from tracker_protocol.host_processes import pid_space, start_ticks
-from tracker_protocol.run_files import CONFIG_FILE, METRICS_FILE, manifest_lines
+from tracker_protocol.run_files import CONFIG_FILE, METRICS_FILE, is_inside, manifest_lines
 
 RUNNING = "RUNNING"
 INTERRUPTED = "INTERRUPTED"
@@ -195,11 +195,8 @@ def _whole(value: Any) -> int | None:
 
 def _is_file(directory: Path, file: str) -> bool:
     """Return True for a file within the run's directory; no other is the run's."""
-    path = PurePosixPath(file)
-    if path.is_absolute() or ".." in path.parts:
-        return False
     try:
-        return (directory / path).is_file()
+        return is_inside(file) and (directory / file).is_file()
     except (OSError, ValueError):  # not ours to read; no path at all
         return False
 

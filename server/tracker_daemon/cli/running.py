@@ -73,13 +73,14 @@ def run(
     CMD is anything that runs ranks: mpiexec …, torchrun …, python …. Signals are passed on to it. Ctrl-C
     after CMD's end exits at once; the journal keeps the undelivered data.
     """
-    if load(flags).upstream is None:
+    settings = load(flags)
+    if settings.upstream is None:
         choice = _daemon_to_join(join)
         if choice is not None:
             raise typer.Exit(Joining(tuple(command), choice, os.environ).run())
     elif join is not None:
         raise SettingsError(JOIN_OR_FORWARD)
-    check_backends(load(flags))
+    check_backends(settings)
     _leave_outer_launch()
     raise typer.Exit(Launcher(_launch(flags, load(flags), tuple(command))).run())
 

@@ -9,7 +9,7 @@ from tracker_daemon.errors import RunKept
 from tracker_daemon.files.atomic_file import sync_directory
 from tracker_daemon.files.manifest import Manifest
 from tracker_daemon.files.run_directory import HeldDirectory
-from tracker_protocol.run_files import LATEST_LINK, MANIFEST_FILE
+from tracker_protocol.run_files import LATEST_LINK, MANIFEST_FILE, is_inside
 
 
 def remove_run(base: Path, directory: Path, run_id: str) -> list[str]:
@@ -29,7 +29,7 @@ def remove_run(base: Path, directory: Path, run_id: str) -> list[str]:
             raise RunKept(f"run {run_id} is not in {directory} any more; see tracker-daemon ls")
         if not manifest.closed:
             raise RunKept(f"run {run_id} in {directory} has not ended, or is not recorded in full yet")
-        files = {file for file in map(PurePosixPath, manifest.files) if _is_inside(file)}
+        files = {PurePosixPath(file) for file in manifest.files if is_inside(file)}
         for file in files:
             (directory / file).unlink(missing_ok=True)
         for parent in sorted(_parents(files), key=lambda path: len(path.parts), reverse=True):
@@ -38,10 +38,6 @@ def remove_run(base: Path, directory: Path, run_id: str) -> list[str]:
         (directory / MANIFEST_FILE).unlink()
         sync_directory(directory)
     return _leave(directory)
-
-
-def _is_inside(file: PurePosixPath) -> bool:
-    return bool(file.parts) and not file.is_absolute() and ".." not in file.parts
 
 
 def _parents(files: set[PurePosixPath]) -> set[PurePosixPath]:
